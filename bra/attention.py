@@ -1,0 +1,215 @@
+"""Bi-level routing attention as a torch module: weights here, arithmetic in `functional`.
+
+Constructor order and state-dict keys are those of the YOLOv8 tutorial's module, so its YAML rows and checkpoints load.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from bra import functional as BF
+from bra.errors import GridError
+from bra.kv_pool import check_window_fits, make_kv_pool, pool_kv, pool_real_kv
+from bra.record import Capture, active_recorder
+from bra.spec import BRASpec, KVDownsampleMode, MulWeight, ParamAttention
+
+
+class TopkRouting(nn.Module):
+    """Chooses, for each window, the k windows whose mean key fits its mean query best.
+
+    Args:
+        qk_dim: channels Q of the window means.
+        topk: windows k to choose.
+        qk_scale: factor on q·k; None means qk_dim**-0.5.
+        param_routing: an extra linear on the means, key `emb` of the state dict.
+        diff_routing: lets gradient through the logits.
+    """
+
+    def __init__(self, qk_dim: int, topk: int = 4, qk_scale: float | None = None, param_routing: bool = False,
+                 diff_routing: bool = False) -> None:
+        super().__init__()
+        self.topk = topk
+        self.qk_dim = qk_dim
+        self.scale = qk_scale or qk_dim**-0.5
+        self.diff_routing = diff_routing
+        self.emb = nn.Linear(qk_dim, qk_dim) if param_routing else nn.Identity()
+
+    def affinity(self, query: Tensor, key: Tensor, real_windows: Tensor | None = None) -> Tensor:
+        """(b, p2, Q), (b, p2, Q) -> (b, p2, p2) routing logits."""
+        if not self.diff_routing:
+            query, key = query.detach(), key.detach()
+        return BF.affinity(self.emb(query), self.emb(key), self.scale, real_windows)
+
+    def forward(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, p2, Q), (b, p2, Q) -> weights (b, p2, k) that sum to 1, indices (b, p2, k), best first."""
+        return BF.route(self.affinity(query, key), self.topk)
+
+
+class KVGather(nn.Module):
+    """Collects, for each window, the keys and values of the windows it was routed to.
+
+    Args:
+        mul_weight: "none"; "soft" multiplies by the routing weights; "hard" passes only their gradient.
+    """
+
+    def __init__(self, mul_weight: MulWeight = "none") -> None:
+        super().__init__()
+        self.mul_weight = mul_weight
+
+    def forward(self, r_idx: Tensor, r_weight: Tensor, kv: Tensor) -> Tensor:
+        """(b, p2, k), (b, p2, k), (b, p2, s, c) -> (b, p2, k, s, c)."""
+        chosen = BF.gather(kv[:, None], r_idx)[:, 0]
+        factor = BF.weight_factor(r_weight, self.mul_weight)
+        return chosen if factor is None else chosen * factor[..., None, None]
+
+
+class QKVLinear(nn.Module):
+    """One linear for q, k and v; key `qkv` of the state dict.
+
+    Args:
+        dim: channels c of the map and of v.
+        qk_dim: channels Q of q and k.
+        bias: whether the linear has one.
+    """
+
+    def __init__(self, dim: int, qk_dim: int, bias: bool = True) -> None:
+        super().__init__()
+        self.dim = dim
+        self.qk_dim = qk_dim
+        self.qkv = nn.Linear(dim, qk_dim + qk_dim + dim, bias=bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(…, c) -> q (…, Q), k and v side by side (…, Q + c)."""
+        q, kv = self.qkv(x).split([self.qk_dim, self.qk_dim + self.dim], dim=-1)
+        return q, kv
+
+
+class SharedQKV(nn.Module):
+    """q = k = v = x, for param_attention="none"."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(…, c) -> q (…, c), k and v side by side (…, 2c)."""
+        return x, torch.cat([x, x], -1)
+
+
+class BiLevelRoutingAttention(nn.Module):
+    """Bi-level routing attention (BRA) on a map of c channels; see `BRASpec` for the meaning of each argument.
+
+    Raises:
+        SpecError: an argument is impossible; the message names value, range and cure.
+
+    Example:
+        >>> y = BiLevelRoutingAttention(64, n_win=7, topk=4)(torch.rand(1, 64, 56, 56))
+        >>> y.shape
+        torch.Size([1, 64, 56, 56])
+    """
+
+    def __init__(self, dim: int, n_win: int = 7, num_heads: int = 8, qk_dim: int | None = None,
+                 qk_scale: float | None = None, kv_per_win: int = 4, kv_downsample_ratio: int = 4,
+                 kv_downsample_kernel: int | None = None, kv_downsample_mode: KVDownsampleMode = "identity",
+                 topk: int = 4, param_attention: ParamAttention = "qkvo", param_routing: bool = False,
+                 diff_routing: bool = False, soft_routing: bool = False, side_dwconv: int = 3,
+                 auto_pad: bool = True, mask_padding: bool = False) -> None:
+        super().__init__()
+        self.spec = spec = BRASpec(
+            dim, n_win, num_heads, qk_dim, qk_scale, kv_per_win, kv_downsample_ratio, kv_downsample_kernel,
+            kv_downsample_mode, topk, param_attention, param_routing, diff_routing, soft_routing, side_dwconv,
+            auto_pad, mask_padding)
+        self.dim, self.n_win, self.num_heads, self.topk = dim, n_win, num_heads, topk
+        self.qk_dim, self.scale = spec.qk_channels, spec.scale
+        self.lepe = nn.Conv2d(dim, dim, side_dwconv, padding=side_dwconv // 2, groups=dim) if side_dwconv else None
+        self.router = TopkRouting(self.qk_dim, topk, self.scale, param_routing, diff_routing)
+        self.kv_gather = KVGather(spec.mul_weight)
+        self.qkv = SharedQKV() if param_attention == "none" else QKVLinear(dim, self.qk_dim)
+        self.wo = nn.Linear(dim, dim) if param_attention == "qkvo" else nn.Identity()
+        self.kv_down = make_kv_pool(spec)
+
+    @classmethod
+    def from_spec(cls, spec: BRASpec) -> BiLevelRoutingAttention:
+        """The module that a spec describes."""
+        return cls(**spec.to_dict())
+
+    @overload
+    def forward(self, x: Tensor, ret_attn_mask: Literal[False] = False) -> Tensor: ...
+    @overload
+    def forward(self, x: Tensor, ret_attn_mask: Literal[True]) -> tuple[Tensor, Tensor, Tensor, Tensor]: ...
+
+    def forward(self, x: Tensor, ret_attn_mask: bool = False) -> Tensor | tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(b, c, h, w) -> (b, c, h, w).
+
+        Args:
+            x: the map.
+            ret_attn_mask: also return r_weight (b, p2, k), r_idx (b, p2, k) and the attention weights
+                (b·p2, m, t, k·s), which are written out in memory for it; the last axis is (rank, key in window).
+
+        Raises:
+            GridError: the map does not fit the windows and auto_pad is off, or a window is smaller than its pooling.
+        """
+        p, Q, m = self.n_win, self.qk_dim, self.num_heads
+        h, w = x.shape[-2:]
+        x = self._pad(x.permute(0, 2, 3, 1))                                    # (b, H, W, c)
+        q, kv = self.qkv(x)                                                     # (b, H, W, Q), (b, H, W, Q + c)
+        real = self._real_tokens(h, w, x) if self.spec.mask_padding else None   # (p2, H/p, W/p)
+        q, kv_win = BF.partition(q, p), BF.partition(kv, p)                     # (b, p2, H/p, W/p, ·)
+        window_h, window_w = q.shape[2:4]
+        check_window_fits(self.spec, window_h, window_w)
+
+        real_windows = None if real is None else real.flatten(1).any(-1)
+        logits = self.router.affinity(BF.pool(q, real), BF.pool(kv_win[..., :Q], real), real_windows)
+        r_weight, r_idx = BF.route(logits, self.topk)
+        factor = BF.weight_factor(r_weight, self.kv_gather.mul_weight)
+
+        keys, real_keys = (pool_kv(self.kv_down, kv_win), None) if real is None else \
+            pool_real_kv(self.kv_down, kv_win, real)                            # (b, p2, s, Q + c), (p2, s)
+        q = rearrange(q, "b n h w (m c) -> b m n (h w) c", m=m)
+        k = rearrange(keys[..., :Q], "b n s (m c) -> b m n s c", m=m)
+        v = rearrange(keys[..., Q:], "b n s (m c) -> b m n s c", m=m)
+        recorder = None if torch.compiler.is_compiling() else active_recorder()
+        if recorder is not None:
+            recorder.captures.append(
+                Capture(self, (int(h), int(w)), q, k, logits, r_weight, r_idx, factor, real_keys))
+
+        mask = BF.gather_mask(real_keys, r_idx)
+        k_sel, v_sel = BF.gather_keys(k, r_idx, factor), BF.gather_keys(v, r_idx, factor)   # (b, m, p2, k·s, ·)
+        rows = None
+        if ret_attn_mask:
+            out, rows = BF.attend_explicit(q, k_sel, v_sel, self.scale, mask)
+        else:
+            out = BF.attend_fused(q, k_sel, v_sel, self.scale, mask)            # (b, m, p2, t, c/m)
+        out = rearrange(out, "b m (j i) (h w) c -> b (j h) (i w) (m c)", j=p, i=p, h=window_h, w=window_w)
+        out = self.wo(self._add_lepe(out, kv[..., Q:], h, w))
+        # Always sliced: a condition on the size would be frozen into exported graphs.
+        out = out[:, :h, :w].permute(0, 3, 1, 2).contiguous()
+        if rows is None:
+            return out
+        return out, r_weight, r_idx, rearrange(rows, "b m n t l -> (b n) m t l")
+
+    def _pad(self, x: Tensor) -> Tensor:
+        """(b, h, w, c) -> (b, H, W, c), zeros right and below up to the next multiples of n_win."""
+        h, w = x.shape[1:3]
+        if self.spec.auto_pad:
+            return F.pad(x, (0, 0, 0, -w % self.n_win, 0, -h % self.n_win))
+        if h % self.n_win or w % self.n_win:
+            raise GridError(f"a map of {h}×{w} tokens does not divide into {self.n_win}×{self.n_win} windows: set "
+                            "auto_pad=True, or choose an n_win that divides both sides.")
+        return x
+
+    def _real_tokens(self, h: int, w: int, padded: Tensor) -> Tensor:
+        """(p2, H/p, W/p) bool: True where a token is on the map."""
+        rows, cols = (torch.arange(n, device=padded.device) for n in padded.shape[1:3])
+        real = (rows < h)[:, None] & (cols < w)
+        return BF.partition(real[None, ..., None], self.n_win)[0, ..., 0]
+
+    def _add_lepe(self, out: Tensor, v: Tensor, h: int, w: int) -> Tensor:
+        """(b, H, W, c) + depthwise convolution of v (b, H, W, c), the local position encoding."""
+        if self.lepe is None:
+            return out
+        if self.spec.mask_padding:
+            v = F.pad(v[:, :h, :w], (0, 0, 0, v.shape[2] - w, 0, v.shape[1] - h))
+        lepe: Tensor = self.lepe(v.permute(0, 3, 1, 2).contiguous())
+        return out + lepe.permute(0, 2, 3, 1)

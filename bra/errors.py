@@ -1,0 +1,21 @@
+"""The errors that a user meets: one sentence with the value, the allowed range and the cure."""
+
+
+class BRAError(ValueError):
+    """Any request that this package refuses."""
+
+
+class SpecError(BRAError):
+    """Settings of a layer that cannot be."""
+
+
+class GridError(BRAError):
+    """A token, window or pixel outside its map, or a map that does not fit its windows."""
+
+
+class PhotoError(BRAError):
+    """Bytes that are not a picture we read, or one that is too large."""
+
+
+class TraceError(BRAError):
+    """A model or an input that cannot be traced."""

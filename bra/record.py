@@ -1,0 +1,71 @@
+"""Listening to the attention layers of one forward pass, for models whose forward is not ours.
+
+    with recording() as rec:
+        model(x)
+    rec.captures
+
+The recorder lives in a ContextVar: it is seen by this call alone, so two threads may run one model at once, and no
+module is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """What one layer hands over in one forward; b batch, m heads, p2 windows, t tokens, s keys per window.
+
+    Attributes:
+        layer: the module that ran; read, never written.
+        size: (h, w) of its map before padding.
+        q: (b, m, p2, t, Q/m).
+        k: (b, m, p2, s, Q/m), pooled when the layer pools.
+        affinity: (b, p2, p2) routing logits of all windows, the rejected ones included.
+        r_weight: (b, p2, k).
+        r_idx: (b, p2, k).
+        factor: (b, p2, k) that gathered k and v are multiplied by, or None.
+        real_keys: (p2, s) bool, or None when padding is not masked.
+    """
+
+    layer: nn.Module
+    size: tuple[int, int]
+    q: Tensor
+    k: Tensor
+    affinity: Tensor
+    r_weight: Tensor
+    r_idx: Tensor
+    factor: Tensor | None
+    real_keys: Tensor | None
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Collects captures in the order in which layers run; a layer that runs twice is here twice."""
+
+    captures: list[Capture] = field(default_factory=list)
+
+
+_active: ContextVar[Recorder | None] = ContextVar("bra_recorder", default=None)
+
+
+def active_recorder() -> Recorder | None:
+    """The recorder of this call, if someone is listening."""
+    return _active.get()
+
+
+@contextmanager
+def recording() -> Iterator[Recorder]:
+    """Collect every bi-level routing attention layer that runs inside the block, in this thread."""
+    recorder = Recorder()
+    token = _active.set(recorder)
+    try:
+        yield recorder
+    finally:
+        _active.reset(token)

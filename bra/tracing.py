@@ -1,0 +1,176 @@
+"""One forward pass, kept as frozen records: where every layer routed, and what its tokens attend to.
+
+A trace keeps q, k, the routing and the geometry. The attention weights, t/Q·k·m times larger, are computed for a
+window when asked for.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bra import functional as BF
+from bra.attention import BiLevelRoutingAttention
+from bra.errors import TraceError
+from bra.grid import WindowGrid
+from bra.kv_pool import key_support
+from bra.record import Capture, recording
+from bra.spec import BRASpec
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerTrace:
+    """What one BRA layer did in one forward. Tensors are detached and on the CPU; b images, p2 windows, k routed.
+
+    Attributes:
+        name: the layer's name in the model, as `named_modules` gives it; "" when the layer is the model.
+        spec: its settings.
+        grid: its windows on the input image.
+        affinity: (b, p2, p2) routing logits, the rejected windows included; -inf for windows masked as padding.
+        r_idx: (b, p2, k) chosen windows, best first.
+        r_weight: (b, p2, k) softmax over the chosen, always summing to 1.
+        q: (b, m, p2, t, Q/m).
+        k: (b, m, p2, s, Q/m); s keys per window.
+        factor: (b, p2, k) by which the forward multiplied the gathered k and v, or None.
+        real_keys: (p2, s) bool, or None when padding is not masked.
+        support: (s, t) share of each token in each key; the identity when nothing is pooled.
+    """
+
+    name: str
+    spec: BRASpec
+    grid: WindowGrid
+    affinity: Tensor
+    r_idx: Tensor
+    r_weight: Tensor
+    q: Tensor = field(repr=False)
+    k: Tensor = field(repr=False)
+    factor: Tensor | None = field(repr=False)
+    real_keys: Tensor | None = field(repr=False)
+    support: Tensor = field(repr=False)
+
+    @property
+    def weights_used(self) -> bool:
+        """Whether this forward multiplied k and v by r_weight; by default only the chosen set matters."""
+        return self.spec.soft_routing
+
+    @torch.inference_mode()
+    def attention(self, window: int, token: int | None = None, image: int = 0) -> Tensor:
+        """What a window's tokens attend to: the rows that `ret_attn_mask=True` returns for it.
+
+        Args:
+            window: the query window.
+            token: one token of it; None for all t.
+            image: which image of the batch.
+
+        Returns:
+            (m, t, k·s), or (m, k·s) for one token. Rows sum to 1. The last axis is (rank, key in window).
+
+        Raises:
+            GridError: no such window or token.
+        """
+        self.grid.check_window(window)
+        if token is not None:
+            self.grid.token_of_window(window, token)
+        tokens = slice(None) if token is None else slice(token, token + 1)
+        q = self.q[image : image + 1, :, window : window + 1, tokens]
+        k = self.k[image : image + 1]
+        r_idx = self.r_idx[image : image + 1, window : window + 1]
+        factor = None if self.factor is None else self.factor[image : image + 1, window : window + 1]
+        rows = BF.attention_rows(q, BF.gather_keys(k, r_idx, factor), self.spec.scale,
+                                 BF.gather_mask(self.real_keys, r_idx))[0, :, 0]
+        return rows if token is None else rows[:, 0]
+
+    @torch.inference_mode()
+    def attention_map(self, window: int, token: int | None = None, image: int = 0) -> Tensor:
+        """The same attention laid on the map: (m, H, W) in raster order over the padded grid, each head summing to 1.
+
+        Windows that were not chosen hold 0. `grid.crop` cuts the padding off; what it removes is what leaked into
+        padding. A pooled key hands its weight to the tokens under it in equal shares.
+
+        Args:
+            window: the query window.
+            token: one token of it; None for the mean over its t tokens.
+            image: which image of the batch.
+        """
+        rows = self.attention(window, token, image)
+        if token is None:
+            rows = rows.mean(1)
+        chosen = self.r_idx[image, window]
+        by_key = rows.unflatten(-1, (self.spec.topk, -1))                         # (m, k, s)
+        share = self.support.expand(len(chosen), -1, -1)                         # (k, s, t)
+        if self.real_keys is not None:
+            real = torch.from_numpy(self.grid.real_tokens)[chosen]
+            share = share * real[:, None]
+            share = share / share.sum(-1, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
+        by_window = rows.new_zeros(len(rows), self.grid.n_windows, self.grid.n_tokens)
+        by_window[:, chosen] = torch.einsum("mks,kst->mkt", by_key, share.to(rows.dtype))
+        return torch.from_numpy(self.grid.to_map(by_window.numpy()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelTrace:
+    """One forward of a model.
+
+    Attributes:
+        out: what the model returned.
+        layers: every BRA layer that ran, by name, in the order in which they ran; a layer that ran again is
+            "name#2", "name#3", …
+    """
+
+    out: Any
+    layers: Mapping[str, LayerTrace]
+
+
+def trace(model: nn.Module, x: Any) -> ModelTrace:
+    """Run `model(x)` once and keep what its bi-level routing attention layers did.
+
+    Safe to call from several threads on one model: nothing is hooked to it or written on it. The model runs in the
+    mode it is in; when that would update running statistics, a copy of the model runs instead.
+
+    Args:
+        model: any module with BiLevelRoutingAttention layers in it, or one such layer.
+        x: its input; when it is an image tensor (b, c, H, W), the grids are laid over its H·W pixels.
+
+    Raises:
+        TraceError: no BRA layer ran.
+        BRAError: the input does not suit a layer.
+    """
+    if any(m.training and getattr(m, "track_running_stats", False) for m in model.modules()):
+        model = copy.deepcopy(model)
+    names = {module: name for name, module in model.named_modules()}
+    with torch.inference_mode(), recording() as recorder:
+        out = model(x)
+    if not recorder.captures:
+        raise TraceError(f"{type(model).__name__} ran without a BiLevelRoutingAttention layer: choose a model that has "
+                         "one, or put one in.")
+    layers: dict[str, LayerTrace] = {}
+    for capture in recorder.captures:
+        base = names.get(capture.layer, type(capture.layer).__name__)
+        again = sum(1 for name in layers if name.split("#")[0] == base)
+        name = base if again == 0 else f"{base}#{again + 1}"
+        layers[name] = _layer_trace(name, capture, x.shape[-2:] if isinstance(x, Tensor) and x.ndim == 4 else capture.size)
+    return ModelTrace(out, MappingProxyType(layers))
+
+
+def _layer_trace(name: str, capture: Capture, image: tuple[int, int]) -> LayerTrace:
+    layer = capture.layer
+    assert isinstance(layer, BiLevelRoutingAttention)
+    grid = WindowGrid.over_image(*image, *capture.size, layer.n_win)
+
+    def keep(t: Tensor) -> Tensor:
+        return t.detach().cpu()
+
+    return LayerTrace(
+        name=name, spec=layer.spec, grid=grid,
+        affinity=keep(capture.affinity), r_idx=keep(capture.r_idx), r_weight=keep(capture.r_weight),
+        q=keep(capture.q), k=keep(capture.k),
+        factor=None if capture.factor is None else keep(capture.factor),
+        real_keys=None if capture.real_keys is None else keep(capture.real_keys),
+        support=key_support(layer.kv_down, grid.window_h, grid.window_w).detach(),
+    )
