@@ -5,7 +5,7 @@ Constructor order and state-dict keys are those of the YOLOv8 tutorial's module,
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import Literal, cast, overload
 
 import torch
 import torch.nn.functional as F
@@ -186,7 +186,7 @@ class BiLevelRoutingAttention(nn.Module):
         # Always sliced: a condition on the size would be frozen into exported graphs.
         out = out[:, :h, :w].permute(0, 3, 1, 2).contiguous()
         if rows is None:
-            return out
+            return cast(Tensor, out)
         return out, r_weight, r_idx, rearrange(rows, "b m n t l -> (b n) m t l")
 
     def _pad(self, x: Tensor) -> Tensor:

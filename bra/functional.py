@@ -125,4 +125,4 @@ def attend_fused(q: Tensor, keys: Tensor, values: Tensor, scale: float, mask: Te
     out = F.scaled_dot_product_attention(
         q.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), attn_mask=mask, scale=scale
     )
-    return out.unflatten(0, q.shape[:2])[..., :c_v]
+    return out.reshape(*q.shape[:4], -1)[..., :c_v]

@@ -30,6 +30,7 @@ class WindowGrid:
         n_win: windows per side p.
         stride: pixels per token, down and across.
         origin: pixel (y, x) of the upper left corner of token (0, 0).
+        image: (height, width) of the image in pixels, when there is one.
 
     Raises:
         GridError: a size is below 1, or a stride is not above 0.
@@ -40,6 +41,7 @@ class WindowGrid:
     n_win: int
     stride: tuple[float, float] = (1.0, 1.0)
     origin: tuple[float, float] = (0.0, 0.0)
+    image: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if min(self.h, self.w, self.n_win) < 1:
@@ -61,7 +63,7 @@ class WindowGrid:
                     return float(whole)
             return pixels / tokens
 
-        return cls(h, w, n_win, (stride(image_h, h), stride(image_w, w)))
+        return cls(h, w, n_win, (stride(image_h, h), stride(image_w, w)), image=(int(image_h), int(image_w)))
 
     # sizes ------------------------------------------------------------------------------------------------
 
@@ -164,7 +166,7 @@ class WindowGrid:
     @property
     def padding_windows(self) -> NDArray[np.bool_]:
         """(p²,): True for windows that hold padding only."""
-        return ~self.real_tokens.any(-1)
+        return np.logical_not(self.real_tokens.any(-1))
 
     # pixel <-> token, window ------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ def pool_kv(layer: nn.Module, kv: Tensor) -> Tensor:
         return kv.flatten(2, 3)
     b, p2 = kv.shape[:2]
     pooled: Tensor = layer(kv.flatten(0, 1).permute(0, 3, 1, 2))
-    return pooled.flatten(2).transpose(1, 2).unflatten(0, (b, p2))
+    return pooled.flatten(2).transpose(1, 2).reshape(b, p2, -1, kv.shape[-1])
 
 
 def pool_real_kv(layer: nn.Module, kv: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:

@@ -102,7 +102,7 @@ class LayerTrace:
         if token is None:
             rows = rows.mean(1)
         chosen = self.r_idx[image, window]
-        by_key = rows.unflatten(-1, (self.spec.topk, -1))                         # (m, k, s)
+        by_key = rows.view(len(rows), self.spec.topk, -1)                         # (m, k, s)
         share = self.support.expand(len(chosen), -1, -1)                         # (k, s, t)
         if self.real_keys is not None:
             real = torch.from_numpy(self.grid.real_tokens)[chosen]
@@ -154,7 +154,8 @@ def trace(model: nn.Module, x: Any) -> ModelTrace:
         base = names.get(capture.layer, type(capture.layer).__name__)
         again = sum(1 for name in layers if name.split("#")[0] == base)
         name = base if again == 0 else f"{base}#{again + 1}"
-        layers[name] = _layer_trace(name, capture, x.shape[-2:] if isinstance(x, Tensor) and x.ndim == 4 else capture.size)
+        image = x.shape[-2:] if isinstance(x, Tensor) and x.ndim == 4 else capture.size
+        layers[name] = _layer_trace(name, capture, (int(image[0]), int(image[1])))
     return ModelTrace(out, MappingProxyType(layers))
 
 

@@ -1,0 +1,134 @@
+// Shared by every view: reading a message, colours, geometry, canvases. Numbers come from Python; nothing is recomputed.
+
+const KINDS = { f4: Float32Array, i4: Int32Array, u1: Uint8Array };
+const FULL = 10000; // a place is (x, y) in ten-thousandths of the picture
+
+function unpack(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const length = view.getUint32(0, true);
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
+  const start = bytes.byteOffset + 4 + length;
+  const arrays = {};
+  for (const [name, { kind, shape, at }] of Object.entries(header.arrays)) {
+    const count = shape.reduce((a, b) => a * b, 1);
+    // A copy is aligned whatever the message's own offset is.
+    const copy = bytes.buffer.slice(start + at, start + at + count * KINDS[kind].BYTES_PER_ELEMENT);
+    arrays[name] = new KINDS[kind](copy);
+  }
+  const picture = new Blob([bytes.buffer.slice(start, start + header.picture)]);
+  return { ...header, ...arrays, picture };
+}
+
+// Cividis (Nuñez, Anderton, Renslow 2018) at nine places; monotone in lightness and safe for colour-blind eyes.
+const CIVIDIS = [[0, 34, 78], [18, 53, 112], [59, 73, 108], [87, 93, 109], [112, 113, 115],
+  [138, 134, 120], [165, 156, 116], [195, 179, 105], [254, 232, 56]];
+
+function cividis(share) {
+  const at = Math.min(Math.max(share, 0), 1) * (CIVIDIS.length - 1);
+  const low = Math.min(Math.floor(at), CIVIDIS.length - 2);
+  return CIVIDIS[low].map((c, n) => Math.round(c + (CIVIDIS[low + 1][n] - c) * (at - low)));
+}
+
+const css = (rgb, alpha = 1) => `rgba(${rgb.join(",")},${alpha})`;
+const hex = (colour, alpha) => colour + Math.round(alpha * 255).toString(16).padStart(2, "0");
+const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
+
+// Grid ------------------------------------------------------------------------------------------------------
+
+function tokenAt(grid, place) {
+  const [top, left, bottom, right] = grid.box;
+  const y = clamp((place[1] / FULL) * grid.height, top, bottom - grid.stride[0] / 2);
+  const x = clamp((place[0] / FULL) * grid.width, left, right - grid.stride[1] / 2);
+  const row = Math.floor((y - top) / grid.stride[0]), col = Math.floor((x - left) / grid.stride[1]);
+  const window = Math.floor(row / grid.window_h) * grid.n_win + Math.floor(col / grid.window_w);
+  return { row, col, window };
+}
+
+function placeOfToken(grid, row, col) {
+  const x = (grid.box[1] + (col + 0.5) * grid.stride[1]) / grid.width;
+  const y = (grid.box[0] + (row + 0.5) * grid.stride[0]) / grid.height;
+  return [Math.round(x * FULL), Math.round(y * FULL)];
+}
+
+// Rectangle of a window on a canvas whose scale is pixels of the canvas per pixel of the grid.
+function windowRect(grid, window, scale) {
+  const w = grid.window_w * grid.stride[1] * scale, h = grid.window_h * grid.stride[0] * scale;
+  const j = Math.floor(window / grid.n_win), i = window % grid.n_win;
+  return { x: i * w, y: j * h, w, h };
+}
+
+// The picture and its padding: what the canvas covers. Letterboxed grids may begin above or left of the picture.
+function extent(grid) {
+  const [top, left, bottom, right] = grid.box;
+  return { width: right - left, height: bottom - top,
+    photo: { x: -left, y: -top, w: grid.width, h: grid.height } };
+}
+
+// Canvas ----------------------------------------------------------------------------------------------------
+
+function fit(canvas, width, height) {
+  const ratio = window.devicePixelRatio || 1;
+  const w = Math.max(1, Math.round(width * ratio)), h = Math.max(1, Math.round(height * ratio));
+  if (canvas.width !== w || canvas.height !== h) { canvas.width = w; canvas.height = h; }
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${height}px`;
+  const g = canvas.getContext("2d");
+  g.setTransform(ratio, 0, 0, ratio, 0, 0);
+  g.clearRect(0, 0, width, height);
+  return g;
+}
+
+function hatch(g, x, y, w, h, colour) {
+  if (w < 0.5 || h < 0.5) return;
+  g.save();
+  g.beginPath(); g.rect(x, y, w, h); g.clip();
+  g.strokeStyle = colour; g.lineWidth = 1.5;
+  g.beginPath();
+  for (let d = -h; d < w; d += 8) { g.moveTo(x + d, y + h); g.lineTo(x + d + h, y); }
+  g.stroke();
+  g.restore();
+}
+
+// What of the canvas is not picture: right and below, and for letterboxed grids above and left.
+function paddingRects(grid, scale) {
+  const { width, height, photo } = extent(grid);
+  const right = photo.x + photo.w, below = photo.y + photo.h;
+  return [[0, 0, width, photo.y], [0, photo.y, photo.x, photo.h], [right, photo.y, width - right, photo.h],
+    [0, below, width, height - below]].map((r) => r.map((v) => v * scale));
+}
+
+function colourBar(g, x, y, w, low, high, ink, unit = "") {
+  for (let n = 0; n < w; n++) { g.fillStyle = css(cividis(n / (w - 1))); g.fillRect(x + n, y, 1.5, 8); }
+  g.fillStyle = ink; g.font = "12px sans-serif"; g.textBaseline = "top";
+  g.textAlign = "left"; g.fillText(number(low) + unit, x, y + 11);
+  g.textAlign = "right"; g.fillText(number(high) + unit, x + w, y + 11);
+}
+
+// Text ------------------------------------------------------------------------------------------------------
+
+const number = (x) => (!Number.isFinite(x) ? (x > 0 ? "∞" : x < 0 ? "−∞" : "–")
+  : (x !== 0 && Math.abs(x) < 0.001 ? x.toExponential(1) : Number(x.toPrecision(3)).toString()).replace("-", "−"));
+const percent = (x) => `${(100 * x).toFixed(100 * x < 10 ? 1 : 0)} %`;
+
+function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value !== false && value !== null) node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children); // strings become text nodes: nothing here is parsed as HTML
+  return node;
+}
+
+function ink(node) {
+  const style = getComputedStyle(node);
+  return { text: style.color, faint: style.getPropertyValue("--faint").trim() || "#8a8f98" };
+}
+
+function download(canvas, name) {
+  canvas.toBlob((blob) => {
+    const link = el("a", { href: URL.createObjectURL(blob), download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  });
+}

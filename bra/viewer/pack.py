@@ -1,0 +1,162 @@
+"""Records -> the bytes that a view reads: u32 header length | JSON header | picture | arrays.
+
+Numbers cross over in the layer's own precision; nothing is computed again on the other side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bra import fidelity
+from bra.grid import WindowGrid
+from bra.photo import Photo
+from bra.tracing import LayerTrace
+
+ROLES: Final = {"a": "#E69F00", "b": "#56B4E9", "rejected": "#8a8f98"}
+"""Okabe and Ito's orange and sky blue, which every common form of colour blindness tells apart."""
+PICTURE_SIDE: Final = 1024
+TILE_SIDE: Final = 320
+Place = tuple[int, int]
+"""(x, y) on the picture in ten-thousandths of its width and height; beyond 10,000 lies padding."""
+FULL: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """What stands under every figure.
+
+    Attributes:
+        model: the model's label.
+        layer: the layer's name.
+        provenance: where the weights come from.
+        picture: the picture's name.
+    """
+
+    model: str
+    layer: str
+    provenance: str
+    picture: str
+
+    def line(self, trace: LayerTrace) -> str:
+        """The caption as one line."""
+        spec = trace.spec
+        return (f"{self.model} · {self.layer or 'attention'} · n_win {spec.n_win} · topk {spec.topk} · "
+                f"{self.provenance}")
+
+
+def pack(header: Mapping[str, Any], picture: bytes, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """One message. Arrays must be float32, int32 or uint8; the header may hold no NaN.
+
+    Raises:
+        TypeError: an array of another type, which the other side would misread.
+    """
+    kinds = {"float32": "f4", "int32": "i4", "uint8": "u1"}
+    blobs, table, at = [picture + bytes(-len(picture) % 8)], {}, len(picture) + -len(picture) % 8
+    for name, array in arrays.items():
+        if array.dtype.name not in kinds:
+            raise TypeError(f"array {name!r} is {array.dtype}: send float32, int32 or uint8")
+        data = np.ascontiguousarray(array).tobytes()
+        table[name] = {"kind": kinds[array.dtype.name], "shape": list(array.shape), "at": at}
+        blobs.append(data + bytes(-len(data) % 8))
+        at += len(blobs[-1])
+    body = b"".join(blobs)
+    version = hashlib.sha256(repr(sorted(header.items())).encode() + body).hexdigest()[:16]
+    full = {**header, "version": version, "roles": ROLES, "picture": len(picture), "arrays": table}
+    text = json.dumps(full, allow_nan=False).encode()
+    text += b" " * (-(len(text) + 4) % 8)
+    return len(text).to_bytes(4, "little") + text + body
+
+
+def unpack(message: bytes) -> tuple[dict[str, Any], bytes, dict[str, NDArray[Any]]]:
+    """Inverse of `pack`: header, picture, arrays."""
+    start = 4 + int.from_bytes(message[:4], "little")
+    header = json.loads(message[4:start])
+    arrays = {}
+    for name, entry in header["arrays"].items():
+        count = int(np.prod(entry["shape"]))
+        arrays[name] = np.frombuffer(message, f"<{entry['kind']}", count, start + entry["at"]).reshape(entry["shape"])
+    return header, message[start : start + header["picture"]], arrays
+
+
+def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place, pins: Mapping[str, Place],
+                  picture: bytes | None = None) -> bytes:
+    """Everything that pointing at windows needs: the picture, the routing of every window, the rejected ones too.
+
+    Args:
+        photo: the picture.
+        trace: one layer on it; image 0 of the batch.
+        caption: what stands under the figures.
+        focus: where to look before anyone points.
+        pins: the pinned queries "a" and "b", as far as there are any.
+        picture: the encoded picture, if it is at hand.
+    """
+    header = {
+        "photo": photo.digest, "grid": _grid(trace.grid, photo), "topk": trace.spec.topk, "caption": caption.line(trace),
+        "weights_used": trace.weights_used, "focus": focus, "pins": dict(pins), "name": caption.picture,
+        "chance": trace.spec.topk / trace.grid.n_windows,
+    }
+    arrays = {
+        "r_idx": trace.r_idx[0].numpy().astype(np.int32),
+        "r_weight": trace.r_weight[0].float().numpy(),
+        "affinity": trace.affinity[0].float().numpy(),
+        "kept": fidelity.kept_share(trace).astype(np.float32),
+        "margin": fidelity.margin(trace).astype(np.float32),
+        "in_degree": fidelity.in_degree(trace).astype(np.int32),
+    }
+    return pack(header, picture or photo.encoded(PICTURE_SIDE), arrays)
+
+
+def tiles_message(photo: Photo, trace: LayerTrace, caption: Caption, queries: Sequence[tuple[str, Place, bool]]) -> bytes:
+    """What the pinned tokens attend to: for each query the mean over heads, the maximum, and every head.
+
+    Args:
+        photo: the picture.
+        trace: one layer on it.
+        caption: what stands under the figures.
+        queries: role "a" or "b", place, and whether the whole window is meant instead of its token at that place.
+    """
+    maps, heads = [], []
+    for role, place, whole in queries:
+        window, token = locate(trace.grid, photo, place)
+        by_head = trace.attention_map(window, None if whole else token).float().numpy()
+        maps.append(np.concatenate([by_head.mean(0, keepdims=True), by_head.max(0, keepdims=True), by_head]))
+        row, col = trace.grid.token_of_window(window, token)
+        heads.append({"role": role, "window": window, "token": token, "row": row, "col": col, "whole": whole,
+                      "routed": trace.r_idx[0, window].tolist(), "place": place,
+                      "leak": float(1 - trace.grid.crop(by_head).sum((-2, -1)).mean())})
+    stack = np.stack(maps) if maps else np.zeros((0, 0, trace.grid.H, trace.grid.W), np.float32)
+    header = {"photo": photo.digest, "grid": _grid(trace.grid, photo), "caption": caption.line(trace), "queries": heads,
+              "names": ["mean", "max", *(f"head {n + 1}" for n in range(trace.spec.num_heads))],
+              "name": caption.picture, "top": float(stack.max(initial=0.0))}
+    return pack(header, photo.encoded(TILE_SIDE), {"maps": stack})
+
+
+def locate(grid: WindowGrid, photo: Photo, place: Place) -> tuple[int, int]:
+    """Place on the picture -> (window, token in window) of the layer's grid; places outside go to the nearest token."""
+    height, width = _traced_size(grid, photo)
+    x, y = place[0] / FULL * width, place[1] / FULL * height
+    top, left, bottom, right = grid.box()
+    # The last token's far edge belongs to no token.
+    y = min(max(y, top), bottom - grid.stride[0] / 2)
+    x = min(max(x, left), right - grid.stride[1] / 2)
+    return grid.window_of_pixel(y, x)
+
+
+def _traced_size(grid: WindowGrid, photo: Photo) -> tuple[float, float]:
+    """Height and width of the picture, in the pixels that the layer's grid counts in."""
+    return (grid.image or (photo.height, photo.width))
+
+
+def _grid(grid: WindowGrid, photo: Photo) -> dict[str, Any]:
+    height, width = _traced_size(grid, photo)
+    top, left, bottom, right = grid.box()
+    return {"n_win": grid.n_win, "h": grid.h, "w": grid.w, "H": grid.H, "W": grid.W, "window_h": grid.window_h,
+            "window_w": grid.window_w, "box": [top, left, bottom, right], "height": height, "width": width,
+            "stride": list(grid.stride)}

@@ -1,0 +1,77 @@
+// Beside the stage: every window's affinity to the query, ranked; what was chosen, what was rejected, and by how little.
+
+function ranked(view, query) {
+  const { data } = view, n = data.grid.n_win ** 2, k = data.topk;
+  const rest = new Set(Array.from({ length: n }, (_, w) => w));
+  const chosen = Array.from(data.r_idx.subarray(query * k, query * k + k));
+  chosen.forEach((w) => rest.delete(w));
+  const value = (w) => data.affinity[query * n + w];
+  // The module's own order for the chosen: ties are broken there, not here.
+  return [...chosen, ...[...rest].sort((x, y) => value(y) - value(x))].map((w) => ({ window: w, value: value(w) }));
+}
+
+function rankLayout(bars, width, height) {
+  const finite = bars.map((b) => b.value).filter(Number.isFinite);
+  const high = Math.max(...finite, 0), low = Math.min(...finite, 0), span = high - low || 1;
+  const top = 8, left = 40, bottom = height - 22;
+  const y = (v) => top + ((high - (Number.isFinite(v) ? v : low)) / span) * (bottom - top);
+  const step = (width - left - 4) / bars.length;
+  return { high, low, y, step, left, bottom, top };
+}
+
+function drawRank(view, canvas, query, colour) {
+  const width = canvas.parentElement.clientWidth, height = 150;
+  const g = fit(canvas, width, height), tone = ink(canvas), bars = ranked(view, query);
+  const at = rankLayout(bars, width, height), k = view.data.topk;
+  bars.forEach(({ window, value }, n) => {
+    const x = at.left + n * at.step, y = at.y(value), w = Math.max(at.step - (at.step > 4 ? 1 : 0), 0.75);
+    g.fillStyle = n < k ? colour : view.data.roles.rejected;
+    g.globalAlpha = n < k || window === view.pointed ? 1 : 0.55;
+    g.fillRect(x, Math.min(y, at.y(0)), w, Math.max(Math.abs(at.y(0) - y), 1));
+    if (n < k || window === view.pointed) {
+      g.strokeStyle = tone.text; g.lineWidth = window === view.pointed ? 1.5 : 0.5;
+      g.strokeRect(x, Math.min(y, at.y(0)), w, Math.max(Math.abs(at.y(0) - y), 1));
+    }
+    g.globalAlpha = 1;
+  });
+  g.strokeStyle = tone.faint; g.lineWidth = 1;
+  g.beginPath(); g.moveTo(at.left, at.y(0) + 0.5); g.lineTo(width, at.y(0) + 0.5); g.stroke();
+  if (k < bars.length) {
+    const x = at.left + k * at.step - 0.5;
+    g.setLineDash([4, 3]); g.strokeStyle = tone.text;
+    g.beginPath(); g.moveTo(x, at.top); g.lineTo(x, at.bottom); g.stroke(); g.setLineDash([]);
+    g.fillStyle = tone.text; g.font = "12px sans-serif"; g.textAlign = "left"; g.textBaseline = "top";
+    g.fillText(`chosen | rejected, margin ${number(view.data.margin[query])}`, Math.min(x + 5, width - 190), at.top - 4);
+  }
+  g.fillStyle = tone.text; g.font = "12px sans-serif"; g.textAlign = "right"; g.textBaseline = "middle";
+  g.fillText(number(at.high), at.left - 5, at.y(at.high) + 4);
+  if (at.low < 0) g.fillText(number(at.low), at.left - 5, at.y(at.low) - 4);
+  g.fillText("0", at.left - 5, at.y(0));
+  g.textBaseline = "bottom"; g.textAlign = "left"; g.fillText("rank 1", at.left, height);
+  g.textAlign = "right"; g.fillText(`rank ${bars.length}`, width - 4, height);
+  view.rankHit = (x) => bars[clamp(Math.floor((x - at.left) / at.step), 0, bars.length - 1)];
+}
+
+function fillRankTable(view, body, query) {
+  const { data } = view, n = data.grid.n_win ** 2;
+  body.replaceChildren(...related(view, query).map(({ window, rank, weight }) => {
+    const value = view.reverse ? data.affinity[window * n + query] : data.affinity[query * n + window];
+    return el("tr", { "data-window": window }, el("td", {}, String(rank)), el("td", {}, String(window)),
+      el("td", {}, number(value)), el("td", {}, percent(weight)));
+  }));
+}
+
+// One sentence that says what the picture shows; it is the lecture's caption and the screen reader's picture.
+function sentence(view, query) {
+  const { data } = view, { grid } = data, w = query.window, list = related(view, w);
+  const place = `Window ${w} (row ${Math.floor(w / grid.n_win) + 1}, column ${(w % grid.n_win) + 1})`;
+  const padding = (Math.floor(w / grid.n_win) * grid.window_h >= grid.h || (w % grid.n_win) * grid.window_w >= grid.w)
+    ? " holds padding only. It" : "";
+  if (view.reverse) {
+    if (!list.length) return `${place}${padding} is chosen by no window.`;
+    const shown = list.slice(0, 8).map((r) => `${r.window} (as its no. ${r.rank})`).join(", ");
+    return `${place}${padding} is chosen by ${list.length} of ${grid.n_win ** 2} windows: ${shown}${list.length > 8 ? ", …" : ""}.`;
+  }
+  const shown = list.slice(0, 8).map((r) => `${r.rank}. window ${r.window} (${percent(r.weight)})`).join(", ");
+  return `${place}${padding} routes to ${shown}${list.length > 8 ? ", …" : ""}.`;
+}
