@@ -1,0 +1,96 @@
+// Beside the stage: the routing matrix (who fits whom) and the in-degree map (who is read by many, who by nobody).
+
+function offscreen(width, height, paint) {
+  const canvas = document.createElement("canvas");
+  canvas.width = width; canvas.height = height;
+  paint(canvas.getContext("2d"));
+  return canvas;
+}
+
+// One pixel per pair; made once per message and stretched when shown.
+function matrixImage(data) {
+  const n = data.grid.n_win ** 2, finite = data.affinity.filter(Number.isFinite);
+  const low = finite.reduce((a, b) => Math.min(a, b), Infinity), high = finite.reduce((a, b) => Math.max(a, b), -Infinity);
+  const image = offscreen(n, n, (g) => {
+    const pixels = g.createImageData(n, n);
+    for (let p = 0; p < n * n; p++) {
+      const v = data.affinity[p];
+      const c = Number.isFinite(v) ? cividis(high > low ? (v - low) / (high - low) : 0) : [128, 128, 128];
+      pixels.data.set([...c, 255], 4 * p);
+    }
+    g.putImageData(pixels, 0, 0);
+  });
+  return { image, low, high };
+}
+
+function drawMatrix(view, canvas, queries) {
+  const { data } = view, n = data.grid.n_win ** 2, k = data.topk, left = 34, foot = 46;
+  const side = Math.min(canvas.parentElement.clientWidth - left - 4, 460);
+  const g = fit(canvas, side + left + 4, side + foot), tone = ink(canvas), cell = side / n;
+  view.matrix ??= matrixImage(data);
+  g.imageSmoothingEnabled = false;
+  g.drawImage(view.matrix.image, left, 0, side, side);
+  if (cell >= 3) {
+    g.fillStyle = "#fff"; g.strokeStyle = "#111"; g.lineWidth = 1;
+    for (let q = 0; q < n; q++) {
+      for (let r = 0; r < k; r++) {
+        g.beginPath();
+        g.arc(left + (data.r_idx[q * k + r] + 0.5) * cell, (q + 0.5) * cell, Math.max(1.1, cell * 0.22), 0, 7);
+        if (cell >= 6) g.stroke();
+        g.fill();
+      }
+    }
+  }
+  for (const { window, role } of queries) {
+    g.lineWidth = 3; g.strokeStyle = "#111"; g.strokeRect(left - 1, window * cell - 1, side + 2, cell + 2);
+    g.lineWidth = 2; g.strokeStyle = data.roles[role]; g.strokeRect(left - 1, window * cell - 1, side + 2, cell + 2);
+  }
+  g.fillStyle = tone.text; g.font = "12px sans-serif"; g.textAlign = "right"; g.textBaseline = "top";
+  g.fillText("0", left - 5, 0);
+  g.textBaseline = "bottom"; g.fillText(String(n - 1), left - 5, side);
+  g.save(); g.translate(11, side / 2); g.rotate(-Math.PI / 2); g.textAlign = "center"; g.textBaseline = "middle";
+  g.fillText("query window", 0, 0); g.restore();
+  g.textAlign = "center"; g.textBaseline = "top"; g.fillText("key window", left + side / 2, side + 4);
+  colourBar(g, left, side + 21, Math.min(side, 180), view.matrix.low, view.matrix.high, tone.text);
+  g.textAlign = "left"; g.fillText(cell >= 3 ? "affinity; dots: chosen" : "affinity", left + Math.min(side, 180) + 12, side + 19);
+  view.matrixHit = (x, y) => {
+    const key = Math.floor((x - left) / cell), query = Math.floor(y / cell);
+    if (key < 0 || key >= n || query < 0 || query >= n) return null;
+    const rank = Array.from(data.r_idx.subarray(query * k, query * k + k)).indexOf(key);
+    return { query, key, text: `window ${query} → ${key}: affinity ${number(data.affinity[query * n + key])}, `
+      + (rank < 0 ? "rejected" : `chosen as no. ${rank + 1}, weight ${percent(data.r_weight[query * k + rank])}`) };
+  };
+}
+
+function drawDegree(view, canvas, queries) {
+  const { data } = view, { grid } = data, n = grid.n_win, box = extent(grid), foot = 30;
+  const width = Math.min(canvas.parentElement.clientWidth, 460), scale = width / box.width, height = box.height * scale;
+  const g = fit(canvas, width, height + foot), tone = ink(canvas), high = Math.max(...data.in_degree);
+  g.drawImage(view.picture, box.photo.x * scale, box.photo.y * scale, box.photo.w * scale, box.photo.h * scale);
+  for (let w = 0; w < n * n; w++) {
+    const r = windowRect(grid, w, scale), value = data.in_degree[w];
+    g.fillStyle = css(cividis(value / high), 0.82); g.fillRect(r.x, r.y, r.w, r.h);
+    if (value === 0) hatch(g, r.x, r.y, r.w, r.h, "rgba(255,255,255,.6)");
+    if (Math.min(r.w, r.h) < 17) continue;
+    g.font = "12px sans-serif"; g.textAlign = "center"; g.textBaseline = "middle";
+    g.fillStyle = value / high > 0.55 ? "#111" : "#fff";
+    g.fillText(String(value), r.x + r.w / 2, r.y + r.h / 2);
+  }
+  for (const { window, role } of queries) frame(g, windowRect(grid, window, scale), data.roles[role], 2);
+  colourBar(g, 0, height + 4, Math.min(width, 140), 0, high, tone.text);
+  g.fillStyle = tone.text; g.textAlign = "left"; g.textBaseline = "top"; g.font = "12px sans-serif";
+  g.fillText(`chosen by so many windows`, Math.min(width, 140) + 12, height + 2);
+  view.degreeHit = (x, y) => {
+    const i = Math.floor(x / scale / (grid.window_w * grid.stride[1])), j = Math.floor(y / scale / (grid.window_h * grid.stride[0]));
+    if (i < 0 || j < 0 || i >= n || j >= n) return null;
+    const w = j * n + i;
+    return { query: w, key: w, text: `window ${w} is chosen by ${data.in_degree[w]} of ${n * n} windows` };
+  };
+}
+
+function degreeSummary(data) {
+  const n = data.grid.n_win ** 2, all = Array.from(data.in_degree), never = all.filter((v) => v === 0).length;
+  const hub = all.indexOf(Math.max(...all));
+  return `Most chosen: window ${hub}, by ${all[hub]} of ${n}. Never chosen: ${never} of ${n} windows. `
+    + `Even routing would give ${data.topk} each.`;
+}

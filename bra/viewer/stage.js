@@ -1,0 +1,200 @@
+// The stage: point and see, click and keep. Its state lives here, per place on the page; Python is told of pins only.
+
+const stages = new WeakMap();
+
+export default function mount({ parentElement, data, setStateValue }) {
+  const root = parentElement.querySelector(".stage");
+  let view = stages.get(root);
+  if (!view) { view = build(root); stages.set(root, view); }
+  view.tell = setStateValue;
+  const message = unpack(data);
+  if (view.data && message.version === view.data.version) { render(view); return undefined; }
+  // The pins here are newer than those in a message, except where a new picture or a new visit begins.
+  const fresh = !view.data || view.data.photo !== message.photo;
+  if (fresh) {
+    view.pins = { a: message.pins.a ?? null, b: message.pins.b ?? null };
+    view.active = view.pins.a && !view.pins.b ? "b" : "a";
+    view.hover = view.cursor = null;
+  }
+  view.data = message; view.matrix = null; view.base = null; view.pointed = null;
+  for (const [role, colour] of Object.entries(message.roles)) root.style.setProperty(`--role-${role}`, colour);
+  view.ui.caption.textContent = message.caption;
+  view.ui.degree.textContent = degreeSummary(message);
+  view.ui.note.textContent = message.weights_used
+    ? "This forward multiplies keys and values by the weights."
+    : "The weights only rank the picture: this forward uses the chosen set, not the weights.";
+  if (!fresh && view.picture) { render(view); return undefined; }
+  createImageBitmap(message.picture).then((picture) => { view.picture = picture; view.base = null; render(view); });
+  return undefined;
+}
+
+function build(root) {
+  const $ = (name) => root.querySelector(`[data-part="${name}"]`);
+  const ui = Object.fromEntries(["canvas", "readout", "live", "caption", "note", "rank", "rows", "matrix", "indegree",
+    "degree", "tip", "stats", "title", "a", "b", "reverse", "arrows", "tint", "save"].map((name) => [name, $(name)]));
+  const view = { root, ui, pins: { a: null, b: null }, active: "a", hover: null, cursor: null, reverse: false, arrows: false,
+    tint: "route", tab: "matrix", pointed: null };
+  const move = (event) => { view.hover = placeOnStage(view, event); view.cursor = null; schedule(view); };
+  ui.canvas.addEventListener("pointermove", move);
+  ui.canvas.addEventListener("pointerleave", () => { view.hover = null; schedule(view); });
+  ui.canvas.addEventListener("click", (event) => { pin(view, placeOnStage(view, event)); if (event.pointerType === "touch") view.hover = null; });
+  ui.canvas.addEventListener("keydown", (event) => key(view, event));
+  for (const role of ["a", "b"]) {
+    ui[role].addEventListener("click", () => { view.active = role; schedule(view); });
+    $(`clear-${role}`).addEventListener("click", () => { view.pins[role] = null; view.active = role; told(view); });
+  }
+  for (const name of ["reverse", "arrows"]) ui[name].addEventListener("click", () => { view[name] = !view[name]; schedule(view); });
+  ui.tint.addEventListener("change", () => { view.tint = ui.tint.value; schedule(view); });
+  ui.save.addEventListener("click", () => savePicture(view));
+  for (const tab of root.querySelectorAll("[role=tab]")) {
+    tab.addEventListener("click", () => { view.tab = tab.dataset.tab; schedule(view); tab.focus(); });
+    tab.addEventListener("keydown", (event) => {
+      if (!event.key.startsWith("Arrow")) return;
+      root.querySelector(`[role=tab]:not([data-tab=${tab.dataset.tab}])`).click();
+    });
+  }
+  hits(view, ui.rank, (x) => { const bar = view.rankHit(x); view.pointed = bar.window; schedule(view);
+    return { text: `window ${bar.window}: affinity ${number(bar.value)}`, query: null }; });
+  hits(view, ui.matrix, (x, y) => view.matrixHit(x, y));
+  hits(view, ui.indegree, (x, y) => view.degreeHit(x, y));
+  new ResizeObserver(() => { view.base = null; schedule(view); }).observe(root);
+  return view;
+}
+
+// Numbers under the pointer, and a click that pins the row one points at.
+function hits(view, canvas, read) {
+  canvas.addEventListener("pointermove", (event) => {
+    const hit = read(event.offsetX, event.offsetY), { tip } = view.ui;
+    tip.hidden = !hit;
+    if (!hit) return;
+    tip.textContent = hit.text;
+    const box = view.root.getBoundingClientRect();
+    tip.style.left = `${clamp(event.clientX - box.left + 12, 0, box.width - tip.offsetWidth)}px`;
+    tip.style.top = `${event.clientY - box.top + 16}px`;
+  });
+  canvas.addEventListener("pointerleave", () => { view.ui.tip.hidden = true; view.pointed = null; schedule(view); });
+  canvas.addEventListener("click", (event) => {
+    const hit = read(event.offsetX, event.offsetY);
+    if (hit && hit.query !== null) pin(view, centre(view, hit.query));
+  });
+}
+
+function centre(view, window) {
+  const { grid } = view.data, j = Math.floor(window / grid.n_win), i = window % grid.n_win;
+  return placeOfToken(grid, j * grid.window_h + (grid.window_h >> 1), i * grid.window_w + (grid.window_w >> 1));
+}
+
+function placeOnStage(view, event) {
+  const { grid } = view.data, x = event.offsetX / view.scale + grid.box[1], y = event.offsetY / view.scale + grid.box[0];
+  return [Math.round((x / grid.width) * FULL), Math.round((y / grid.height) * FULL)];
+}
+
+// First click A, second click B; from then on the one whose button is pressed moves.
+function pin(view, place) {
+  view.pins[view.active] = place;
+  if (view.active === "a" && !view.pins.b) view.active = "b";
+  told(view);
+}
+
+function told(view) { view.tell("pins", { ...view.pins }); schedule(view); view.ui.live.textContent = view.ui.readout.textContent; }
+
+function key(view, event) {
+  const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+  const { grid } = view.data;
+  const at = tokenAt(grid, view.cursor ?? view.hover ?? view.pins[view.active] ?? view.pins.a ?? view.data.focus);
+  if (step) {
+    const [dy, dx] = event.shiftKey ? step : [step[0] * grid.window_h, step[1] * grid.window_w];
+    view.cursor = placeOfToken(grid, clamp(at.row + dy, 0, grid.H - 1), clamp(at.col + dx, 0, grid.W - 1));
+    view.hover = null;
+    render(view);
+    view.ui.live.textContent = view.ui.readout.textContent;
+  } else if (event.key === "Enter" || event.key === " ") {
+    pin(view, placeOfToken(grid, at.row, at.col));
+  } else if (event.key === "Escape") {
+    view.pins = { a: null, b: null }; view.active = "a"; view.cursor = null; told(view);
+  } else if (event.key === "r") { view.reverse = !view.reverse; schedule(view);
+  } else return;
+  event.preventDefault(); event.stopPropagation();
+}
+
+function schedule(view) {
+  if (view.frame) return;
+  view.frame = requestAnimationFrame(() => { view.frame = null; render(view); });
+}
+
+// The queries on show: pins, and in the place of the active one whatever is pointed at.
+function queriesOf(view) {
+  const { grid, focus } = view.data, live = view.cursor ?? view.hover, found = [];
+  for (const role of ["a", "b"]) {
+    const place = live && role === view.active ? live : view.pins[role];
+    if (place) found.push({ role, place });
+  }
+  if (!found.length) found.push({ role: "a", place: focus });
+  return found.map(({ role, place }) => ({ role, place, ...tokenAt(grid, place), live: live && role === view.active,
+    x: (place[0] / FULL) * grid.width - grid.box[1], y: (place[1] / FULL) * grid.height - grid.box[0] }))
+    .sort((p, q) => Number(Boolean(p.live)) - Number(Boolean(q.live)));
+}
+
+function render(view) {
+  const { ui, data } = view;
+  if (!data || !view.picture) return;
+  const box = extent(data.grid), room = ui.canvas.parentElement.clientWidth;
+  if (!room) return;
+  view.scale = Math.min(room / box.width, Math.max(320, window.innerHeight * 0.8) / box.height);
+  const width = box.width * view.scale, height = box.height * view.scale, started = performance.now();
+  const g = fit(ui.canvas, width, height), queries = queriesOf(view), current = queries[queries.length - 1];
+  if (!view.base) {
+    const ratio = window.devicePixelRatio || 1;
+    view.base = offscreen(Math.round(width * ratio), Math.round(height * ratio), (b) => {
+      b.scale(ratio, ratio); drawBase(view, b, view.scale); drawGrid(view, b, view.scale); });
+  }
+  g.drawImage(view.base, 0, 0, width, height);
+  const range = drawTint(view, g, view.scale, queries);
+  for (const query of queries) drawQuery(view, g, view.scale, query);
+  if (view.pointed !== null) frame(g, windowRect(data.grid, view.pointed, view.scale), "#ffffff", 3);
+  if (range) legend(view, g, height, range);
+  panels(view, queries, current);
+  view.root.dataset.window = current.window; view.root.dataset.ready = data.version;
+  view.root.dataset.painted = performance.now() - started;
+}
+
+function legend(view, g, height, { low, high }) {
+  g.fillStyle = "rgba(17,17,17,.8)"; g.fillRect(8, height - 38, 168, 30);
+  colourBar(g, 14, height - 33, 156, low, high, "#fff");
+}
+
+function panels(view, queries, current) {
+  const { ui, data, root } = view, colour = data.roles[current.role];
+  for (const role of ["a", "b"]) {
+    const place = view.pins[role];
+    ui[role].setAttribute("aria-pressed", String(view.active === role));
+    ui[role].querySelector("span").textContent = place ? `window ${tokenAt(data.grid, place).window}` : "point and click";
+    root.querySelector(`[data-part="clear-${role}"]`).hidden = !place;
+  }
+  for (const name of ["reverse", "arrows"]) ui[name].setAttribute("aria-pressed", String(view[name]));
+  ui.readout.textContent = sentence(view, current);
+  ui.title.textContent = `Query ${current.role.toUpperCase()}: window ${current.window}`;
+  const k = data.topk, all = k === data.grid.n_win ** 2;
+  ui.stats.textContent = all ? "Every window is chosen: nothing is dropped."
+    : `Keeps ${percent(data.kept[current.window])} of the softmax over all windows (chance ${percent(data.chance)}).`;
+  drawRank(view, ui.rank, current.window, colour);
+  fillRankTable(view, ui.rows, current);
+  for (const tab of root.querySelectorAll("[role=tab]")) {
+    const on = tab.dataset.tab === view.tab;
+    tab.setAttribute("aria-selected", String(on)); tab.tabIndex = on ? 0 : -1;
+    root.querySelector(`#${tab.getAttribute("aria-controls")}`).hidden = !on;
+  }
+  if (view.tab === "matrix") drawMatrix(view, ui.matrix, queries); else drawDegree(view, ui.indegree, queries);
+}
+
+function savePicture(view) {
+  const { canvas } = view.ui, ratio = window.devicePixelRatio || 1, line = 30 * ratio;
+  const sheet = offscreen(canvas.width, canvas.height + 2 * line, (g) => {
+    g.fillStyle = "#fff"; g.fillRect(0, 0, canvas.width, canvas.height + 2 * line);
+    g.drawImage(canvas, 0, 0);
+    g.fillStyle = "#111"; g.font = `${13 * ratio}px sans-serif`; g.textBaseline = "middle";
+    g.fillText(view.data.caption, 8 * ratio, canvas.height + line * 0.6, canvas.width - 16 * ratio);
+    g.fillText(view.ui.readout.textContent, 8 * ratio, canvas.height + line * 1.4, canvas.width - 16 * ratio);
+  });
+  download(sheet, "routing.png");
+}
