@@ -52,10 +52,14 @@ _OTHER_KINDS = (
     (rb"(\xef\xbb\xbf)?\s*<(\?xml|svg|!doctype svg)", "an SVG drawing"),
 )
 _TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
+}
 _JPEG_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
 _MAX_SCANS = 100  # a progressive JPEG has about ten
 
@@ -162,6 +166,11 @@ class Photo:
             ) from error
         return cls(hashlib.sha256(data).hexdigest(), _frozen(rgb), size, tuple(notes))
 
+    def size_at(self, longest: int) -> tuple[int, int]:
+        """(width, height) of `resized(longest)`."""
+        scale = min(1.0, longest / max(self.width, self.height))
+        return max(1, round(self.width * scale)), max(1, round(self.height * scale))
+
     def resized(self, longest: int) -> NDArray[np.uint8]:
         """(h, w, 3) uint8 with the longer side `longest` pixels, or the picture itself when it is not longer."""
         size = _fitted((self.width, self.height), longest)
@@ -242,9 +251,64 @@ def _check_size(image: Image.Image, limits: PhotoLimits) -> None:
 
 def _decode(image: ImageFile.ImageFile, limits: PhotoLimits) -> tuple[NDArray[np.uint8], tuple[int, int], list[str]]:
     notes = _frame_notes(image)
-    size = image.size
-    image.draft("RGB", _fitted(size, limits.max_side))  # a large JPEG is decoded at a fraction of its size
+    w, h = image.size
+    image.draft("RGB", _fitted((w, h), limits.max_side))  # a large JPEG is decoded at a fraction of its size
     image.load()
     turn = _orientation(image)
-    flat, more = _to_rgb(image, limits.max_side)
-    ...
+    if turn >= 5:
+        w, h = h, w
+    whole, more = _stretched(image) if image.mode == "F" or image.mode.startswith("I") else _with_colour(image)
+    # Reduced before it is laid over white and turned: every copy of a full-size picture counts.
+    whole.thumbnail((limits.max_side, limits.max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    if whole.mode == "RGBA":
+        whole = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole)
+    if turn in _TURNS:
+        whole = whole.transpose(_TURNS[turn])
+    if whole.size != (w, h):
+        more.append(f"reduced from {w:,} × {h:,} px")
+    return np.asarray(whole.convert("RGB")), (w, h), notes + more
+
+
+def _frame_notes(image: ImageFile.ImageFile) -> list[str]:
+    if not getattr(image, "is_animated", False) or image.format == "MPO":  # MPO: a photo and its own previews
+        return []
+    if image.format in ("PNG", "WEBP"):
+        return [f"first of {image.n_frames:,} frames"]  # type: ignore[attr-defined]
+    return ["first frame only"]  # counting the frames of a GIF or TIFF reads all of them
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTag.Orientation, 1))
+    except Exception:  # damaged metadata, sound pixels
+        return 1
+
+
+def _with_colour(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    if not image.has_transparency_data:
+        return image if image.mode in ("L", "RGB") else image.convert("RGB"), []
+    rgba = image.convert("RGBA")
+    opaque = rgba.getchannel("A").getextrema() == (255, 255)
+    return rgba, [] if opaque else ["transparency shown on white"]
+
+
+def _stretched(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    values = np.asarray(image)
+    blocks = [slice(y, y + 256) for y in range(0, len(values), 256)]  # float64 of 40 million pixels is 320 MB
+    kept = [block[np.isfinite(block)] for block in (values[rows] for rows in blocks)]
+    count = sum(block.size for block in kept)
+    if not count:
+        raise PhotoError("This picture holds no finite value: export it again with ordinary pixel values.")
+    low = min(float(block.min()) for block in kept if block.size)
+    high = max(float(block.max()) for block in kept if block.size)
+    grey = np.zeros(values.shape, np.uint8)
+    for rows in blocks:
+        block = values[rows].astype(np.float64)
+        finite = np.isfinite(block)
+        share = (block[finite] - low) / (high - low) if high > low else 0.5
+        grey[rows][finite] = np.round(share * 255)
+    depth = "16-bit values" if image.mode.startswith("I;16") else "values"
+    notes = [f"{depth} stretched from {low:g}–{high:g}" if high > low else f"every value is {low:g}, shown grey"]
+    if count < values.size:
+        notes.append("non-finite values shown black")
+    return Image.fromarray(grey), notes

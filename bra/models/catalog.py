@@ -8,8 +8,11 @@ from typing import Final
 from torch import nn
 
 from bra.errors import BRAError
+from bra.grid import WindowGrid
 from bra.models.patches import PatchModel, PatchSpec, Projection
+from bra.photo import Photo, to_tensor
 from bra.spec import BRASpec, KVDownsampleMode
+from bra.tracing import ModelTrace, trace
 
 DIM: Final = 64
 DEPTH: Final = 2
@@ -81,6 +84,18 @@ class ModelSettings:
         if self.model not in CATALOG:
             raise BRAError(f"model={self.model!r} is not known: choose one of {', '.join(CATALOG)}.")
         return CATALOG[self.model]
+
+
+def grid_on(settings: ModelSettings, photo: Photo) -> WindowGrid:
+    """The windows that the model will lay over a photo, known before it runs."""
+    width, height = photo.size_at(settings.side)
+    h, w = (-(-side // settings.stride) for side in (height, width))
+    return WindowGrid.over_image(height, width, h, w, settings.n_win)
+
+
+def look(settings: ModelSettings, photo: Photo) -> ModelTrace:
+    """Build the model, run it on the photo, and keep what its attention layers did."""
+    return trace(build(settings), to_tensor(photo.resized(settings.side)))
 
 
 def build(settings: ModelSettings) -> nn.Module:

@@ -1,0 +1,75 @@
+"""`bra …` on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from bra.errors import BRAError
+from bra.models.catalog import CATALOG, ModelSettings, look
+from bra.photo import Photo
+from bra.report import report_html
+from bra.spec import KVDownsampleMode
+from bra.viewer.pack import FULL, Caption, Place
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, or 2 for a request that was refused."""
+    args = _parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+    except (BRAError, OSError) as error:
+        print(f"bra: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bra", description="See where bi-level routing attention looks.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    inspect = commands.add_parser("inspect", help="write a stand-alone HTML report of one picture")
+    inspect.set_defaults(run=_inspect)
+    usual = ModelSettings()
+    inspect.add_argument("picture", type=Path, help="PNG, JPEG, WebP, BMP, GIF or TIFF")
+    inspect.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="default: %(default)s")
+    inspect.add_argument("--model", choices=CATALOG, default=usual.model)
+    inspect.add_argument("--layer", help="name of the layer; default: the first")
+    inspect.add_argument("--n-win", type=int, default=usual.n_win, help="windows per side, default %(default)s")
+    inspect.add_argument("--topk", type=int, default=usual.topk, help="routed windows, default %(default)s")
+    inspect.add_argument("--heads", type=int, default=usual.num_heads, help="default %(default)s")
+    inspect.add_argument("--stride", type=int, default=usual.stride, help="pixels per token, default %(default)s")
+    inspect.add_argument("--side", type=int, default=usual.side, help="longer side in pixels, default %(default)s")
+    inspect.add_argument("--pool", choices=get_args(KVDownsampleMode), default="identity", help="pooling of k and v")
+    inspect.add_argument("--pool-ratio", type=int, default=usual.kv_downsample_ratio, help="default %(default)s")
+    inspect.add_argument("--mask-padding", action="store_true", help="leave padded tokens out")
+    for role in "ab":
+        inspect.add_argument(f"--{role}", type=_place, metavar="X,Y",
+                             help=f"query {role.upper()} in per cent of width and height, such as 50,30")
+    inspect.add_argument("--window-mean", action="store_true", help="attention of the whole window, not of one token")
+    return parser
+
+
+def _place(text: str) -> Place:
+    x, y = (float(part) for part in text.split(","))
+    if not (0 <= x <= 100 and 0 <= y <= 100):
+        raise argparse.ArgumentTypeError(f"{text!r} is not on the picture: give 0 to 100 per cent each")
+    return round(x * FULL / 100), round(y * FULL / 100)
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    settings = ModelSettings(args.model, args.n_win, args.topk, args.heads, args.stride, args.pool, args.pool_ratio,
+                             args.mask_padding, args.side)
+    photo = Photo.from_bytes(args.picture.read_bytes())
+    layers = look(settings, photo).layers
+    name = next(iter(layers)) if args.layer is None else args.layer
+    if name not in layers:
+        raise BRAError(f"--layer {name} does not exist: choose one of {', '.join(layers)}.")
+    pins = {role: place for role, place in (("a", args.a), ("b", args.b)) if place is not None}
+    caption = Caption(settings.entry.label, name, settings.entry.provenance, args.picture.name)
+    page = report_html(photo, layers[name], caption, (FULL // 2, FULL // 2), pins, args.window_mean)
+    args.output.write_text(page, encoding="utf-8")
+    print(f"{args.output}: {len(page) / 1e6:.1f} MB")
+    return 0
