@@ -25,7 +25,7 @@ function matrixImage(data) {
 
 function drawMatrix(view, canvas, queries) {
   const { data } = view, n = data.grid.n_win ** 2, k = data.topk, left = 34, foot = 46;
-  const side = Math.min(canvas.parentElement.clientWidth - left - 4, 460);
+  const side = Math.min(canvas.parentElement.clientWidth - left - 4, 420);
   const g = fit(canvas, side + left + 4, side + foot), tone = ink(canvas), cell = side / n;
   view.matrix ??= matrixImage(data);
   g.imageSmoothingEnabled = false;

@@ -178,7 +178,7 @@ function panels(view, queries, current) {
   ui.stats.textContent = all ? "Every window is chosen: nothing is dropped."
     : `Keeps ${percent(data.kept[current.window])} of the softmax over all windows (chance ${percent(data.chance)}).`;
   drawRank(view, ui.rank, current.window, colour);
-  fillRankTable(view, ui.rows, current);
+  fillRankTable(view, ui.rows, current.window);
   for (const tab of root.querySelectorAll("[role=tab]")) {
     const on = tab.dataset.tab === view.tab;
     tab.setAttribute("aria-selected", String(on)); tab.tabIndex = on ? 0 : -1;

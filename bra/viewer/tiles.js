@@ -42,7 +42,7 @@ function layTiles(view) {
     return el("div", {}, head, row);
   });
   view.bar = el("canvas", { "aria-label": `Colour scale from 0 to ${percent(data.top)}` });
-  root.replaceChildren(...rows, view.bar, el("p", { class: "caption" }, `One colour scale for all pictures. ${data.caption}`));
+  root.replaceChildren(...rows, view.bar, el("p", { class: "caption" }, `One colour scale for all pictures, by square root, so that small shares show. ${data.caption}`));
 }
 
 function tileToken(view, canvas, event) {
@@ -58,7 +58,7 @@ function heat(view, tile) {
   const g = canvas.getContext("2d"), pixels = g.createImageData(W, H);
   for (let n = 0; n < H * W; n++) {
     const v = data.maps[tile.start + n];
-    if (v > 0) pixels.data.set([...cividis(v / data.top), 235], 4 * n);
+    if (v > 0) pixels.data.set([...cividis(Math.sqrt(v / data.top)), 235], 4 * n);
   }
   g.putImageData(pixels, 0, 0);
   return canvas;
@@ -90,6 +90,7 @@ function paintTiles(view) {
     tile.value.textContent = percent(data.maps[tile.start + view.at.row * grid.W + view.at.col]);
   }
   const g = fit(view.bar, 240, 26), tone = ink(view.bar);
-  colourBar(g, 0, 0, 180, 0, data.top * 100, tone.text, " %");
+  colourBar(g, 0, 0, 220, 0, data.top * 100, tone.text, " %");
+  g.textAlign = "center"; g.fillText(percent(data.top / 4), 110, 11);
   view.root.dataset.ready = data.version;
 }

@@ -1,0 +1,1 @@
+"""RouteScope, the app."""

@@ -1,0 +1,15 @@
+"""RouteScope: `streamlit run dashboard/app.py`."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard import services
+
+HERE = Path(__file__).parent
+st.set_page_config("RouteScope", str(HERE / "icon.png"), layout="wide")
+services.warm_up()
+st.navigation([
+    st.Page(HERE / "views" / "explore.py", title="Explore", default=True),
+    st.Page(HERE / "views" / "guide.py", title="How to read it"),
+], position="top").run()

@@ -1,0 +1,58 @@
+"""Our three browser components, each with one Python face."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import streamlit as st
+
+from bra import viewer
+
+HERE = Path(__file__).parent
+_stage = st.components.v2.component(
+    "routescope_stage", html=viewer.text("stage.html"), css=viewer.text("viewer.css"), js=viewer.script(*viewer.STAGE))
+_tiles = st.components.v2.component(
+    "routescope_tiles", html='<div class="tiles"></div>', css=viewer.text("viewer.css"), js=viewer.script(*viewer.TILES))
+_gallery = st.components.v2.component(
+    "routescope_gallery", html='<div class="gallery"></div>', css=(HERE / "gallery.css").read_text(),
+    js=(HERE / "gallery.js").read_text())
+
+
+def stage(message: bytes, key: str, on_pins: Callable[[], None]) -> None:
+    """The picture one points at.
+
+    Args:
+        message: what `stage_message` packed.
+        key: of the widget; `st.session_state[key].pins` is {"a": place or None, "b": place or None}.
+        on_pins: called when the visitor pinned or cleared a query.
+    """
+    _stage(data=_checked(message), key=key, default={"pins": None}, on_pins_change=on_pins)
+
+
+def tiles(message: bytes, key: str) -> None:
+    """Attention of the pinned queries, one small picture per head; `message` as `tiles_message` packed it."""
+    _tiles(data=_checked(message), key=key)
+
+
+def gallery(pictures: Sequence[tuple[str, str, bytes]], chosen: str, key: str, on_pick: Callable[[], None]) -> None:
+    """A strip of pictures of which one is chosen.
+
+    Args:
+        pictures: key, name and WebP bytes of each.
+        chosen: key of the one that is chosen, or another word for none.
+        key: of the widget; `st.session_state[key].picked` is the key that was clicked.
+        on_pick: called when the visitor clicked.
+    """
+    items: list[Mapping[str, str]] = [
+        {"key": name, "label": label, "src": "data:image/webp;base64," + base64.b64encode(data).decode()}
+        for name, label, data in pictures]
+    _gallery(data={"items": items, "chosen": chosen}, key=key, default={"picked": None}, on_picked_change=on_pick)
+
+
+def _checked(message: bytes) -> bytes:
+    # Anything but bytes at the top level would arrive as the text of its repr, without an error.
+    if not isinstance(message, bytes):
+        raise TypeError(f"a component's message must be bytes, not {type(message).__name__}")
+    return message

@@ -1,0 +1,32 @@
+// A strip of pictures as a radio group: click, or Tab to it and use the arrow keys.
+
+export default function mount({ parentElement, data, setTriggerValue }) {
+  const root = parentElement.querySelector(".gallery");
+  root.setAttribute("role", "radiogroup");
+  root.setAttribute("aria-label", "Built-in pictures");
+  const known = [...root.children];
+  if (known.length !== data.items.length) {
+    root.replaceChildren(...data.items.map(({ key, label, src }) => {
+      const button = document.createElement("button"), image = document.createElement("img");
+      button.type = "button"; button.dataset.key = key; button.setAttribute("role", "radio");
+      image.src = src; image.alt = "";
+      button.append(image, label);
+      return button;
+    }));
+  }
+  const buttons = [...root.children];
+  const some = buttons.some((b) => b.dataset.key === data.chosen);
+  buttons.forEach((button, n) => {
+    const on = button.dataset.key === data.chosen;
+    button.setAttribute("aria-checked", String(on));
+    button.tabIndex = on || (!some && n === 0) ? 0 : -1;
+    button.onclick = () => setTriggerValue("picked", button.dataset.key);
+    button.onkeydown = (event) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (!step) return;
+      event.preventDefault(); event.stopPropagation();
+      const next = buttons[(n + step + buttons.length) % buttons.length];
+      next.focus(); next.click();
+    };
+  });
+}

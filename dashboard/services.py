@@ -1,0 +1,103 @@
+"""The only file that caches. Keys are digests of bytes and frozen settings; what is cached is shared and read-only."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from threading import BoundedSemaphore
+
+import streamlit as st
+
+from bra.export import routing_csv, trace_npz
+from bra.models import catalog
+from bra.models.catalog import ModelSettings
+from bra.photo import Photo
+from bra.report import report_html
+from bra.tracing import LayerTrace, ModelTrace
+from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
+
+SAMPLES = Path(__file__).parents[1] / "sample_images"
+
+
+@st.cache_resource(show_spinner="Starting …")
+def warm_up() -> None:
+    """Load torch's kernels once and take everything loaded so far out of the garbage collector's way.
+
+    Streamlit collects garbage after every rerun; with torch loaded that alone takes over 100 ms.
+    """
+    trace(ModelSettings(), sample("animal"))
+    gc.collect()
+    gc.freeze()
+
+
+@st.cache_resource(show_spinner=False)
+def _slots() -> BoundedSemaphore:
+    return BoundedSemaphore(os.cpu_count() or 1)
+
+
+def sample(key: str) -> Photo:
+    """A picture of the gallery."""
+    return photo_of((SAMPLES / f"{key}.jpg").read_bytes())
+
+
+def photo_of(data: bytes) -> Photo:
+    """Bytes -> Photo; raises PhotoError for bytes that are not a picture."""
+    return _photo(hashlib.sha256(data).hexdigest(), data)
+
+
+@st.cache_resource(max_entries=32, show_spinner="Reading the picture …")
+def _photo(digest: str, _data: bytes) -> Photo:
+    return Photo.from_bytes(_data)
+
+
+def trace(settings: ModelSettings, photo: Photo) -> ModelTrace:
+    """The model's forward on the picture."""
+    return _trace(settings, photo.digest, photo)
+
+
+@st.cache_resource(max_entries=16, show_spinner="Running the model …")
+def _trace(settings: ModelSettings, digest: str, _photo: Photo) -> ModelTrace:
+    with _slots():
+        return catalog.look(settings, _photo)
+
+
+def stage_bytes(settings: ModelSettings, photo: Photo, layer: LayerTrace, caption: Caption, focus: Place,
+                pins: Mapping[str, Place]) -> bytes:
+    """The message of the stage."""
+    return _stage(settings, photo.digest, layer.name, caption, focus, tuple(pins.items()), photo, layer)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _stage(settings: ModelSettings, digest: str, name: str, caption: Caption, focus: Place,
+           pins: tuple[tuple[str, Place], ...], _photo: Photo, _layer: LayerTrace) -> bytes:
+    return stage_message(_photo, _layer, caption, focus, dict(pins), _picture(digest, _photo))
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _picture(digest: str, _photo: Photo) -> bytes:
+    return _photo.encoded(PICTURE_SIDE)
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def thumbnail(key: str) -> bytes:
+    """A gallery picture, small, as WebP."""
+    return sample(key).encoded(160)
+
+
+def csv(layer: LayerTrace) -> str:
+    """The routing as CSV."""
+    return routing_csv(layer)
+
+
+def npz(layer: LayerTrace) -> bytes:
+    """The trace as NPZ."""
+    return trace_npz(layer)
+
+
+def report(photo: Photo, layer: LayerTrace, caption: Caption, focus: Place, pins: Mapping[str, Place],
+           whole: bool) -> str:
+    """The view as one HTML file."""
+    return report_html(photo, layer, caption, focus, pins, whole)

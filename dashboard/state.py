@@ -1,0 +1,142 @@
+"""What the visitor is looking at: one frozen record, its link, and the only hand on the session.
+
+A place is (x, y) in ten-thousandths of the picture, so that it means the same under every grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar, get_args
+
+import streamlit as st
+
+from bra.models.catalog import CATALOG, ModelSettings
+from bra.spec import KVDownsampleMode
+from bra.viewer.pack import FULL, Place
+
+T = TypeVar("T")
+STAGE = "stage"
+UPLOAD = "upload"
+N_WINS = range(2, 17)
+HEADS = (1, 2, 4, 8, 16)
+STRIDES = (4, 8, 16, 32)
+SIDES = (320, 448, 640)
+RATIOS = (2, 3, 4)
+POOLS: tuple[KVDownsampleMode, ...] = get_args(KVDownsampleMode)
+
+_NUMBERS: Mapping[str, Sequence[int]] = {
+    "n_win": N_WINS, "topk": range(1, N_WINS[-1] ** 2 + 1), "num_heads": HEADS, "stride": STRIDES,
+    "kv_downsample_ratio": RATIOS, "side": SIDES,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The whole view.
+
+    Attributes:
+        picture: key of a sample, or "upload".
+        settings: the model and its settings.
+        layer: name of the layer looked at; "" for the first.
+        whole: whether attention is the mean over the query's window instead of one token.
+        a: place of query A, if pinned.
+        b: place of query B, if pinned.
+    """
+
+    picture: str = "animal"
+    settings: ModelSettings = ModelSettings()
+    layer: str = ""
+    whole: bool = False
+    a: Place | None = None
+    b: Place | None = None
+
+    @property
+    def pins(self) -> dict[str, Place]:
+        """The pinned queries by role."""
+        return {role: place for role, place in (("a", self.a), ("b", self.b)) if place is not None}
+
+    @classmethod
+    def from_query(cls, query: Mapping[str, str]) -> Selection:
+        """The view that a link asks for; whatever in it is unknown or out of range is left at its default."""
+        settings: dict[str, Any] = {
+            name: int(query[name]) for name, allowed in _NUMBERS.items()
+            if query.get(name, "").isdecimal() and len(query[name]) < 6 and int(query[name]) in allowed}
+        if query.get("model") in CATALOG:
+            settings["model"] = query["model"]
+        if query.get("kv_downsample_mode") in POOLS:
+            settings["kv_downsample_mode"] = query["kv_downsample_mode"]
+        made = ModelSettings(**settings, mask_padding=query.get("mask_padding") == "1")
+        made = replace(made, topk=min(made.topk, made.n_win**2))
+        layer = query.get("layer", "")
+        return cls(query.get("picture", cls().picture)[:40], made, layer if layer in made.entry.layers else "",
+                   query.get("whole") == "1", _place(query.get("a")), _place(query.get("b")))
+
+    def to_query(self) -> dict[str, str]:
+        """The link's parameters: what differs from the default view. Inverse of `from_query`."""
+        usual, query = Selection(), {}
+        for field in fields(ModelSettings):
+            value = getattr(self.settings, field.name)
+            if value != getattr(usual.settings, field.name):
+                query[field.name] = "1" if value is True else str(value)
+        for name in ("picture", "layer"):
+            if getattr(self, name) != getattr(usual, name):
+                query[name] = getattr(self, name)
+        if self.whole:
+            query["whole"] = "1"
+        return query | {role: f"{x}.{y}" for role, (x, y) in self.pins.items()}
+
+
+def _place(text: str | None) -> Place | None:
+    x, dot, y = (text or "").partition(".")
+    if not (dot and x.isdecimal() and y.isdecimal() and len(text or "") < 14):
+        return None
+    return min(int(x), 2 * FULL), min(int(y), 2 * FULL)
+
+
+def current() -> Selection:
+    """The view of this visitor; a new visit begins with what its link says."""
+    if "selection" not in st.session_state:
+        st.session_state["selection"] = Selection.from_query(st.query_params.to_dict())
+    selection: Selection = st.session_state["selection"]
+    return selection
+
+
+def save(selection: Selection) -> Selection:
+    """Keep the view, and put it into the link. Pins do not outlive their picture."""
+    if selection.picture != current().picture:
+        selection = replace(selection, a=None, b=None)
+    st.session_state["selection"] = selection
+    if st.query_params.to_dict() != selection.to_query():
+        st.query_params.from_dict(selection.to_query())
+    return selection
+
+
+def hold(key: str, value: T, allowed: Sequence[T]) -> str:
+    """Give the widget `key` its value before it is drawn: what it had if that is still possible, else `value`."""
+    if st.session_state.get(key) not in allowed:
+        st.session_state[key] = value if value in allowed else allowed[-1]
+    return key
+
+
+def take_pins() -> None:
+    """Callback of the stage: its pins become the visitor's."""
+    pins = st.session_state[STAGE].pins or {}
+    places = {role: (int(pins[role][0]), int(pins[role][1])) if pins.get(role) else None for role in ("a", "b")}
+    save(replace(current(), **{role: _inside(place) for role, place in places.items()}))
+
+
+def _inside(place: Place | None) -> Place | None:
+    return None if place is None else (min(max(place[0], 0), 2 * FULL), min(max(place[1], 0), 2 * FULL))
+
+
+def stage_pins(digest: str) -> dict[str, Place]:
+    """The pins to open a stage with: read once per picture and visit of the page, then the stage keeps its own.
+
+    A message that changed with every click would send the picture again with every click.
+    """
+    opened = st.session_state.get("stage_opened")
+    if opened is None or opened[0] != digest or STAGE not in st.session_state:
+        opened = st.session_state["stage_opened"] = (digest, current().pins)
+    pins: dict[str, Place] = opened[1]
+    return pins
