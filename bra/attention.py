@@ -174,13 +174,13 @@ class BiLevelRoutingAttention(nn.Module):
             recorder.captures.append(
                 Capture(self, (int(h), int(w)), q, k, logits, r_weight, r_idx, factor, real_keys))
 
-        mask = BF.gather_mask(real_keys, r_idx)
-        k_sel, v_sel = BF.gather_keys(k, r_idx, factor), BF.gather_keys(v, r_idx, factor)   # (b, m, p2, k·s, ·)
         rows = None
         if ret_attn_mask:
+            mask = BF.gather_mask(real_keys, r_idx)
+            k_sel, v_sel = BF.gather_keys(k, r_idx, factor), BF.gather_keys(v, r_idx, factor)
             out, rows = BF.attend_explicit(q, k_sel, v_sel, self.scale, mask)
         else:
-            out = BF.attend_fused(q, k_sel, v_sel, self.scale, mask)            # (b, m, p2, t, c/m)
+            out = BF.attend_routed(q, k, v, r_idx, self.scale, factor, real_keys)   # (b, m, p2, t, c/m)
         out = rearrange(out, "b m (j i) (h w) c -> b (j h) (i w) (m c)", j=p, i=p, h=window_h, w=window_w)
         out = self.wo(self._add_lepe(out, kv[..., Q:], h, w))
         # Always sliced: a condition on the size would be frozen into exported graphs.

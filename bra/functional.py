@@ -126,3 +126,28 @@ def attend_fused(q: Tensor, keys: Tensor, values: Tensor, scale: float, mask: Te
         q.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), attn_mask=mask, scale=scale
     )
     return out.reshape(*q.shape[:4], -1)[..., :c_v]
+
+
+GATHERED_ELEMENTS = 2**24
+"""Largest gathered copy of k and v outside of training: 64 MiB of float32, beyond the reach of any cache."""
+
+
+def attend_routed(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, factor: Tensor | None = None,
+                  real_keys: Tensor | None = None) -> Tensor:
+    """Gather and attend, fused: (b, m, p2, t, c) from k, v (b, m, p2, s, ·) and r_idx (b, p2, k).
+
+    Where no gradient is needed the query windows go through in groups, so that the gathered copy of k and v, k times
+    as large as they are, stays bounded however large the map.
+    """
+    p2 = q.shape[2]  # a Tensor while TorchScript traces
+    group = p2
+    if not (torch.is_grad_enabled() or torch.compiler.is_compiling() or isinstance(p2, Tensor)):
+        gathered = (k[:, :, 0].numel() + v[:, :, 0].numel()) * r_idx.shape[-1]
+        group = max(1, min(p2, GATHERED_ELEMENTS // max(gathered, 1)))
+    outs = []
+    for start in range(0, p2, group):
+        rows = slice(start, start + group)
+        idx, part = r_idx[:, rows], None if factor is None else factor[:, rows]
+        outs.append(attend_fused(q[:, :, rows], gather_keys(k, idx, part), gather_keys(v, idx, part), scale,
+                                 gather_mask(real_keys, idx)))
+    return outs[0] if len(outs) == 1 else torch.cat(outs, 2)

@@ -20,7 +20,7 @@ from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import jpeg_factory
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from bra.errors import PhotoError
@@ -41,15 +41,15 @@ _READERS: tuple[tuple[bytes, Callable[[io.BytesIO], ImageFile.ImageFile]], ...] 
     (rb"II[*+]\0|MM\0[*+]", TiffImageFile),
 )
 _OTHER_KINDS = (
-    (rb"....ftyp(hei|hev|mif|msf)", "a HEIC photo"),
-    (rb"....ftypavi[fs]", "an AVIF picture"),
+    (rb"....ftyp(hei|hev|mif|msf|avi)", "a HEIC or AVIF picture"),
     (rb"%PDF", "a PDF document"),
     (rb"PK\x03\x04", "a ZIP archive or an office document"),
     (rb"(\xef\xbb\xbf)?\s*(<!doctype html|<html)", "a web page"),
     (rb"(\xef\xbb\xbf)?\s*<(\?xml|!--|!doctype svg|svg)", "an SVG drawing or other XML"),
 )
-_JPEG_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
-_MAX_SCANS = 100  # a progressive JPEG has about ten
+# Eighty bytes ask a JPEG decoder to pass over every pixel once more: 20 MB of them would keep it busy for hours.
+_JPEG_SCAN = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e][\x01-\x04]")
+_MAX_SCANS = 100  # an ordinary progressive JPEG has about ten
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +120,7 @@ class Photo:
         """
         limits = limits or PhotoLimits()
         if len(data) > limits.max_bytes:
-            limit = f"{limits.max_bytes / 2**20:g} MB"
-            raise PhotoError(f"This file has {len(data) / 2**20:.1f} MB: save a smaller copy, of at most {limit}.")
+            raise PhotoError(f"This file has {len(data) / 2**20:.1f} MB: reduce it to {limits.max_bytes / 2**20:g} MB.")
         try:
             image = _reader(data)(io.BytesIO(data))
             _check_size(image, limits)
@@ -134,11 +133,15 @@ class Photo:
             raise PhotoError("This picture is damaged: save it again in a picture program.") from error
         return cls(hashlib.sha256(data).hexdigest(), _frozen(rgb), size, tuple(notes))
 
+    def size_at(self, longest: int) -> tuple[int, int]:
+        """(width, height) of `resized(longest)`."""
+        return _fitted((self.width, self.height), min(longest, max(self.width, self.height)))
+
     def resized(self, longest: int) -> NDArray[np.uint8]:
         """(h, w, 3) uint8 with the longer side `longest` pixels, or the picture itself when it is not longer."""
-        size = _fitted((self.width, self.height), longest)
-        if size == (self.width, self.height):
+        if longest >= max(self.width, self.height):
             return self.rgb
+        size = _fitted((self.width, self.height), longest)
         return np.asarray(Image.fromarray(self.rgb).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
 
     def encoded(self, longest: int, fmt: Literal["WEBP", "JPEG", "PNG"] = "WEBP", quality: int = 85) -> bytes:
@@ -174,28 +177,21 @@ def _fitted(size: tuple[int, int], longest: int) -> tuple[int, int]:
 def _reader(data: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
     for signature, reader in _READERS:
         if re.match(signature, data, re.DOTALL):
-            if reader is jpeg_factory:
-                _check_scans(data)
+            if reader is jpeg_factory and len(_JPEG_SCAN.findall(data)) > _MAX_SCANS:
+                raise PhotoError(f"This JPEG has more than {_MAX_SCANS} scans: save it again as a baseline JPEG.")
             return reader
     kinds = (kind for signature, kind in _OTHER_KINDS if re.match(signature, data[:256], re.DOTALL | re.IGNORECASE))
     kind = next(kinds, f"not a {READABLE}" if data else "empty")
     raise PhotoError(f"This file is {kind}: save the picture as PNG or JPEG and choose that file.")
 
 
-def _check_scans(data: bytes) -> None:
-    # Eighty bytes can ask for one more pass over every pixel: 20 MB of them keep a decoder busy for hours.
-    at, scans = 2, 0
-    while (marker := _JPEG_MARKER.search(data, at)) and marker[1] != b"\xd9":
-        scans += marker[1] == b"\xda"
-        if scans > _MAX_SCANS:
-            raise PhotoError(f"This JPEG has more than {_MAX_SCANS} scans: save it again as a baseline JPEG.")
-        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
-
-
 def _check_size(image: Image.Image, limits: PhotoLimits) -> None:
     w, h = image.size
     if w * h > limits.max_pixels:
-        raise PhotoError(f"This picture has {w:,} × {h:,} px: reduce it to {limits.max_pixels / 1e6:g} million.")
+        raise PhotoError(f"This picture has {w:,} × {h:,} px: reduce it to {limits.max_pixels / 1e6:g} million px.")
+    tags = getattr(image, "tag_v2", {})  # a few bytes can declare a tile of gigabytes in a small TIFF
+    if tags.get(TILEWIDTH, 0) * tags.get(TILELENGTH, 0) > limits.max_pixels:
+        raise PhotoError("This TIFF has tiles far larger than itself: save it again without tiles.")
     if min(w, h) < limits.min_side:
         raise PhotoError(f"This picture has {w} × {h} px: choose one of at least {limits.min_side} on each side.")
     if max(w, h) > limits.max_ratio * min(w, h):
@@ -205,8 +201,7 @@ def _check_size(image: Image.Image, limits: PhotoLimits) -> None:
 def _decode(image: ImageFile.ImageFile, max_side: int) -> tuple[NDArray[np.uint8], tuple[int, int], list[str]]:
     notes = []
     if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a photo and previews of it
-        # To count the frames of a GIF or a TIFF is to read all of them.
-        count = getattr(image, "n_frames", 0) if image.format in ("PNG", "WEBP") else 0
+        count = getattr(image, "n_frames", 0) if image.format in ("PNG", "WEBP") else 0  # others must read them all
         notes.append(f"first of {count:,} frames" if count else "first frame only")
     w, h = image.size
     image.draft("RGB", _fitted((w, h), max_side))  # a large JPEG is decoded at a fraction of its size
@@ -214,14 +209,13 @@ def _decode(image: ImageFile.ImageFile, max_side: int) -> tuple[NDArray[np.uint8
     turn = 1
     with suppress(Exception):  # damaged metadata must not cost sound pixels
         turn = int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    grey = image.mode == "F" or image.mode.startswith("I")
-    whole, more = _stretched(image) if grey else _in_colour(image)
+    whole, more = _stretched(image) if image.mode[0] in "FI" else _in_colour(image)
     # Reduced before it is laid over white and turned: each copy of 40 million pixels costs 160 MB.
     whole.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
     if whole.mode == "RGBA":
         whole = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole)
     rgb = np.asarray(whole.convert("RGB"))
-    if turn >= 5:
+    if turn in (5, 6, 7, 8):
         rgb, w, h = rgb.swapaxes(0, 1), h, w
     if turn in (2, 3, 6, 7):
         rgb = rgb[:, ::-1]
@@ -236,8 +230,7 @@ def _in_colour(image: Image.Image) -> tuple[Image.Image, list[str]]:
     if not image.has_transparency_data:
         return image if image.mode in ("L", "RGB") else image.convert("RGB"), []
     rgba = image.convert("RGBA")
-    opaque = rgba.getchannel("A").getextrema() == (255, 255)
-    return rgba, [] if opaque else ["transparency shown on white"]
+    return rgba, [] if rgba.getchannel("A").getextrema() == (255, 255) else ["transparency shown on white"]
 
 
 def _stretched(image: Image.Image) -> tuple[Image.Image, list[str]]:
@@ -250,7 +243,6 @@ def _stretched(image: Image.Image) -> tuple[Image.Image, list[str]]:
     values -= low
     values *= 255 / (high - low or 1)
     depth = "16-bit values" if image.mode.startswith("I;16") else "values"
-    notes = [f"{depth} stretched from {low:g}–{high:g}" if high > low else f"every value is {low:g}, shown black"]
-    if not finite.all():
-        notes.append("non-finite values shown black")
+    note = f"{depth} stretched from {low:g} to {high:g}" if high > low else f"every value is {low:g}, shown black"
+    notes = [note] if finite.all() else [note, "non-finite values shown black"]
     return Image.fromarray(np.rint(values, out=values).astype(np.uint8)), notes

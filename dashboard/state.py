@@ -16,7 +16,8 @@ from bra.spec import KVDownsampleMode
 from bra.viewer.pack import FULL, Place
 
 T = TypeVar("T")
-STAGE = "stage"
+STAGE, STRIP, UPLOADER, WHOLE = "stage", "strip", "uploader", "whole"
+"""Keys of the widgets whose callbacks stand here."""
 UPLOAD = "upload"
 N_WINS = range(2, 17)
 HEADS = (1, 2, 4, 8, 16)
@@ -117,6 +118,41 @@ def hold(key: str, value: T, allowed: Sequence[T]) -> str:
     if st.session_state.get(key) not in allowed:
         st.session_state[key] = value if value in allowed else allowed[-1]
     return key
+
+
+def take_picked() -> None:
+    """Callback of the gallery: the picture that was clicked becomes the visitor's."""
+    picked = st.session_state[STRIP].picked
+    if isinstance(picked, str):
+        save(replace(current(), picture=picked[:40]))
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that this visitor brought; kept for this session alone."""
+
+    name: str
+    data: bytes
+
+
+def take_upload() -> None:
+    """Callback of the uploader: its file becomes the visitor's picture; without one, the default comes back."""
+    file = st.session_state[UPLOADER]
+    st.session_state["upload"] = None if file is None else Upload(file.name, file.getvalue())
+    # Saved under another name first, so that pins on an earlier upload are dropped too.
+    save(replace(current(), picture=Selection().picture, a=None, b=None))
+    if file is not None:
+        save(replace(current(), picture=UPLOAD))
+
+
+def upload() -> Upload | None:
+    """The visitor's file, also after a visit to another page."""
+    return st.session_state.get("upload")
+
+
+def take_whole() -> None:
+    """Callback of the choice between one token and the whole window."""
+    save(replace(current(), whole=not current().whole))
 
 
 def take_pins() -> None:

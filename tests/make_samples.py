@@ -74,7 +74,8 @@ def buttons() -> Image.Image:
         cy = (j + 0.5 + rng.normal(0, 0.035)) * cell * scale
         cx = (i + 0.5 + rng.normal(0, 0.035)) * cell * scale
         r = cell * scale * rng.uniform(0.335, 0.375)
-        placed.append((cy, cx, r, colours[rng.choice(4, p=(0.3, 0.3, 0.25, 0.15))] + rng.normal(0, 5, 3), rng.uniform(0, 3.1)))
+        colour = colours[rng.choice(4, p=(0.3, 0.3, 0.25, 0.15))] + rng.normal(0, 5, 3)
+        placed.append((cy, cx, r, colour, rng.uniform(0, 3.1)))
         shade = np.maximum(shade, np.clip((r * 1.12 - np.hypot(y - cy - 0.13 * r, x - cx - 0.1 * r)) / (0.2 * r), 0, 1))
     soft = np.asarray(Image.fromarray((shade * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(7 * scale)))
     canvas = canvas * (1 - 0.55 * soft[..., None] / 255)

@@ -1,7 +1,7 @@
-"""Bi-level routing attention once more, as slowly as possible: loops over images, windows, heads and tokens in float64.
+"""Bi-level routing attention once more, as slowly as possible: loops over images, windows, heads, tokens; in float64.
 
-Written from the text of arXiv:2303.08810 (section 3, Algorithm 1) and of the YOLOv8 tutorial, with numpy only; nothing of
-the package is imported. It is what the package is compared with.
+Written from the text of arXiv:2303.08810 (section 3, Algorithm 1) and of the YOLOv8 tutorial, with numpy only; nothing
+of the package is imported. It is what the package is compared with.
 """
 
 from __future__ import annotations

@@ -168,7 +168,8 @@ function panels(view, queries, current) {
   for (const role of ["a", "b"]) {
     const place = view.pins[role];
     ui[role].setAttribute("aria-pressed", String(view.active === role));
-    ui[role].querySelector("span").textContent = place ? `window ${tokenAt(data.grid, place).window}` : "point and click";
+    ui[role].querySelector("span").textContent = place ? `window ${tokenAt(data.grid, place).window}`
+      : role === "a" || view.pins.a ? "click to pin" : "";
     root.querySelector(`[data-part="clear-${role}"]`).hidden = !place;
   }
   for (const name of ["reverse", "arrows"]) ui[name].setAttribute("aria-pressed", String(view[name]));

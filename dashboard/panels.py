@@ -1,0 +1,36 @@
+"""The parts of a page that answer a click without running the whole page again."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from bra.photo import Photo
+from bra.tracing import LayerTrace
+from bra.viewer.pack import Caption, Place, tiles_message
+from dashboard import components, services, state, widgets
+
+
+@st.fragment
+def explorer(photo: Photo, layer: LayerTrace, caption: Caption, focus: Place) -> None:
+    """The stage, the attention of its pinned queries, and the downloads."""
+    selection = state.current()
+    opened = state.stage_pins(photo.digest)
+    message = services.stage_bytes(selection.settings, photo, layer, caption, focus, opened)
+    components.stage(message, state.STAGE, state.take_pins)
+
+    heading, choice = st.columns([2.2, 1], vertical_alignment="bottom")
+    heading.subheader("What the query tokens attend to", anchor=False)
+    with choice:
+        whole = widgets.choose_attention(selection.whole)
+    pins = selection.pins or {"a": focus}
+    components.tiles(tiles_message(photo, layer, caption, [(role, at, whole) for role, at in pins.items()]), "tiles")
+
+    stem = f"routing_n{layer.spec.n_win}_k{layer.spec.topk}"
+    with st.container(horizontal=True):
+        st.download_button("Routing, CSV", lambda: services.csv(layer), f"{stem}.csv", "text/csv", on_click="ignore")
+        st.download_button("Trace, NPZ", lambda: services.npz(layer), f"{stem}.npz", "application/octet-stream",
+                           on_click="ignore")
+        st.download_button(
+            "Report, HTML", lambda: services.report(photo, layer, caption, focus, state.current().pins, whole),
+            f"{stem}.html", "text/html", on_click="ignore",
+            help="This view as one file that opens anywhere, without a network.")

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Makes sure that a Chromium is here for the browser tests; installs Debian's where that is possible.
+set -eu
+for name in chromium chromium-browser google-chrome; do
+    if command -v "$name" >/dev/null; then exit 0; fi
+done
+if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
+elif [ "${CI:-}" = true ]; then
+    echo "The browser tests need Chromium: install it, then run make test again." >&2
+    exit 1
+else
+    echo "No Chromium found: the browser tests will be skipped. Install it to run them." >&2
+fi
