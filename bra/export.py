@@ -37,6 +37,7 @@ def trace_npz(trace: LayerTrace, image: int = 0) -> bytes:
         buffer, allow_pickle=False,
         q=trace.q[image].numpy(), k=trace.k[image].numpy(), affinity=trace.affinity[image].numpy(),
         r_idx=trace.r_idx[image].numpy(), r_weight=trace.r_weight[image].numpy(),
-        layer=np.array(trace.name), spec=np.array(json.dumps(trace.spec.to_dict())), grid=np.array(json.dumps(described)),
+        layer=np.array(trace.name), spec=np.array(json.dumps(trace.spec.to_dict())),
+        grid=np.array(json.dumps(described)),
     )
     return buffer.getvalue()

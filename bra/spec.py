@@ -173,4 +173,5 @@ def _check_heads(s: BRASpec) -> None:
 
 def _check_routing(s: BRASpec) -> None:
     if s.param_routing and not s.diff_routing:
-        raise _refuse("param_routing", True, "its weights learn only with diff_routing=True", "set diff_routing=True too")
+        raise _refuse("param_routing", True, "its weights learn only with diff_routing=True",
+                      "set diff_routing=True too")

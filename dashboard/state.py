@@ -6,7 +6,7 @@ A place is (x, y) in ten-thousandths of the picture, so that it means the same u
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar, get_args
 
 import streamlit as st
@@ -46,7 +46,7 @@ class Selection:
     """
 
     picture: str = "animal"
-    settings: ModelSettings = ModelSettings()
+    settings: ModelSettings = field(default_factory=ModelSettings)
     layer: str = ""
     whole: bool = False
     a: Place | None = None
@@ -76,10 +76,10 @@ class Selection:
     def to_query(self) -> dict[str, str]:
         """The link's parameters: what differs from the default view. Inverse of `from_query`."""
         usual, query = Selection(), {}
-        for field in fields(ModelSettings):
-            value = getattr(self.settings, field.name)
-            if value != getattr(usual.settings, field.name):
-                query[field.name] = "1" if value is True else str(value)
+        for part in fields(ModelSettings):
+            value = getattr(self.settings, part.name)
+            if value != getattr(usual.settings, part.name):
+                query[part.name] = "1" if value is True else str(value)
         for name in ("picture", "layer"):
             if getattr(self, name) != getattr(usual, name):
                 query[name] = getattr(self, name)

@@ -34,7 +34,10 @@ def choose_picture() -> None:
 
 
 def picture() -> tuple[Photo, str, str, Place]:
-    """The chosen picture, its name, what to try on it, and where to look first; a sentence where the upload cannot be read."""
+    """The chosen picture, its name, what to try on it, and where to look first.
+
+    A sentence on the page says why, when the upload cannot be read.
+    """
     selection, upload = state.current(), state.upload()
     if selection.picture == state.UPLOAD and upload is not None:
         try:

@@ -176,3 +176,14 @@ def test_the_package_names_what_its_contract_names() -> None:
         assert name in bra.__all__
         assert hasattr(bra, name)
     assert issubclass(BRAError, ValueError)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", [{}, {"mask_padding": True},
+                                     {"kv_downsample_mode": "avgpool", "kv_downsample_ratio": 2}])
+def test_a_graph_traced_at_one_size_holds_at_others(options: dict[str, object]) -> None:
+    m = layer(**options).eval()
+    graph = torch.jit.trace(m, image(1, 16, 10, 10))
+    for size in ((6, 6), (12, 13), (7, 20)):
+        x = image(1, 16, *size)
+        torch.testing.assert_close(graph(x), m(x))

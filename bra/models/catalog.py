@@ -43,12 +43,12 @@ _LAYERS = tuple(f"layers.{n}" for n in range(DEPTH))
 CATALOG: Final = {entry.key: entry for entry in (
     ModelEntry(
         "similarity", "Content similarity", "content similarity, not learned",
-        "Compares patches by colour, texture and, weakly, place, with Wq = Wk = 1. Nothing was learned, so what you see "
-        "is likeness, not meaning.", _LAYERS, "similarity"),
+        "Compares patches by colour, texture and, weakly, place, with Wq = Wk = 1. Nothing was learned, so what you "
+        "see is likeness, not meaning.", _LAYERS, "similarity"),
     ModelEntry(
         "untrained", "Untrained weights", "untrained, random weights",
-        "The same patches under weights as they are before any training. Its choices mean nothing: it is here to show "
-        "how convincing nothing can look.", _LAYERS, "random"),
+        "The same patches under weights as they are before any training. Its choices mean nothing: it is here to "
+        "show how convincing nothing can look.", _LAYERS, "random"),
 )}
 
 

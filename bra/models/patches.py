@@ -1,9 +1,9 @@
 """A token embedding of any photograph that needs no training, in front of bi-level routing attention.
 
-Each patch of stride·stride pixels is described by what a camera saw: its mean colour (CIE Lab), the spread of its colour
-and the directions of its edges. Each feature is standardised over the image. Random Fourier features (Rahimi and Recht,
-2007) then turn the description into vectors whose dot product is a Gaussian similarity, so that the mean over a window
-stands for all of its patches (a kernel mean embedding). Nothing here was learned.
+Each patch of stride·stride pixels is described by what a camera saw: its mean colour (CIE Lab), the spread of its
+colour and the directions of its edges. Each feature is standardised over the image. Random Fourier features (Rahimi
+and Recht, 2007) then turn the description into vectors whose dot product is a Gaussian similarity, so that the mean
+over a window stands for all of its patches (a kernel mean embedding). Nothing here was learned.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class PatchSpec:
         if not 1 <= self.depth <= 4:
             raise SpecError(f"depth={self.depth} is not possible: 1 to 4 layers; use 2.")
         if self.attention.dim % 2:
-            raise SpecError(f"dim={self.attention.dim} is not possible: Fourier features come in pairs; use an even dim.")
+            raise SpecError(f"dim={self.attention.dim} is not possible: Fourier features come in pairs; use an even "
+                            "dim.")
         if self.projection == "similarity" and self.attention.qk_channels != self.attention.dim:
             raise SpecError(f"qk_dim={self.attention.qk_channels} is not possible: Wq = Wk = 1 needs qk_dim = dim = "
                             f"{self.attention.dim}; leave qk_dim out.")

@@ -98,7 +98,8 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
         picture: the encoded picture, if it is at hand.
     """
     header = {
-        "photo": photo.digest, "grid": _grid(trace.grid, photo), "topk": trace.spec.topk, "caption": caption.line(trace),
+        "photo": photo.digest, "grid": _grid(trace.grid, photo), "topk": trace.spec.topk,
+        "caption": caption.line(trace),
         "weights_used": trace.weights_used, "focus": focus, "pins": dict(pins), "name": caption.picture,
         "chance": trace.spec.topk / trace.grid.n_windows,
     }
@@ -113,7 +114,8 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
     return pack(header, picture or photo.encoded(PICTURE_SIDE), arrays)
 
 
-def tiles_message(photo: Photo, trace: LayerTrace, caption: Caption, queries: Sequence[tuple[str, Place, bool]]) -> bytes:
+def tiles_message(photo: Photo, trace: LayerTrace, caption: Caption,
+                  queries: Sequence[tuple[str, Place, bool]]) -> bytes:
     """What the pinned tokens attend to: for each query the mean over heads, the maximum, and every head.
 
     Args:

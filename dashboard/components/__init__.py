@@ -14,7 +14,8 @@ HERE = Path(__file__).parent
 _stage = st.components.v2.component(
     "routescope_stage", html=viewer.text("stage.html"), css=viewer.text("viewer.css"), js=viewer.script(*viewer.STAGE))
 _tiles = st.components.v2.component(
-    "routescope_tiles", html='<div class="tiles"></div>', css=viewer.text("viewer.css"), js=viewer.script(*viewer.TILES))
+    "routescope_tiles", html='<div class="tiles"></div>', css=viewer.text("viewer.css"),
+    js=viewer.script(*viewer.TILES))
 _gallery = st.components.v2.component(
     "routescope_gallery", html='<div class="gallery"></div>', css=(HERE / "gallery.css").read_text(),
     js=(HERE / "gallery.js").read_text())

@@ -4,7 +4,7 @@ import streamlit as st
 
 from bra.errors import BRAError
 from bra.viewer.pack import Caption
-from dashboard import panels, services, state, widgets
+from dashboard import panels, services, widgets
 
 widgets.choose_picture()
 photo, name, hint, focus = widgets.picture()
