@@ -29,13 +29,15 @@ def kept_share(trace: LayerTrace, image: int = 0) -> Floats:
 def margin(trace: LayerTrace, image: int = 0) -> Floats:
     """(p2,), 0 or more: affinity of the last chosen window minus that of the first rejected one.
 
-    Near 0 the choice could have gone either way. NaN when nothing was rejected, infinite when only masked padding was.
+    Near 0 the choice could have gone either way. NaN when nothing was rejected or masked padding had to be chosen,
+    infinite when only masked padding was rejected.
     """
     k, logits = trace.spec.topk, trace.affinity[image].double().numpy()
     ranked = -np.sort(-logits, -1)
     if k == ranked.shape[-1]:
         return np.full(len(ranked), np.nan)
-    return np.asarray(ranked[:, k - 1] - ranked[:, k])
+    with np.errstate(invalid="ignore"):     # -inf less -inf
+        return np.asarray(ranked[:, k - 1] - ranked[:, k])
 
 
 def in_degree(trace: LayerTrace, image: int = 0) -> NDArray[np.int64]:

@@ -54,16 +54,22 @@ class WindowGrid:
     def over_image(cls, image_h: int, image_w: int, h: int, w: int, n_win: int) -> WindowGrid:
         """The grid of an h·w map computed from an image of image_h·image_w pixels.
 
-        A stride that is a whole number is recovered also when the last token reaches over the image's edge
-        (ceil(image / stride) tokens); otherwise the tokens are spread evenly.
+        A whole stride is recovered also when the last token reaches over the image's edge (ceil(image / stride)
+        tokens). Where several would do, the one that suits both sides is taken, a power of two first; where none
+        would, the tokens are spread evenly.
         """
-        def stride(pixels: int, tokens: int) -> float:
-            for whole in (round(pixels / tokens), -(-pixels // tokens)):
-                if whole >= 1 and -(-pixels // whole) == tokens:
-                    return float(whole)
-            return pixels / tokens
+        def fitting(pixels: int, tokens: int) -> range:
+            last = (pixels - 1) // (tokens - 1) if tokens > 1 else 2**30
+            return range(-(-pixels // tokens), last + 1)
 
-        return cls(h, w, n_win, (stride(image_h, h), stride(image_w, w)), image=(int(image_h), int(image_w)))
+        down, across = fitting(image_h, h), fitting(image_w, w)
+        both = range(max(down.start, across.start), min(down.stop, across.stop))
+        if both:
+            common = float(next((2**n for n in range(31) if 2**n in both), both.start))
+            stride = common, common
+        else:
+            stride = (float(down.start) if down else image_h / h), (float(across.start) if across else image_w / w)
+        return cls(h, w, n_win, stride, image=(int(image_h), int(image_w)))
 
     # sizes ------------------------------------------------------------------------------------------------
 

@@ -165,7 +165,7 @@ def _layer_trace(name: str, capture: Capture, image: tuple[int, int]) -> LayerTr
     grid = WindowGrid.over_image(*image, *capture.size, layer.n_win)
 
     def keep(t: Tensor) -> Tensor:
-        return t.detach().cpu()
+        return t.detach().cpu().contiguous()     # k is a view that would keep v in memory too
 
     return LayerTrace(
         name=name, spec=layer.spec, grid=grid,

@@ -73,9 +73,9 @@ def test_a_pixel_lies_in_the_boxes_of_its_token_and_window(grid: WindowGrid, dow
     row, col = grid.token_of_pixel(y, x)
     window, token = grid.window_of_pixel(y, x)
     assert grid.token_of_window(window, token) == (row, col)
-    for t, l, b, r in (grid.box_of_token(row, col), grid.box_of_window(window)):
-        assert t <= y < b
-        assert l <= x < r
+    for y0, x0, y1, x1 in (grid.box_of_token(row, col), grid.box_of_window(window)):
+        assert y0 <= y < y1
+        assert x0 <= x < x1
 
 
 @given(grids)
@@ -84,7 +84,7 @@ def test_boxes_of_windows_tile_the_box_of_the_map(grid: WindowGrid) -> None:
     top, left, bottom, right = grid.box()
     assert boxes[0][:2] == (top, left)
     assert boxes[-1][2:] == (bottom, right)
-    area = sum((b - t) * (r - l) for t, l, b, r in boxes)
+    area = sum((y1 - y0) * (x1 - x0) for y0, x0, y1, x1 in boxes)
     assert area == pytest.approx((bottom - top) * (right - left))
 
 
@@ -108,12 +108,24 @@ def test_a_grid_one_can_count() -> None:
 
 
 @pytest.mark.parametrize(("image", "tokens", "stride"), [
-    (640, 80, 8), (640, 20, 32), (637, 80, 8),        # 637 = 79·8 + 5: the last token reaches over the edge
-    (17, 3, 8), (16, 2, 8), (5, 1, 5), (100, 3, 34), (7, 7, 1), (7, 14, 0.5), (9, 7, 9 / 7)])
-def test_the_stride_of_a_map_over_an_image(image: int, tokens: int, stride: float) -> None:
-    grid = WindowGrid.over_image(image, 2 * image, tokens, 2 * tokens, n_win=1)
-    assert grid.stride[0] == pytest.approx(stride)
-    assert grid.image == (image, 2 * image)
+    ((640, 480), (80, 60), (8, 8)), ((640, 640), (20, 20), (32, 32)),
+    ((637, 633), (80, 80), (8, 8)),                   # 637 = 79·8 + 5: the last token reaches over the edge
+    ((300, 448), (10, 14), (32, 32)),                 # 300 alone could be 10·30; the other side says 32
+    ((300, 300), (10, 10), (32, 32)),                 # a power of two is likelier than 30
+    ((16, 448), (1, 28), (16, 16)), ((224, 224), (16, 16), (14, 14)), ((7, 9), (7, 9), (1, 1)),
+    ((100, 100), (3, 3), (34, 34)),
+    ((640, 640), (80, 40), (8, 16)), ((7, 7), (14, 14), (0.5, 0.5)), ((9, 9), (7, 7), (9 / 7, 9 / 7))])
+def test_the_stride_of_a_map_over_an_image(image: tuple[int, int], tokens: tuple[int, int],
+                                           stride: tuple[float, float]) -> None:
+    grid = WindowGrid.over_image(*image, *tokens, n_win=1)
+    assert grid.stride == pytest.approx(stride)
+    assert grid.image == image
+
+
+@given(st.sampled_from([4, 8, 16, 32]), st.sampled_from([320, 448, 640]), st.integers(64, 640))
+def test_the_stride_of_a_photograph_is_found(stride: int, longer: int, shorter: int) -> None:
+    tokens = [-(-side // stride) for side in (min(shorter, longer), longer)]
+    assert WindowGrid.over_image(min(shorter, longer), longer, *tokens, n_win=7).stride == (stride, stride)
 
 
 @given(st.integers(1, 2000), st.integers(1, 64))

@@ -1,0 +1,174 @@
+"""Every page runs, and shows the module's numbers."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from bra.models.catalog import ModelSettings, build
+from bra.photo import Photo, to_tensor
+from bra.viewer.pack import unpack
+
+APP = Path(__file__).parents[2] / "dashboard" / "app.py"
+
+
+@pytest.fixture
+def app() -> AppTest:
+    return AppTest.from_file(str(APP), default_timeout=60)
+
+
+def messages(app: AppTest) -> dict[str, tuple[dict, bytes, dict[str, np.ndarray]]]:
+    """What the components were sent, by "stage" and "tiles"."""
+    found = {}
+    for block in app.get("bidi_component"):
+        name = block.proto.component_name
+        if name in ("routescope_stage", "routescope_tiles"):
+            found[name.removeprefix("routescope_")] = unpack(block.proto.bytes)
+    return found
+
+
+def expected(settings: ModelSettings, picture: Path | bytes) -> tuple[torch.Tensor, ...]:
+    """r_weight, r_idx and attn of the first layer, from `ret_attn_mask` itself."""
+    data = picture if isinstance(picture, bytes) else picture.read_bytes()
+    model = build(settings)
+    with torch.inference_mode():
+        tokens = model.embed(to_tensor(Photo.from_bytes(data).resized(settings.side)))
+        return model.layers[0](tokens, ret_attn_mask=True)[1:]
+
+
+CAT = APP.parents[1] / "sample_images" / "animal.jpg"
+
+
+def test_explore_opens_on_a_picture_with_the_modules_numbers(app: AppTest) -> None:
+    app.run()
+    assert not app.exception
+    header, picture, arrays = messages(app)["stage"]
+    r_weight, r_idx, attn = expected(ModelSettings(), CAT)
+    np.testing.assert_array_equal(arrays["r_idx"], r_idx[0])
+    np.testing.assert_allclose(arrays["r_weight"], r_weight[0], atol=1e-6)
+    assert Image.open(io.BytesIO(picture)).format == "WEBP"
+    assert "not learned" in header["caption"]
+
+    header, _, arrays = messages(app)["tiles"]
+    query, grid = header["queries"][0], header["grid"]
+    rows = attn[query["window"], :, query["token"]]
+    assert arrays["maps"].shape == (1, 2 + 8, grid["H"], grid["W"])
+    for rank, window in enumerate(r_idx[0, query["window"]].tolist()):
+        j, i = divmod(window, grid["n_win"])
+        h, w = grid["window_h"], grid["window_w"]
+        tile = arrays["maps"][0, 2:, j * h:(j + 1) * h, i * w:(i + 1) * w].reshape(8, -1)
+        np.testing.assert_allclose(tile, rows[:, rank * h * w:(rank + 1) * h * w], atol=1e-6)
+    np.testing.assert_allclose(arrays["maps"][0, 0], arrays["maps"][0, 2:].mean(0), atol=1e-7)
+    np.testing.assert_allclose(arrays["maps"][0, 1], arrays["maps"][0, 2:].max(0), atol=0)
+
+
+def test_changing_settings_changes_numbers_and_link(app: AppTest) -> None:
+    app.run()
+    app.slider(key="n_win").set_value(5).run()
+    app.slider(key="topk").set_value(3).run()
+    assert not app.exception
+    _, r_idx, _ = expected(ModelSettings(n_win=5, topk=3), CAT)
+    np.testing.assert_array_equal(messages(app)["stage"][2]["r_idx"], r_idx[0])
+    assert app.query_params["n_win"] == "5"
+    assert app.query_params["topk"] == "3"
+
+
+def test_topk_follows_when_the_windows_become_fewer(app: AppTest) -> None:
+    app.run()
+    app.slider(key="topk").set_value(49).run()
+    app.slider(key="n_win").set_value(2).run()
+    assert not app.exception
+    assert messages(app)["stage"][0]["topk"] == 4
+
+
+def test_a_link_opens_its_view(app: AppTest) -> None:
+    for name, value in {"picture": "portrait", "n_win": "8", "topk": "6", "layer": "layers.1", "model": "untrained",
+                        "num_heads": "4", "a": "2500.2500", "b": "7600.9900", "whole": "1"}.items():
+        app.query_params[name] = value
+    app.run()
+    assert not app.exception
+    header, _, _ = messages(app)["stage"]
+    assert header["pins"] == {"a": [2500, 2500], "b": [7600, 9900]}
+    assert header["grid"]["n_win"] == 8
+    assert "layers.1" in header["caption"]
+    assert "untrained" in header["caption"]
+    queries = messages(app)["tiles"][0]["queries"]
+    assert [q["window"] for q in queries] == [2 * 8 + 2, 7 * 8 + 6]
+    assert all(q["whole"] for q in queries)
+
+
+@pytest.mark.parametrize("query", [
+    {"n_win": "999"}, {"n_win": "-1", "topk": "x"}, {"picture": "../../etc/passwd"}, {"picture": "upload"},
+    {"a": "nan.nan"}, {"layer": "layers.9"}, {"model": "<script>"}])
+def test_a_bad_link_still_opens(app: AppTest, query: dict[str, str]) -> None:
+    for name, value in query.items():
+        app.query_params[name] = value
+    app.run()
+    assert not app.exception
+    assert "stage" in messages(app)
+
+
+def picture(size: tuple[int, int]) -> bytes:
+    rng, buffer = np.random.default_rng(3), io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_an_uploaded_picture_is_shown(app: AppTest) -> None:
+    app.run()
+    data = picture((90, 133))
+    app.file_uploader[0].upload("mine.png", data, "image/png").run()
+    assert not app.exception
+    _, r_idx, _ = expected(ModelSettings(), data)
+    header, _, arrays = messages(app)["stage"]
+    np.testing.assert_array_equal(arrays["r_idx"], r_idx[0])
+    assert header["name"] == "mine.png"
+    assert app.query_params["picture"] == "upload"
+
+
+def test_a_file_that_is_no_picture_gives_one_sentence_and_the_page_stays(app: AppTest) -> None:
+    app.run()
+    app.file_uploader[0].upload("mine.png", b"<svg onload=alert(1)>", "image/png").run()
+    assert not app.exception
+    assert len(app.error) == 1
+    assert "<svg" not in app.error[0].value
+    assert "stage" in messages(app)
+
+
+def test_pooling_that_does_not_fit_is_not_offered(app: AppTest) -> None:
+    app.query_params["stride"] = "32"
+    app.query_params["n_win"] = "16"
+    app.query_params["kv_downsample_mode"] = "maxpool"
+    app.run()
+    assert not app.exception
+    assert list(app.selectbox(key="kv_downsample_mode").options) == ["none"]
+    assert any("too small to pool" in caption.value for caption in app.sidebar.caption)
+
+
+@pytest.mark.parametrize("mode", ["maxpool", "avgpool", "ada_maxpool", "ada_avgpool", "fracpool", "conv"])
+@pytest.mark.parametrize("mask", ["0", "1"])
+def test_every_pooling_is_explored(app: AppTest, mode: str, mask: str) -> None:
+    app.query_params["kv_downsample_mode"] = mode
+    app.query_params["mask_padding"] = mask
+    app.run()
+    assert not app.exception
+    header, _, arrays = messages(app)["tiles"]
+    np.testing.assert_allclose(arrays["maps"].sum((-2, -1))[:, [0, 2]], 1, atol=1e-5)
+    assert (header["queries"][0]["leak"] == 0) or mask == "0"
+
+
+def test_the_guide_opens_and_the_view_is_still_there_afterwards(app: AppTest) -> None:
+    app.run()
+    app.slider(key="n_win").set_value(6).run()
+    app.switch_page("views/guide.py").run()
+    assert not app.exception
+    assert any("How to read it" in block.value for block in app.markdown)
+    app.switch_page("views/explore.py").run()
+    assert not app.exception
+    assert messages(app)["stage"][0]["grid"]["n_win"] == 6

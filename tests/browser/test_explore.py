@@ -1,0 +1,216 @@
+"""A visitor's way through Explore, in a real browser, against the numbers of `ret_attn_mask`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from playwright.sync_api import expect
+
+from bra.models.catalog import ModelSettings, build, grid_on
+from bra.photo import Photo, to_tensor
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def blobs() -> bytes:
+    """A picture no one has seen: soft colour blobs, 300 wide, 220 high."""
+    rng = np.random.default_rng(11)
+    small = Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    small.resize((300, 220), Image.Resampling.BICUBIC).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def truth(data: bytes, settings: ModelSettings) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    model = build(settings)
+    with torch.inference_mode():
+        tokens = model.embed(to_tensor(Photo.from_bytes(data).resized(settings.side)))
+        _, r_weight, r_idx, attn = model.layers[0](tokens, ret_attn_mask=True)
+    return r_weight[0], r_idx[0], attn
+
+
+def open_app(context: Any, url: str) -> Any:
+    page = context.new_page()
+    page.goto(url)
+    page.wait_for_selector(".stage[data-ready]")
+    return page
+
+
+def canvas(page: Any) -> Any:
+    return page.locator('[data-part="canvas"]')
+
+
+def at(page: Any, x: float, y: float) -> dict[str, float]:
+    """Position on the stage of (x, y) given as shares of the canvas."""
+    box = canvas(page).bounding_box()
+    return {"x": x * box["width"], "y": y * box["height"]}
+
+
+def shown(page: Any) -> tuple[int, list[int], list[float]]:
+    """Query window, its routed windows, and their weights in per cent, as the sentence under the stage says."""
+    text = page.locator('[data-part="readout"]').inner_text()
+    query = int(re.match(r"Window (\d+)", text)[1])
+    pairs = re.findall(r"window (\d+) \(([\d.]+) %\)", text)
+    return query, [int(w) for w, _ in pairs], [float(p) for _, p in pairs]
+
+
+def assert_shows(page: Any, window: int, r_weight: torch.Tensor, r_idx: torch.Tensor) -> None:
+    query, windows, percents = shown(page)
+    assert query == window
+    assert windows == r_idx[window].tolist()[:8]
+    np.testing.assert_allclose(percents, 100 * r_weight[window][:8], atol=0.51)
+
+
+def test_upload_point_pin_and_change_topk_show_the_modules_numbers(context: Any, app_url: str, blobs: bytes) -> None:
+    page = open_app(context, app_url)
+    before = page.locator(".stage").get_attribute("data-ready")
+    page.locator('input[type="file"]').set_input_files({"name": "blobs.png", "mimeType": "image/png", "buffer": blobs})
+    page.wait_for_function("(v) => document.querySelector('[data-testid=stBidiComponentIsolated]') && "
+                           "[...document.querySelectorAll('[data-testid=stBidiComponentIsolated]')].some((e) => "
+                           "{ const s = e.shadowRoot?.querySelector('.stage') ?? e.querySelector('.stage'); "
+                           "return s && s.dataset.ready && s.dataset.ready !== v; })", arg=before)
+
+    settings = ModelSettings()
+    r_weight, r_idx, attn = truth(blobs, settings)
+    grid = grid_on(settings, Photo.from_bytes(blobs))
+    canvas(page).hover(position=at(page, 0.36, 0.22))               # row 1, column 2 of 7
+    expect(page.locator(".stage")).to_have_attribute("data-window", "9")
+    assert_shows(page, 9, r_weight, r_idx)
+
+    canvas(page).click(position=at(page, 0.36, 0.22))
+    expect(page.locator('[data-part="a"]')).to_contain_text("window 9")
+    page.wait_for_function("() => location.search.includes('a=')")
+    head = page.locator(".tiles h3").first
+    expect(head).to_contain_text("of window 9")
+    token = int(re.search(r"token (\d+)", head.inner_text())[1])
+
+    tile = page.locator(".tiles canvas").first
+    tile.scroll_into_view_if_needed()
+    box = tile.bounding_box()
+    key = int(r_idx[9, 0])
+    row, col = grid.token_of_window(key, 0)
+    tile.hover(position={"x": (col + 0.5) / grid.W * box["width"], "y": (row + 0.5) / grid.H * box["height"]})
+    value = page.locator(".tiles figcaption span:last-child").first
+    expect(value).to_have_text(re.compile("%"))
+    assert float(value.inner_text().split()[0]) == pytest.approx(100 * attn[9, :, token, 0].mean().item(), abs=0.51)
+
+    slider = page.get_by_role("slider", name="Routed windows, topk")
+    slider.focus()
+    slider.press("ArrowRight")
+    expect(page.locator('[data-part="caption"]')).to_contain_text("topk 5")
+    page.mouse.move(5, 5)
+    r_weight, r_idx, _ = truth(blobs, ModelSettings(topk=5))
+    assert_shows(page, 9, r_weight, r_idx)                          # the pin survived the new setting
+    rows = page.locator('[data-part="rows"] tr')
+    assert [int(r.get_attribute("data-window")) for r in rows.all()] == r_idx[9].tolist()
+
+
+def test_two_pins_a_reload_and_another_grid_keep_their_places(context: Any, app_url: str) -> None:
+    page = open_app(context, app_url)
+    canvas(page).click(position=at(page, 0.5, 0.5))
+    canvas(page).click(position=at(page, 0.1, 0.1))
+    page.wait_for_function("() => location.search.includes('b=')")
+    expect(page.locator('[data-part="a"]')).to_contain_text("window 24")
+    expect(page.locator('[data-part="b"]')).to_contain_text("window 0")
+    page.reload()
+    page.wait_for_selector(".stage[data-ready]")
+    expect(page.locator('[data-part="a"]')).to_contain_text("window 24")
+    expect(page.locator('[data-part="b"]')).to_contain_text("window 0")
+    slider = page.get_by_role("slider", name="Windows per side, n_win")
+    slider.focus()
+    slider.press("ArrowLeft")
+    expect(page.locator('[data-part="caption"]')).to_contain_text("n_win 6")
+    place = re.search(r"a=(\d+)\.(\d+)", page.url)
+    page.get_by_role("link", name="How to read it").click()
+    page.get_by_role("heading", name="How to read it").wait_for()
+    page.get_by_role("link", name="Explore").click()
+    page.wait_for_selector(".stage[data-ready]")
+    expect(page.locator('[data-part="a"]')).not_to_contain_text("click")
+    page.wait_for_function("() => location.search.includes('a=')")
+    assert f"a={place[1]}.{place[2]}" in page.url
+
+
+def test_the_keyboard_does_what_the_pointer_does(context: Any, app_url: str) -> None:
+    page = open_app(context, f"{app_url}/?picture=portrait")
+    stage = page.locator(".stage")
+    first = int(stage.get_attribute("data-window"))
+    canvas(page).focus()
+    page.keyboard.press("ArrowRight")
+    expect(stage).to_have_attribute("data-window", str(first + 1))
+    page.keyboard.press("ArrowDown")
+    expect(stage).to_have_attribute("data-window", str(first + 8))
+    expect(page.locator('[data-part="live"]')).to_contain_text(f"Window {first + 8} ")
+    page.keyboard.press("Enter")
+    expect(page.locator('[data-part="a"]')).to_contain_text(f"window {first + 8}")
+    page.keyboard.press("r")
+    expect(page.locator('[data-part="readout"]')).to_contain_text("is chosen by")
+    page.keyboard.press("Escape")
+    expect(page.locator('[data-part="a"]')).to_contain_text("click")
+    page.wait_for_function("() => !location.search.includes('a=')")
+
+
+def test_who_routes_here_lists_the_windows_that_chose_it(context: Any, app_url: str) -> None:
+    page = open_app(context, f"{app_url}/?picture=portrait&n_win=4&topk=3&a=5000.5000")
+    page.locator('[data-part="reverse"]').click()
+    data = open("sample_images/portrait.jpg", "rb").read()
+    _, r_idx, _ = truth(data, ModelSettings(n_win=4, topk=3))
+    window = int(page.locator(".stage").get_attribute("data-window"))
+    chosen_by = {q for q in range(16) if window in r_idx[q].tolist()}
+    rows = page.locator('[data-part="rows"] tr')
+    expect(rows).to_have_count(len(chosen_by))
+    assert {int(r.get_attribute("data-window")) for r in rows.all()} == chosen_by
+
+
+@pytest.mark.parametrize("context", [{"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}],
+                         indirect=True)
+def test_touch_pins_on_a_phone_and_nothing_overflows(context: Any, app_url: str) -> None:
+    page = open_app(context, app_url)
+    canvas(page).scroll_into_view_if_needed()
+    canvas(page).tap(position=at(page, 0.5, 0.5))
+    expect(page.locator('[data-part="a"]')).to_contain_text("window 24")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_downloads_hold_what_is_shown(context: Any, app_url: str) -> None:
+    page = open_app(context, f"{app_url}/?n_win=4&topk=2&a=5000.5000")
+    with page.expect_download() as got:
+        page.get_by_role("button", name="Routing, CSV").click()
+    lines = list(csv.DictReader(io.StringIO(got.value.path().read_text())))
+    r_weight, r_idx, _ = truth(open("sample_images/animal.jpg", "rb").read(), ModelSettings(n_win=4, topk=2))
+    assert [int(line["key_window"]) for line in lines] == r_idx.flatten().tolist()
+    np.testing.assert_allclose([float(line["weight"]) for line in lines], r_weight.flatten(), atol=1e-6)
+    with page.expect_download() as got:
+        page.get_by_role("button", name="Trace, NPZ").click()
+    with np.load(got.value.path()) as npz:
+        np.testing.assert_array_equal(npz["r_idx"], r_idx)
+    with page.expect_download() as got:
+        page.locator('[data-part="save"]').click()
+    with Image.open(got.value.path()) as saved:
+        assert saved.format == "PNG"
+    with page.expect_download() as got:
+        page.get_by_role("button", name="Report, HTML").click()
+    report = context.new_page()
+    path = got.value.path().with_suffix(".html")
+    path.write_bytes(got.value.path().read_bytes())
+    report.goto(path.as_uri())
+    report.wait_for_selector(".stage[data-ready]")
+    report.wait_for_selector(".tiles[data-ready]")
+    assert_shows(report, 10, r_weight, r_idx)
+
+
+def test_a_hostile_file_name_stays_text(context: Any, app_url: str, blobs: bytes) -> None:
+    page = open_app(context, app_url)
+    name = "<img src=x onerror=alert(1)>.png"
+    page.on("dialog", lambda dialog: pytest.fail("a file name ran code"))
+    page.locator('input[type="file"]').set_input_files({"name": name, "mimeType": "image/png", "buffer": blobs})
+    page.wait_for_function("() => location.search.includes('picture=upload')")
+    page.wait_for_selector(".stage[data-ready]")
+    assert page.locator("img[src=x]").count() == 0

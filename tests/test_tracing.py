@@ -1,0 +1,172 @@
+"""A trace says what the layer's own output says, window by window, and knows where each window lies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bra
+from bra import BiLevelRoutingAttention, BRAError
+from bra.errors import GridError, TraceError
+
+OPTIONS: list[dict[str, Any]] = [
+    {}, {"qk_dim": 8}, {"topk": 9}, {"soft_routing": True}, {"soft_routing": True, "diff_routing": True},
+    {"diff_routing": True, "param_routing": True}, {"param_attention": "none"}, {"mask_padding": True},
+    {"mask_padding": True, "topk": 9},
+    *({"kv_downsample_mode": mode, "kv_downsample_ratio": 2, "kv_per_win": 2, "mask_padding": masked}
+      for mode in ("maxpool", "avgpool", "ada_maxpool", "ada_avgpool", "fracpool", "conv") for masked in (False, True)),
+    {"kv_downsample_mode": "ada_avgpool", "kv_per_win": 5},
+    {"kv_downsample_mode": "conv", "kv_downsample_ratio": 2, "kv_downsample_kernel": 3},
+]
+IDS = ["-".join(map(str, o.values())) or "defaults" for o in OPTIONS]
+
+
+def layer(dim: int = 16, **options: Any) -> BiLevelRoutingAttention:
+    return BiLevelRoutingAttention(dim, **{"num_heads": 2, "n_win": 3, **options}).eval()
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=IDS)
+def test_rows_are_those_that_the_layer_returns(options: dict[str, Any]) -> None:
+    m, x = layer(**options), torch.randn(2, 16, 13, 10)
+    traced = bra.trace(m, x)
+    with torch.no_grad():
+        y, r_weight, r_idx, attn = m(x, ret_attn_mask=True)
+    lt = traced.layers[""]
+    torch.testing.assert_close(traced.out, y)
+    assert torch.equal(lt.r_idx, r_idx)
+    assert torch.equal(lt.r_weight, r_weight)
+    assert lt.weights_used == m.spec.soft_routing
+    torch.testing.assert_close(lt.affinity.gather(-1, r_idx), lt.affinity.topk(m.topk).values)
+    for image in range(2):
+        for window in range(9):
+            rows = attn[image * 9 + window]
+            torch.testing.assert_close(lt.attention(window, image=image), rows)
+            torch.testing.assert_close(lt.attention(window, token=3, image=image), rows[:, 3])
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=IDS)
+def test_the_map_is_the_attention_laid_on_raster_order(options: dict[str, Any]) -> None:
+    m, x = layer(**options), torch.randn(1, 16, 13, 10)               # 15×12 padded, windows of 5×4
+    lt = bra.trace(m, x).layers[""]
+    attn = lt.attention(4).numpy()                                    # (m, t, k·s)
+    keys = attn.shape[-1] // m.topk
+    expected = np.zeros((2, 20, 15, 12))
+    for rank, window in enumerate(lt.r_idx[0, 4].tolist()):
+        for key in range(keys):
+            under = [token for token in range(20) if lt.support[key, token] > 0]
+            if m.spec.mask_padding:
+                rows, cols = 5 * (window // 3), 4 * (window % 3)
+                under = [t for t in under if rows + t // 4 < 13 and cols + t % 4 < 10]
+            for token in under:
+                row, col = 5 * (window // 3) + token // 4, 4 * (window % 3) + token % 4
+                expected[:, :, row, col] += attn[:, :, rank * keys + key] / len(under)
+    for token in (0, 19):
+        np.testing.assert_allclose(lt.attention_map(4, token).numpy(), expected[:, token], atol=1e-6)
+    whole = lt.attention_map(4)
+    np.testing.assert_allclose(whole.numpy(), expected.mean(1), atol=1e-6)
+    assert whole.shape == (2, 15, 12)
+    torch.testing.assert_close(whole.sum((1, 2)), torch.ones(2))
+    if m.spec.mask_padding:
+        assert lt.grid.crop(whole.numpy()).sum() == pytest.approx(2)
+
+
+@pytest.mark.parametrize(("mode", "ratio", "under"), [
+    # Windows of 5×4 tokens: the tokens under the first key and under the last, counted by hand.
+    ("identity", 2, ({0}, {19})), ("maxpool", 2, ({0, 1, 4, 5}, {10, 11, 14, 15})),
+    ("avgpool", 4, ({*range(16)}, {*range(16)})), ("ada_avgpool", 2, ({0, 1, 4, 5, 8, 9}, {10, 11, 14, 15, 18, 19})),
+    ("ada_maxpool", 1, ({*range(20)}, {*range(20)})), ("conv", 2, ({0, 1, 4, 5}, {10, 11, 14, 15}))])
+def test_tokens_under_a_key(mode: str, ratio: int, under: tuple[set[int], set[int]]) -> None:
+    m = layer(kv_downsample_mode=mode, kv_downsample_ratio=ratio, kv_per_win=ratio)
+    support = bra.trace(m, torch.randn(1, 16, 15, 12)).layers[""].support
+    for key, tokens in zip((0, -1), under, strict=True):
+        assert set(support[key].nonzero().flatten().tolist()) == tokens
+        assert support[key].max() == pytest.approx(1 / len(tokens))
+
+
+def test_a_token_attends_to_itself_when_it_alone_is_loud() -> None:
+    # q = k = v = x; a single loud token: whoever is loud too attends to it, and it lies where it was put.
+    m = layer(8, num_heads=1, param_attention="none", side_dwconv=0, topk=1)
+    x = torch.zeros(1, 8, 9, 9)
+    x[..., 7, 4] = 20
+    lt = bra.trace(m, x).layers[""]
+    window, token = lt.grid.window_of_token(7, 4)
+    found = lt.attention_map(window, token)[0]
+    assert found[7, 4] == pytest.approx(1)
+    assert found.argmax() == 7 * 9 + 4
+
+
+class Net(nn.Module):
+    """A strided stem, then two layers, the second of them twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 8, stride=8)
+        self.blocks = nn.ModuleList([layer(), layer(topk=2)])
+        self.norm = nn.BatchNorm2d(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.stem(x))
+        for block in (self.blocks[0], self.blocks[1], self.blocks[1]):
+            x = x + block(x)
+        return x
+
+
+def test_layers_are_named_as_in_the_model_in_the_order_they_ran() -> None:
+    traced = bra.trace(Net().eval(), torch.rand(1, 3, 80, 104))
+    assert list(traced.layers) == ["blocks.0", "blocks.1", "blocks.1#2"]
+    assert [lt.name for lt in traced.layers.values()] == list(traced.layers)
+    assert not torch.equal(traced.layers["blocks.1"].q, traced.layers["blocks.1#2"].q)
+    with pytest.raises(TypeError):
+        traced.layers["other"] = traced.layers["blocks.0"]  # type: ignore[index]
+
+
+def test_grids_lie_on_the_pixels_of_the_image() -> None:
+    grid = bra.trace(Net().eval(), torch.rand(1, 3, 80, 104)).layers["blocks.0"].grid
+    assert (grid.h, grid.w, grid.H, grid.W) == (10, 13, 12, 15)
+    assert grid.stride == (8, 8)
+    assert grid.image == (80, 104)
+    assert grid.box_of_window(4) == (32, 40, 64, 80)                  # windows of 4×5 tokens
+
+
+def test_an_input_that_is_no_image_gets_a_grid_of_tokens() -> None:
+    class OfPair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = layer()
+
+        def forward(self, pair: tuple[Tensor, Tensor]) -> Tensor:
+            return self.attention(pair[0] + pair[1])
+
+    grid = bra.trace(OfPair(), (torch.rand(1, 16, 7, 6), torch.rand(1, 16, 7, 6))).layers["attention"].grid
+    assert (grid.h, grid.w, grid.stride, grid.image) == (7, 6, (1, 1), (7, 6))
+
+
+def test_a_model_without_the_layer_is_refused() -> None:
+    with pytest.raises(TraceError, match="Sequential ran without a BiLevelRoutingAttention layer: choose"):
+        bra.trace(nn.Sequential(nn.Conv2d(3, 4, 1)), torch.rand(1, 3, 8, 8))
+    with pytest.raises(BRAError, match="auto_pad"):
+        bra.trace(layer(auto_pad=False), torch.rand(1, 16, 8, 8))
+
+
+def test_windows_and_tokens_that_do_not_exist_are_refused() -> None:
+    lt = bra.trace(layer(), torch.rand(1, 16, 9, 9)).layers[""]
+    for window, token in ((9, None), (-1, None), (0, 9), (0, -1)):
+        with pytest.raises(GridError):
+            lt.attention(window, token)
+        with pytest.raises(GridError):
+            lt.attention_map(window, token)
+
+
+def test_a_trace_keeps_q_and_k_and_not_the_attention() -> None:
+    lt = bra.trace(BiLevelRoutingAttention(64).eval(), torch.rand(1, 64, 80, 80)).layers[""]
+    tensors = [value for name in lt.__slots__ if isinstance(value := getattr(lt, name), Tensor)]
+    kept = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+    tokens = 84 * 84
+    attention_bytes = 4 * 8 * tokens * (4 * 144)                      # float32, 8 heads, 4 windows of 144 tokens
+    assert kept < attention_bytes / 30
+    q_and_k = 4 * tokens * (64 + 64)
+    assert kept < 1.1 * q_and_k                                       # in particular, not v
