@@ -24,11 +24,11 @@ class Sample:
 
 GALLERY = {
     "animal": Sample("Cat", (3850, 3700), "Point at one eye: does it find the other?"),
-    "portrait": Sample("Portrait", (4600, 1900), "Suit with suit, sky with sky: large plain regions."),
-    "still_life": Sample("Coffee", (5200, 3200), "The saucer's rim, the wood's grain, the crema."),
+    "portrait": Sample("Portrait", (4400, 2400), "Suit with suit, backdrop with backdrop: large plain regions."),
+    "still_life": Sample("Coffee", (4800, 3700), "The saucer's rim, the wood's grain, the crema."),
     "repeated_objects": Sample("Buttons", (2100, 6900), "Point at a red button: is it routed to red buttons?"),
-    "text": Sample("Page", (4000, 1700), "Paper with paper, print with print; lines are cut by the grid."),
-    "tissue": Sample("Retina", (1500, 4300), "Vessels cross many windows; the black corners are one class."),
-    "tiny_objects": Sample("Galaxies", (7200, 4700), "Objects smaller than a window drown in its mean."),
-    "texture": Sample("Grass", (5000, 5000), "Negative control: everywhere alike, so a clear pattern is an artefact."),
+    "text": Sample("Page", (4000, 2600), "Paper with paper, print with print; lines are cut by the grid."),
+    "tissue": Sample("Retina", (1800, 4600), "Vessels cross many windows; the black corners are one class."),
+    "tiny_objects": Sample("Galaxies", (7260, 5430), "Objects smaller than a window drown in its mean."),
+    "texture": Sample("Grass", (3800, 3300), "Negative control: everywhere alike, so a clear pattern is an artefact."),
 }

@@ -22,8 +22,10 @@ def explorer(photo: Photo, layer: LayerTrace, caption: Caption, focus: Place) ->
     heading.subheader("What the query tokens attend to", anchor=False)
     with choice:
         whole = widgets.choose_attention(selection.whole)
-    pins = selection.pins or {"a": focus}
-    components.tiles(tiles_message(photo, layer, caption, [(role, at, whole) for role, at in pins.items()]), "tiles")
+    # Read here: a download is made outside of the visitor's session, where there is no view to ask for.
+    pins = selection.pins
+    queries = [(role, place, whole) for role, place in (pins or {"a": focus}).items()]
+    components.tiles(tiles_message(photo, layer, caption, queries), "tiles")
 
     stem = f"routing_n{layer.spec.n_win}_k{layer.spec.topk}"
     with st.container(horizontal=True):
@@ -31,6 +33,6 @@ def explorer(photo: Photo, layer: LayerTrace, caption: Caption, focus: Place) ->
         st.download_button("Trace, NPZ", lambda: services.npz(layer), f"{stem}.npz", "application/octet-stream",
                            on_click="ignore")
         st.download_button(
-            "Report, HTML", lambda: services.report(photo, layer, caption, focus, state.current().pins, whole),
+            "Report, HTML", lambda: services.report(photo, layer, caption, focus, pins, whole),
             f"{stem}.html", "text/html", on_click="ignore",
             help="This view as one file that opens anywhere, without a network.")

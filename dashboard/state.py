@@ -108,8 +108,11 @@ def save(selection: Selection) -> Selection:
     if selection.picture != current().picture:
         selection = replace(selection, a=None, b=None)
     st.session_state["selection"] = selection
-    if st.query_params.to_dict() != selection.to_query():
-        st.query_params.from_dict(selection.to_query())
+    link = selection.to_query()
+    # The browser tells its address with each request, and that may be older than the last one that was set here.
+    if link != st.session_state.get("link") or link != st.query_params.to_dict():
+        st.query_params.from_dict(link)
+        st.session_state["link"] = link
     return selection
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -51,59 +52,105 @@ def page() -> Image.Image:
     return sheet.resize((560, 680), Image.Resampling.LANCZOS)
 
 
-def wood(h: int, w: int, rng: np.random.Generator) -> np.ndarray:
-    y, x = np.mgrid[0:h, 0:w].astype(float)
-    bend = sum(a * np.sin(x / p + o) for a, p, o in ((9, 160, 0.3), (4, 61, 1.2), (2, 27, 2.0)))
-    rings = np.sin((y + bend) / 5.5 + 1.5 * np.sin((y + bend) / 47))
-    noise = np.asarray(Image.fromarray(rng.normal(0, 1, (h, w // 24 + 2)).astype(np.float32)).resize((w, h)))
-    tone = 0.62 + 0.05 * rings + 0.035 * noise + 0.08 * np.sin((y + bend) / 120)
-    return np.stack([tone * 214, tone * 172, tone * 128], -1)
+def clouds(rng: np.random.Generator, h: int, w: int, cell_y: float, cell_x: float) -> np.ndarray:
+    """(h, w) smooth noise of unit spread, its blobs about cell_y by cell_x pixels."""
+    small = rng.normal(size=(max(2, round(h / cell_y)), max(2, round(w / cell_x)))).astype(np.float32)
+    noise = np.asarray(Image.fromarray(small).resize((w, h), Image.Resampling.BICUBIC))
+    return noise / noise.std()
+
+
+def board(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
+    """(h, w, 3) one oak board: growth rings bent along the board, fibres, and pores as short dark strokes."""
+    across = np.arange(h, dtype=np.float32)[:, None] + 26 * clouds(rng, h, w, 150, 420) + rng.uniform(0, 400)
+    rings = (across / 46 + 0.22 * clouds(rng, h, w, 40, 600)) % 1
+    late = np.clip(rings * 1.4 - 0.4, 0, 1) ** 2 * np.clip((1 - rings) / 0.08, 0, 1)
+    fibre = 0.6 * clouds(rng, h, w, 2.5, 190) + 0.4 * clouds(rng, h, w, 6, 420)
+    pores = np.clip(clouds(rng, h, w, 2, 34) - 1.5, 0, 1) * np.clip(0.4 + clouds(rng, h, w, 20, 300), 0, 1)
+    dark = np.clip(0.30 + 0.34 * late + 0.055 * fibre + 0.30 * pores + rng.normal(0, 0.05), 0, 1)[..., None]
+    return (1 - dark) * np.array([232, 190, 138]) + dark * np.array([112, 66, 34])
+
+
+def table(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
+    """(h, w, 3) boards laid side by side, with dark joints."""
+    edges = np.rint(np.linspace(0, h, 5) + np.array([0, 14, -10, 8, 0])).astype(int)
+    wood = np.concatenate([board(rng, bottom - top, w) for top, bottom in itertools.pairwise(edges)])
+    y = np.arange(h)[:, None, None]
+    for edge in edges[1:-1]:
+        wood *= 1 - 0.75 * np.exp(-(((y - edge) / 2.2) ** 2)) - 0.18 * np.exp(-(((y - edge) / 12) ** 2))
+        wood += 26 * np.exp(-(((y - edge - 5) / 2.0) ** 2))
+    return wood
+
+
+def button(radius: float, turn: float, colour: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> np.ndarray:
+    """(n, n, 4) one button lit from the upper left, alpha last; dy and dx are distances from its middle in radii."""
+    d = np.hypot(dy, dx)
+    rim = 0.17 * np.sqrt(np.clip(1 - ((d - 0.84) / 0.16) ** 2, 0, 1))
+    dish = 0.045 + 0.07 * np.clip(d / 0.72, 0, 1) ** 4
+    height = np.maximum(rim, dish * (d < 0.9))
+    holes = np.ones_like(d)
+    for quarter in range(4):
+        angle = turn + quarter * np.pi / 2
+        away = np.hypot(dx - 0.27 * np.cos(angle), dy - 0.27 * np.sin(angle))
+        height -= 0.05 * np.clip((0.155 - away) / 0.05, 0, 1)
+        holes *= np.clip((away - 0.098) * radius / 2 + 0.5, 0, 1)
+    slope_y, slope_x = np.gradient(height, 1 / radius)
+    length = np.sqrt(slope_x**2 + slope_y**2 + 1)
+    lambert = (0.42 * slope_x + 0.56 * slope_y + 0.71) / length
+    half = (0.23 * slope_x + 0.30 * slope_y + 0.925) / length
+    shine = 0.95 * np.clip(half, 0, 1) ** 60 * (d > 0.72) + 0.20 * np.clip(half, 0, 1) ** 24 * (d > 0.70)
+    sheen = 0.10 * np.exp(
+        -((dx - 0.25) ** 2 + (dy - 0.33) ** 2) / 0.06
+    )  # a dish gleams on the side away from the light
+    occluded = 1 - 0.28 * np.exp(-(((d - 0.71) / 0.05) ** 2)) * np.clip(-(dx + 1.3 * dy), -0.2, 1)
+    face = colour * (0.30 + 0.92 * np.clip(lambert, 0, 1))[..., None] * occluded[..., None]
+    face = face + (255 - face) * np.clip(shine + sheen, 0, 1)[..., None]
+    face = face * holes[..., None] + np.array([38, 24, 16]) * (1 - holes[..., None])
+    return np.dstack([np.clip(face, 0, 255), np.clip((1 - d) * radius + 0.5, 0, 1)])
 
 
 def buttons() -> Image.Image:
-    """A tray of buttons: five by seven, alike in shape, in four colours, each lit from the upper left."""
-    rng, scale, cell = np.random.default_rng(7), 2, 96
-    rows, cols = 5, 7
-    h, w = rows * cell * scale, cols * cell * scale
-    canvas, shade = wood(h, w, rng), np.zeros((h, w), np.float32)
-    y, x = np.mgrid[0:h, 0:w].astype(np.float32)
-    colours = np.array([(176, 58, 46), (36, 113, 163), (240, 236, 222), (203, 150, 50)], float)
-    placed = []
-    for n in range(rows * cols):
-        j, i = divmod(n, cols)
-        cy = (j + 0.5 + rng.normal(0, 0.035)) * cell * scale
-        cx = (i + 0.5 + rng.normal(0, 0.035)) * cell * scale
-        r = cell * scale * rng.uniform(0.335, 0.375)
-        colour = colours[rng.choice(4, p=(0.3, 0.3, 0.25, 0.15))] + rng.normal(0, 5, 3)
-        placed.append((cy, cx, r, colour, rng.uniform(0, 3.1)))
-        shade = np.maximum(shade, np.clip((r * 1.12 - np.hypot(y - cy - 0.13 * r, x - cx - 0.1 * r)) / (0.2 * r), 0, 1))
-    soft = np.asarray(Image.fromarray((shade * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(7 * scale)))
-    canvas = canvas * (1 - 0.55 * soft[..., None] / 255)
-    for cy, cx, r, colour, turn in placed:
-        dy, dx = (y - cy) / r, (x - cx) / r
-        d = np.hypot(dy, dx)
-        slope = np.where(d > 0.86, (d - 0.86) * 5.2, np.where((d > 0.66) & (d < 0.78), -(d - 0.66) * 5, 0.05 * d))
-        light = 0.86 - slope * (dx * 0.55 + dy * 0.8) / np.maximum(d, 0.05)
-        gloss = np.exp(-((dx + 0.42) ** 2 + (dy + 0.5) ** 2) / 0.03) * 0.35
-        face = colour * np.clip(light, 0.3, 1.35)[..., None] + 255 * gloss[..., None]
-        for q in range(4):
-            a = turn + q * np.pi / 2
-            hole = np.hypot(dx - 0.26 * np.cos(a), dy - 0.26 * np.sin(a))
-            face = np.where((hole < 0.105)[..., None], colour * 0.18, face)
-            face = np.where(((hole >= 0.105) & (hole < 0.14))[..., None], face * 0.8, face)
-        cover = np.clip((1 - d) * r / 1.5, 0, 1)[..., None]
-        canvas = canvas * (1 - cover) + face * cover
-    image = Image.fromarray(np.clip(canvas + rng.normal(0, 3, canvas.shape), 0, 255).astype(np.uint8))
-    return image.resize((w // scale, h // scale), Image.Resampling.LANCZOS)
+    """Five by seven buttons on a table, alike in shape, in four colours."""
+    rng, scale, cell, rows, cols = np.random.default_rng(7), 2, 192, 5, 7
+    h, w = rows * cell, cols * cell
+    colours = np.array([(188, 44, 40), (28, 92, 168), (238, 230, 208), (222, 158, 34)], float)
+    kinds = rng.permutation(np.repeat(np.arange(4), (10, 10, 9, 6)))
+    canvas, y, x = table(rng, h, w), *np.mgrid[0:h, 0:w].astype(np.float32)
+    places = []
+    for kind, (row, col) in zip(kinds, itertools.product(range(rows), range(cols)), strict=True):
+        middle = (np.array([row, col]) + 0.5 + rng.normal(0, 0.04, 2)) * cell
+        hue = colours[kind] * rng.normal(1, 0.035) + rng.normal(0, 5, 3)
+        places.append((*middle, cell * rng.uniform(0.325, 0.385), rng.uniform(0, np.pi), hue))
+    for reach, away, strength in ((22, 0.20, 0.50), (7, 0.06, 0.55)):  # the cast shadow, then the one of contact
+        shadow = Image.new("L", (w, h))
+        for cy, cx, r, _, _ in places:
+            ImageDraw.Draw(shadow).circle((cx + 0.75 * away * r, cy + away * r), r, 255)
+        soft = np.asarray(shadow.filter(ImageFilter.GaussianBlur(reach)))[..., None] / 255
+        canvas *= 1 - strength * soft * np.array([0.88, 0.96, 1.0])
+    for cy, cx, r, turn, hue in places:
+        part = np.s_[int(cy - r) - 2 : int(cy + r) + 3, int(cx - r) - 2 : int(cx + r) + 3]
+        drawn = button(r, turn, hue, (y[part] - cy) / r, (x[part] - cx) / r)
+        canvas[part] += (drawn[..., :3] - canvas[part]) * drawn[..., 3:]
+    canvas *= (1.10 - 0.26 * np.hypot(x / w, y / h))[..., None]  # the lamp stands at the upper left
+    canvas += rng.normal(0, 2.5, (h, w, 1))
+    return Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8)).resize(
+        (w // scale, h // scale), Image.Resampling.LANCZOS
+    )
+
+
+DRAWN = {"text": page, "repeated_objects": buttons}
+PACKAGED = {
+    "portrait": ("astronaut", 512),
+    "animal": ("chelsea", 512),
+    "still_life": ("coffee", 600),
+    "texture": ("grass", 512),
+    "tiny_objects": ("hubble_deep_field", 720),
+    "tissue": ("retina", 560),
+}
 
 
 def main() -> None:
-    pictures = {
-        "portrait": from_package("astronaut", 512), "animal": from_package("chelsea", 512),
-        "still_life": from_package("coffee", 600), "texture": from_package("grass", 512),
-        "tiny_objects": from_package("hubble_deep_field", 720), "tissue": from_package("retina", 560),
-        "text": page(), "repeated_objects": buttons(),
-    }
+    pictures = {name: from_package(*source) for name, source in PACKAGED.items()}
+    pictures |= {name: draw() for name, draw in DRAWN.items()}
     for name, picture in pictures.items():
         picture.save(OUT / f"{name}.jpg", quality=88, optimize=True)
         print(name, picture.size)

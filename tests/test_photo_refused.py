@@ -142,6 +142,7 @@ def test_readable_kinds_outside_the_list_are_refused() -> None:
         assert "not a PNG" in refusal(file(dots(32, 32), fmt))
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize(
     "head", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP", b"BM", b"GIF89a", b"II*\0"]
 )
@@ -205,13 +206,11 @@ def test_endless_scans_of_a_jpeg() -> None:
     assert "scans" in refusal(data[:-2] + data[last:-2] * 200 + data[-2:])
 
 
-def test_frames_of_a_long_animation_are_not_read() -> None:
+def test_frames_of_a_long_animation_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     first = file(Image.new("P", (32, 32), 1), "GIF")
     frame = first[first.index(b",", 13) : -1]
-    body = first[:-1] + frame * 20_000
-    # The tail is not a GIF at all: whoever counts the frames stumbles over it.
-    photo = Photo.from_bytes(body + b"\x99" * 1000)
-    assert photo.notes == ("first frame only",)
+    monkeypatch.setattr("PIL.GifImagePlugin.GifImageFile.n_frames", property(lambda self: pytest.fail("counted")))
+    assert Photo.from_bytes(first[:-1] + frame * 20_000 + b";").notes == ("first frame only",)
 
 
 def test_memory_that_runs_out_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

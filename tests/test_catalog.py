@@ -1,0 +1,86 @@
+"""Whatever the app lets one choose can be built and looked into, or is refused with a cure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bra import BRASpec
+from bra.errors import BRAError, GridError
+from bra.models.catalog import CATALOG, DIM, ModelSettings, build, grid_on, look
+from bra.photo import Photo
+
+POOLS = ("identity", "maxpool", "avgpool", "ada_maxpool", "ada_avgpool", "fracpool", "conv")
+HEADS = (1, 2, 4, 8, 16)
+
+
+def photo(height: int, width: int) -> Photo:
+    return Photo.from_array(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+
+
+@pytest.mark.parametrize("model", CATALOG)
+def test_an_entry_says_what_it_is_and_names_the_layers_that_run(model: str) -> None:
+    entry = CATALOG[model]
+    assert entry.key == model
+    assert entry.label
+    assert entry.about.endswith(".")
+    assert "not learned" in entry.provenance or "untrained" in entry.provenance
+    assert tuple(look(ModelSettings(model), photo(64, 48)).layers) == entry.layers
+
+
+@pytest.mark.parametrize("num_heads", HEADS)
+def test_every_number_of_windows_suits_every_number_of_heads(num_heads: int) -> None:
+    for n_win in range(2, 17):
+        for topk in range(1, n_win**2 + 1):
+            assert BRASpec(DIM, n_win, num_heads, topk=topk).n_windows == n_win**2
+
+
+@pytest.mark.parametrize("model", CATALOG)
+@pytest.mark.parametrize("mode", POOLS)
+@pytest.mark.parametrize("n_win", [2, 3, 7, 8, 16])
+def test_every_pooling_is_finite_or_refused_with_a_cure(model: str, mode: str, n_win: int) -> None:
+    picture = photo(120, 88)
+    for ratio, topk, masked in ((2, 1, False), (2, n_win**2, True), (4, 4, True)):
+        settings = ModelSettings(model, n_win, topk, HEADS[n_win % 5], 8, mode, ratio, masked, side=120)
+        grid = grid_on(settings, picture)
+        if mode in ("maxpool", "avgpool", "conv") and min(grid.window_h, grid.window_w) < ratio:
+            with pytest.raises(GridError, match="lower n_win or kv_downsample_ratio"):
+                look(settings, picture)
+            continue
+        traced = look(settings, picture)
+        assert traced.out.isfinite().all()
+        for lt in traced.layers.values():
+            torch.testing.assert_close(lt.attention_map(0).sum((1, 2)), torch.ones(settings.num_heads))
+
+
+@pytest.mark.parametrize(("height", "width"), [(448, 448), (300, 451), (96, 700), (451, 123), (17, 16)])
+@pytest.mark.parametrize("stride", [4, 8, 16, 32])
+def test_the_grid_foretold_is_the_grid_traced(height: int, width: int, stride: int) -> None:
+    settings, picture = ModelSettings(stride=stride, side=320, n_win=5), photo(height, width)
+    grid = grid_on(settings, picture)
+    assert {lt.grid for lt in look(settings, picture).layers.values()} == {grid}
+    if min(height, width) > 2 * stride:
+        assert grid.stride == (stride, stride)
+        assert 0 <= grid.h * stride - picture.resized(320).shape[0] < stride
+
+
+def test_settings_reach_the_layers() -> None:
+    settings = ModelSettings("untrained", 5, 3, 4, 16, "avgpool", 3, True)
+    for layer in build(settings).layers:
+        spec = layer.spec
+        assert (spec.n_win, spec.topk, spec.num_heads, spec.kv_downsample_mode) == (5, 3, 4, "avgpool")
+        assert (spec.kv_downsample_ratio, spec.kv_per_win, spec.mask_padding) == (3, 3, True)
+
+
+def test_equal_settings_share_a_cache_key_and_build_equal_models() -> None:
+    assert hash(ModelSettings("untrained")) == hash(ModelSettings("untrained"))
+    one, two = (build(ModelSettings("untrained")).state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_what_is_not_there_is_refused() -> None:
+    with pytest.raises(BRAError, match="model='biformer' is not known: choose one of similarity, untrained"):
+        build(ModelSettings("biformer"))
+    with pytest.raises(BRAError, match="topk=17"):
+        build(ModelSettings(n_win=4, topk=17))
