@@ -57,15 +57,20 @@ function drawTint(view, g, scale, queries) {
   return { low, high };
 }
 
-function drawQuery(view, g, scale, query) {
-  const { grid } = view.data, colour = view.data.roles[query.role];
-  const own = windowRect(grid, query.window, scale), list = related(view, query.window);
+function drawWindows(view, g, scale, query) {
+  const { grid } = view.data, colour = view.data.roles[query.role], list = related(view, query.window);
   const most = Math.max(...list.map((r) => r.weight), 1e-9), filled = view.tint === "route";
   for (const { window, weight } of list) {
     const r = windowRect(grid, window, scale);
     if (filled) { g.fillStyle = hex(colour, 0.16 + 0.44 * (weight / most)); g.fillRect(r.x, r.y, r.w, r.h); }
     frame(g, r, colour, 2.25);
   }
+}
+
+// After the windows of every query, so that no query's tint lies over another's numbers.
+function drawMarks(view, g, scale, query) {
+  const { grid } = view.data, colour = view.data.roles[query.role];
+  const own = windowRect(grid, query.window, scale), list = related(view, query.window);
   if (view.arrows) for (const item of list.slice(0, 4)) arrow(g, own, windowRect(grid, item.window, scale), colour);
   frame(g, own, colour, 4);
   star(g, query.x * scale, query.y * scale, clamp(Math.min(own.w, own.h) * 0.2, 6, 11), colour);

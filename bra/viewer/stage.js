@@ -150,7 +150,8 @@ function render(view) {
   }
   g.drawImage(view.base, 0, 0, width, height);
   const range = drawTint(view, g, view.scale, queries);
-  for (const query of queries) drawQuery(view, g, view.scale, query);
+  for (const query of queries) drawWindows(view, g, view.scale, query);
+  for (const query of queries) drawMarks(view, g, view.scale, query);
   if (view.pointed !== null) frame(g, windowRect(data.grid, view.pointed, view.scale), "#ffffff", 3);
   if (range) legend(view, g, height, range);
   panels(view, queries, current);
