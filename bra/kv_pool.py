@@ -107,21 +107,21 @@ def pool_real_kv(layer: nn.Module, kv: Tensor, real: Tensor) -> tuple[Tensor, Te
     return torch.where(seen, pooled[..., :-1], 0), seen[0, ..., 0]
 
 
-def key_support(layer: nn.Module, h: int, w: int) -> Tensor:
-    """(s, h·w): the share of each token in each pooled key, rows sum to 1.
+def key_support(layer: nn.Module, h: int, w: int) -> tuple[Tensor, Tensor]:
+    """(h', h) and (w', w): the share of each row, and of each column, of a window in each row and column of its keys.
+
+    Key (i, j) looked at token (y, x) in the share rows[i, y]·columns[j, x]; every row of both sums to 1. A key's
+    attention is handed back to its tokens in these shares. A max pool takes the largest of its tokens channel by
+    channel, so no single token owns the key: it is shared evenly over those it looked at.
 
     Only for a layer that pools the same way each time (any but "fracpool" in training).
-
-    A key's attention is handed back to its tokens in these shares. A max pool takes the largest of its tokens
-    channel by channel, so no single token owns the key: it is shared evenly over those it looked at.
     """
-    tokens = h * w
     if isinstance(layer, nn.Identity):
-        return torch.eye(tokens)
-    one_hot = torch.eye(tokens).view(tokens, 1, h, w)
+        return torch.eye(h), torch.eye(w)
+    lines = (torch.eye(h)[:, None, :, None].expand(-1, 1, h, w), torch.eye(w)[:, None, None].expand(-1, 1, h, w))
     if isinstance(layer, nn.Conv2d):
-        seen = F.max_pool2d(one_hot, layer.kernel_size, layer.stride, layer.padding)  # type: ignore[arg-type]
+        pooled = [F.max_pool2d(x, layer.kernel_size, layer.stride, layer.padding) for x in lines]  # type: ignore[arg-type]
     else:
-        seen = layer(one_hot)
-    support = (seen.flatten(1).T > 0).float()
-    return support / support.sum(-1, keepdim=True)
+        pooled = [layer(x) for x in lines]
+    seen = (pooled[0][:, 0, :, 0].T > 0).float(), (pooled[1][:, 0, 0].T > 0).float()
+    return seen[0] / seen[0].sum(-1, keepdim=True), seen[1] / seen[1].sum(-1, keepdim=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from string import Template
 
@@ -14,7 +14,7 @@ from bra.viewer.pack import Caption, Place, stage_message, tiles_message
 
 
 def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
-                pins: Mapping[str, Place] | None = None, whole: bool = False) -> str:
+                pins: Mapping[str, Place] | None = None, whole: bool = False, show: Sequence[str] = ()) -> str:
     """The page as text.
 
     Args:
@@ -24,6 +24,7 @@ def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
         focus: where to look before anyone points.
         pins: pinned queries "a" and "b"; without any, the attention of the focus is shown.
         whole: show the mean over each query's window instead of its token.
+        show: what is switched on, of `viewer.pack.SHOWS`.
     """
     pins = dict(pins or {})
     queries = [(role, place, whole) for role, place in pins.items()] or [("a", focus, whole)]
@@ -34,7 +35,7 @@ def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
         "title": escape(f"Where {caption.picture} is routed"), "about": escape(about),
         "style": viewer.text("viewer.css"), "stage": viewer.text("stage.html"),
         "stage_code": _as_body(viewer.script(*viewer.STAGE)), "tiles_code": _as_body(viewer.script(*viewer.TILES)),
-        "stage_data": _base64(stage_message(photo, trace, caption, focus, pins)),
+        "stage_data": _base64(stage_message(photo, trace, caption, focus, pins, show)),
         "tiles_data": _base64(tiles_message(photo, trace, caption, queries)),
         "foot": escape("Made by RouteScope. " + "; ".join(photo.notes)),
     }

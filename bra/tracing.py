@@ -7,7 +7,7 @@ window when asked for.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -19,9 +19,12 @@ from bra import functional as BF
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import TraceError
 from bra.grid import WindowGrid
-from bra.kv_pool import key_support
+from bra.kv_pool import FractionalPool, key_support
 from bra.record import Capture, recording
 from bra.spec import BRASpec
+
+ROW_ELEMENTS = 2**23
+"""Attention weights computed at once where only their mean is wanted: 32 MiB of float32."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +42,7 @@ class LayerTrace:
         k: (b, m, p2, s, Q/m); s keys per window.
         factor: (b, p2, k) by which the forward multiplied the gathered k and v, or None.
         real_keys: (p2, s) bool, or None when padding is not masked.
-        support: (s, t) share of each token in each key; the identity when nothing is pooled.
+        support: (h', h), (w', w) shares of a window's rows and columns in those of its keys; see `key_support`.
     """
 
     name: str
@@ -52,7 +55,7 @@ class LayerTrace:
     k: Tensor = field(repr=False)
     factor: Tensor | None = field(repr=False)
     real_keys: Tensor | None = field(repr=False)
-    support: Tensor = field(repr=False)
+    support: tuple[Tensor, Tensor] = field(repr=False)
 
     @property
     def weights_used(self) -> bool:
@@ -77,14 +80,17 @@ class LayerTrace:
         self.grid.check_window(window)
         if token is not None:
             self.grid.token_of_window(window, token)
-        tokens = slice(None) if token is None else slice(token, token + 1)
+        rows = self._rows(window, slice(None) if token is None else slice(token, token + 1), image)
+        return rows if token is None else rows[:, 0]
+
+    def _rows(self, window: int, tokens: slice | Tensor, image: int) -> Tensor:
+        """(m, tokens, k·s): rows of some tokens of a window."""
         q = self.q[image : image + 1, :, window : window + 1, tokens]
         k = self.k[image : image + 1]
         r_idx = self.r_idx[image : image + 1, window : window + 1]
         factor = None if self.factor is None else self.factor[image : image + 1, window : window + 1]
-        rows = BF.attention_rows(q, BF.gather_keys(k, r_idx, factor), self.spec.scale,
+        return BF.attention_rows(q, BF.gather_keys(k, r_idx, factor), self.spec.scale,
                                  BF.gather_mask(self.real_keys, r_idx))[0, :, 0]
-        return rows if token is None else rows[:, 0]
 
     @torch.inference_mode()
     def attention_map(self, window: int, token: int | None = None, image: int = 0) -> Tensor:
@@ -95,22 +101,41 @@ class LayerTrace:
 
         Args:
             window: the query window.
-            token: one token of it; None for the mean over its t tokens.
+            token: one token of it; None for the mean over its tokens on the image.
             image: which image of the batch.
         """
-        rows = self.attention(window, token, image)
-        if token is None:
-            rows = rows.mean(1)
-        chosen = self.r_idx[image, window]
-        by_key = rows.view(len(rows), self.spec.topk, -1)                         # (m, k, s)
-        share = self.support.expand(len(chosen), -1, -1)                         # (k, s, t)
-        if self.real_keys is not None:
-            real = torch.from_numpy(self.grid.real_tokens)[chosen]
-            share = share * real[:, None]
-            share = share / share.sum(-1, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
-        by_window = rows.new_zeros(len(rows), self.grid.n_windows, self.grid.n_tokens)
-        by_window[:, chosen] = torch.einsum("mks,kst->mkt", by_key, share.to(rows.dtype))
+        self.grid.check_window(window)
+        chosen = self.r_idx[image, window].tolist()
+        by_key = self._mean_rows(window, image) if token is None else self.attention(window, token, image)
+        by_key = by_key.view(len(by_key), len(chosen), len(self.support[0]), len(self.support[1]))
+        top, left = zip(*(self.grid.token_of_window(w, 0) for w in chosen), strict=True)
+        rows, cols = self._real_support(top, self.grid.h, 0), self._real_support(left, self.grid.w, 1)
+        by_window = torch.zeros(len(by_key), self.grid.n_windows, self.grid.n_tokens)
+        by_window[:, chosen] = (rows.mT @ by_key.float() @ cols).flatten(2)
         return torch.from_numpy(self.grid.to_map(by_window.numpy()))
+
+    def _mean_rows(self, window: int, image: int) -> Tensor:
+        """(m, k·s): mean of the rows of a window's tokens on the image (of all, where it holds padding only).
+
+        A few tokens at a time, since a window of a large map has thousands, each with a row of thousands.
+        """
+        real = torch.from_numpy(self.grid.real_tokens[window]).nonzero().flatten()
+        tokens = real if len(real) else torch.arange(self.grid.n_tokens)
+        row = self.q.shape[1] * self.k.shape[3] * self.spec.topk
+        step = max(1, ROW_ELEMENTS // row)
+        total = torch.zeros(1)
+        for start in range(0, len(tokens), step):
+            total = total + self._rows(window, tokens[start : start + step], image).sum(1)
+        return total / len(tokens)
+
+    def _real_support(self, starts: Sequence[int], end: int, axis: int) -> Tensor:
+        """(k, keys, tokens): support along one axis for windows that begin at tokens `starts` of a map of `end`."""
+        support = self.support[axis].expand(len(starts), -1, -1)
+        if self.real_keys is None:
+            return support
+        at = torch.tensor(starts)[:, None] + torch.arange(support.shape[-1])
+        support = support * (at < end)[:, None]
+        return support / support.sum(-1, keepdim=True).clamp(min=torch.finfo(support.dtype).tiny)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,6 +187,9 @@ def trace(model: nn.Module, x: Any) -> ModelTrace:
 def _layer_trace(name: str, capture: Capture, image: tuple[int, int]) -> LayerTrace:
     layer = capture.layer
     assert isinstance(layer, BiLevelRoutingAttention)
+    if isinstance(layer.kv_down, FractionalPool) and layer.training:
+        raise TraceError(f"layer {name!r} pools at new random places in each call while it trains, so its attention "
+                         "cannot be laid back on its tokens: call model.eval() first.")
     grid = WindowGrid.over_image(*image, *capture.size, layer.n_win)
 
     def keep(t: Tensor) -> Tensor:
@@ -173,5 +201,5 @@ def _layer_trace(name: str, capture: Capture, image: tuple[int, int]) -> LayerTr
         q=keep(capture.q), k=keep(capture.k),
         factor=None if capture.factor is None else keep(capture.factor),
         real_keys=None if capture.real_keys is None else keep(capture.real_keys),
-        support=key_support(layer.kv_down, grid.window_h, grid.window_w).detach(),
+        support=key_support(layer.kv_down, grid.window_h, grid.window_w),
     )

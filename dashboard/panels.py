@@ -14,9 +14,9 @@ from dashboard import components, services, state, widgets
 def explorer(photo: Photo, layer: LayerTrace, caption: Caption, focus: Place) -> None:
     """The stage, the attention of its pinned queries, and the downloads."""
     selection = state.current()
-    opened = state.stage_pins(photo.digest)
-    message = services.stage_bytes(selection.settings, photo, layer, caption, focus, opened)
-    components.stage(message, state.STAGE, state.take_pins)
+    pins, show = state.stage_opening(photo.digest)
+    message = services.stage_bytes(selection.settings, photo, layer, caption, focus, pins, show)
+    components.stage(message, state.STAGE, state.take_pins, state.take_show)
 
     heading, choice = st.columns([2.2, 1], vertical_alignment="bottom")
     heading.subheader("What the query tokens attend to", anchor=False)
@@ -33,6 +33,6 @@ def explorer(photo: Photo, layer: LayerTrace, caption: Caption, focus: Place) ->
         st.download_button("Trace, NPZ", lambda: services.npz(layer), f"{stem}.npz", "application/octet-stream",
                            on_click="ignore")
         st.download_button(
-            "Report, HTML", lambda: services.report(photo, layer, caption, focus, pins, whole),
+            "Report, HTML", lambda: services.report(photo, layer, caption, focus, pins, whole, selection.show),
             f"{stem}.html", "text/html", on_click="ignore",
             help="This view as one file that opens anywhere, without a network.")

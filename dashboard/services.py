@@ -65,15 +65,15 @@ def _trace(settings: ModelSettings, digest: str, _photo: Photo) -> ModelTrace:
 
 
 def stage_bytes(settings: ModelSettings, photo: Photo, layer: LayerTrace, caption: Caption, focus: Place,
-                pins: Mapping[str, Place]) -> bytes:
+                pins: Mapping[str, Place], show: tuple[str, ...]) -> bytes:
     """The message of the stage."""
-    return _stage(settings, photo.digest, layer.name, caption, focus, tuple(pins.items()), photo, layer)
+    return _stage(settings, photo.digest, caption, focus, tuple(pins.items()), show, photo, layer)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def _stage(settings: ModelSettings, digest: str, name: str, caption: Caption, focus: Place,
-           pins: tuple[tuple[str, Place], ...], _photo: Photo, _layer: LayerTrace) -> bytes:
-    return stage_message(_photo, _layer, caption, focus, dict(pins), _picture(digest, _photo))
+def _stage(settings: ModelSettings, digest: str, caption: Caption, focus: Place,
+           pins: tuple[tuple[str, Place], ...], show: tuple[str, ...], _photo: Photo, _layer: LayerTrace) -> bytes:
+    return stage_message(_photo, _layer, caption, focus, dict(pins), show, _picture(digest, _photo))
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -98,6 +98,6 @@ def npz(layer: LayerTrace) -> bytes:
 
 
 def report(photo: Photo, layer: LayerTrace, caption: Caption, focus: Place, pins: Mapping[str, Place],
-           whole: bool) -> str:
+           whole: bool, show: tuple[str, ...]) -> str:
     """The view as one HTML file."""
-    return report_html(photo, layer, caption, focus, pins, whole)
+    return report_html(photo, layer, caption, focus, pins, whole, show)

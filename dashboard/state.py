@@ -13,7 +13,7 @@ import streamlit as st
 
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.spec import KVDownsampleMode
-from bra.viewer.pack import FULL, Place
+from bra.viewer.pack import FULL, SHOWS, Place
 
 T = TypeVar("T")
 STAGE, STRIP, UPLOADER, WHOLE = "stage", "strip", "uploader", "whole"
@@ -23,6 +23,8 @@ N_WINS = range(2, 17)
 HEADS = (1, 2, 4, 8, 16)
 STRIDES = (4, 8, 16, 32)
 SIDES = (320, 448, 640)
+MAX_TOKENS = 112
+"""Tokens along the longer side: full attention over 112×112 takes seconds on two cores, over 160×160 a minute."""
 RATIOS = (2, 3, 4)
 POOLS: tuple[KVDownsampleMode, ...] = get_args(KVDownsampleMode)
 
@@ -43,6 +45,7 @@ class Selection:
         whole: whether attention is the mean over the query's window instead of one token.
         a: place of query A, if pinned.
         b: place of query B, if pinned.
+        show: what is switched on, on the stage: some of SHOWS.
     """
 
     picture: str = "animal"
@@ -51,6 +54,7 @@ class Selection:
     whole: bool = False
     a: Place | None = None
     b: Place | None = None
+    show: tuple[str, ...] = ()
 
     @property
     def pins(self) -> dict[str, Place]:
@@ -71,7 +75,8 @@ class Selection:
         made = replace(made, topk=min(made.topk, made.n_win**2))
         layer = query.get("layer", "")
         return cls(query.get("picture", cls().picture)[:40], made, layer if layer in made.entry.layers else "",
-                   query.get("whole") == "1", _place(query.get("a")), _place(query.get("b")))
+                   query.get("whole") == "1", _place(query.get("a")), _place(query.get("b")),
+                   _shows(query.get("show", "").split(".")))
 
     def to_query(self) -> dict[str, str]:
         """The link's parameters: what differs from the default view. Inverse of `from_query`."""
@@ -85,7 +90,13 @@ class Selection:
                 query[name] = getattr(self, name)
         if self.whole:
             query["whole"] = "1"
+        if self.show:
+            query["show"] = ".".join(self.show)
         return query | {role: f"{x}.{y}" for role, (x, y) in self.pins.items()}
+
+
+def _shows(words: Sequence[str]) -> tuple[str, ...]:
+    return tuple(word for word in SHOWS if word in words)
 
 
 def _place(text: str | None) -> Place | None:
@@ -117,9 +128,17 @@ def save(selection: Selection) -> Selection:
 
 
 def hold(key: str, value: T, allowed: Sequence[T]) -> str:
-    """Give the widget `key` its value before it is drawn: what it had if that is still possible, else `value`."""
-    if st.session_state.get(key) not in allowed:
-        st.session_state[key] = value if value in allowed else allowed[-1]
+    """Give the widget `key` its value before it is drawn.
+
+    It keeps what it had; where that is not possible any more, or it had nothing, it gets `value`, or of numbers the one
+    nearest to it, or else the first.
+    """
+    if key not in st.session_state:
+        st.session_state[key] = value
+    had = st.session_state[key]
+    if had not in allowed:
+        numbers = [a for a in allowed if isinstance(a, int) and isinstance(had, int)]
+        st.session_state[key] = min(numbers, key=lambda a: abs(a - had), default=allowed[0])
     return key
 
 
@@ -169,13 +188,18 @@ def _inside(place: Place | None) -> Place | None:
     return None if place is None else (min(max(place[0], 0), 2 * FULL), min(max(place[1], 0), 2 * FULL))
 
 
-def stage_pins(digest: str) -> dict[str, Place]:
-    """The pins to open a stage with: read once per picture and visit of the page, then the stage keeps its own.
+def take_show() -> None:
+    """Callback of the stage: what is switched on there becomes part of the view."""
+    words = st.session_state[STAGE].show
+    save(replace(current(), show=_shows(words if isinstance(words, list) else [])))
+
+
+def stage_opening(digest: str) -> tuple[dict[str, Place], tuple[str, ...]]:
+    """The pins and switches to open a stage with: read once per picture and visit, then the stage keeps its own.
 
     A message that changed with every click would send the picture again with every click.
     """
     opened = st.session_state.get("stage_opened")
     if opened is None or opened[0] != digest or STAGE not in st.session_state:
-        opened = st.session_state["stage_opened"] = (digest, current().pins)
-    pins: dict[str, Place] = opened[1]
-    return pins
+        opened = st.session_state["stage_opened"] = (digest, current().pins, current().show)
+    return opened[1], opened[2]

@@ -73,11 +73,14 @@ def choose_settings(photo: Photo) -> Selection:
     st.caption(f"Each token sees {topk} of {n_win**2} windows: {100 * topk / n_win**2:.1f} % of the map.")
     heads = st.segmented_control("Heads", state.HEADS, required=True,
                                  key=state.hold("num_heads", old.num_heads, state.HEADS))
-    stride = st.segmented_control("Pixels per token, stride", state.STRIDES, required=True,
-                                  key=state.hold("stride", old.stride, state.STRIDES))
     side = st.segmented_control("Picture size, longer side in px", state.SIDES, required=True,
-                                key=state.hold("side", old.side, state.SIDES))
-    settings = ModelSettings(model, n_win, topk, heads or old.num_heads, stride or old.stride, side=side or old.side)
+                                key=state.hold("side", old.side, state.SIDES)) or old.side
+    strides = [stride for stride in state.STRIDES if side <= state.MAX_TOKENS * stride]
+    stride = st.segmented_control("Pixels per token, stride", strides, required=True,
+                                  key=state.hold("stride", old.stride, strides)) or strides[0]
+    if len(strides) < len(state.STRIDES):
+        st.caption(f"A finer stride than {strides[0]} at {side} px would take minutes: first choose a smaller size.")
+    settings = ModelSettings(model, n_win, topk, heads or old.num_heads, stride, side=side)
     settings = _choose_pooling(photo, settings, old)
     return state.save(replace(selection, settings=settings, layer="" if layer in (None, entry.layers[0]) else layer))
 

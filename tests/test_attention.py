@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import pickle
 
 import pytest
@@ -163,6 +164,8 @@ def test_the_parts_work_on_their_own() -> None:
     r_weight, r_idx = TopkRouting(qk_dim=2, topk=1, qk_scale=1.0)(q, k)
     assert r_idx.tolist() == [[[0], [1]]]         # q·kᵀ = [[3, 1], [1, 2]]
     assert r_weight.tolist() == [[[1.0], [1.0]]]
+    r_weight, _ = TopkRouting(qk_dim=4, topk=2)(torch.ones(1, 2, 4), torch.tensor([[[1.0] * 4, [0.5] * 4]]))
+    assert r_weight[0, 0, 1] / r_weight[0, 0, 0] == pytest.approx(math.exp((2 - 4) * 4**-0.5))
     kv = torch.arange(6.0).view(1, 2, 3, 1)       # windows (0, 1, 2) and (3, 4, 5)
     idx, half = torch.tensor([[[1], [0]]]), torch.full((1, 2, 1), 0.5)
     assert KVGather()(idx, half, kv).flatten().tolist() == [3, 4, 5, 0, 1, 2]

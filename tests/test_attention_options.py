@@ -107,6 +107,14 @@ def test_conv_pooling_starts_as_mean_pooling(ratio: int) -> None:
     torch.testing.assert_close(m(x), twin_of(m, kv_downsample_mode="avgpool")(x))
 
 
+@pytest.mark.parametrize(("kernel", "ratio", "keys"),
+                         [(3, 2, 4), (5, 2, 4), (2, 2, 4), (1, 2, 4), (4, 4, 1), (3, 1, 16)])
+def test_conv_pooling_with_a_wider_kernel_makes_as_many_keys(kernel: int, ratio: int, keys: int) -> None:
+    m = layer(kv_downsample_mode="conv", kv_downsample_ratio=ratio, kv_downsample_kernel=kernel)
+    *_, attn = m(image(1, 16, 12, 12), ret_attn_mask=True)            # windows of 4×4
+    assert attn.shape[-1] == 4 * keys
+
+
 def test_conv_pooling_learns() -> None:
     m = layer(kv_downsample_mode="conv", kv_downsample_ratio=2, kv_downsample_kernel=3)
     assert gradients(m, image(1, 16, 12, 12))["kv_down.weight"].abs().sum() > 0

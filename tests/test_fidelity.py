@@ -22,7 +22,7 @@ def by_hand(logits: list[list[float]] = LOGITS, chosen: list[list[int]] = CHOSEN
     spec = BRASpec(4, n_win=2, num_heads=2, topk=r_idx.shape[-1])
     zeros = torch.zeros(1, 2, 4, 4, 2)
     return LayerTrace("", spec, WindowGrid(h, w, 2), affinity, r_idx, affinity.gather(-1, r_idx).softmax(-1),
-                      zeros, zeros, None, None, torch.eye(4))
+                      zeros, zeros, None, None, (torch.eye(2), torch.eye(2)))
 
 
 def test_full_softmax_counts_the_rejected_windows_too() -> None:

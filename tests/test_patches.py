@@ -55,6 +55,13 @@ def test_edges_fall_into_the_bin_of_their_direction() -> None:
     torch.testing.assert_close(falling, edge_directions(upright))    # an edge has no sign
 
 
+def test_directions_turn_with_the_picture() -> None:
+    light = torch.rand(1, 1, 24, 24) * 100
+    upright, turned = edge_directions(light), edge_directions(light.mT)      # angle a becomes 90° - a
+    for direction in range(8):
+        torch.testing.assert_close(turned[:, direction].mT, upright[:, (4 - direction) % 8], atol=1e-3, rtol=1e-3)
+
+
 def test_features_are_standardised_over_the_image() -> None:
     features = patch_features(torch.rand(1, 3, 64, 80), 8)
     assert features.shape == (1, 14, 8, 10)

@@ -48,30 +48,47 @@ def test_rows_are_those_that_the_layer_returns(options: dict[str, Any]) -> None:
             torch.testing.assert_close(lt.attention(window, token=3, image=image), rows[:, 3])
 
 
+def tokens_under_keys(m: BiLevelRoutingAttention, h: int, w: int) -> list[set[int]]:
+    """For each key of a window of h·w tokens, the tokens it sees: those that change it when they alone are 1."""
+    lone = torch.eye(h * w).view(-1, 1, h, w).expand(-1, m.qk_dim + m.dim, -1, -1)
+    with torch.no_grad():
+        seen = m.kv_down(lone)[:, 0].flatten(1).T > 0                 # (s, t)
+    return [set(key.nonzero().flatten().tolist()) for key in seen]
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=IDS)
-def test_the_map_is_the_attention_laid_on_raster_order(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("window", [4, 8])
+def test_the_map_is_the_attention_laid_on_raster_order(options: dict[str, Any], window: int) -> None:
     m, x = layer(**options), torch.randn(1, 16, 13, 10)               # 15×12 padded, windows of 5×4
     lt = bra.trace(m, x).layers[""]
-    attn = lt.attention(4).numpy()                                    # (m, t, k·s)
-    keys = attn.shape[-1] // m.topk
+    with torch.no_grad():
+        attn = m(x, ret_attn_mask=True)[3][window].numpy()            # (m, t, k·s)
     expected = np.zeros((2, 20, 15, 12))
-    for rank, window in enumerate(lt.r_idx[0, 4].tolist()):
-        for key in range(keys):
-            under = [token for token in range(20) if lt.support[key, token] > 0]
+    keys = tokens_under_keys(m, 5, 4)
+    for rank, chosen in enumerate(lt.r_idx[0, window].tolist()):
+        for key, tokens in enumerate(keys):
+            places = [(5 * (chosen // 3) + token // 4, 4 * (chosen % 3) + token % 4) for token in tokens]
             if m.spec.mask_padding:
-                rows, cols = 5 * (window // 3), 4 * (window % 3)
-                under = [t for t in under if rows + t // 4 < 13 and cols + t % 4 < 10]
-            for token in under:
-                row, col = 5 * (window // 3) + token // 4, 4 * (window % 3) + token % 4
-                expected[:, :, row, col] += attn[:, :, rank * keys + key] / len(under)
+                places = [(row, col) for row, col in places if row < 13 and col < 10]
+            for row, col in places:
+                expected[:, :, row, col] += attn[:, :, rank * len(keys) + key] / len(places)
     for token in (0, 19):
-        np.testing.assert_allclose(lt.attention_map(4, token).numpy(), expected[:, token], atol=1e-6)
-    whole = lt.attention_map(4)
-    np.testing.assert_allclose(whole.numpy(), expected.mean(1), atol=1e-6)
+        np.testing.assert_allclose(lt.attention_map(window, token).numpy(), expected[:, token], atol=1e-6)
+    whole = lt.attention_map(window)
+    # Window 8 begins at (10, 8): of its 5×4 tokens 3×2 are on the map, and the mean is over those.
+    on_map = [*range(20)] if window == 4 else [0, 1, 4, 5, 8, 9]
+    np.testing.assert_allclose(whole.numpy(), expected[:, on_map].mean(1), atol=1e-6)
     assert whole.shape == (2, 15, 12)
     torch.testing.assert_close(whole.sum((1, 2)), torch.ones(2))
     if m.spec.mask_padding:
         assert lt.grid.crop(whole.numpy()).sum() == pytest.approx(2)
+
+
+def test_the_mean_of_a_large_window_is_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    lt = bra.trace(layer(), torch.randn(1, 16, 13, 10)).layers[""]
+    expected = lt.attention_map(8)
+    monkeypatch.setattr("bra.tracing.ROW_ELEMENTS", 2 * 80 * 4)       # 4 of 6 rows of 2 heads and 80 keys, then 2
+    torch.testing.assert_close(lt.attention_map(8), expected)
 
 
 @pytest.mark.parametrize(("mode", "ratio", "under"), [
@@ -81,10 +98,11 @@ def test_the_map_is_the_attention_laid_on_raster_order(options: dict[str, Any]) 
     ("ada_maxpool", 1, ({*range(20)}, {*range(20)})), ("conv", 2, ({0, 1, 4, 5}, {10, 11, 14, 15}))])
 def test_tokens_under_a_key(mode: str, ratio: int, under: tuple[set[int], set[int]]) -> None:
     m = layer(kv_downsample_mode=mode, kv_downsample_ratio=ratio, kv_per_win=ratio)
-    support = bra.trace(m, torch.randn(1, 16, 15, 12)).layers[""].support
+    rows, cols = bra.trace(m, torch.randn(1, 16, 15, 12)).layers[""].support
     for key, tokens in zip((0, -1), under, strict=True):
-        assert set(support[key].nonzero().flatten().tolist()) == tokens
-        assert support[key].max() == pytest.approx(1 / len(tokens))
+        share = torch.outer(rows[key], cols[key]).flatten()
+        assert set(share.nonzero().flatten().tolist()) == tokens == tokens_under_keys(m, 5, 4)[key]
+        assert share.max() == pytest.approx(1 / len(tokens))
 
 
 def test_a_token_attends_to_itself_when_it_alone_is_loud() -> None:
@@ -163,10 +181,17 @@ def test_windows_and_tokens_that_do_not_exist_are_refused() -> None:
 
 def test_a_trace_keeps_q_and_k_and_not_the_attention() -> None:
     lt = bra.trace(BiLevelRoutingAttention(64).eval(), torch.rand(1, 64, 80, 80)).layers[""]
-    tensors = [value for name in lt.__slots__ if isinstance(value := getattr(lt, name), Tensor)]
+    tensors = [*lt.support, *(value for name in lt.__slots__ if isinstance(value := getattr(lt, name), Tensor))]
     kept = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
     tokens = 84 * 84
     attention_bytes = 4 * 8 * tokens * (4 * 144)                      # float32, 8 heads, 4 windows of 144 tokens
     assert kept < attention_bytes / 30
     q_and_k = 4 * tokens * (64 + 64)
     assert kept < 1.1 * q_and_k                                       # in particular, not v
+
+
+def test_random_pooling_in_training_is_refused_with_the_cure() -> None:
+    m = layer(kv_downsample_mode="fracpool", kv_downsample_ratio=2).train()
+    with pytest.raises(BRAError, match=r"model\.eval\(\)"):
+        bra.trace(m, torch.randn(1, 16, 15, 12))
+    assert bra.trace(m.eval(), torch.randn(1, 16, 15, 12)).layers

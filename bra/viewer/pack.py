@@ -25,6 +25,8 @@ PICTURE_SIDE: Final = 1024
 TILE_SIDE: Final = 320
 Place = tuple[int, int]
 """(x, y) on the picture in ten-thousandths of its width and height; beyond 10,000 lies padding."""
+SHOWS: Final = ("reverse", "arrows", "affinity", "in_degree", "indegree")
+"""What can be switched on the stage: who routes here, arrows, two tints, and the panel of in-degrees."""
 FULL: Final = 10_000
 
 
@@ -86,7 +88,7 @@ def unpack(message: bytes) -> tuple[dict[str, Any], bytes, dict[str, NDArray[Any
 
 
 def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place, pins: Mapping[str, Place],
-                  picture: bytes | None = None) -> bytes:
+                  show: Sequence[str] = (), picture: bytes | None = None) -> bytes:
     """Everything that pointing at windows needs: the picture, the routing of every window, the rejected ones too.
 
     Args:
@@ -95,12 +97,14 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
         caption: what stands under the figures.
         focus: where to look before anyone points.
         pins: the pinned queries "a" and "b", as far as there are any.
+        show: which of SHOWS are switched on.
         picture: the encoded picture, if it is at hand.
     """
     header = {
         "photo": photo.digest, "grid": _grid(trace.grid, photo), "topk": trace.spec.topk,
         "caption": caption.line(trace),
-        "weights_used": trace.weights_used, "focus": focus, "pins": dict(pins), "name": caption.picture,
+        "weights_used": trace.weights_used, "focus": focus, "pins": dict(pins), "show": list(show),
+        "name": caption.picture,
         "chance": trace.spec.topk / trace.grid.n_windows,
     }
     arrays = {

@@ -10,15 +10,16 @@ export default function mount({ parentElement, data, setStateValue }) {
   const message = unpack(data);
   if (view.data && message.version === view.data.version) { render(view); return undefined; }
   // The pins here are newer than those in a message, except where a new picture or a new visit begins.
-  const fresh = !view.data || view.data.photo !== message.photo;
+  const known = Boolean(view.data), fresh = !view.data || view.data.photo !== message.photo;
   if (fresh) {
     view.pins = { a: message.pins.a ?? null, b: message.pins.b ?? null };
     view.active = view.pins.a && !view.pins.b ? "b" : "a";
     view.hover = view.cursor = null;
   }
+  if (!known) adopt(view, message.show);
   view.data = message; view.matrix = null; view.base = null; view.pointed = null;
   for (const [role, colour] of Object.entries(message.roles)) root.style.setProperty(`--role-${role}`, colour);
-  view.ui.caption.textContent = message.caption;
+  for (const caption of root.querySelectorAll('[data-part="caption"]')) caption.textContent = message.caption;
   view.ui.degree.textContent = degreeSummary(message);
   view.ui.note.textContent = message.weights_used
     ? "This forward multiplies keys and values by the weights."
@@ -43,11 +44,11 @@ function build(root) {
     ui[role].addEventListener("click", () => { view.active = role; schedule(view); });
     $(`clear-${role}`).addEventListener("click", () => { view.pins[role] = null; view.active = role; told(view); });
   }
-  for (const name of ["reverse", "arrows"]) ui[name].addEventListener("click", () => { view[name] = !view[name]; schedule(view); });
-  ui.tint.addEventListener("change", () => { view.tint = ui.tint.value; schedule(view); });
+  for (const name of ["reverse", "arrows"]) ui[name].addEventListener("click", () => { view[name] = !view[name]; switched(view); });
+  ui.tint.addEventListener("change", () => { view.tint = ui.tint.value; switched(view); });
   ui.save.addEventListener("click", () => savePicture(view));
   for (const tab of root.querySelectorAll("[role=tab]")) {
-    tab.addEventListener("click", () => { view.tab = tab.dataset.tab; schedule(view); tab.focus(); });
+    tab.addEventListener("click", () => { view.tab = tab.dataset.tab; switched(view); tab.focus(); });
     tab.addEventListener("keydown", (event) => {
       if (!event.key.startsWith("Arrow")) return;
       root.querySelector(`[role=tab]:not([data-tab=${tab.dataset.tab}])`).click();
@@ -96,6 +97,20 @@ function pin(view, place) {
   told(view);
 }
 
+// The switches of the stage travel as a list of words, so that a link can hold them.
+function adopt(view, words) {
+  for (const name of ["reverse", "arrows"]) view[name] = words.includes(name);
+  view.tint = ["affinity", "in_degree"].find((name) => words.includes(name)) ?? "route";
+  view.tab = words.includes("indegree") ? "indegree" : "matrix";
+  view.ui.tint.value = view.tint;
+}
+
+function switched(view) {
+  view.tell("show", [view.reverse && "reverse", view.arrows && "arrows", view.tint !== "route" && view.tint,
+    view.tab === "indegree" && "indegree"].filter(Boolean));
+  schedule(view);
+}
+
 function told(view) { view.tell("pins", { ...view.pins }); schedule(view); view.ui.live.textContent = view.ui.readout.textContent; }
 
 function key(view, event) {
@@ -112,7 +127,7 @@ function key(view, event) {
     pin(view, placeOfToken(grid, at.row, at.col));
   } else if (event.key === "Escape") {
     view.pins = { a: null, b: null }; view.active = "a"; view.cursor = null; told(view);
-  } else if (event.key === "r") { view.reverse = !view.reverse; schedule(view);
+  } else if (event.key === "r") { view.reverse = !view.reverse; switched(view);
   } else return;
   event.preventDefault(); event.stopPropagation();
 }

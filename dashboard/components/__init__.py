@@ -21,15 +21,17 @@ _gallery = st.components.v2.component(
     js=(HERE / "gallery.js").read_text())
 
 
-def stage(message: bytes, key: str, on_pins: Callable[[], None]) -> None:
+def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callable[[], None]) -> None:
     """The picture one points at.
 
     Args:
         message: what `stage_message` packed.
         key: of the widget; `st.session_state[key].pins` is {"a": place or None, "b": place or None}.
         on_pins: called when the visitor pinned or cleared a query.
+        on_show: called when the visitor switched something on or off; `st.session_state[key].show` lists what is on.
     """
-    _stage(data=_checked(message), key=key, default={"pins": None}, on_pins_change=on_pins)
+    _stage(data=_checked(message), key=key, default={"pins": None, "show": None}, on_pins_change=on_pins,
+           on_show_change=on_show)
 
 
 def tiles(message: bytes, key: str) -> None:

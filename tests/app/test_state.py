@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bra.models.catalog import CATALOG, ModelSettings, build
-from bra.viewer.pack import FULL
+from bra.viewer.pack import FULL, SHOWS
 from dashboard import state
 from dashboard.gallery import GALLERY
 from dashboard.state import Selection
@@ -24,7 +24,7 @@ def selections(draw: st.DrawFn) -> Selection:
         draw(st.sampled_from(state.RATIOS)), draw(st.booleans()), draw(st.sampled_from(state.SIDES)))
     layer = draw(st.sampled_from(["", *CATALOG[model].layers]))
     return Selection(draw(st.sampled_from([*GALLERY, state.UPLOAD])), made, layer, draw(st.booleans()),
-                     draw(places), draw(places))
+                     draw(places), draw(places), tuple(s for s in SHOWS if draw(st.booleans())))
 
 
 @given(selections())
@@ -37,7 +37,7 @@ def test_the_default_view_has_an_empty_link() -> None:
 
 
 NAMES = ["picture", "model", "layer", "n_win", "topk", "num_heads", "stride", "side", "kv_downsample_mode",
-         "kv_downsample_ratio", "mask_padding", "whole", "a", "b", "nonsense"]
+         "kv_downsample_ratio", "mask_padding", "whole", "a", "b", "show", "nonsense"]
 
 
 @settings(max_examples=200)
