@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo", "fidelity",
-    "models", "models.patches", "models.catalog", "viewer", "viewer.pack", "export", "report", "cli")
+    "models", "models.patches", "models.biformer", "models.catalog", "viewer", "viewer.pack", "export", "report", "cli")
 """A file of bra imports only from files before it; `bra/__init__.py` is the shop window and may import them all."""
 BRA = sorted((ROOT / "bra").rglob("*.py"))
 DASHBOARD = sorted((ROOT / "dashboard").rglob("*.py"))

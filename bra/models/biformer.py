@@ -1,0 +1,202 @@
+"""BiFormer, the vision transformer that bi-level routing attention was made for.
+
+Source: Zhu et al., BiFormer (arXiv:2303.08810), Table 1 and Section 4; names in the state dict are those of the
+published checkpoints (github rayleizhu/BiFormer), so that these load. At 224 px: T 13.1 M parameters, 2.2 G
+multiply-adds; S 25.5 M, 4.5 G; B 56.8 M, 9.8 G; STL, the Swin-T layout of the ablations, 28.4 M, 4.6 G.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from bra.attention import BiLevelRoutingAttention
+from bra.errors import SpecError
+
+FULL_ATTENTION = -2
+"""The place of topk in a stage that attends to everything, as the published settings write it."""
+HEAD_DIM = 32
+
+
+class FullAttention(nn.Module):
+    """Attention of every token to every token, with a depthwise convolution of the input as position encoding.
+
+    Args:
+        dim: channels c.
+        num_heads: heads; the published last stages have 8 of whatever width.
+        side_dwconv: kernel side of the convolution.
+    """
+
+    def __init__(self, dim: int, num_heads: int = 8, side_dwconv: int = 5) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.proj = nn.Linear(dim, dim)
+        self.lepe = nn.Conv2d(dim, dim, side_dwconv, padding=side_dwconv // 2, groups=dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, h, w)."""
+        h, w = x.shape[-2:]
+        q, k, v = rearrange(self.qkv(x.permute(0, 2, 3, 1)), "b h w (three m c) -> three b m (h w) c", three=3,
+                            m=self.num_heads)
+        out = rearrange(F.scaled_dot_product_attention(q, k, v), "b m (h w) c -> b h w (m c)", h=h, w=w)
+        projected: Tensor = self.proj(out + self.lepe(x).permute(0, 2, 3, 1))
+        return projected.permute(0, 3, 1, 2)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al., arXiv:1603.09382): in training, whole samples skip the branch.
+
+    Args:
+        rate: share of samples that skip; the others are scaled so that the mean stays.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, …) -> (b, …)."""
+        if not (self.training and self.rate):
+            return x
+        keep = 1 - self.rate
+        return x * torch.empty(len(x), *(1,) * (x.ndim - 1), device=x.device).bernoulli_(keep) / keep
+
+
+class Block(nn.Module):
+    """x + position, x + attention(norm(x)), x + mlp(norm(x)).
+
+    Args:
+        dim: channels c.
+        n_win: windows per side.
+        topk: routed windows, or FULL_ATTENTION.
+        mlp_ratio: hidden over outer width of the MLP.
+        drop_path: share of samples whose branch is skipped in training.
+        pos_embed: whether a 3×3 depthwise convolution is added first; the STL layout has none.
+    """
+
+    def __init__(self, dim: int, n_win: int, topk: int, mlp_ratio: int, drop_path: float, pos_embed: bool) -> None:
+        super().__init__()
+        self.pos_embed = nn.Conv2d(dim, dim, 3, padding=1, groups=dim) if pos_embed else None
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = FullAttention(dim) if topk == FULL_ATTENTION else \
+            BiLevelRoutingAttention(dim, n_win, dim // HEAD_DIM, topk=topk, side_dwconv=5)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        hidden = mlp_ratio * dim
+        # The published block keeps a place for a convolution between the linears: it counts in the names.
+        place: list[nn.Module] = [nn.Identity()] if pos_embed else []
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), *place, nn.GELU(), nn.Linear(hidden, dim))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, h, w)."""
+        if self.pos_embed is not None:
+            x = x + self.pos_embed(x)
+        x = x + self.drop_path(self.attn(self.norm1(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)))
+        out: Tensor = x + self.drop_path(self.mlp(self.norm2(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2))
+        return out
+
+
+class Stack(nn.Module):
+    """Blocks one after the other under the name `blocks`, as in the STL checkpoints."""
+
+    def __init__(self, blocks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, h, w)."""
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class BiFormer(nn.Module):
+    """Four stages at strides 4, 8, 16 and 32, a norm, the mean over the map and a linear classifier.
+
+    Args:
+        depth: blocks per stage.
+        dims: channels per stage, multiples of 32.
+        mlp_ratio: of every block.
+        n_win: windows per side in every stage.
+        topks: routed windows per stage, or FULL_ATTENTION.
+        num_classes: 0 for no classifier: the forward then returns the mean over the map.
+        drop_path_rate: stochastic depth of the last block, rising to it from 0.
+        swin_layout: the STL model: patchify stem, norm before downsampling, no position convolution.
+
+    Raises:
+        SpecError: dims that heads of 32 channels do not divide, or settings that a layer refuses.
+    """
+
+    def __init__(self, depth: Sequence[int], dims: Sequence[int], mlp_ratio: int = 3, n_win: int = 7,
+                 topks: Sequence[int] = (1, 4, 16, FULL_ATTENTION), num_classes: int = 1000,
+                 drop_path_rate: float = 0.0, swin_layout: bool = False) -> None:
+        super().__init__()
+        if any(dim % HEAD_DIM for dim in dims):
+            raise SpecError(f"dims={tuple(dims)} is not possible: heads have {HEAD_DIM} channels; use multiples of "
+                            f"{HEAD_DIM}.")
+        self.downsample_layers = nn.ModuleList(_swin_steps(dims) if swin_layout else _conv_steps(dims))
+        last = max(1, sum(depth) - 1)
+        rates = (drop_path_rate * n / last for n in range(sum(depth)))
+        self.stages = nn.ModuleList()
+        for blocks, dim, topk in zip(depth, dims, topks, strict=True):
+            stage = [Block(dim, n_win, topk, mlp_ratio, next(rates), not swin_layout) for _ in range(blocks)]
+            self.stages.append(Stack(stage) if swin_layout else nn.Sequential(*stage))
+        self.norm = nn.BatchNorm2d(dims[-1])
+        self.head = nn.Linear(dims[-1], num_classes) if num_classes else nn.Identity()
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(b, 3, H, W) -> (b, dims[-1], H / 32, W / 32), each side rounded up (down in the STL layout)."""
+        for step, stage in zip(self.downsample_layers, self.stages, strict=True):
+            x = stage(step(x))
+        out: Tensor = self.norm(x)
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, 3, H, W) normalised RGB -> (b, num_classes) logits."""
+        logits: Tensor = self.head(self.forward_features(x).mean((2, 3)))
+        return logits
+
+
+def _conv_steps(dims: Sequence[int]) -> list[nn.Module]:
+    def half(inside: int, outside: int) -> list[nn.Module]:
+        return [nn.Conv2d(inside, outside, 3, stride=2, padding=1), nn.BatchNorm2d(outside)]
+
+    stem = nn.Sequential(*half(3, dims[0] // 2), nn.GELU(), *half(dims[0] // 2, dims[0]))
+    return [stem, *(nn.Sequential(*half(a, b)) for a, b in pairwise(dims))]
+
+
+def _swin_steps(dims: Sequence[int]) -> list[nn.Module]:
+    stem = nn.Sequential(nn.Conv2d(3, dims[0], 4, stride=4), nn.BatchNorm2d(dims[0]))
+    return [stem, *(nn.Sequential(nn.BatchNorm2d(a), nn.Conv2d(a, b, 2, stride=2)) for a, b in pairwise(dims))]
+
+
+def biformer_tiny(num_classes: int = 1000, drop_path_rate: float = 0.0) -> BiFormer:
+    """BiFormer-T, with random weights."""
+    return BiFormer((2, 2, 8, 2), (64, 128, 256, 512), num_classes=num_classes, drop_path_rate=drop_path_rate)
+
+
+def biformer_small(num_classes: int = 1000, drop_path_rate: float = 0.0) -> BiFormer:
+    """BiFormer-S, with random weights."""
+    return BiFormer((4, 4, 18, 4), (64, 128, 256, 512), num_classes=num_classes, drop_path_rate=drop_path_rate)
+
+
+def biformer_base(num_classes: int = 1000, drop_path_rate: float = 0.0) -> BiFormer:
+    """BiFormer-B, with random weights."""
+    return BiFormer((4, 4, 18, 4), (96, 192, 384, 768), num_classes=num_classes, drop_path_rate=drop_path_rate)
+
+
+def biformer_stl(num_classes: int = 1000, drop_path_rate: float = 0.0) -> BiFormer:
+    """BiFormer-STL, the Swin-T layout of the paper's ablations, with random weights."""
+    return BiFormer((2, 2, 6, 2), (96, 192, 384, 768), 4, num_classes=num_classes, drop_path_rate=drop_path_rate,
+                    swin_layout=True)
