@@ -13,8 +13,8 @@ function ranked(view, query) {
 function rankLayout(bars, width, height) {
   const finite = bars.map((b) => b.value).filter(Number.isFinite);
   const high = Math.max(...finite, 0), low = Math.min(...finite, 0), span = high - low || 1;
-  const top = 8, left = 40, bottom = height - 22;
-  const y = (v) => top + ((high - (Number.isFinite(v) ? v : low)) / span) * (bottom - top);
+  const top = 8, left = 56, bottom = height - 22;
+  const y = (v) => top + ((high - v) / span) * (bottom - top);
   const step = (width - left - 4) / bars.length;
   return { high, low, y, step, left, bottom, top };
 }
@@ -24,6 +24,7 @@ function drawRank(view, canvas, query, colour) {
   const g = fit(canvas, width, height), tone = ink(canvas), bars = ranked(view, query);
   const at = rankLayout(bars, width, height), k = view.data.topk;
   bars.forEach(({ window, value }, n) => {
+    if (!Number.isFinite(value)) return; // masked padding has no affinity
     const x = at.left + n * at.step, y = at.y(value), w = Math.max(at.step - (at.step > 4 ? 1 : 0), 0.75);
     g.fillStyle = n < k ? colour : view.data.roles.rejected;
     g.globalAlpha = n < k || window === view.pointed ? 1 : 0.55;
