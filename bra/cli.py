@@ -21,8 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         status: int = args.run(args)
-    except (BRAError, OSError) as error:
+    except BRAError as error:
         print(f"bra: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"bra: {error.filename}: {error.strerror}: check the path.", file=sys.stderr)
         return 2
     return status
 
@@ -53,7 +56,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _place(text: str) -> Place:
-    x, y = (float(part) for part in text.split(","))
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a place: write two numbers such as 50,30") from None
     if not (0 <= x <= 100 and 0 <= y <= 100):
         raise argparse.ArgumentTypeError(f"{text!r} is not on the picture: give 0 to 100 per cent each")
     return round(x * FULL / 100), round(y * FULL / 100)

@@ -136,6 +136,11 @@ def hold(key: str, value: T, allowed: Sequence[T]) -> str:
     if key not in st.session_state:
         st.session_state[key] = value
     had = st.session_state[key]
+    offered = f"{key}_offered"
+    if st.session_state.get(offered) != list(allowed):
+        # To Streamlit, a widget with other options is a new one, which would begin at its own default.
+        st.session_state[offered] = list(allowed)
+        st.session_state[key] = had
     if had not in allowed:
         numbers = [a for a in allowed if isinstance(a, int) and isinstance(had, int)]
         st.session_state[key] = min(numbers, key=lambda a: abs(a - had), default=allowed[0])
@@ -161,6 +166,8 @@ def take_upload() -> None:
     """Callback of the uploader: its file becomes the visitor's picture; without one, the default comes back."""
     file = st.session_state[UPLOADER]
     st.session_state["upload"] = None if file is None else Upload(file.name, file.getvalue())
+    if file is None and current().picture != UPLOAD:
+        return
     # Saved under another name first, so that pins on an earlier upload are dropped too.
     save(replace(current(), picture=Selection().picture, a=None, b=None))
     if file is not None:

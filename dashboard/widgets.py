@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from dataclasses import replace
 
 import streamlit as st
@@ -25,6 +27,10 @@ def choose_picture() -> None:
     strip, drop = st.columns([2.6, 1], vertical_alignment="center")
     with strip:
         pictures = [(key, sample.name, services.thumbnail(key)) for key, sample in GALLERY.items()]
+        upload = state.upload()
+        if upload is not None:
+            with suppress(PhotoError):
+                pictures.append((state.UPLOAD, "Yours", services.photo_of(upload.data).encoded(160)))
         components.gallery(pictures, state.current().picture, state.STRIP, state.take_picked)
     with drop:
         st.file_uploader("Your own picture", ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
@@ -41,7 +47,7 @@ def picture() -> tuple[Photo, str, str, Place]:
     selection, upload = state.current(), state.upload()
     if selection.picture == state.UPLOAD and upload is not None:
         try:
-            return services.photo_of(upload.data), upload.name, HINT, CENTRE
+            return services.photo_of(upload.data), shown_name(upload.name), HINT, CENTRE
         except PhotoError as error:
             st.error(str(error), icon=":material/broken_image:")
     elif selection.picture == state.UPLOAD:
@@ -53,6 +59,24 @@ def picture() -> tuple[Photo, str, str, Place]:
     return services.sample(key), GALLERY[key].name, GALLERY[key].about, GALLERY[key].focus
 
 
+def shown_name(name: str) -> str:
+    """A file's name, short enough for a line."""
+    return name if len(name) <= 40 else f"{name[:24]}…{name[-12:]}"
+
+
+def heading(name: str, hint: str, notes: tuple[str, ...]) -> None:
+    """The picture's name and what to try on it; names are shown as they are, never read as Markdown."""
+    plain = re.sub(r"([^\w\s]|_)", r"\\\1", name)
+    st.markdown(" ".join([f"**{plain}.** {hint}", *(f"({note})" for note in notes)]))
+
+
+def warn_of_padding(photo: Photo, settings: ModelSettings) -> None:
+    """Say so where most of what is shown is not picture."""
+    share = grid_on(settings, photo).padding_share
+    if share > 0.3:
+        st.info(f"{100 * share:.0f} % of this map is padding: lower n_win, choose a finer stride, or mask the padding.")
+
+
 def choose_settings(photo: Photo) -> Selection:
     """Model, layer and settings; what is impossible on this picture cannot be chosen, and the reason is told."""
     selection = state.current()
@@ -62,6 +86,7 @@ def choose_settings(photo: Photo) -> Selection:
     entry = CATALOG[model]
     st.caption(entry.about)
     layer = st.segmented_control("Layer", entry.layers, required=True,
+                                 format_func=lambda name: str(entry.layers.index(name) + 1),
                                  key=state.hold("layer", selection.layer or entry.layers[0], entry.layers),
                                  help="Each layer reads what the one before it wrote.")
     n_win = st.slider("Windows per side, n_win", state.N_WINS[0], state.N_WINS[-1],

@@ -43,8 +43,8 @@ _LAYERS = tuple(f"layers.{n}" for n in range(DEPTH))
 CATALOG: Final = {entry.key: entry for entry in (
     ModelEntry(
         "similarity", "Content similarity", "content similarity, not learned",
-        "Compares patches by colour, texture and, weakly, place, with Wq = Wk = 1. Nothing was learned, so what you "
-        "see is likeness, not meaning.", _LAYERS, "similarity"),
+        "Compares patches by colour, texture and, weakly, place, by fixed rules. Nothing was learned, so what you see "
+        "is likeness, not meaning.", _LAYERS, "similarity"),
     ModelEntry(
         "untrained", "Untrained weights", "untrained, random weights",
         "The same patches under weights as they are before any training. Its choices mean nothing: it is here to "
@@ -77,6 +77,10 @@ class ModelSettings:
     kv_downsample_ratio: int = 2
     mask_padding: bool = False
     side: int = 448
+
+    def __post_init__(self) -> None:
+        if not 32 <= self.side <= 2048:
+            raise BRAError(f"side={self.side} is not possible: 32 to 2048 pixels; use 448.")
 
     @property
     def entry(self) -> ModelEntry:

@@ -71,12 +71,18 @@ function drawWindows(view, g, scale, query) {
 function drawMarks(view, g, scale, query) {
   const { grid } = view.data, colour = view.data.roles[query.role];
   const own = windowRect(grid, query.window, scale), list = related(view, query.window);
-  if (view.arrows) for (const item of list.slice(0, 4)) arrow(g, own, windowRect(grid, item.window, scale), colour);
+  if (view.arrows) {
+    for (const { window } of list.slice(0, 4)) {
+      const other = windowRect(grid, window, scale);
+      if (view.reverse) arrow(g, other, own, colour); else arrow(g, own, other, colour);
+    }
+  }
   frame(g, own, colour, 4);
   star(g, query.x * scale, query.y * scale, clamp(Math.min(own.w, own.h) * 0.2, 6, 11), colour);
   const size = clamp(Math.min(own.w, own.h) * 0.32, 11, 18);
   // With B, badges move to the other corner, so that two queries may share a window.
-  for (const { window, rank } of list) badge(g, windowRect(grid, window, scale), rank, size, colour, query.role === "b");
+  // A crowd of numbers hides the picture: beyond forty, only the first nine are written.
+  for (const { window, rank } of list.length > 40 ? list.slice(0, 9) : list) badge(g, windowRect(grid, window, scale), rank, size, colour, query.role === "b");
 }
 
 function frame(g, r, colour, width) {

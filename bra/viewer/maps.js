@@ -9,8 +9,9 @@ function offscreen(width, height, paint) {
 
 // One pixel per pair; made once per message and stretched when shown.
 function matrixImage(data) {
-  const n = data.grid.n_win ** 2, finite = data.affinity.filter(Number.isFinite);
-  const low = finite.reduce((a, b) => Math.min(a, b), Infinity), high = finite.reduce((a, b) => Math.max(a, b), -Infinity);
+  const n = data.grid.n_win ** 2, sorted = data.affinity.filter(Number.isFinite).sort();
+  // One loud pair would leave all others one colour; colours end where one in a hundred is beyond.
+  const low = sorted[Math.floor(0.01 * (sorted.length - 1))], high = sorted[Math.ceil(0.99 * (sorted.length - 1))];
   const image = offscreen(n, n, (g) => {
     const pixels = g.createImageData(n, n);
     for (let p = 0; p < n * n; p++) {
@@ -35,7 +36,7 @@ function drawMatrix(view, canvas, queries) {
     for (let q = 0; q < n; q++) {
       for (let r = 0; r < k; r++) {
         g.beginPath();
-        g.arc(left + (data.r_idx[q * k + r] + 0.5) * cell, (q + 0.5) * cell, Math.max(1.1, cell * 0.22), 0, 7);
+        g.arc(left + (data.r_idx[q * k + r] + 0.5) * cell, (q + 0.5) * cell, clamp(cell * 0.22, 1.1, 5), 0, 7);
         if (cell >= 6) g.stroke();
         g.fill();
       }
@@ -51,8 +52,10 @@ function drawMatrix(view, canvas, queries) {
   g.save(); g.translate(11, side / 2); g.rotate(-Math.PI / 2); g.textAlign = "center"; g.textBaseline = "middle";
   g.fillText("query window", 0, 0); g.restore();
   g.textAlign = "center"; g.textBaseline = "top"; g.fillText("key window", left + side / 2, side + 4);
-  colourBar(g, left, side + 21, Math.min(side, 180), view.matrix.low, view.matrix.high, tone.text);
-  g.textAlign = "left"; g.fillText(cell >= 3 ? "affinity; dots: chosen" : "affinity", left + Math.min(side, 180) + 12, side + 19);
+  const bar = Math.min(side * 0.4, 180);
+  colourBar(g, left, side + 21, bar, view.matrix.low, view.matrix.high, tone.text);
+  g.textAlign = "left"; g.fillText("affinity, middle 98 %", left + bar + 12, side + 16);
+  if (cell >= 3) g.fillText("dots: chosen", left + bar + 12, side + 31);
   view.matrixHit = (x, y) => {
     const key = Math.floor((x - left) / cell), query = Math.floor(y / cell);
     if (key < 0 || key >= n || query < 0 || query >= n) return null;

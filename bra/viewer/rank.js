@@ -1,35 +1,36 @@
 // Beside the stage: every window's affinity to the query, ranked; what was chosen, what was rejected, and by how little.
 
+// In the reverse view a window is chosen where its chooser's row says so, which is no single line in the ranking.
 function ranked(view, query) {
-  const { data } = view, n = data.grid.n_win ** 2, k = data.topk;
-  const rest = new Set(Array.from({ length: n }, (_, w) => w));
-  const chosen = Array.from(data.r_idx.subarray(query * k, query * k + k));
-  chosen.forEach((w) => rest.delete(w));
-  const value = (w) => data.affinity[query * n + w];
+  const { data } = view, n = data.grid.n_win ** 2, list = related(view, query), picked = new Set(list.map((r) => r.window));
+  const value = (w) => (view.reverse ? data.affinity[w * n + query] : data.affinity[query * n + w]);
+  const bars = Array.from({ length: n }, (_, w) => ({ window: w, value: value(w), chosen: picked.has(w) }));
+  if (view.reverse) return bars.sort((x, y) => y.value - x.value);
   // The module's own order for the chosen: ties are broken there, not here.
-  return [...chosen, ...[...rest].sort((x, y) => value(y) - value(x))].map((w) => ({ window: w, value: value(w) }));
+  const order = new Map(list.map((r) => [r.window, r.rank]));
+  return bars.sort((x, y) => (order.get(x.window) ?? n + 1) - (order.get(y.window) ?? n + 1) || y.value - x.value);
 }
 
 function rankLayout(bars, width, height) {
   const finite = bars.map((b) => b.value).filter(Number.isFinite);
   const high = Math.max(...finite, 0), low = Math.min(...finite, 0), span = high - low || 1;
-  const top = 8, left = 56, bottom = height - 22;
+  const top = 8, left = 56, bottom = height - 26;
   const y = (v) => top + ((high - v) / span) * (bottom - top);
   const step = (width - left - 4) / bars.length;
   return { high, low, y, step, left, bottom, top };
 }
 
 function drawRank(view, canvas, query, colour) {
-  const width = canvas.parentElement.clientWidth, height = 150;
+  const width = canvas.parentElement.clientWidth, height = 154;
   const g = fit(canvas, width, height), tone = ink(canvas), bars = ranked(view, query);
   const at = rankLayout(bars, width, height), k = view.data.topk;
-  bars.forEach(({ window, value }, n) => {
+  bars.forEach(({ window, value, chosen }, n) => {
     if (!Number.isFinite(value)) return; // masked padding has no affinity
     const x = at.left + n * at.step, y = at.y(value), w = Math.max(at.step - (at.step > 4 ? 1 : 0), 0.75);
-    g.fillStyle = n < k ? colour : view.data.roles.rejected;
-    g.globalAlpha = n < k || window === view.pointed ? 1 : 0.55;
+    g.fillStyle = chosen ? colour : view.data.roles.rejected;
+    g.globalAlpha = chosen || window === view.pointed ? 1 : 0.9;
     g.fillRect(x, Math.min(y, at.y(0)), w, Math.max(Math.abs(at.y(0) - y), 1));
-    if (n < k || window === view.pointed) {
+    if (chosen || window === view.pointed) {
       g.strokeStyle = tone.text; g.lineWidth = window === view.pointed ? 1.5 : 0.5;
       g.strokeRect(x, Math.min(y, at.y(0)), w, Math.max(Math.abs(at.y(0) - y), 1));
     }
@@ -37,7 +38,7 @@ function drawRank(view, canvas, query, colour) {
   });
   g.strokeStyle = tone.faint; g.lineWidth = 1;
   g.beginPath(); g.moveTo(at.left, at.y(0) + 0.5); g.lineTo(width, at.y(0) + 0.5); g.stroke();
-  if (k < bars.length) {
+  if (k < bars.length && !view.reverse) {
     const x = at.left + k * at.step - 0.5;
     g.setLineDash([4, 3]); g.strokeStyle = tone.text;
     g.beginPath(); g.moveTo(x, at.top); g.lineTo(x, at.bottom); g.stroke(); g.setLineDash([]);
@@ -48,8 +49,8 @@ function drawRank(view, canvas, query, colour) {
   g.fillText(number(at.high), at.left - 5, at.y(at.high) + 4);
   if (at.low < 0) g.fillText(number(at.low), at.left - 5, at.y(at.low) - 4);
   g.fillText("0", at.left - 5, at.y(0));
-  g.textBaseline = "bottom"; g.textAlign = "left"; g.fillText("rank 1", at.left, height);
-  g.textAlign = "right"; g.fillText(`rank ${bars.length}`, width - 4, height);
+  g.textBaseline = "bottom"; g.textAlign = "left"; g.fillText("rank 1", at.left, height - 4);
+  g.textAlign = "right"; g.fillText(`rank ${bars.length}`, width - 4, height - 4);
   view.rankHit = (x) => bars[clamp(Math.floor((x - at.left) / at.step), 0, bars.length - 1)];
 }
 
@@ -65,14 +66,14 @@ function fillRankTable(view, body, query) {
 // One sentence that says what the picture shows; it is the lecture's caption and the screen reader's picture.
 function sentence(view, query) {
   const { data } = view, { grid } = data, w = query.window, list = related(view, w);
-  const place = `Window ${w} (row ${Math.floor(w / grid.n_win) + 1}, column ${(w % grid.n_win) + 1})`;
+  const place = `Window ${w} (row ${Math.floor(w / grid.n_win)}, column ${w % grid.n_win})`;
   const padding = (Math.floor(w / grid.n_win) * grid.window_h >= grid.h || (w % grid.n_win) * grid.window_w >= grid.w)
     ? " holds padding only. It" : "";
   if (view.reverse) {
     if (!list.length) return `${place}${padding} is chosen by no window.`;
     const shown = list.slice(0, 8).map((r) => `${r.window} (as its no. ${r.rank})`).join(", ");
-    return `${place}${padding} is chosen by ${list.length} of ${grid.n_win ** 2} windows: ${shown}${list.length > 8 ? ", …" : ""}.`;
+    return `${place}${padding} is chosen by ${list.length} of ${grid.n_win ** 2} windows: ${shown}${list.length > 8 ? ", …" : "."}`;
   }
   const shown = list.slice(0, 8).map((r) => `${r.rank}. window ${r.window} (${percent(r.weight)})`).join(", ");
-  return `${place}${padding} routes to ${shown}${list.length > 8 ? ", …" : ""}.`;
+  return `${place}${padding} routes to ${shown}${list.length > 8 ? ", …" : "."}`;
 }

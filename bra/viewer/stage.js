@@ -22,8 +22,8 @@ export default function mount({ parentElement, data, setStateValue }) {
   for (const caption of root.querySelectorAll('[data-part="caption"]')) caption.textContent = message.caption;
   view.ui.degree.textContent = degreeSummary(message);
   view.ui.note.textContent = message.weights_used
-    ? "This forward multiplies keys and values by the weights."
-    : "The weights only rank the picture: this forward uses the chosen set, not the weights.";
+    ? "This layer multiplies keys and values by these weights."
+    : "This layer uses only which windows were chosen, not these weights.";
   if (!fresh && view.picture) { render(view); return undefined; }
   createImageBitmap(message.picture).then((picture) => { view.picture = picture; view.base = null; render(view); });
   return undefined;
@@ -69,6 +69,7 @@ function hits(view, canvas, read) {
     tip.hidden = !hit;
     if (!hit) return;
     tip.textContent = hit.text;
+    if (hit.key !== undefined && hit.key !== view.pointed) { view.pointed = hit.key; schedule(view); }
     const box = view.root.getBoundingClientRect();
     tip.style.left = `${clamp(event.clientX - box.left + 12, 0, box.width - tip.offsetWidth)}px`;
     tip.style.top = `${event.clientY - box.top + 16}px`;
@@ -127,7 +128,7 @@ function key(view, event) {
     pin(view, placeOfToken(grid, at.row, at.col));
   } else if (event.key === "Escape") {
     view.pins = { a: null, b: null }; view.active = "a"; view.cursor = null; told(view);
-  } else if (event.key === "r") { view.reverse = !view.reverse; switched(view);
+  } else if (event.key.toLowerCase() === "r") { view.reverse = !view.reverse; switched(view);
   } else return;
   event.preventDefault(); event.stopPropagation();
 }
@@ -155,7 +156,7 @@ function render(view) {
   if (!data || !view.picture) return;
   const box = extent(data.grid), room = ui.canvas.parentElement.clientWidth;
   if (!room) return;
-  view.scale = Math.min(room / box.width, Math.max(320, window.innerHeight - 290) / box.height);
+  view.scale = Math.min(room / box.width, Math.max(320, window.innerHeight - 340) / box.height);
   const width = box.width * view.scale, height = box.height * view.scale, started = performance.now();
   const g = fit(ui.canvas, width, height), queries = queriesOf(view), current = queries[queries.length - 1];
   if (!view.base) {
@@ -190,9 +191,15 @@ function panels(view, queries, current) {
   }
   for (const name of ["reverse", "arrows"]) ui[name].setAttribute("aria-pressed", String(view[name]));
   ui.readout.textContent = sentence(view, current);
-  ui.title.textContent = `Query ${current.role.toUpperCase()}: window ${current.window}`;
-  const k = data.topk, all = k === data.grid.n_win ** 2;
-  ui.stats.textContent = all ? "Every window is chosen: nothing is dropped."
+  const k = data.topk, n = data.grid.n_win ** 2, all = k === n, name = `${current.role.toUpperCase()}: window ${current.window}`;
+  root.classList.toggle("reverse", view.reverse);
+  ui.title.textContent = view.reverse ? `Who chose query ${name}` : `Query ${name}`;
+  ["rank", "window", "affinity", "weight"].forEach((word, at) => {
+    root.querySelectorAll("th")[at].textContent = view.reverse ? ["its rank", "chosen by", "affinity", "its weight"][at] : word;
+  });
+  ui.stats.textContent = view.reverse
+    ? `Chosen by ${data.in_degree[current.window]} of ${n} windows; even routing would give ${k}. Bars: how well it fits each.`
+    : all ? "Every window is chosen: nothing is dropped."
     : `Keeps ${percent(data.kept[current.window])} of the softmax over all windows (chance ${percent(data.chance)}).`;
   drawRank(view, ui.rank, current.window, colour);
   fillRankTable(view, ui.rows, current.window);
@@ -213,5 +220,5 @@ function savePicture(view) {
     g.fillText(view.data.caption, 8 * ratio, canvas.height + line * 0.6, canvas.width - 16 * ratio);
     g.fillText(view.ui.readout.textContent, 8 * ratio, canvas.height + line * 1.4, canvas.width - 16 * ratio);
   });
-  download(sheet, "routing.png");
+  download(sheet, `routing_n${view.data.grid.n_win}_k${view.data.topk}.png`);
 }

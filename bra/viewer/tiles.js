@@ -26,7 +26,7 @@ function layTiles(view) {
   view.tiles = [];
   const rows = data.queries.map((query, q) => {
     const what = query.whole ? `mean over the tokens of window ${query.window}`
-      : `token ${query.token} of window ${query.window} (row ${query.row}, column ${query.col})`;
+      : `token ${query.token} of window ${query.window} (the star; row ${query.row}, column ${query.col})`;
     const row = el("div", { class: "row" });
     data.names.forEach((name, n) => {
       const canvas = el("canvas", { "aria-label": `${name}: attention of ${what}` }), value = el("span");
@@ -82,6 +82,11 @@ function paintTiles(view) {
     const w = windowRect(grid, tile.query.window, scale);
     g.strokeStyle = "#111"; g.lineWidth = 3; g.strokeRect(w.x + 1, w.y + 1, w.w - 2, w.h - 2);
     g.strokeStyle = data.roles[tile.query.role]; g.lineWidth = 2; g.strokeRect(w.x + 1, w.y + 1, w.w - 2, w.h - 2);
+    if (!tile.query.whole) {
+      const [x, y] = [tile.query.col * grid.stride[1] * scale, tile.query.row * grid.stride[0] * scale];
+      g.strokeStyle = "#111"; g.lineWidth = 3; g.strokeRect(x - 1, y - 1, grid.stride[1] * scale + 2, grid.stride[0] * scale + 2);
+      g.strokeStyle = "#fff"; g.lineWidth = 1; g.strokeRect(x - 1, y - 1, grid.stride[1] * scale + 2, grid.stride[0] * scale + 2);
+    }
     tile.value.textContent = "";
     if (!view.at) continue;
     const x = view.at.col * grid.stride[1] * scale, y = view.at.row * grid.stride[0] * scale;

@@ -51,7 +51,7 @@ def gallery(pictures: Sequence[tuple[str, str, bytes]], chosen: str, key: str, o
     items: list[Mapping[str, str]] = [
         {"key": name, "label": label, "src": "data:image/webp;base64," + base64.b64encode(data).decode()}
         for name, label, data in pictures]
-    _gallery(data={"items": items, "chosen": chosen}, key=key, default={"picked": None}, on_picked_change=on_pick)
+    _gallery(data={"items": items, "chosen": chosen}, key=key, on_picked_change=on_pick)
 
 
 def _checked(message: bytes) -> bytes:

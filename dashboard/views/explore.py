@@ -6,6 +6,7 @@ from bra.errors import BRAError
 from bra.viewer.pack import Caption
 from dashboard import panels, services, widgets
 
+st.subheader("RouteScope: where does routing attention look?", anchor=False)
 widgets.choose_picture()
 photo, name, hint, focus = widgets.picture()
 with st.sidebar:
@@ -15,7 +16,8 @@ try:
 except BRAError as error:
     st.error(str(error))
     st.stop()
-st.markdown(" ".join([f"**{name}.** {hint}", *(f"({note})" for note in photo.notes)]))
+widgets.heading(name, hint, photo.notes)
+widgets.warn_of_padding(photo, selection.settings)
 entry = selection.settings.entry
 layer = trace.layers[selection.layer or entry.layers[0]]
 panels.explorer(photo, layer, Caption(entry.label, layer.name, entry.provenance, name), focus)

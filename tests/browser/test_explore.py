@@ -60,7 +60,7 @@ def shown(page: Any) -> tuple[int, list[int], list[float]]:
     """Query window, its routed windows, and their weights in per cent, as the sentence under the stage says."""
     text = page.locator('[data-part="readout"]').inner_text()
     query = int(re.match(r"Window (\d+)", text)[1])
-    pairs = re.findall(r"window (\d+) \(([\d.]+) %\)", text)
+    pairs = re.findall(r"window (\d+) \(<?([\d.]+) %\)", text)
     return query, [int(w) for w, _ in pairs], [float(p) for _, p in pairs]
 
 
@@ -143,6 +143,49 @@ def test_two_pins_a_reload_and_another_grid_keep_their_places(context: Any, app_
     expect(page.locator('[data-part="a"]')).not_to_contain_text("click")
     page.wait_for_function("() => location.search.includes('a=')")
     assert f"a={place[1]}.{place[2]}" in page.url
+
+
+def test_the_gallery_is_chosen_by_pointer_and_by_keyboard(context: Any, app_url: str) -> None:
+    page = open_app(context, app_url)
+    strip = page.get_by_role("radiogroup", name="Built-in pictures")
+    strip.get_by_role("radio", name="Coffee").click()
+    page.wait_for_function("() => location.search.includes('picture=still_life')")
+    expect(strip.get_by_role("radio", name="Coffee")).to_have_attribute("aria-checked", "true")
+    strip.get_by_role("radio", name="Coffee").press("ArrowRight")
+    page.wait_for_function("() => location.search.includes('picture=repeated_objects')")
+    _, r_idx, _ = truth((SAMPLES / "repeated_objects.jpg").read_bytes(), ModelSettings())
+    expect(page.get_by_text("is it routed to red buttons?")).to_be_visible()
+    rows = page.locator('[data-part="rows"] tr')
+    window = int(page.locator(".stage").get_attribute("data-window"))
+    expect(rows.first).to_have_attribute("data-window", str(int(r_idx[window, 0])))
+
+
+def test_topk_stays_when_n_win_changes(context: Any, app_url: str) -> None:
+    page = open_app(context, f"{app_url}/?topk=7")
+    slider = page.get_by_role("slider", name="Windows per side, n_win")
+    slider.focus()
+    for n_win in (8, 9, 10):
+        slider.press("ArrowRight")
+        expect(page.locator('[data-part="caption"]').first).to_contain_text(f"n_win {n_win} · topk 7")
+    page.get_by_role("slider", name="Routed windows, topk").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator('[data-part="caption"]').first).to_contain_text("n_win 10 · topk 8")
+
+
+def test_an_upload_can_be_left_returned_to_and_removed(context: Any, app_url: str, blobs: bytes) -> None:
+    page = open_app(context, app_url)
+    page.locator('input[type="file"]').set_input_files({"name": "a*b*$c$.png", "mimeType": "image/png", "buffer": blobs})
+    expect(page.get_by_text("a*b*$c$.png", exact=True).first).to_be_visible()
+    strip = page.get_by_role("radiogroup", name="Built-in pictures")
+    strip.get_by_role("radio", name="Coffee").click()
+    page.wait_for_function("() => location.search.includes('picture=still_life')")
+    strip.get_by_role("radio", name="Yours").click()
+    page.wait_for_function("() => location.search.includes('picture=upload')")
+    strip.get_by_role("radio", name="Coffee").click()
+    page.wait_for_function("() => location.search.includes('picture=still_life')")
+    page.get_by_test_id("stFileUploaderDeleteBtn").get_by_role("button").click()
+    expect(strip.get_by_role("radio", name="Yours")).to_have_count(0)
+    expect(strip.get_by_role("radio", name="Coffee")).to_have_attribute("aria-checked", "true")
 
 
 def test_the_keyboard_does_what_the_pointer_does(context: Any, app_url: str) -> None:
