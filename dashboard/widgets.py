@@ -30,7 +30,7 @@ def choose_picture() -> None:
         upload = state.upload()
         if upload is not None:
             with suppress(PhotoError):
-                pictures.append((state.UPLOAD, "Yours", services.photo_of(upload.data).encoded(160)))
+                pictures.insert(0, (state.UPLOAD, "Yours", services.photo_of(upload.data).encoded(160)))
         components.gallery(pictures, state.current().picture, state.STRIP, state.take_picked)
     with drop:
         st.file_uploader("Your own picture", ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],

@@ -183,7 +183,7 @@ def test_an_upload_can_be_left_returned_to_and_removed(context: Any, app_url: st
     page.wait_for_function("() => location.search.includes('picture=upload')")
     strip.get_by_role("radio", name="Coffee").click()
     page.wait_for_function("() => location.search.includes('picture=still_life')")
-    page.get_by_test_id("stFileUploaderDeleteBtn").get_by_role("button").click()
+    page.get_by_role("button", name=re.compile("^Remove ")).click()
     expect(strip.get_by_role("radio", name="Yours")).to_have_count(0)
     expect(strip.get_by_role("radio", name="Coffee")).to_have_attribute("aria-checked", "true")
 
