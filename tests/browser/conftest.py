@@ -27,8 +27,9 @@ def browser() -> Iterator[Any]:
         if os.environ.get("CI") == "true":
             pytest.fail("no Chromium on this machine, and CI must have one")
         pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=30_000)  # the server, the browser and this test share two cores
     with sync_playwright() as play:
         running = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield running
