@@ -108,7 +108,8 @@ function colourBar(g, x, y, w, low, high, ink, unit = "") {
 
 const number = (x) => (!Number.isFinite(x) ? (x > 0 ? "∞" : x < 0 ? "−∞" : "–")
   : (x !== 0 && Math.abs(x) < 0.001 ? x.toExponential(1) : Number(x.toPrecision(3)).toString()).replace("-", "−"));
-const percent = (x) => (x > 0 && x < 0.0005 ? "<0.1 %" : `${(100 * x).toFixed(100 * x < 10 ? 1 : 0)} %`);
+// 0 % and 100 % are said of exact ones only.
+const percent = (x) => (x > 0 && x < 0.0005 ? "<0.1 %" : x < 1 && x >= 0.995 ? `${Math.min(99.9, 100 * x).toFixed(1)} %` : `${(100 * x).toFixed(100 * x < 10 ? 1 : 0)} %`);
 
 function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);

@@ -48,7 +48,7 @@ function drawRank(view, canvas, query, colour) {
   g.fillStyle = tone.text; g.font = "12px sans-serif"; g.textAlign = "right"; g.textBaseline = "middle";
   g.fillText(number(at.high), at.left - 5, at.y(at.high) + 4);
   if (at.low < 0) g.fillText(number(at.low), at.left - 5, at.y(at.low) - 4);
-  g.fillText("0", at.left - 5, at.y(0));
+  if (at.y(at.low) - at.y(0) > 20 || at.low === 0) g.fillText("0", at.left - 5, at.y(0));
   g.textBaseline = "bottom"; g.textAlign = "left"; g.fillText("rank 1", at.left, height - 4);
   g.textAlign = "right"; g.fillText(`rank ${bars.length}`, width - 4, height - 4);
   view.rankHit = (x) => bars[clamp(Math.floor((x - at.left) / at.step), 0, bars.length - 1)];

@@ -148,7 +148,7 @@ function queriesOf(view) {
   if (!found.length) found.push({ role: "a", place: focus });
   return found.map(({ role, place }) => ({ role, place, ...tokenAt(grid, place), live: live && role === view.active,
     x: (place[0] / FULL) * grid.width - grid.box[1], y: (place[1] / FULL) * grid.height - grid.box[0] }))
-    .sort((p, q) => Number(Boolean(p.live)) - Number(Boolean(q.live)));
+    .sort((p, q) => Number(p.role === view.active) - Number(q.role === view.active));
 }
 
 function render(view) {
