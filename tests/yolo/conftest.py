@@ -55,23 +55,26 @@ def rectangles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
-SMALL: dict[str, Any] = {"imgsz": 96, "batch": 4, "workers": 0, "device": "cpu", "plots": False, "verbose": False,
-                         "val": True}
+@pytest.fixture(scope="session")
+def small() -> dict[str, Any]:
+    """Arguments of a run that takes seconds."""
+    return {"imgsz": 96, "batch": 4, "workers": 0, "device": "cpu", "plots": False, "verbose": False}
 
 
 @pytest.fixture(scope="session")
-def trained(rectangles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run folder of yolov8n-bra.yaml, trained for one epoch of two."""
+def trained(rectangles: Path, small: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folder of yolov8n-bra.yaml, trained for two epochs; cut_off.pt is as it was after the first."""
     pytest.importorskip("ultralytics")
     from ultralytics import YOLO
 
     import bra.yolo  # noqa: F401
 
-    def stop_after_one(trainer: Any) -> None:
-        trainer.stop = True
+    def keep_as_if_cut_off(trainer: Any) -> None:
+        if trainer.epoch == 0:
+            shutil.copy(trainer.last, trainer.wdir / "cut_off.pt")
 
     runs = tmp_path_factory.mktemp("runs")
     model = YOLO("yolov8n-bra.yaml")
-    model.add_callback("on_fit_epoch_end", stop_after_one)
-    model.train(data=str(rectangles), epochs=2, project=str(runs), name="first", **SMALL)
+    model.add_callback("on_model_save", keep_as_if_cut_off)
+    model.train(data=str(rectangles), epochs=2, project=str(runs), name="first", **small)
     return runs / "first"
