@@ -13,8 +13,8 @@ from bra.attention import KVGather, QKVLinear, TopkRouting
 from bra.errors import YoloError
 from bra.yolo.modules import BiLevelRoutingAttention
 
-_KEPT: Final = ("n_win", "num_heads", "qk_dim", "kv_per_win", "kv_downsample_ratio", "kv_downsample_mode", "topk",
-                "param_routing", "diff_routing", "soft_routing", "auto_pad")
+_KEPT: Final = ("n_win", "num_heads", "qk_dim", "kv_downsample_mode", "topk", "param_routing", "diff_routing",
+                "soft_routing", "auto_pad")
 """Constructor arguments that the pasted class keeps under their own names."""
 
 
@@ -27,12 +27,14 @@ class HandmadeBRA(BiLevelRoutingAttention):
             return
         old = nn.Module()
         old.__setstate__(state)  # type: ignore[no-untyped-call]
-        lepe, qkv, pool = getattr(old, "lepe", None), getattr(old, "qkv", None), getattr(old, "kv_down", None)
-        kept = {name: state[name] for name in _KEPT if state.get(name) is not None}
+        lepe, qkv, mode = getattr(old, "lepe", None), getattr(old, "qkv", None), state.get("kv_downsample_mode", "")
+        # Of the two sizes of pooling only the one in use need be possible: people write -1 for the other.
+        pooling = {"ada_": ("kv_per_win",), "maxp": ("kv_downsample_ratio",), "avgp": ("kv_downsample_ratio",)}
+        names = (*_KEPT, *pooling.get(str(mode)[:4], ()))
+        kept = {name: state[name] for name in names if state.get(name) is not None}
         try:
             BiLevelRoutingAttention.__init__(
                 self, state["dim"], **kept, qk_scale=state.get("scale"),
-                kv_downsample_kernel=getattr(pool, "kernel_size", None),
                 side_dwconv=lepe.kernel_size[0] if isinstance(lepe, nn.Conv2d) else 0,
                 param_attention="none" if not isinstance(getattr(qkv, "qkv", None), nn.Linear)
                 else "qkvo" if isinstance(getattr(old, "wo", None), nn.Linear) else "qkv")

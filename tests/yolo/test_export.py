@@ -9,7 +9,8 @@ import torch
 
 pytest.importorskip("ultralytics")
 pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime")
+import onnxruntime
 from ultralytics import YOLO
 
 import bra.yolo
