@@ -100,12 +100,25 @@ def resolve(model: Model, image_channels: int, parse: Parse) -> dict[str, Any]:
         YoloError: a row of ours cannot be; the message names the row, the value, the range and the cure.
     """
     rows = rows_of(model)
-    dims = layer_dims(model, rows, image_channels, parse)
+    dims = probe(model, rows, image_channels, parse).dims
     return with_rows(model, [_resolved(row, dims[row.index]) if row.index in dims else row for row in rows])
 
 
-def layer_dims(model: Model, rows: Sequence[Row], image_channels: int, parse: Parse) -> dict[int, int]:
-    """Channels that the attention of each of our rows works on, by row index.
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A model as its parser builds it on the meta device, with stand-ins of the same widths for our layers.
+
+    Attributes:
+        layers: one per row.
+        dims: channels that the attention of each of our rows works on, by row index.
+    """
+
+    layers: list[Any]
+    dims: dict[int, int]
+
+
+def probe(model: Model, rows: Sequence[Row], image_channels: int, parse: Parse) -> Probe:
+    """Build the model without memory, to learn its widths.
 
     Raises:
         YoloError: one of our rows reads more than one row, or one that is not above it, or cannot be read.
@@ -129,7 +142,8 @@ def layer_dims(model: Model, rows: Sequence[Row], image_channels: int, parse: Pa
     built: list[Any] = list(layers.children())
     widths = iter(end.num_features for end in built[len(rows):])
     dims = {row.index: next(widths) if row.sources[0] >= 0 else image_channels for row in asking}
-    return dims | {row.index: built[row.index].c for row in rows if row.name == INSIDE_C2F}
+    inside = {row.index: built[row.index].c for row in rows if row.name == INSIDE_C2F}
+    return Probe(built[:len(rows)], dims | inside)
 
 
 def options_of(row: Row) -> dict[str, Any]:
