@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+import ultralytics
 from torch import nn
 from ultralytics import YOLO
 
@@ -99,8 +100,14 @@ def transplant(weights: str | Path, model: str | Path, output: str | Path) -> Tr
     result = carry(old, new)
     if not result.carried:
         raise YoloError(f"nothing of {weights} fits {model}: give a model of the same family and scale.")
-    target.save(str(output))
+    write_checkpoint(new, output)
     return result
+
+
+def write_checkpoint(model: nn.Module, path: str | Path) -> None:
+    """Write what YOLO(path) opens: the model in full precision, and nothing of a training."""
+    torch.save({"epoch": -1, "model": copy.deepcopy(model), "ema": None, "optimizer": None, "train_args": {},
+                "version": ultralytics.__version__}, path)
 
 
 def carry(old: nn.Module, new: nn.Module) -> Transplant:

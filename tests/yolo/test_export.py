@@ -14,6 +14,7 @@ import onnxruntime
 from ultralytics import YOLO
 
 import bra.yolo
+from bra.yolo.transplant import write_checkpoint
 
 ROW = "yolov8n-bra.yaml"
 INSIDE = "yolov8n-bra-c2f.yaml"
@@ -28,7 +29,7 @@ def model_of(stem: str, folder: Path) -> YOLO:
         for block in model.model.modules():
             if isinstance(block, bra.yolo.BRABlock):
                 block.gate.fill_(0.5)
-    model.save(folder / "model.pt")
+    write_checkpoint(model.model, folder / "model.pt")
     return YOLO(folder / "model.pt")
 
 

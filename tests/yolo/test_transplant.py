@@ -12,7 +12,7 @@ from ultralytics import YOLO
 
 import bra.yolo
 from bra.errors import YoloError
-from bra.yolo.transplant import align, carry, layers_of, transplant
+from bra.yolo.transplant import align, carry, layers_of, transplant, write_checkpoint
 
 SHIPPED = sorted(path.stem for path in bra.yolo.CFG.glob("*.yaml"))
 
@@ -43,16 +43,25 @@ def test_every_layer_of_the_source_finds_its_place(stem: str) -> None:
         assert after[name].equal(before[f"model.{result.layers[int(layer)]}.{rest}"])
 
 
-@pytest.mark.parametrize(("scale", "carried", "by_name"), [("n", 355, 0), ("s", 355, 0), ("l", 595, 0)])
-def test_counts(scale: str, carried: int, by_name: int) -> None:
-    result = carry(YOLO(named("yolov8", scale)).model, YOLO(named("yolov8-bra", scale)).model)
-    assert (len(result.carried), result.by_name) == (carried, by_name)
+@pytest.mark.parametrize(("scale", "tensors"), [("n", 355), ("s", 355), ("l", 595)])
+def test_all_is_carried_and_attention_starts_fresh(scale: str, tensors: int) -> None:
+    old = YOLO(named("yolov8", scale)).model
+    result = carry(old, YOLO(named("yolov8-bra", scale)).model)
+    assert len(result.carried) == len(old.state_dict()) >= tensors      # 8.3.0 has 36 more in its head
+    assert len(result.fresh) == 3 * 6
+    assert not result.unused
+
+
+def test_by_name_tensors_would_come_from_the_wrong_layer() -> None:
+    result = carry(YOLO(named("yolov8")).model, YOLO(named("yolov8-bra-p3")).model)
+    assert result.by_name == 6
+    assert result.layers[6] == 5
 
 
 @pytest.mark.parametrize("stem", ["yolov8-bra-residual", "yolov8-bra-c2f", "yolo11-bra-residual"])
 def test_a_residual_model_computes_what_the_pretrained_one_did(stem: str, tmp_path: Path) -> None:
     base = YOLO(named(stem[:6]))
-    base.save(tmp_path / "base.pt")
+    write_checkpoint(base.model, tmp_path / "base.pt")
     result = transplant(tmp_path / "base.pt", named(stem), tmp_path / "init.pt")
     assert "no tensor is from a wrong layer" in str(result)
     x = torch.rand(1, 3, 96, 128)
@@ -100,7 +109,7 @@ def test_a_wrong_wire_is_found(tmp_path: Path) -> None:
 
 
 def test_another_family_is_refused(tmp_path: Path) -> None:
-    YOLO(named("yolov8", "n")).save(tmp_path / "base.pt")
+    write_checkpoint(YOLO(named("yolov8")).model, tmp_path / "base.pt")
     (tmp_path / "tiny.yaml").write_text(
         "nc: 80\nbackbone:\n  - [-1, 1, BRABlock, [{num_heads: 1}]]\nhead:\n  - [[0], 1, Detect, [nc]]\n")
     with pytest.raises(YoloError, match=r"nothing of .* same family and scale|reads other layers"):
