@@ -7,7 +7,7 @@ run: .venv/installed
 	$(BIN)/streamlit run dashboard/app.py
 
 test: .venv/installed-test lint
-	bash tests/chromium.sh
+	bash tests/system.sh
 	$(BIN)/python -m pytest
 
 lint: .venv/installed-test

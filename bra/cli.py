@@ -6,7 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from types import ModuleType
+from typing import Final, get_args
 
 from bra.errors import BRAError
 from bra.models.catalog import CATALOG, ModelSettings, look
@@ -15,11 +16,17 @@ from bra.report import report_html
 from bra.spec import KVDownsampleMode
 from bra.viewer.pack import FULL, Caption, Place
 
+ULTRALYTICS: Final = ("train", "predict")
+"""Commands whose arguments are Ultralytics' own."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, or 2 for a request that was refused."""
-    args = _parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
     try:
+        if given[:1] and given[0] in ULTRALYTICS:
+            return int(_yolo().ultralytics_command(given[0], given[1:]))
+        args = _parser().parse_args(given)
         status: int = args.run(args)
     except BRAError as error:
         print(f"bra: {error}", file=sys.stderr)
@@ -52,7 +59,32 @@ def _parser() -> argparse.ArgumentParser:
         inspect.add_argument(f"--{role}", type=_place, metavar="X,Y",
                              help=f"query {role.upper()} in per cent of width and height, such as 50,30")
     inspect.add_argument("--window-mean", action="store_true", help="attention of the whole window, not of one token")
+    for mode in ULTRALYTICS:
+        commands.add_parser(mode, help=f"yolo {mode}, with rows of attention known; its own arguments", add_help=False)
+    lint = commands.add_parser("lint", help="check a YOLO model file")
+    lint.set_defaults(run=lambda args: _yolo().run_lint(args))
+    lint.add_argument("model", help="a file, or a name such as yolov8n-bra.yaml")
+    lint.add_argument("--imgsz", type=int, default=640, help="side of the picture in pixels, default %(default)s")
+    lint.add_argument("--base", help="the model that rows were inserted into, such as yolov8.yaml; default: by name")
+    lint.add_argument("--fix", action="store_true", help="correct the file")
+    transplant = commands.add_parser("transplant", help="carry pretrained weights into a model with more rows")
+    transplant.set_defaults(run=lambda args: _yolo().run_transplant(args))
+    transplant.add_argument("weights", type=Path, help="pretrained weights, such as yolov8n.pt")
+    transplant.add_argument("model", help="a file, or a name such as yolov8n-bra.yaml")
+    transplant.add_argument("-o", "--output", type=Path, default=Path("init.pt"), help="default: %(default)s")
     return parser
+
+
+def _yolo() -> ModuleType:
+    """The commands that need Ultralytics; imported when asked for, since it is optional and takes seconds."""
+    try:
+        from bra.yolo import command
+    except ModuleNotFoundError as error:
+        if error.name != "ultralytics":
+            raise
+        raise BRAError("ultralytics is not installed, which this command needs: run pip install 'bra[yolo]' or "
+                       "pip install ultralytics.") from error
+    return command
 
 
 def _place(text: str) -> Place:

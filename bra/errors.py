@@ -19,3 +19,7 @@ class PhotoError(BRAError):
 
 class TraceError(BRAError):
     """A model or an input that cannot be traced."""
+
+
+class YoloError(BRAError):
+    """A YOLO model file, checkpoint or installation that cannot be used as asked."""

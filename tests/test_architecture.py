@@ -12,7 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo", "fidelity",
-    "models", "models.patches", "models.biformer", "models.catalog", "viewer", "viewer.pack", "export", "report", "cli")
+    "models", "models.patches", "models.biformer", "models.catalog", "viewer", "viewer.pack", "export", "report",
+    "yolo.modules", "yolo.handmade", "yolo.rows", "yolo.registration", "yolo", "yolo.transplant",
+    "yolo.wiring", "yolo.rewrite", "yolo.lint", "yolo.command", "cli")
 """A file of bra imports only from files before it; `bra/__init__.py` is the shop window and may import them all."""
 BRA = sorted((ROOT / "bra").rglob("*.py"))
 DASHBOARD = sorted((ROOT / "dashboard").rglob("*.py"))
@@ -130,4 +132,13 @@ def test_no_file_has_two_subjects(path: Path) -> None:
 
 def test_torch_is_the_only_heavy_import_of_the_package() -> None:
     known = {"bra", "torch", "einops", "numpy", "PIL"}
-    assert {name for path in BRA for name in roots(path)} - known <= sys.stdlib_module_names
+    outside = [path for path in BRA if path.parent.name != "yolo"]
+    assert {name for path in outside for name in roots(path)} - known <= sys.stdlib_module_names
+
+
+def test_only_the_yolo_package_names_ultralytics() -> None:
+    inside = [path for path in BRA if path.parent.name == "yolo"]
+    known = {"bra", "torch", "ultralytics", "yaml"}
+    assert {name for path in inside for name in roots(path)} - known <= sys.stdlib_module_names
+    assert not [path for path in BRA if path not in inside and "bra.yolo" in {n[:8] for n in imported(path)}
+                and module_of(path) != "cli"]

@@ -1,6 +1,11 @@
 #!/usr/bin/env bash
-# Makes sure that a Chromium is here for the browser tests; installs Debian's where that is possible.
+# Makes sure that what the tests need beside Python is here; installs Debian's packages where that is possible:
+# libGL for OpenCV, which Ultralytics imports, and a Chromium for the browser tests.
 set -eu
+if ! ldconfig -p 2>/dev/null | grep -q 'libGL\.so\.1' && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libgl1 libglib2.0-0 >/dev/null
+fi
 for name in chromium chromium-browser google-chrome; do
     if command -v "$name" >/dev/null; then exit 0; fi
 done

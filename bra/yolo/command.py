@@ -1,0 +1,57 @@
+"""`bra train`, `bra predict`, `bra lint` and `bra transplant`: what the command line asks of this package."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ultralytics.cfg import ARGV, entrypoint
+
+from bra.errors import YoloError
+from bra.yolo.lint import lint, model_file
+from bra.yolo.transplant import transplant
+
+
+def ultralytics_command(mode: str, arguments: Sequence[str]) -> int:
+    """Ultralytics' own command line, in a process that knows our rows.
+
+    Args:
+        mode: "train" or "predict".
+        arguments: Ultralytics' own, such as model=yolov8n-bra.yaml data=coco8.yaml.
+    """
+    # It reads the list it found in sys.argv when it was imported; its parameter is cut at every space.
+    before = list(ARGV)
+    ARGV[:] = ["yolo", mode, *arguments]
+    try:
+        entrypoint()
+    finally:
+        ARGV[:] = before
+    return 0
+
+
+def run_lint(args: argparse.Namespace) -> int:
+    """Print what is wrong with a model file; with --fix, correct it. 1 when errors are left."""
+    report = lint(args.model, args.imgsz, args.base)
+    for finding in report.findings:
+        print(f"{finding.level}: {finding.text}")
+    left = [finding for finding in report.errors if finding.fix is None or not args.fix]
+    fixable = [finding for finding in report.findings if finding.fix is not None]
+    if fixable and args.fix:
+        path = model_file(args.model)
+        if not Path(args.model).is_file():
+            raise YoloError(f"{args.model} was found at {path}, not where you are: copy it to correct it.")
+        path.write_text(report.fixed, encoding="utf-8")
+        print(f"{path}: {len(fixable)} corrected")
+    elif fixable:
+        print(f"{len(fixable)} can be corrected with --fix")
+    elif not report.findings:
+        print("nothing to say")
+    return 1 if left else 0
+
+
+def run_transplant(args: argparse.Namespace) -> int:
+    """Write an initial checkpoint and print what was carried into it."""
+    print(transplant(args.weights, args.model, args.output))
+    print(f"{args.output}: train it with bra train model={args.output} data=…")
+    return 0

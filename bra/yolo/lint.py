@@ -1,0 +1,235 @@
+"""Reads a model file as its author should have been able to: what is wrong, why, and what to write instead."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+from ultralytics.nn import tasks
+
+from bra.errors import BRAError, YoloError
+from bra.grid import WindowGrid
+from bra.spec import MAX_N_WIN, BRASpec
+from bra.yolo.registration import ParseModel
+from bra.yolo.rewrite import read_yaml, with_rows_replaced, written
+from bra.yolo.rows import INSIDE_C2F, OPTIONS, OURS, Parse, Row, options_of, probe, rows_of, spec_of, with_rows
+from bra.yolo.wiring import counterparts, rewired
+
+Level = Literal["error", "warning", "note"]
+FAMILIES: Final = ("yolov8", "yolo11", "yolov5", "yolo12", "yolo26")
+STRIDE: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to know about a row.
+
+    Attributes:
+        level: "error" builds not or computes something else; "warning" wastes; "note" is worth knowing.
+        row: its index; -1 for the whole file.
+        text: one sentence with the cure.
+        fix: the row as it should be, where that can be said.
+    """
+
+    level: Level
+    row: int
+    text: str
+    fix: Row | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Findings, and the file's text with every fix in it."""
+
+    findings: tuple[Finding, ...]
+    fixed: str
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """Those that must be dealt with."""
+        return tuple(finding for finding in self.findings if finding.level == "error")
+
+
+def lint(path: str | Path, imgsz: int = 640, base: str | None = None) -> Report:
+    """Check a model file.
+
+    Args:
+        path: a file, or the name of one that Ultralytics or this package has.
+        imgsz: side of the square picture in pixels, by which windows and padding are judged.
+        base: the model that rows were inserted into; None finds it by the file's name, then by its rows.
+
+    Raises:
+        YoloError: there is no such file, or it is not a model.
+    """
+    if not 1 <= imgsz <= 8192:
+        raise YoloError(f"imgsz={imgsz} is not possible: 1 to 8192 pixels; 640 is usual.")
+    try:
+        found = tasks.yaml_model_load(str(path))
+    except FileNotFoundError as error:
+        raise YoloError(f"{path} does not exist: give a model file, or a name such as yolov8n-bra.yaml.") from error
+    text = model_file(path).read_text(encoding="utf-8")
+    model = read_yaml(text) | {"scale": found.get("scale")}
+    rows, findings = rows_of(model), []
+    for index, row in _moved(rows, path, base).items():
+        findings.append(Finding("error", index, _moved_words(rows, row), row))
+        rows[index] = row
+    parser = tasks.parse_model
+    assert isinstance(parser, ParseModel)
+    for check in (_impossible, _padded):
+        for finding in check(model, rows, imgsz, parser.original):
+            findings.append(finding)
+            if finding.fix is not None:
+                rows[finding.row] = finding.fix
+    fixes = {finding.row: rows[finding.row] for finding in findings if finding.fix is not None}
+    return Report(tuple(findings), with_rows_replaced(text, fixes) if fixes else text)
+
+
+def model_file(path: str | Path) -> Path:
+    """Where the file of a name such as yolov8n-bra.yaml lies; the scale in it is no part of the file's name."""
+    unscaled = re.sub(r"(\d+)[nsmlx](?=[-.])", r"\1", Path(path).name)
+    where = tasks.check_yaml(str(path), hard=False) or tasks.check_yaml(str(Path(path).with_name(unscaled)))
+    return Path(where)
+
+
+def _moved(rows: Sequence[Row], path: str | Path, base: str | None) -> dict[int, Row]:
+    match = re.match(r"yolov?\d+", Path(path).name)
+    stems = [base.removesuffix(".yaml")] if base else [match[0]] if match else list(FAMILIES)
+    for stem in stems:
+        if not tasks.check_yaml(f"{stem}.yaml", hard=False):
+            if base:
+                raise YoloError(f"--base {base} does not exist: give a model of Ultralytics, such as yolov8.yaml.")
+            continue
+        theirs = rows_of(tasks.yaml_model_load(f"{stem}.yaml"))
+        if base or match or len(counterparts(rows, theirs)) == len(theirs):
+            return rewired(rows, theirs)
+    return {}
+
+
+def _moved_words(rows: Sequence[Row], row: Row) -> str:
+    def named(source: int | list[int]) -> str:
+        each = [source] if isinstance(source, int) else source
+        return ", ".join(f"{at} ({rows[at].name})" if 0 <= at < len(rows) else str(at) for at in each)
+
+    return (f"{rows[row.index]} reads {named(rows[row.index].source)}, numbers from before rows were inserted; what it "
+            f"read is now {named(row.source)}: write {written(row)}.")
+
+
+def _impossible(model: Mapping[str, Any], rows: Sequence[Row], _imgsz: int, parse: Parse) -> list[Finding]:
+    """Settings that no layer can have, at any scale that the file is for."""
+    scales = [model["scale"]] if model.get("scale") else list(model.get("scales") or [None])
+    ours, findings = [row for row in rows if row.name in OURS], []
+    try:
+        by_scale = [probe({**model, "scale": scale}, rows, 3, parse).dims for scale in scales]
+    except BRAError as error:
+        return [Finding("error", -1, str(error))]
+    except Exception as error:  # the parser's own, of any kind: rows of its layers may be wrong too
+        return [Finding("error", -1, f"Ultralytics cannot build this model ({type(error).__name__}: {error}): correct "
+                                     "the rows of its own layers first.")]
+    for row in ours:
+        dims = sorted({dims[row.index] for dims in by_scale})
+        for dim in dims:
+            try:
+                spec_of(row, dim)
+            except YoloError as error:
+                findings.append(Finding("error", row.index, str(error), _possible(row, dims)))
+                break
+    return findings
+
+
+def _possible(row: Row, dims: Sequence[int]) -> Row | None:
+    """The nearest row that works for all these channel counts, when one is found."""
+    given = {name: value for name, value in options_of(row).items() if value is not None}
+    n_win, heads = given.get("n_win", 7), given.get("num_heads", 8)
+    tries = [given]
+    if isinstance(n_win, int) and n_win > MAX_N_WIN:
+        tries.append({name: value for name, value in given.items() if name != "n_win"})
+    if {"n_win", "num_heads"} <= set(given):
+        tries.append({**given, "n_win": heads, "num_heads": n_win})
+    common = math.gcd(*dims, *([given["qk_dim"]] if isinstance(given.get("qk_dim"), int) else []))
+    fitting = max((d for d in range(1, min(common, 32) + 1) if common % d == 0
+                   and d <= max(heads if isinstance(heads, int) else 8, 1)), default=1)
+    tries += [{**one, "num_heads": fitting} for one in tries]
+    for one in tries:
+        p = one.get("n_win", 7)
+        for options in (one, {**one, "topk": p * p} if isinstance(p, int) and 0 < p <= MAX_N_WIN else one):
+            if _works(options, dims):
+                return _with_options(row, options)
+    return None
+
+
+def _works(options: Mapping[str, Any], dims: Sequence[int]) -> bool:
+    try:
+        for dim in dims:
+            BRASpec(dim, **options)
+    except (BRAError, TypeError):
+        return False
+    return True
+
+
+def _padded(model: Mapping[str, Any], rows: Sequence[Row], imgsz: int, parse: Parse) -> list[Finding]:
+    """Windows filled up with padding, wholly or in part, at an image size."""
+    try:
+        sizes = map_sizes(model, rows, imgsz, parse)
+    except Exception as error:  # torch's and Ultralytics' own, of any kind
+        return [Finding("note", -1, f"the sizes of its maps are unknown, since it does not run ({error}): correct the "
+                                    "other findings first.")]
+    findings = []
+    for index, (h, w) in sizes.items():
+        row = rows[index]
+        options = options_of(row)
+        n_win = options.get("n_win", 7)
+        if not (isinstance(n_win, int) and 1 <= n_win <= MAX_N_WIN):
+            continue
+        grid = WindowGrid(h, w, n_win)
+        empty = int(grid.padding_windows.sum())
+        if not grid.padding_share:
+            continue
+        fitting = [p for p in range(2, MAX_N_WIN + 1) if math.gcd(h, w) % p == 0] or [1]
+        best = min(fitting, key=lambda p: (abs(p - n_win), p))
+        words = (f"{row}: at {imgsz} pixels its map of {h}×{w} is padded to {grid.H}×{grid.W} for n_win={n_win}, so "
+                 f"{grid.padding_share:.1%} of the tokens are padding")
+        others = ", ".join(str(p) for p in fitting if p != best)
+        cure = f"n_win={best} pads none" + (f", nor would {others}" if others else "")
+        if empty:
+            fixed = {**options, "n_win": best}
+            if options.get("topk", 4) > best * best:
+                fixed["topk"] = best * best
+            findings.append(Finding("warning", index, f"{words}, and {empty} of {n_win * n_win} windows hold nothing "
+                                                      f"else: {cure}.", _with_options(row, fixed)))
+        else:
+            findings.append(Finding("note", index, f"{words}: {cure}; or set mask_padding: true."))
+    return findings
+
+
+def map_sizes(model: Mapping[str, Any], rows: Sequence[Row], imgsz: int, parse: Parse) -> dict[int, tuple[int, int]]:
+    """(h, w) of the map that each of our rows reads, by row index; learned without memory."""
+    ours = [row.index for row in rows if row.name in OURS]
+    layers = probe(with_rows(model, rows), rows, 3, parse).layers
+    side = -(-imgsz // STRIDE) * STRIDE
+    maps: list[Any] = []
+    sizes: dict[int, tuple[int, int]] = {}
+    x: Any = torch.empty(1, 3, side, side, device="meta")
+    for row, layer in zip(rows[:max(ours, default=-1) + 1], layers, strict=False):
+        given = [x if f == -1 else maps[f] for f in ([row.source] if isinstance(row.source, int) else row.source)]
+        if row.index in ours:
+            sizes[row.index] = (int(given[0].shape[-2]), int(given[0].shape[-1]))
+        x = layer.eval()(given[0] if isinstance(row.source, int) else given)
+        maps.append(x)
+    return sizes
+
+
+def _with_options(row: Row, options: Mapping[str, Any]) -> Row:
+    """The row with these options: by place where they are the first ones, else by name."""
+    by_place = tuple(options) == OPTIONS[:len(options)] and row.name != INSIDE_C2F and not any(
+        isinstance(arg, Mapping) for arg in row.args)
+    if by_place:
+        return replace(row, args=list(options.values()))
+    before = [arg for arg in row.args if not isinstance(arg, Mapping)] if row.name == INSIDE_C2F else []
+    if not options:
+        return replace(row, args=before)
+    return replace(row, args=[*before, *([False] if len(before) == 1 else []), dict(options)])

@@ -1,0 +1,139 @@
+"""Makes the installed Ultralytics know our rows, from outside: none of its files is touched.
+
+It has no place to plug in, so four of its functions are wrapped where it looks them up: the parser of rows (gives
+ours their channels), the search for a model file (finds ours by name), and the writer of the script that distributed
+workers run (imports us there).
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import ultralytics
+from torch import nn
+from ultralytics import nn as ultralytics_nn
+from ultralytics.nn import tasks
+from ultralytics.nn.modules import block
+from ultralytics.utils import dist
+
+from bra import attention, kv_pool
+from bra.errors import YoloError
+from bra.spec import BRASpec
+from bra.yolo.handmade import ALIASES
+from bra.yolo.modules import BiLevelRoutingAttention, BRABlock, C2fBRA
+from bra.yolo.rows import OURS, has_ours, resolve
+
+OLDEST: Final = (8, 3)
+WORKER_LINE: Final = "    from ultralytics.utils import DEFAULT_CFG_DICT"
+CFG: Final = Path(str(files("bra.yolo"))) / "cfg"
+"""Folder of the model files that come with this package."""
+
+
+class CountsAsC2f(type):
+    """Lets a class be found in Ultralytics' sets of layers that take (c1, c2, n, …), which can be neither read nor
+    extended from outside; what it builds is a `C2fBRA`."""
+
+    def __eq__(cls, other: object) -> bool:
+        return other is block.C2f or other is cls
+
+    def __hash__(cls) -> int:
+        return hash(block.C2f)
+
+    def __repr__(cls) -> str:
+        return repr(C2fBRA)
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> C2fBRA:
+        """A `C2fBRA` of these arguments."""
+        return C2fBRA(*args, **kwargs)
+
+
+class C2fBRARow(C2fBRA, metaclass=CountsAsC2f):
+    """What the parser finds under the name C2fBRA; never instantiated."""
+
+
+class ParseModel:
+    """Ultralytics' parser of rows, after ours have been given their channels."""
+
+    def __init__(self, original: Any) -> None:
+        self.original = original
+
+    def __call__(self, d: dict[str, Any], ch: int, verbose: bool = True) -> tuple[nn.Sequential, list[int]]:
+        """Build a model's layers; raises YoloError when a row of ours cannot be."""
+        model = resolve(d, ch, self.original) if has_ours(d) else d
+        built: tuple[nn.Sequential, list[int]] = self.original(model, ch, verbose)
+        return built
+
+
+class CheckYaml:
+    """Ultralytics' search for a model file, then ours."""
+
+    def __init__(self, original: Any) -> None:
+        self.original = original
+
+    def __call__(self, file: str | Path, *args: Any, **kwargs: Any) -> Any:
+        """Path of the file; what Ultralytics answers when neither has it."""
+        ours = CFG / str(file)
+        if Path(file).name == str(file) and ours.is_file() and not Path(file).is_file():
+            return str(ours)
+        return self.original(file, *args, **kwargs)
+
+
+class GenerateDDPFile:
+    """Ultralytics' writer of the script that distributed workers run, with our import in it."""
+
+    def __init__(self, original: Any) -> None:
+        self.original = original
+
+    def __call__(self, trainer: Any) -> str:
+        """Path of the script."""
+        path = Path(self.original(trainer))
+        script = path.read_text(encoding="utf-8")
+        if WORKER_LINE not in script:
+            raise YoloError(f"ultralytics {ultralytics.__version__} writes its worker script in a way not known here: "
+                            "train on one device, or install a version that is.")
+        line = "    import bra.yolo  # its rows, in this process too\n"
+        path.write_text(script.replace(WORKER_LINE, line + WORKER_LINE, 1), encoding="utf-8")
+        return str(path)
+
+
+def register() -> None:
+    """Make Ultralytics build, find, train and open models with our rows. Repeating it changes nothing.
+
+    Raises:
+        YoloError: Ultralytics is older than 8.3, or was edited by hand to hold a class of one of our names.
+    """
+    if getattr(tasks, "BRABlock", None) is BRABlock:
+        return
+    _check_version()
+    _check_unedited()
+    tasks.BiLevelRoutingAttention = BiLevelRoutingAttention
+    tasks.C2fBRA = C2fBRARow
+    for name, alias in ALIASES.items():
+        setattr(block, name, alias)
+    tasks.parse_model = ultralytics_nn.parse_model = ParseModel(tasks.parse_model)
+    tasks.check_yaml = CheckYaml(tasks.check_yaml)
+    dist.generate_ddp_file = GenerateDDPFile(dist.generate_ddp_file)
+    torch.serialization.add_safe_globals([
+        BRASpec, BiLevelRoutingAttention, BRABlock, C2fBRA, attention.BiLevelRoutingAttention, attention.SharedQKV,
+        attention.TopkRouting, attention.KVGather, attention.QKVLinear,
+        *(item for item in vars(kv_pool).values() if isinstance(item, type) and item.__module__ == kv_pool.__name__)])
+    tasks.BRABlock = BRABlock     # last: its presence says that all is done
+
+
+def _check_version() -> None:
+    version = tuple(int(part) for part in ultralytics.__version__.split(".")[:2])
+    if version < OLDEST:
+        raise YoloError(f"ultralytics {ultralytics.__version__} is too old: 8.3 or newer is needed; run "
+                        "pip install -U ultralytics.")
+
+
+def _check_unedited() -> None:
+    for place in (tasks, block):
+        for name in sorted({*OURS, *ALIASES}):
+            if hasattr(place, name):
+                raise YoloError(
+                    f"{place.__name__} already holds {name}, so this Ultralytics was edited by hand and would be given "
+                    "the channels twice: undo the edit with pip install --force-reinstall --no-deps ultralytics.")

@@ -1,0 +1,209 @@
+"""Reads the rows of a YOLO model and gives our layers the channels of their map.
+
+A row says `[from, repeats, name, args]` and not how many channels it gets. The model's own parser knows: it is asked
+once, on the meta device where nothing takes memory, with a BatchNorm2d row at the end for every channel count wanted.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from bra.errors import SpecError, YoloError
+from bra.spec import BRASpec
+
+Parse = Callable[..., tuple[nn.Module, list[int]]]
+Model = Mapping[str, Any]
+DIM_FIRST: Final = ("BiLevelRoutingAttention", "BRABlock")
+"""Rows whose first constructor argument is `dim`, which nobody writes."""
+INSIDE_C2F: Final = "C2fBRA"
+OURS: Final = (*DIM_FIRST, INSIDE_C2F)
+OPTIONS: Final = tuple(field.name for field in fields(BRASpec))[1:]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a model file.
+
+    Attributes:
+        index: its place among backbone and head rows, as Ultralytics counts layers.
+        source: `from`: the rows it reads; -1 is the one before.
+        repeats: how often it is written; scaled by the model's depth.
+        name: its layer.
+        args: what stands in its brackets.
+    """
+
+    index: int
+    source: int | list[int]
+    repeats: int
+    name: str
+    args: list[Any]
+
+    def __str__(self) -> str:
+        return f"row {self.index} [{self.source}, {self.repeats}, {self.name}, {self.args}]"
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """Absolute indices of the rows that it reads; -1 is the image."""
+        given = [self.source] if isinstance(self.source, int) else self.source
+        return tuple(self.index + f if f < 0 else f for f in given)
+
+
+def rows_of(model: Model) -> list[Row]:
+    """Every row of backbone and head.
+
+    Raises:
+        YoloError: this is no model, or a row is not `[from, repeats, name, args]`.
+    """
+    found: list[Row] = []
+    for part in ("backbone", "head"):
+        rows = model.get(part) if isinstance(model, Mapping) else None
+        if not isinstance(rows, list):
+            raise YoloError(f"a model without a list of rows under '{part}:' is not a YOLO model: give one with "
+                            "'backbone:' and 'head:'.")
+        for row in rows:
+            if not (isinstance(row, Sequence) and len(row) == 4 and isinstance(row[0], (int, list))
+                    and isinstance(row[1], int) and isinstance(row[2], str) and isinstance(row[3], list)):
+                raise YoloError(f"row {len(found)} is {row!r}: a row is [from, repeats, name, [arguments]], for "
+                                "example [-1, 1, BiLevelRoutingAttention, []].")
+            found.append(Row(len(found), *row))
+    return found
+
+
+def with_rows(model: Model, rows: Sequence[Row]) -> dict[str, Any]:
+    """The same model with other rows; those of the backbone stay as many as they were."""
+    lists = [[row.source, row.repeats, row.name, list(row.args)] for row in rows]
+    cut = len(model["backbone"])
+    return {**model, "backbone": lists[:cut], "head": lists[cut:]}
+
+
+def has_ours(model: Model) -> bool:
+    """Whether any row is one of our layers. Never raises: a strange model is the parser's to judge."""
+    rows = [*model.get("backbone", ()), *model.get("head", ())]
+    return any(len(row) == 4 and isinstance(row[2], str) and row[2] in OURS for row in rows)
+
+
+def resolve(model: Model, image_channels: int, parse: Parse) -> dict[str, Any]:
+    """The model with `dim`, and every option up to the last one named, written into our rows.
+
+    Args:
+        model: as read from the file, with its scale.
+        image_channels: channels of the image.
+        parse: Ultralytics' own parser.
+
+    Raises:
+        YoloError: a row of ours cannot be; the message names the row, the value, the range and the cure.
+    """
+    rows = rows_of(model)
+    dims = probe(model, rows, image_channels, parse).dims
+    return with_rows(model, [_resolved(row, dims[row.index]) if row.index in dims else row for row in rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A model as its parser builds it on the meta device, with stand-ins of the same widths for our layers.
+
+    Attributes:
+        layers: one per row.
+        dims: channels that the attention of each of our rows works on, by row index.
+    """
+
+    layers: list[Any]
+    dims: dict[int, int]
+
+
+def probe(model: Model, rows: Sequence[Row], image_channels: int, parse: Parse) -> Probe:
+    """Build the model without memory, to learn its widths.
+
+    Raises:
+        YoloError: one of our rows reads more than one row, or one that is not above it, or cannot be read.
+    """
+    asking = [row for row in rows if row.name in DIM_FIRST]
+    for row in asking:
+        if not isinstance(row.source, int) or not -1 <= row.sources[0] < row.index:
+            raise YoloError(f"{row} reads from {row.source}: give one row above it, for example -1.")
+    for row in rows:
+        if row.name in OURS:
+            options_of(row)
+    stand_ins = [Row(row.index, row.source, row.repeats, "nn.Identity", []) if row.name in DIM_FIRST
+                 else Row(row.index, row.source, row.repeats, "C2f", row.args[:1]) if row.name == INSIDE_C2F
+                 else row for row in rows]
+    ends = [Row(len(rows) + n, row.sources[0], 1, "nn.BatchNorm2d", [])
+            for n, row in enumerate(row for row in asking if row.sources[0] >= 0)]
+    scales = model.get("scales")
+    scale = model.get("scale") or (next(iter(scales)) if scales else None)     # the parser would choose so, and warn
+    with torch.device("meta"):
+        layers, _ = parse(with_rows({**model, "scale": scale}, [*stand_ins, *ends]), image_channels, verbose=False)
+    built: list[Any] = list(layers.children())
+    widths = iter(end.num_features for end in built[len(rows):])
+    dims = {row.index: next(widths) if row.sources[0] >= 0 else image_channels for row in asking}
+    inside = {row.index: built[row.index].c for row in rows if row.name == INSIDE_C2F}
+    return Probe(built[:len(rows)], dims | inside)
+
+
+def options_of(row: Row) -> dict[str, Any]:
+    """Options that a row of ours sets, by name: written in order, or in a mapping at the end.
+
+    Raises:
+        YoloError: more values than options, an unknown name, or one given twice.
+    """
+    args = [_literal(arg) for arg in row.args]
+    named = dict(args.pop()) if args and isinstance(args[-1], Mapping) else {}
+    if row.name == INSIDE_C2F:
+        if len(args) not in (1, 2):
+            raise YoloError(f"{row} needs the channels out, then perhaps a shortcut and a mapping of options, for "
+                            "example [256, True, {n_win: 5}].")
+        args = []
+    if len(args) > len(OPTIONS):
+        raise YoloError(f"{row} has {len(args)} values: {len(OPTIONS)} at most, in the order {', '.join(OPTIONS)}.")
+    given = dict(zip(OPTIONS, args, strict=False))
+    if unknown := [str(name) for name in named if name not in OPTIONS]:
+        raise YoloError(f"{row} names {', '.join(unknown)}: the options are {', '.join(OPTIONS)}; dim is put in by "
+                        "itself.")
+    if twice := [name for name in named if name in given]:
+        raise YoloError(f"{row} gives {', '.join(twice)} twice, by place and by name: keep one of the two.")
+    return given | {name: _literal(value) for name, value in named.items()}
+
+
+def spec_of(row: Row, dim: int) -> BRASpec:
+    """The settings of a row's attention.
+
+    Raises:
+        YoloError: they cannot be; the message begins with the row.
+    """
+    options = options_of(row)
+    try:
+        return BRASpec(dim, **options)
+    except SpecError as error:
+        raise YoloError(f"{row}: {error}") from error
+    except TypeError as error:
+        raise YoloError(f"{row}: {error}: write plain values, for example [7, 8] or [{{n_win: 7}}].") from error
+
+
+def _resolved(row: Row, dim: int) -> Row:
+    spec_of(row, dim)
+    options = options_of(row)
+    if row.name == INSIDE_C2F:
+        c2, *shortcut = (arg for arg in row.args if not isinstance(arg, Mapping))
+        args = [c2, *(shortcut or [False]), options] if options else [c2, *shortcut]
+        return Row(row.index, row.source, row.repeats, row.name, args)
+    last = max((OPTIONS.index(name) for name in options), default=-1)
+    defaults = {field.name: field.default for field in fields(BRASpec)}
+    values = [options.get(name, defaults[name]) for name in OPTIONS[: last + 1]]
+    return Row(row.index, row.source, row.repeats, row.name, [dim, *values])
+
+
+def _literal(value: Any) -> Any:
+    """What Ultralytics' parser makes of a string: YAML knows no None, so people write 'None'."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+
