@@ -16,11 +16,13 @@ import torch
 pytest.importorskip("ultralytics")
 from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.modules import block
 from ultralytics.utils import dist
 from ultralytics.utils.torch_utils import ModelEMA
 
 import bra
 import bra.yolo
+from bra.yolo.transplant import write_checkpoint
 
 FILES = sorted(path.stem for path in bra.yolo.CFG.glob("*.yaml"))
 ROOT = Path(__file__).parents[2]
@@ -172,3 +174,14 @@ def test_an_unknown_worker_script_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(bra.BRAError, match="worker script in a way not known"):
         GenerateDDPFile(other)(None)
+
+
+@pytest.mark.parametrize("stem", ["yolov8n-bra.yaml", "yolo11n-bra-c2f.yaml", "yolov8n-bra-residual.yaml"])
+def test_opened_under_the_guard_of_known_classes(stem: str, tmp_path: Path) -> None:
+    write_checkpoint(YOLO(stem).model, tmp_path / "model.pt")
+    kept = torch.load(tmp_path / "model.pt", map_location="cpu", weights_only=False)["model"]
+    torch.save([layer for layer in kept.modules() if type(layer).__module__.startswith("bra.")], tmp_path / "ours.pt")
+    with torch.serialization.safe_globals([torch.nn.Linear, torch.nn.LayerNorm, torch.nn.Conv2d, torch.nn.Identity,
+                                           torch.nn.ModuleList, torch.nn.Sequential, torch.nn.BatchNorm2d,
+                                           torch.nn.SiLU, block.Conv, block.Bottleneck]):
+        assert torch.load(tmp_path / "ours.pt", weights_only=True)
