@@ -25,7 +25,7 @@ function matrixImage(data) {
 }
 
 function drawMatrix(view, canvas, queries) {
-  const { data } = view, n = data.grid.n_win ** 2, k = data.topk, left = 34, foot = 46;
+  const { data } = view, n = data.grid.n_win ** 2, k = data.topk, left = 34, foot = 52;
   const side = Math.min(canvas.parentElement.clientWidth - left - 4, 420);
   const g = fit(canvas, side + left + 4, side + foot), tone = ink(canvas), cell = side / n;
   view.matrix ??= matrixImage(data);
@@ -51,11 +51,11 @@ function drawMatrix(view, canvas, queries) {
   g.textBaseline = "bottom"; g.fillText(String(n - 1), left - 5, side);
   g.save(); g.translate(11, side / 2); g.rotate(-Math.PI / 2); g.textAlign = "center"; g.textBaseline = "middle";
   g.fillText("query window", 0, 0); g.restore();
-  g.textAlign = "center"; g.textBaseline = "top"; g.fillText("key window", left + side / 2, side + 4);
+  g.textAlign = "center"; g.textBaseline = "top"; g.fillText("key window", left + side / 2, side + 3);
   const bar = Math.min(side * 0.4, 180);
-  colourBar(g, left, side + 21, bar, view.matrix.low, view.matrix.high, tone.text);
-  g.textAlign = "left"; g.fillText("affinity, middle 98 %", left + bar + 12, side + 16);
-  if (cell >= 3) g.fillText("dots: chosen", left + bar + 12, side + 31);
+  colourBar(g, left, side + 25, bar, view.matrix.low, view.matrix.high, tone.text);
+  g.textAlign = "left"; g.fillText("affinity, middle 98 %", left + bar + 12, side + 20);
+  if (cell >= 3) g.fillText("dots: chosen", left + bar + 12, side + 35);
   view.matrixHit = (x, y) => {
     const key = Math.floor((x - left) / cell), query = Math.floor(y / cell);
     if (key < 0 || key >= n || query < 0 || query >= n) return null;
