@@ -35,8 +35,8 @@ def choose_picture() -> None:
     with drop:
         st.file_uploader("Your own picture", ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
                          key=state.UPLOADER, on_change=state.take_upload, label_visibility="collapsed",
-                         help="PNG, JPEG, WebP, BMP, GIF or TIFF up to 20 MB. It stays on this server's memory until "
-                              "you leave; nobody else can see it.")
+                         help="Choose, drop or paste a PNG, JPEG, WebP, BMP, GIF or TIFF of up to 20 MB. It stays in this "
+                              "server's memory until you leave; nobody else sees it.")
 
 
 def picture() -> tuple[Photo, str, str, Place]:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ultralytics.nn.modules.block import C2f
 
 from bra import attention
-from bra.spec import BRASpec, KVDownsampleMode, ParamAttention
 
 
 class BiLevelRoutingAttention(attention.BiLevelRoutingAttention):
@@ -30,19 +29,11 @@ class BRABlock(nn.Module):
         SpecError: an argument is impossible; the message names value, range and cure.
     """
 
-    def __init__(self, dim: int, n_win: int = 7, num_heads: int = 8, qk_dim: int | None = None,
-                 qk_scale: float | None = None, kv_per_win: int = 4, kv_downsample_ratio: int = 4,
-                 kv_downsample_kernel: int | None = None, kv_downsample_mode: KVDownsampleMode = "identity",
-                 topk: int = 4, param_attention: ParamAttention = "qkvo", param_routing: bool = False,
-                 diff_routing: bool = False, soft_routing: bool = False, side_dwconv: int = 3,
-                 auto_pad: bool = True, mask_padding: bool = False) -> None:
+    def __init__(self, dim: int, *settings: Any, **named: Any) -> None:
         super().__init__()
-        spec = BRASpec(
-            dim, n_win, num_heads, qk_dim, qk_scale, kv_per_win, kv_downsample_ratio, kv_downsample_kernel,
-            kv_downsample_mode, topk, param_attention, param_routing, diff_routing, soft_routing, side_dwconv,
-            auto_pad, mask_padding)
+        attn = attention.BiLevelRoutingAttention(dim, *settings, **named)
         self.norm = nn.LayerNorm(dim)
-        self.attn = attention.BiLevelRoutingAttention.from_spec(spec)
+        self.attn = attn
         self.gate = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor) -> Tensor:
