@@ -23,9 +23,10 @@ CENTRE: Place = (FULL // 2, FULL // 2)
 
 
 def choose_picture() -> None:
-    """The strip of built-in pictures, and the place to drop one's own."""
+    """What this is, the strip of built-in pictures, and the place to drop one's own."""
     strip, drop = st.columns([2.6, 1], vertical_alignment="center")
     with strip:
+        st.subheader("RouteScope: where does routing attention look?", anchor=False)
         pictures = [(key, sample.name, services.thumbnail(key)) for key, sample in GALLERY.items()]
         upload = state.upload()
         if upload is not None:
@@ -33,10 +34,11 @@ def choose_picture() -> None:
                 pictures.insert(0, (state.UPLOAD, "Yours", services.photo_of(upload.data).encoded(160)))
         components.gallery(pictures, state.current().picture, state.STRIP, state.take_picked)
     with drop:
-        st.file_uploader("Your own picture", ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
-                         key=state.UPLOADER, on_change=state.take_upload, label_visibility="collapsed",
-                         help="Choose, drop or paste a PNG, JPEG, WebP, BMP, GIF or TIFF of up to 20 MB. It stays in this "
-                              "server's memory until you leave; nobody else sees it.")
+        st.file_uploader(
+            "Your own picture: choose, drop or paste", ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
+            key=state.UPLOADER, on_change=state.take_upload,
+            help="PNG, JPEG, WebP, BMP, GIF or TIFF of up to 20 MB. It stays in this server's memory until you leave; "
+                 "nobody else sees it.")
 
 
 def picture() -> tuple[Photo, str, str, Place]:

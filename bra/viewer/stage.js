@@ -156,7 +156,7 @@ function render(view) {
   if (!data || !view.picture) return;
   const box = extent(data.grid), room = ui.canvas.parentElement.clientWidth;
   if (!room) return;
-  view.scale = Math.min(room / box.width, Math.max(320, window.innerHeight - 340) / box.height);
+  view.scale = Math.min(room / box.width, Math.max(320, window.innerHeight - 345) / box.height);
   const width = box.width * view.scale, height = box.height * view.scale, started = performance.now();
   const g = fit(ui.canvas, width, height), queries = queriesOf(view), current = queries[queries.length - 1];
   if (!view.base) {

@@ -6,7 +6,6 @@ from bra.errors import BRAError
 from bra.viewer.pack import Caption
 from dashboard import panels, services, widgets
 
-st.subheader("RouteScope: where does routing attention look?", anchor=False)
 widgets.choose_picture()
 photo, name, hint, focus = widgets.picture()
 with st.sidebar:
