@@ -64,6 +64,19 @@ function extent(grid) {
     photo: { x: -left, y: -top, w: grid.width, h: grid.height } };
 }
 
+// The picture of a view's message, decoded once. One that the next picture has overtaken is dropped: it must never lie
+// under the other's numbers.
+function withPicture(view, paint) {
+  const { photo, picture } = view.data;
+  if (view.photo === photo) { if (view.picture) paint(view); return; }
+  view.photo = photo; view.picture = null;
+  createImageBitmap(picture).then((decoded) => {
+    if (view.photo !== photo) return;
+    view.picture = decoded;
+    paint(view);
+  });
+}
+
 // Canvas ----------------------------------------------------------------------------------------------------
 
 function fit(canvas, width, height) {
@@ -109,7 +122,11 @@ function colourBar(g, x, y, w, low, high, ink, unit = "") {
 const number = (x) => (!Number.isFinite(x) ? (x > 0 ? "∞" : x < 0 ? "−∞" : "–")
   : (x !== 0 && Math.abs(x) < 0.001 ? x.toExponential(1) : Number(x.toPrecision(3)).toString()).replace("-", "−"));
 // 0 % and 100 % are said of exact ones only.
-const percent = (x) => (x > 0 && x < 0.0005 ? "<0.1 %" : x < 1 && x >= 0.995 ? `${Math.min(99.9, 100 * x).toFixed(1)} %` : `${(100 * x).toFixed(100 * x < 10 ? 1 : 0)} %`);
+function percent(x) {
+  if (x > 0 && x < 0.0005) return "<0.1 %";
+  if (x < 1 && x >= 0.995) return `${Math.min(99.9, 100 * x).toFixed(1)} %`;
+  return `${(100 * x).toFixed(100 * x < 10 ? 1 : 0)} %`;
+}
 
 function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);

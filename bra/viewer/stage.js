@@ -24,8 +24,7 @@ export default function mount({ parentElement, data, setStateValue }) {
   view.ui.note.textContent = message.weights_used
     ? "This layer multiplies keys and values by these weights."
     : "This layer uses only which windows were chosen, not these weights.";
-  if (!fresh && view.picture) { render(view); return undefined; }
-  createImageBitmap(message.picture).then((picture) => { view.picture = picture; view.base = null; render(view); });
+  withPicture(view, render);
   return undefined;
 }
 

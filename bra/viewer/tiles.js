@@ -12,12 +12,10 @@ export default function mount({ parentElement, data }) {
   }
   const message = unpack(data);
   if (view.data && view.data.version === message.version) { paintTiles(view); return undefined; }
-  const known = view.data && view.data.photo === message.photo ? view.picture : null;
   view.data = message; view.at = null;
   for (const [role, colour] of Object.entries(message.roles)) root.style.setProperty(`--role-${role}`, colour);
   layTiles(view);
-  if (known) { paintTiles(view); return undefined; }
-  createImageBitmap(message.picture).then((picture) => { view.picture = picture; paintTiles(view); });
+  withPicture(view, paintTiles);
   return undefined;
 }
 

@@ -164,6 +164,39 @@ def test_the_gallery_is_chosen_by_pointer_and_by_keyboard(context: Any, app_url:
     expect(rows.first).to_have_attribute("data-window", str(int(r_idx[window, 0])))
 
 
+def test_a_picture_that_was_overtaken_is_never_shown(context: Any, app_url: str) -> None:
+    # The first picture asked for is decoded last: it must not come to lie under the second one's routing.
+    context.add_init_script("""
+        const decode = window.createImageBitmap.bind(window);
+        window.decoded = []; window.slow = false;
+        window.createImageBitmap = async (blob) => {
+          const late = window.slow; window.slow = false;
+          if (late) await new Promise((done) => setTimeout(done, 4000));
+          const bitmap = await decode(blob);
+          window.decoded.push([bitmap.width, bitmap.height, late]);
+          return bitmap;
+        };""")
+    page = open_app(context, app_url)
+    pixels = "(c) => c.toDataURL()"
+    strip = page.get_by_role("radiogroup", name="Built-in pictures")
+    strip.get_by_role("radio", name="Portrait").click()
+    page.wait_for_function("() => location.search.includes('picture=portrait')")
+    page.wait_for_timeout(1500)
+    page.mouse.move(5, 5)
+    expected = canvas(page).evaluate(pixels)
+    strip.get_by_role("radio", name="Cat").click()
+    page.wait_for_function("() => !location.search.includes('picture=')")
+    page.evaluate("window.slow = true")
+    strip.get_by_role("radio", name="Coffee").click()
+    page.wait_for_function("() => location.search.includes('picture=still_life')")
+    page.wait_for_timeout(500)
+    strip.get_by_role("radio", name="Portrait").click()
+    page.wait_for_function("() => window.decoded.some(([, , late]) => late)")
+    page.wait_for_timeout(500)
+    page.mouse.move(5, 5)
+    assert canvas(page).evaluate(pixels) == expected
+
+
 def test_topk_stays_when_n_win_changes(context: Any, app_url: str) -> None:
     page = open_app(context, f"{app_url}/?topk=7")
     slider = page.get_by_role("slider", name="Windows per side, n_win")
