@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from bra.grid import WindowGrid
 from bra.tracing import LayerTrace
 
 Floats = NDArray[np.float64]
@@ -47,5 +48,9 @@ def in_degree(trace: LayerTrace, image: int = 0) -> NDArray[np.int64]:
 
 def padding_leak(trace: LayerTrace, window: int, image: int = 0) -> float:
     """Share of a window's attention, mean over tokens and heads, that falls on padding; 0 to 1."""
-    whole = trace.attention_map(window, image=image).numpy()
-    return float(1 - trace.grid.crop(whole).sum((-2, -1)).mean())
+    return padding_share(trace.grid, trace.attention_map(window, image=image).numpy())
+
+
+def padding_share(grid: WindowGrid, maps: NDArray[np.float32]) -> float:
+    """(m, H, W) attention maps, each summing to 1 -> their mean share on padding; 0 to 1."""
+    return float(1 - grid.crop(maps).sum((-2, -1)).mean())

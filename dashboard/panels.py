@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
+from bra.export import routing_csv, trace_npz
 from bra.photo import Photo
+from bra.report import report_html
 from bra.tracing import LayerTrace
-from bra.viewer.pack import Caption, Place, tiles_message
+from bra.viewer.pack import TILE_SIDE, Caption, Place, tiles_message
 from dashboard import components, services, state, widgets
 
 
@@ -25,14 +27,15 @@ def explorer(photo: Photo, layer: LayerTrace, caption: Caption, focus: Place) ->
     # Read here: a download is made outside of the visitor's session, where there is no view to ask for.
     pins = selection.pins
     queries = [(role, place, whole) for role, place in (pins or {"a": focus}).items()]
-    components.tiles(tiles_message(photo, layer, caption, queries), "tiles")
+    thumbnail = services.encoded(photo, TILE_SIDE)
+    components.tiles(tiles_message(photo, layer, caption, queries, thumbnail), "tiles")
 
     stem = f"routing_n{layer.spec.n_win}_k{layer.spec.topk}"
     with st.container(horizontal=True):
-        st.download_button("Routing, CSV", lambda: services.csv(layer), f"{stem}.csv", "text/csv", on_click="ignore")
-        st.download_button("Trace, NPZ", lambda: services.npz(layer), f"{stem}.npz", "application/octet-stream",
+        st.download_button("Routing, CSV", lambda: routing_csv(layer), f"{stem}.csv", "text/csv", on_click="ignore")
+        st.download_button("Trace, NPZ", lambda: trace_npz(layer), f"{stem}.npz", "application/octet-stream",
                            on_click="ignore")
         st.download_button(
-            "Report, HTML", lambda: services.report(photo, layer, caption, focus, pins, whole, selection.show),
+            "Report, HTML", lambda: report_html(photo, layer, caption, focus, pins, whole, selection.show),
             f"{stem}.html", "text/html", on_click="ignore",
             help="This view as one file that opens anywhere, without a network.")

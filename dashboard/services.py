@@ -11,11 +11,9 @@ from threading import BoundedSemaphore
 
 import streamlit as st
 
-from bra.export import routing_csv, trace_npz
 from bra.models import catalog
 from bra.models.catalog import ModelSettings
 from bra.photo import Photo
-from bra.report import report_html
 from bra.tracing import LayerTrace, ModelTrace
 from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
 
@@ -38,14 +36,15 @@ def _slots() -> BoundedSemaphore:
     return BoundedSemaphore(os.cpu_count() or 1)
 
 
+@st.cache_resource(max_entries=16, show_spinner=False)
 def sample(key: str) -> Photo:
     """A picture of the gallery."""
     return photo_of((SAMPLES / f"{key}.jpg").read_bytes())
 
 
-def photo_of(data: bytes) -> Photo:
-    """Bytes -> Photo; raises PhotoError for bytes that are not a picture."""
-    return _photo(hashlib.sha256(data).hexdigest(), data)
+def photo_of(data: bytes, digest: str = "") -> Photo:
+    """Bytes, and their SHA-256 if it is known -> Photo; raises PhotoError for bytes that are not a picture."""
+    return _photo(digest or hashlib.sha256(data).hexdigest(), data)
 
 
 @st.cache_resource(max_entries=32, show_spinner="Reading the picture …")
@@ -73,31 +72,14 @@ def stage_bytes(settings: ModelSettings, photo: Photo, layer: LayerTrace, captio
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _stage(settings: ModelSettings, digest: str, caption: Caption, focus: Place,
            pins: tuple[tuple[str, Place], ...], show: tuple[str, ...], _photo: Photo, _layer: LayerTrace) -> bytes:
-    return stage_message(_photo, _layer, caption, focus, dict(pins), show, _picture(digest, _photo))
+    return stage_message(_photo, _layer, caption, focus, dict(pins), show, encoded(_photo, PICTURE_SIDE))
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
-def _picture(digest: str, _photo: Photo) -> bytes:
-    return _photo.encoded(PICTURE_SIDE)
+def encoded(photo: Photo, longest: int) -> bytes:
+    """The picture as WebP, its longer side at most `longest` pixels."""
+    return _encoded(photo.digest, longest, photo)
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
-def thumbnail(key: str) -> bytes:
-    """A gallery picture, small, as WebP."""
-    return sample(key).encoded(160)
-
-
-def csv(layer: LayerTrace) -> str:
-    """The routing as CSV."""
-    return routing_csv(layer)
-
-
-def npz(layer: LayerTrace) -> bytes:
-    """The trace as NPZ."""
-    return trace_npz(layer)
-
-
-def report(photo: Photo, layer: LayerTrace, caption: Caption, focus: Place, pins: Mapping[str, Place],
-           whole: bool, show: tuple[str, ...]) -> str:
-    """The view as one HTML file."""
-    return report_html(photo, layer, caption, focus, pins, whole, show)
+@st.cache_resource(max_entries=96, show_spinner=False)
+def _encoded(digest: str, longest: int, _photo: Photo) -> bytes:
+    return _photo.encoded(longest)

@@ -5,6 +5,7 @@ A place is (x, y) in ten-thousandths of the picture, so that it means the same u
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar, get_args
@@ -19,6 +20,8 @@ T = TypeVar("T")
 STAGE, STRIP, UPLOADER, WHOLE = "stage", "strip", "uploader", "whole"
 """Keys of the widgets whose callbacks stand here."""
 UPLOAD = "upload"
+ATTENTION_OF = ("One token", "Mean over the window")
+"""What the attention is shown of, by `Selection.whole`."""
 N_WINS = range(2, 17)
 HEADS = (1, 2, 4, 8, 16)
 STRIDES = (4, 8, 16, 32)
@@ -103,7 +106,11 @@ def _place(text: str | None) -> Place | None:
     x, dot, y = (text or "").partition(".")
     if not (dot and x.isdecimal() and y.isdecimal() and len(text or "") < 14):
         return None
-    return min(int(x), 2 * FULL), min(int(y), 2 * FULL)
+    return _inside(int(x), int(y))
+
+
+def _inside(x: int, y: int) -> Place:
+    return min(max(x, 0), 2 * FULL), min(max(y, 0), 2 * FULL)
 
 
 def current() -> Selection:
@@ -160,12 +167,17 @@ class Upload:
 
     name: str
     data: bytes
+    digest: str
+
+
+def _uploaded(name: str, data: bytes) -> Upload:
+    return Upload(name, data, hashlib.sha256(data).hexdigest())
 
 
 def take_upload() -> None:
     """Callback of the uploader: its file becomes the visitor's picture; without one, the default comes back."""
     file = st.session_state[UPLOADER]
-    st.session_state["upload"] = None if file is None else Upload(file.name, file.getvalue())
+    st.session_state["upload"] = None if file is None else _uploaded(file.name, file.getvalue())
     if file is None and current().picture != UPLOAD:
         return
     # Saved under another name first, so that pins on an earlier upload are dropped too.
@@ -181,18 +193,14 @@ def upload() -> Upload | None:
 
 def take_whole() -> None:
     """Callback of the choice between one token and the whole window."""
-    save(replace(current(), whole=not current().whole))
+    save(replace(current(), whole=st.session_state[WHOLE] == ATTENTION_OF[True]))
 
 
 def take_pins() -> None:
     """Callback of the stage: its pins become the visitor's."""
     pins = st.session_state[STAGE].pins or {}
-    places = {role: (int(pins[role][0]), int(pins[role][1])) if pins.get(role) else None for role in ("a", "b")}
-    save(replace(current(), **{role: _inside(place) for role, place in places.items()}))
-
-
-def _inside(place: Place | None) -> Place | None:
-    return None if place is None else (min(max(place[0], 0), 2 * FULL), min(max(place[1], 0), 2 * FULL))
+    save(replace(current(), **{
+        role: _inside(int(pins[role][0]), int(pins[role][1])) if pins.get(role) else None for role in ("a", "b")}))
 
 
 def take_show() -> None:

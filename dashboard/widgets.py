@@ -19,6 +19,7 @@ from dashboard.state import Selection
 POOL_NAMES = {"identity": "none", "maxpool": "max", "avgpool": "mean", "ada_maxpool": "adaptive max",
               "ada_avgpool": "adaptive mean", "fracpool": "fractional max", "conv": "convolution (starts as mean)"}
 HINT = "Point at a window to see where it is routed; click to keep it."
+THUMBNAIL = 160
 CENTRE: Place = (FULL // 2, FULL // 2)
 
 
@@ -27,11 +28,13 @@ def choose_picture() -> None:
     strip, drop = st.columns([2.6, 1], vertical_alignment="center")
     with strip:
         st.subheader("RouteScope: where does routing attention look?", anchor=False)
-        pictures = [(key, sample.name, services.thumbnail(key)) for key, sample in GALLERY.items()]
+        pictures = [(key, sample.name, services.encoded(services.sample(key), THUMBNAIL))
+                    for key, sample in GALLERY.items()]
         upload = state.upload()
         if upload is not None:
             with suppress(PhotoError):
-                pictures.insert(0, (state.UPLOAD, "Yours", services.photo_of(upload.data).encoded(160)))
+                mine = services.photo_of(upload.data, upload.digest)
+                pictures.insert(0, (state.UPLOAD, "Yours", services.encoded(mine, THUMBNAIL)))
         components.gallery(pictures, state.current().picture, state.STRIP, state.take_picked)
     with drop:
         st.file_uploader(
@@ -49,7 +52,7 @@ def picture() -> tuple[Photo, str, str, Place]:
     selection, upload = state.current(), state.upload()
     if selection.picture == state.UPLOAD and upload is not None:
         try:
-            return services.photo_of(upload.data), shown_name(upload.name), HINT, CENTRE
+            return services.photo_of(upload.data, upload.digest), shown_name(upload.name), HINT, CENTRE
         except PhotoError as error:
             st.error(str(error), icon=":material/broken_image:")
     elif selection.picture == state.UPLOAD:
@@ -140,7 +143,7 @@ def _choose_pooling(photo: Photo, settings: ModelSettings, old: ModelSettings) -
 
 def choose_attention(whole: bool) -> bool:
     """Attention of one token or of the whole window."""
-    options = ("One token", "Mean over the window")
+    options = state.ATTENTION_OF
     chosen = st.segmented_control("Attention of", options, required=True, on_change=state.take_whole,
                                   key=state.hold(state.WHOLE, options[whole], options), label_visibility="collapsed")
-    return chosen == options[1]
+    return chosen == options[True]

@@ -7,9 +7,10 @@ function offscreen(width, height, paint) {
   return canvas;
 }
 
-// One pixel per pair; made once per message and stretched when shown.
-function matrixImage(data) {
-  const n = data.grid.n_win ** 2, sorted = data.affinity.filter(Number.isFinite).sort();
+// One pixel per pair, stretched, and a dot on each that was chosen. There may be thousands of dots, so it is drawn once
+// for a message and a size, not while one points.
+function matrixSheet(data, side) {
+  const n = data.grid.n_win ** 2, k = data.topk, cell = side / n, sorted = data.affinity.filter(Number.isFinite).sort();
   // One loud pair would leave all others one colour; colours end where one in a hundred is beyond.
   const low = sorted[Math.floor(0.01 * (sorted.length - 1))], high = sorted[Math.ceil(0.99 * (sorted.length - 1))];
   const image = offscreen(n, n, (g) => {
@@ -21,27 +22,31 @@ function matrixImage(data) {
     }
     g.putImageData(pixels, 0, 0);
   });
-  return { image, low, high };
+  const ratio = window.devicePixelRatio || 1;
+  const sheet = offscreen(Math.round(side * ratio), Math.round(side * ratio), (g) => {
+    g.scale(ratio, ratio);
+    g.imageSmoothingEnabled = false;
+    g.drawImage(image, 0, 0, side, side);
+    if (cell < 3) return;
+    g.fillStyle = "#fff"; g.strokeStyle = "#111"; g.lineWidth = 1;
+    for (let q = 0; q < n; q++) {
+      for (let r = 0; r < k; r++) {
+        g.beginPath();
+        g.arc((data.r_idx[q * k + r] + 0.5) * cell, (q + 0.5) * cell, clamp(cell * 0.22, 1.1, 5), 0, 7);
+        if (cell >= 6) g.stroke();
+        g.fill();
+      }
+    }
+  });
+  return { sheet, low, high, side };
 }
 
 function drawMatrix(view, canvas, queries) {
   const { data } = view, n = data.grid.n_win ** 2, k = data.topk, left = 34, foot = 52;
   const side = Math.min(canvas.parentElement.clientWidth - left - 4, 420);
   const g = fit(canvas, side + left + 4, side + foot), tone = ink(canvas), cell = side / n;
-  view.matrix ??= matrixImage(data);
-  g.imageSmoothingEnabled = false;
-  g.drawImage(view.matrix.image, left, 0, side, side);
-  if (cell >= 3) {
-    g.fillStyle = "#fff"; g.strokeStyle = "#111"; g.lineWidth = 1;
-    for (let q = 0; q < n; q++) {
-      for (let r = 0; r < k; r++) {
-        g.beginPath();
-        g.arc(left + (data.r_idx[q * k + r] + 0.5) * cell, (q + 0.5) * cell, clamp(cell * 0.22, 1.1, 5), 0, 7);
-        if (cell >= 6) g.stroke();
-        g.fill();
-      }
-    }
-  }
+  if (view.matrix?.side !== side) view.matrix = matrixSheet(data, side);
+  g.drawImage(view.matrix.sheet, left, 0, side, side);
   for (const { window, role } of queries) {
     g.lineWidth = 3; g.strokeStyle = "#111"; g.strokeRect(left - 1, window * cell - 1, side + 2, cell + 2);
     g.lineWidth = 2; g.strokeStyle = data.roles[role]; g.strokeRect(left - 1, window * cell - 1, side + 2, cell + 2);

@@ -119,7 +119,7 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
 
 
 def tiles_message(photo: Photo, trace: LayerTrace, caption: Caption,
-                  queries: Sequence[tuple[str, Place, bool]]) -> bytes:
+                  queries: Sequence[tuple[str, Place, bool]], picture: bytes | None = None) -> bytes:
     """What the pinned tokens attend to: for each query the mean over heads, the maximum, and every head.
 
     Args:
@@ -127,6 +127,7 @@ def tiles_message(photo: Photo, trace: LayerTrace, caption: Caption,
         trace: one layer on it.
         caption: what stands under the figures.
         queries: role "a" or "b", place, and whether the whole window is meant instead of its token at that place.
+        picture: the encoded picture, if it is at hand.
     """
     maps, heads = [], []
     for role, place, whole in queries:
@@ -135,13 +136,12 @@ def tiles_message(photo: Photo, trace: LayerTrace, caption: Caption,
         maps.append(np.concatenate([by_head.mean(0, keepdims=True), by_head.max(0, keepdims=True), by_head]))
         row, col = trace.grid.token_of_window(window, token)
         heads.append({"role": role, "window": window, "token": token, "row": row, "col": col, "whole": whole,
-                      "routed": trace.r_idx[0, window].tolist(), "place": place,
-                      "leak": float(1 - trace.grid.crop(by_head).sum((-2, -1)).mean())})
+                      "routed": trace.r_idx[0, window].tolist(), "leak": fidelity.padding_share(trace.grid, by_head)})
     stack = np.stack(maps) if maps else np.zeros((0, 0, trace.grid.H, trace.grid.W), np.float32)
     header = {"photo": photo.digest, "grid": _grid(trace.grid, photo), "caption": caption.line(trace), "queries": heads,
               "names": ["mean", "max", *(f"head {n + 1}" for n in range(trace.spec.num_heads))],
               "name": caption.picture, "top": float(stack.max(initial=0.0))}
-    return pack(header, photo.encoded(TILE_SIDE), {"maps": stack})
+    return pack(header, picture or photo.encoded(TILE_SIDE), {"maps": stack})
 
 
 def locate(grid: WindowGrid, photo: Photo, place: Place) -> tuple[int, int]:
