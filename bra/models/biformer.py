@@ -21,6 +21,13 @@ from bra.errors import SpecError
 FULL_ATTENTION = -2
 """The place of topk in a stage that attends to everything, as the published settings write it."""
 HEAD_DIM = 32
+MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's pixels per channel, by which the published models' input is normalised."""
+
+
+def normalized(rgb: Tensor) -> Tensor:
+    """(b, 3, H, W) RGB in 0 to 1 -> what a BiFormer reads."""
+    return (rgb - rgb.new_tensor(MEAN)[:, None, None]) / rgb.new_tensor(SPREAD)[:, None, None]
 
 
 class FullAttention(nn.Module):
