@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Final, get_args
 
 from bra.errors import BRAError
-from bra.models.catalog import CATALOG, ModelSettings, look
+from bra.models.catalog import CATALOG, ModelSettings
+from bra.models.opened import Change
+from bra.opening import open_file, open_model
 from bra.photo import Photo
 from bra.report import report_html
 from bra.spec import KVDownsampleMode
@@ -45,13 +48,16 @@ def _parser() -> argparse.ArgumentParser:
     usual = ModelSettings()
     inspect.add_argument("picture", type=Path, help="PNG, JPEG, WebP, BMP, GIF or TIFF")
     inspect.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="default: %(default)s")
-    inspect.add_argument("--model", choices=CATALOG, default=usual.model)
+    inspect.add_argument("--model", default=usual.model, metavar="NAME|FILE",
+                         help=f"{', '.join(CATALOG)}; a variant such as yolov8n-bra or biformer_tiny; or a file of your "
+                              "own: YAML, .pt, .pth, .safetensors; default: %(default)s")
+    inspect.add_argument("--untrained", action="store_true", help="random weights in place of trained ones")
     inspect.add_argument("--layer", help="name of the layer; default: the first")
-    inspect.add_argument("--n-win", type=int, default=usual.n_win, help="windows per side, default %(default)s")
-    inspect.add_argument("--topk", type=int, default=usual.topk, help="routed windows, default %(default)s")
+    inspect.add_argument("--n-win", type=int, help=f"windows per side, default {usual.n_win}, or the layer's own")
+    inspect.add_argument("--topk", type=int, help=f"routed windows, default {usual.topk}, or the layer's own")
     inspect.add_argument("--heads", type=int, default=usual.num_heads, help="default %(default)s")
     inspect.add_argument("--stride", type=int, default=usual.stride, help="pixels per token, default %(default)s")
-    inspect.add_argument("--side", type=int, default=usual.side, help="longer side in pixels, default %(default)s")
+    inspect.add_argument("--side", type=int, help="longer side in pixels, default what suits the model")
     inspect.add_argument("--pool", choices=get_args(KVDownsampleMode), default="identity", help="pooling of k and v")
     inspect.add_argument("--pool-ratio", type=int, default=usual.kv_downsample_ratio, help="default %(default)s")
     inspect.add_argument("--mask-padding", action="store_true", help="leave padded tokens out")
@@ -87,6 +93,20 @@ def _yolo() -> ModuleType:
     return command
 
 
+def _model(name: str) -> tuple[str, str]:
+    """Key and variant of what --model names."""
+    if name in CATALOG and name != "own":
+        return name, ""
+    variant = name.removesuffix(".yaml")
+    for entry in CATALOG.values():
+        if variant and variant in entry.variants and not Path(name).is_file():
+            return entry.key, variant
+    if not Path(name).is_file():
+        raise BRAError(f"--model {name} is neither a file nor a model: choose one of "
+                       f"{', '.join(key for key in CATALOG if key != 'own')}, or give a file.")
+    return "own", ""
+
+
 def _place(text: str) -> Place:
     try:
         x, y = (float(part) for part in text.split(","))
@@ -98,16 +118,29 @@ def _place(text: str) -> Place:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    settings = ModelSettings(args.model, args.n_win, args.topk, args.heads, args.stride, args.pool, args.pool_ratio,
-                             args.mask_padding, args.side)
+    key, variant = _model(args.model)
+    entry = CATALOG[key]
+    settings = ModelSettings(
+        key, num_heads=args.heads, stride=args.stride, kv_downsample_mode=args.pool, kv_downsample_ratio=args.pool_ratio,
+        mask_padding=args.mask_padding, side=args.side or entry.side, variant=variant, untrained=args.untrained)
+    file = Path(args.model)
+    if entry.family == "patches":
+        settings = replace(settings, n_win=args.n_win or settings.n_win, topk=args.topk or settings.topk)
     photo = Photo.from_bytes(args.picture.read_bytes())
-    layers = look(settings, photo).layers
-    name = next(iter(layers)) if args.layer is None else args.layer
+    model = open_file(file.read_bytes(), file.name) if entry.family == "own" else open_model(settings)
+    name = next(iter(model.specs), "") if args.layer is None else args.layer
+    change = None
+    if entry.family != "patches" and (args.n_win or args.topk) and name in model.specs:
+        spec = model.specs[name]
+        change = Change(name, args.n_win or spec.n_win, args.topk or spec.topk)
+    look = model.look(photo, settings.side, change)
+    layers = look.trace.layers
     if name not in layers:
         raise BRAError(f"--layer {name} does not exist: choose one of {', '.join(layers)}.")
     pins = {role: place for role, place in (("a", args.a), ("b", args.b)) if place is not None}
-    caption = Caption(settings.entry.label, name, settings.entry.provenance, args.picture.name)
-    page = report_html(photo, layers[name], caption, (FULL // 2, FULL // 2), pins, args.window_mean)
+    caption = Caption(model.label, name, model.provenance, args.picture.name)
+    page = report_html(photo, layers[name], caption, (FULL // 2, FULL // 2), pins, args.window_mean,
+                       detections=look.answer.detections)
     args.output.write_text(page, encoding="utf-8")
     print(f"{args.output}: {len(page) / 1e6:.1f} MB")
     return 0

@@ -8,13 +8,15 @@ from html import escape
 from string import Template
 
 from bra import viewer
+from bra.models.opened import Detection
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Caption, Place, stage_message, tiles_message
 
 
 def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
-                pins: Mapping[str, Place] | None = None, whole: bool = False, show: Sequence[str] = ()) -> str:
+                pins: Mapping[str, Place] | None = None, whole: bool = False, show: Sequence[str] = (),
+                detections: Sequence[Detection] = ()) -> str:
     """The page as text.
 
     Args:
@@ -25,6 +27,7 @@ def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
         pins: pinned queries "a" and "b"; without any, the attention of the focus is shown.
         whole: show the mean over each query's window instead of its token.
         show: what is switched on, of `viewer.pack.SHOWS`.
+        detections: what the model found on the photo.
     """
     pins = dict(pins or {})
     queries = [(role, place, whole) for role, place in pins.items()] or [("a", focus, whole)]
@@ -35,7 +38,7 @@ def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
         "title": escape(f"Where {caption.picture} is routed"), "about": escape(about),
         "style": viewer.text("viewer.css"), "stage": viewer.text("stage.html"),
         "stage_code": _as_body(viewer.script(*viewer.STAGE)), "tiles_code": _as_body(viewer.script(*viewer.TILES)),
-        "stage_data": _base64(stage_message(photo, trace, caption, focus, pins, show)),
+        "stage_data": _base64(stage_message(photo, trace, caption, focus, pins, show, None, detections)),
         "tiles_data": _base64(tiles_message(photo, trace, caption, queries)),
         "foot": escape("Made by RouteScope. " + "; ".join(photo.notes)),
     }

@@ -5,19 +5,27 @@ from __future__ import annotations
 import streamlit as st
 
 from bra.export import routing_csv, trace_npz
+from bra.models.opened import Look
 from bra.photo import Photo
 from bra.report import report_html
 from bra.tracing import LayerTrace
-from bra.viewer.pack import TILE_SIDE, Caption, Place, tiles_message
+from bra.viewer.pack import TILE_SIDE, Caption, Place, rail_message, tiles_message
 from dashboard import components, services, state, widgets
 
 
+def rail(look: Look, chosen: str) -> None:
+    """Every layer of the model at once, where it has several."""
+    if len(look.trace.layers) > 1:
+        components.rail(rail_message(look.trace.layers, chosen), state.RAIL, state.take_layer)
+
+
 @st.fragment
-def explorer(photo: Photo, layer: LayerTrace, caption: Caption, focus: Place) -> None:
+def explorer(photo: Photo, look: Look, layer: LayerTrace, caption: Caption, focus: Place) -> None:
     """The stage, the attention of its pinned queries, and the downloads."""
     selection = state.current()
     pins, show = state.stage_opening(photo.digest)
-    message = services.stage_bytes(selection.settings, photo, layer, caption, focus, pins, show)
+    message = services.stage_bytes(selection, photo, layer, look.answer, caption, focus, pins, show,
+                                   state.model_upload())
     components.stage(message, state.STAGE, state.take_pins, state.take_show)
 
     heading, choice = st.columns([2.2, 1], vertical_alignment="bottom")
@@ -36,6 +44,7 @@ def explorer(photo: Photo, layer: LayerTrace, caption: Caption, focus: Place) ->
         st.download_button("Trace, NPZ", lambda: trace_npz(layer), f"{stem}.npz", "application/octet-stream",
                            on_click="ignore")
         st.download_button(
-            "Report, HTML", lambda: report_html(photo, layer, caption, focus, pins, whole, selection.show),
+            "Report, HTML", lambda: report_html(photo, layer, caption, focus, pins, whole, selection.show,
+                                                  look.answer.detections),
             f"{stem}.html", "text/html", on_click="ignore",
             help="This view as one file that opens anywhere, without a network.")

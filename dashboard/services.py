@@ -11,11 +11,14 @@ from threading import BoundedSemaphore
 
 import streamlit as st
 
-from bra.models import catalog
+from bra import opening
+from bra.errors import BRAError
 from bra.models.catalog import ModelSettings
+from bra.models.opened import Answer, Change, Look, OpenModel
 from bra.photo import Photo
 from bra.tracing import LayerTrace, ModelTrace
 from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
+from dashboard.state import Selection, Upload
 
 SAMPLES = Path(__file__).parents[1] / "sample_images"
 
@@ -26,7 +29,7 @@ def warm_up() -> None:
 
     Streamlit collects garbage after every rerun; with torch loaded that alone takes over 100 ms.
     """
-    trace(ModelSettings(), sample("animal"))
+    look(ModelSettings(), sample("animal"))
     gc.collect()
     gc.freeze()
 
@@ -52,27 +55,59 @@ def _photo(digest: str, _data: bytes) -> Photo:
     return Photo.from_bytes(_data)
 
 
-def trace(settings: ModelSettings, photo: Photo) -> ModelTrace:
-    """The model's forward on the picture."""
-    return _trace(settings, photo.digest, photo)
+def opened(settings: ModelSettings, file: Upload | None = None) -> OpenModel:
+    """The model that settings name, or the one in the visitor's own file.
+
+    Raises:
+        BRAError: it cannot be opened; one sentence with the cure.
+    """
+    if settings.entry.family != "own":
+        return _opened(settings.opens, "", None)
+    if file is None:
+        raise BRAError("a model of your own needs its file: choose one in the side bar.")
+    return _opened(settings.opens, file.digest, file)
+
+
+@st.cache_resource(max_entries=6, show_spinner="Opening the model …")
+def _opened(settings: ModelSettings, digest: str, _file: Upload | None) -> OpenModel:
+    with _slots():
+        return opening.open_model(settings) if _file is None else opening.open_file(_file.data, _file.name)
+
+
+def look(settings: ModelSettings, photo: Photo, layer: str = "", file: Upload | None = None) -> Look:
+    """The model's forward on the picture; `layer` is the one whose windows the settings change.
+
+    Raises:
+        BRAError: as `opened`, or the picture or the change does not suit the model.
+    """
+    model = opened(settings, file)
+    digest = file.digest if file is not None and settings.entry.family == "own" else ""
+    return _look(settings.opens, digest, settings.side, settings.change_of(layer), photo.digest, model, photo)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Running the model …")
-def _trace(settings: ModelSettings, digest: str, _photo: Photo) -> ModelTrace:
+def _look(settings: ModelSettings, file: str, side: int, change: Change | None, digest: str, _model: OpenModel,
+          _photo: Photo) -> Look:
     with _slots():
-        return catalog.look(settings, _photo)
+        found = _model.look(_photo, side, change)
+    # The raw output of a detector holds its maps too, many times what its layers' traces take.
+    return Look(ModelTrace(None, found.trace.layers), found.answer)
 
 
-def stage_bytes(settings: ModelSettings, photo: Photo, layer: LayerTrace, caption: Caption, focus: Place,
-                pins: Mapping[str, Place], show: tuple[str, ...]) -> bytes:
+def stage_bytes(view: Selection, photo: Photo, layer: LayerTrace, answer: Answer, caption: Caption, focus: Place,
+                pins: Mapping[str, Place], show: tuple[str, ...], file: Upload | None = None) -> bytes:
     """The message of the stage."""
-    return _stage(settings, photo.digest, caption, focus, tuple(pins.items()), show, photo, layer)
+    digest = file.digest if file is not None and view.settings.entry.family == "own" else ""
+    return _stage(view.settings, digest, photo.digest, layer.name, caption, focus, tuple(pins.items()), show, photo,
+                  layer, answer)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def _stage(settings: ModelSettings, digest: str, caption: Caption, focus: Place,
-           pins: tuple[tuple[str, Place], ...], show: tuple[str, ...], _photo: Photo, _layer: LayerTrace) -> bytes:
-    return stage_message(_photo, _layer, caption, focus, dict(pins), show, encoded(_photo, PICTURE_SIDE))
+def _stage(settings: ModelSettings, file: str, digest: str, name: str, caption: Caption, focus: Place,
+           pins: tuple[tuple[str, Place], ...], show: tuple[str, ...], _photo: Photo, _layer: LayerTrace,
+           _answer: Answer) -> bytes:
+    return stage_message(_photo, _layer, caption, focus, dict(pins), show, encoded(_photo, PICTURE_SIDE),
+                         _answer.detections)
 
 
 def encoded(photo: Photo, longest: int) -> bytes:

@@ -1,116 +1,22 @@
-"""What the visitor is looking at: one frozen record, its link, and the only hand on the session.
-
-A place is (x, y) in ten-thousandths of the picture, so that it means the same under every grid.
-"""
+"""What the visitor is looking at and brought along: the only hand on the session and on the link."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import streamlit as st
 
-from bra.models.catalog import CATALOG, ModelSettings
-from bra.spec import KVDownsampleMode
-from bra.viewer.pack import FULL, SHOWS, Place
+from bra.viewer.pack import Place
+from dashboard.selection import LAYER_NAME, UPLOAD, Selection, inside, shows_of
 
 T = TypeVar("T")
-STAGE, STRIP, UPLOADER, WHOLE = "stage", "strip", "uploader", "whole"
+STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"
 """Keys of the widgets whose callbacks stand here."""
-UPLOAD = "upload"
 ATTENTION_OF = ("One token", "Mean over the window")
 """What the attention is shown of, by `Selection.whole`."""
-N_WINS = range(2, 17)
-HEADS = (1, 2, 4, 8, 16)
-STRIDES = (4, 8, 16, 32)
-SIDES = (320, 448, 640)
-MAX_TOKENS = 112
-"""Tokens along the longer side: full attention over 112×112 takes seconds on two cores, over 160×160 a minute."""
-RATIOS = (2, 3, 4)
-POOLS: tuple[KVDownsampleMode, ...] = get_args(KVDownsampleMode)
-
-_NUMBERS: Mapping[str, Sequence[int]] = {
-    "n_win": N_WINS, "topk": range(1, N_WINS[-1] ** 2 + 1), "num_heads": HEADS, "stride": STRIDES,
-    "kv_downsample_ratio": RATIOS, "side": SIDES,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """The whole view.
-
-    Attributes:
-        picture: key of a sample, or "upload".
-        settings: the model and its settings.
-        layer: name of the layer looked at; "" for the first.
-        whole: whether attention is the mean over the query's window instead of one token.
-        a: place of query A, if pinned.
-        b: place of query B, if pinned.
-        show: what is switched on, on the stage: some of SHOWS.
-    """
-
-    picture: str = "animal"
-    settings: ModelSettings = field(default_factory=ModelSettings)
-    layer: str = ""
-    whole: bool = False
-    a: Place | None = None
-    b: Place | None = None
-    show: tuple[str, ...] = ()
-
-    @property
-    def pins(self) -> dict[str, Place]:
-        """The pinned queries by role."""
-        return {role: place for role, place in (("a", self.a), ("b", self.b)) if place is not None}
-
-    @classmethod
-    def from_query(cls, query: Mapping[str, str]) -> Selection:
-        """The view that a link asks for; whatever in it is unknown or out of range is left at its default."""
-        settings: dict[str, Any] = {
-            name: int(query[name]) for name, allowed in _NUMBERS.items()
-            if query.get(name, "").isdecimal() and len(query[name]) < 6 and int(query[name]) in allowed}
-        if query.get("model") in CATALOG:
-            settings["model"] = query["model"]
-        if query.get("kv_downsample_mode") in POOLS:
-            settings["kv_downsample_mode"] = query["kv_downsample_mode"]
-        made = ModelSettings(**settings, mask_padding=query.get("mask_padding") == "1")
-        made = replace(made, topk=min(made.topk, made.n_win**2))
-        layer = query.get("layer", "")
-        return cls(query.get("picture", cls().picture)[:40], made, layer if layer in made.entry.layers else "",
-                   query.get("whole") == "1", _place(query.get("a")), _place(query.get("b")),
-                   _shows(query.get("show", "").split(".")))
-
-    def to_query(self) -> dict[str, str]:
-        """The link's parameters: what differs from the default view. Inverse of `from_query`."""
-        usual, query = Selection(), {}
-        for part in fields(ModelSettings):
-            value = getattr(self.settings, part.name)
-            if value != getattr(usual.settings, part.name):
-                query[part.name] = "1" if value is True else str(value)
-        for name in ("picture", "layer"):
-            if getattr(self, name) != getattr(usual, name):
-                query[name] = getattr(self, name)
-        if self.whole:
-            query["whole"] = "1"
-        if self.show:
-            query["show"] = ".".join(self.show)
-        return query | {role: f"{x}.{y}" for role, (x, y) in self.pins.items()}
-
-
-def _shows(words: Sequence[str]) -> tuple[str, ...]:
-    return tuple(word for word in SHOWS if word in words)
-
-
-def _place(text: str | None) -> Place | None:
-    x, dot, y = (text or "").partition(".")
-    if not (dot and x.isdecimal() and y.isdecimal() and len(text or "") < 14):
-        return None
-    return _inside(int(x), int(y))
-
-
-def _inside(x: int, y: int) -> Place:
-    return min(max(x, 0), 2 * FULL), min(max(y, 0), 2 * FULL)
 
 
 def current() -> Selection:
@@ -187,8 +93,27 @@ def take_upload() -> None:
 
 
 def upload() -> Upload | None:
-    """The visitor's file, also after a visit to another page."""
+    """The visitor's picture, also after a visit to another page."""
     return st.session_state.get("upload")
+
+
+def take_model() -> None:
+    """Callback of the uploader of models: its file becomes the visitor's model; layers of the last are forgotten."""
+    file = st.session_state[MODEL_UPLOADER]
+    st.session_state["model_upload"] = None if file is None else _uploaded(file.name, file.getvalue())
+    save(replace(current(), layer=""))
+
+
+def model_upload() -> Upload | None:
+    """The visitor's own model file, also after a visit to another page."""
+    return st.session_state.get("model_upload")
+
+
+def take_layer() -> None:
+    """Callback of the rail: the layer that was clicked is the one looked at."""
+    picked = st.session_state[RAIL].picked
+    if isinstance(picked, str) and LAYER_NAME.fullmatch(picked):
+        save(replace(current(), layer=picked))
 
 
 def take_whole() -> None:
@@ -200,13 +125,13 @@ def take_pins() -> None:
     """Callback of the stage: its pins become the visitor's."""
     pins = st.session_state[STAGE].pins or {}
     save(replace(current(), **{
-        role: _inside(int(pins[role][0]), int(pins[role][1])) if pins.get(role) else None for role in ("a", "b")}))
+        role: inside(int(pins[role][0]), int(pins[role][1])) if pins.get(role) else None for role in ("a", "b")}))
 
 
 def take_show() -> None:
     """Callback of the stage: what is switched on there becomes part of the view."""
     words = st.session_state[STAGE].show
-    save(replace(current(), show=_shows(words if isinstance(words, list) else [])))
+    save(replace(current(), show=shows_of(words if isinstance(words, list) else [])))
 
 
 def stage_opening(digest: str) -> tuple[dict[str, Place], tuple[str, ...]]:

@@ -1,21 +1,22 @@
-"""What can be opened, by name: the only place that knows every model."""
+"""What can be opened, by name, and what a visitor may choose about it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
-
-from torch import nn
+from dataclasses import dataclass, replace
+from typing import Final, Literal
 
 from bra.errors import BRAError
 from bra.grid import WindowGrid
+from bra.models.opened import Change
 from bra.models.patches import PatchModel, PatchSpec, Projection
-from bra.photo import Photo, to_tensor
+from bra.photo import Photo
 from bra.spec import BRASpec, KVDownsampleMode
-from bra.tracing import ModelTrace, trace
 
+Family = Literal["patches", "biformer", "yolo", "own"]
 DIM: Final = 64
 DEPTH: Final = 2
+SIDE: Final = 448
+UNTRAINED: Final = "untrained, random weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,36 +26,60 @@ class ModelEntry:
     Attributes:
         key: its name in links and on the command line.
         label: its name for people.
-        provenance: where its weights come from, in the words that stand under every figure.
+        family: what opens it.
         about: what it is, in one or two sentences.
-        layers: names of its attention layers, in order.
-        projection: which patch model it is.
+        provenance: where its weights come from, in the words that stand under every figure.
+        side: longer side of the photo in pixels that suits it.
+        variants: what it comes as; the first is the usual one.
+        card: name of the shipped weights and their model card, for a trained one.
     """
 
     key: str
     label: str
-    provenance: str
+    family: Family
     about: str
-    layers: tuple[str, ...]
-    projection: Projection
+    provenance: str = UNTRAINED
+    side: int = SIDE
+    variants: tuple[str, ...] = ("",)
+    card: str = ""
 
 
-_LAYERS = tuple(f"layers.{n}" for n in range(DEPTH))
+YOLO_FILES: Final = tuple(f"{base}{{}}-bra{place}" for base in ("yolov8", "yolo11")
+                          for place in ("", "-residual", "-c2f", "-p3", "-p5"))
+"""Model files of `bra.yolo.cfg`, by name, with a place for the scale."""
+YOLO_SCALES: Final = "nsmlx"
+BIFORMERS: Final = ("biformer_tiny", "biformer_small", "biformer_base", "biformer_stl")
 CATALOG: Final = {entry.key: entry for entry in (
     ModelEntry(
-        "similarity", "Content similarity", "content similarity, not learned",
+        "similarity", "Content similarity", "patches",
         "Compares patches by colour, texture and, weakly, place, by fixed rules. Nothing was learned, so what you see "
-        "is likeness, not meaning.", _LAYERS, "similarity"),
+        "is likeness, not meaning.", "content similarity, not learned"),
     ModelEntry(
-        "untrained", "Untrained weights", "untrained, random weights",
+        "untrained", "Untrained patches", "patches",
         "The same patches under weights as they are before any training. Its choices mean nothing: it is here to "
-        "show how convincing nothing can look.", _LAYERS, "random"),
+        "show how convincing nothing can look."),
+    ModelEntry(
+        "yolo", "YOLO with BRA, untrained", "yolo",
+        "The model files of this package, at every scale, with random weights: their layers, grids and costs are "
+        "real, their choices mean nothing.", side=640,
+        variants=tuple(name.format(scale) for name in YOLO_FILES for scale in YOLO_SCALES)),
+    ModelEntry(
+        "biformer", "BiFormer, untrained", "biformer",
+        "The published architectures with random weights. For the published weights, give their file under “Your own "
+        "model”.", variants=BIFORMERS),
+    ModelEntry(
+        "own", "Your own model", "own",
+        "A YOLO model file (YAML), a checkpoint of Ultralytics (.pt), or published BiFormer weights (.pth, "
+        ".safetensors). Nothing in the file is run: it is read as numbers and built here.", side=640),
 )}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """A model and its settings: hashable, and all that is needed to build it again.
+    """A model and its settings: hashable, and all that is needed to open it again.
+
+    A patch model takes its windows, heads, stride and pooling from here. Any other model has windows of its own, which
+    `n_win` and `topk` replace in one layer when `changed` says so.
 
     Attributes:
         model: a key of CATALOG.
@@ -66,6 +91,9 @@ class ModelSettings:
         kv_downsample_ratio: its ratio; also the side of the pooled grid in the `ada_` modes.
         mask_padding: whether padded tokens are left out.
         side: the longer side of the picture in pixels when the model reads it.
+        variant: which of the entry's variants; "" for the first.
+        untrained: random weights in place of trained ones.
+        changed: whether n_win and topk replace those of the layer looked at.
     """
 
     model: str = "similarity"
@@ -76,7 +104,10 @@ class ModelSettings:
     kv_downsample_mode: KVDownsampleMode = "identity"
     kv_downsample_ratio: int = 2
     mask_padding: bool = False
-    side: int = 448
+    side: int = SIDE
+    variant: str = ""
+    untrained: bool = False
+    changed: bool = False
 
     def __post_init__(self) -> None:
         if not 32 <= self.side <= 2048:
@@ -89,21 +120,37 @@ class ModelSettings:
             raise BRAError(f"model={self.model!r} is not known: choose one of {', '.join(CATALOG)}.")
         return CATALOG[self.model]
 
+    @property
+    def chosen_variant(self) -> str:
+        """The variant, spelled out; raises BRAError for an unknown one."""
+        variants = self.entry.variants
+        if self.variant and self.variant not in variants:
+            raise BRAError(f"{self.model} does not come as {self.variant!r}: choose one of {', '.join(variants)}.")
+        return self.variant or variants[0]
+
+    @property
+    def opens(self) -> ModelSettings:
+        """What decides which model is opened, everything else at its default: equal for equal models."""
+        if self.entry.family == "patches":
+            return replace(self, side=SIDE, variant="", untrained=False, changed=False)
+        return ModelSettings(self.model, variant=self.chosen_variant, untrained=self.untrained)
+
+    def change_of(self, layer: str) -> Change | None:
+        """The other windows that `layer` gets, if any."""
+        if self.entry.family == "patches" or not self.changed:
+            return None
+        return Change(layer, self.n_win, self.topk)
+
 
 def grid_on(settings: ModelSettings, photo: Photo) -> WindowGrid:
-    """The windows that the model will lay over a photo, known before it runs."""
+    """The windows that a patch model will lay over a photo, known before it runs."""
     width, height = photo.size_at(settings.side)
     h, w = (-(-side // settings.stride) for side in (height, width))
     return WindowGrid.over_image(height, width, h, w, settings.n_win)
 
 
-def look(settings: ModelSettings, photo: Photo) -> ModelTrace:
-    """Build the model, run it on the photo, and keep what its attention layers did."""
-    return trace(build(settings), to_tensor(photo.resized(settings.side)))
-
-
-def build(settings: ModelSettings) -> nn.Module:
-    """The model, in eval mode, (b, 3, H, W) RGB in 0 to 1 -> (b, c, h, w).
+def build(settings: ModelSettings) -> PatchModel:
+    """A patch model in eval mode, (b, 3, H, W) RGB in 0 to 1 -> (b, c, h, w).
 
     Raises:
         BRAError: the settings cannot be; the message says which and what to do.
@@ -112,4 +159,5 @@ def build(settings: ModelSettings) -> nn.Module:
         DIM, settings.n_win, settings.num_heads, topk=settings.topk, kv_per_win=settings.kv_downsample_ratio,
         kv_downsample_ratio=settings.kv_downsample_ratio, kv_downsample_mode=settings.kv_downsample_mode,
         mask_padding=settings.mask_padding)
-    return PatchModel(PatchSpec(attention, settings.stride, DEPTH, projection=settings.entry.projection))
+    projection: Projection = "random" if settings.model == "untrained" else "similarity"
+    return PatchModel(PatchSpec(attention, settings.stride, DEPTH, projection=projection))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from bra.attention import BiLevelRoutingAttention, QKVLinear
 from bra.errors import SpecError
+from bra.models.untrained import redraw
 from bra.spec import BRASpec
 
 Projection = Literal["similarity", "random"]
@@ -86,12 +87,11 @@ class PatchModel(nn.Module):
             attention = replace(attention, qk_scale=SHARPNESS, side_dwconv=0)
         with torch.random.fork_rng(devices=()):
             self.layers = nn.ModuleList(BiLevelRoutingAttention.from_spec(attention) for _ in range(spec.depth))
-        generator = torch.Generator().manual_seed(spec.seed)
-        for layer in self.layers:
-            if spec.projection == "similarity":
+        if spec.projection == "similarity":
+            for layer in self.layers:
                 _set_identity(layer)
-            else:
-                _set_random(layer, generator)
+        else:
+            redraw(self.layers, spec.seed)
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -193,15 +193,3 @@ def _set_identity(layer: nn.Module) -> None:
     if isinstance(layer.wo, nn.Linear):
         layer.wo.weight.copy_(torch.eye(dim))
         layer.wo.bias.zero_()
-
-
-@torch.no_grad()
-def _set_random(layer: nn.Module, generator: torch.Generator) -> None:
-    """Draw the weights from PyTorch's own distribution, but not from its generator, which all threads share."""
-    assert isinstance(layer, BiLevelRoutingAttention)
-    for part in layer.modules():
-        if isinstance(part, (nn.Linear, nn.Conv2d)) and part is not layer.kv_down:
-            bound = part.weight[0].numel() ** -0.5
-            part.weight.uniform_(-bound, bound, generator=generator)
-            if part.bias is not None:
-                part.bias.uniform_(-bound, bound, generator=generator)

@@ -10,6 +10,7 @@ from importlib.resources import files
 
 STAGE = ("core", "draw", "rank", "maps", "stage")
 TILES = ("core", "tiles")
+RAIL = ("core", "rail")
 
 
 def script(*parts: str) -> str:

@@ -85,6 +85,25 @@ function drawMarks(view, g, scale, query) {
   for (const { window, rank } of list.length > 40 ? list.slice(0, 9) : list) badge(g, windowRect(grid, window, scale), rank, size, colour, query.role === "b");
 }
 
+// What the model found. Names of a crowd would hide the picture: then only of what is pointed at.
+function drawFound(view, g, scale, queries) {
+  const { data } = view, { photo } = extent(data.grid), live = queries[queries.length - 1];
+  data.found.forEach(([label, score], n) => {
+    const [x0, y0, x1, y1] = data.boxes.subarray(4 * n, 4 * n + 4);
+    const x = (photo.x + x0 * photo.w) * scale, y = (photo.y + y0 * photo.h) * scale;
+    const w = (x1 - x0) * photo.w * scale, h = (y1 - y0) * photo.h * scale;
+    g.strokeStyle = "rgba(0,0,0,.7)"; g.lineWidth = 3.5; g.strokeRect(x, y, w, h);
+    g.strokeStyle = "#fff"; g.lineWidth = 1.5; g.strokeRect(x, y, w, h);
+    const at = { x: live.x * scale, y: live.y * scale }, inside = at.x >= x && at.x <= x + w && at.y >= y && at.y <= y + h;
+    if (data.found.length > 12 && !inside) return;
+    const text = `${label} ${percent(score)}`;
+    g.font = "12px sans-serif"; g.textAlign = "left"; g.textBaseline = "middle";
+    const wide = g.measureText(text).width + 8, above = y > 18 ? y - 17 : y + 1;
+    g.fillStyle = "rgba(17,17,17,.85)"; g.fillRect(x, above, wide, 16);
+    g.fillStyle = "#fff"; g.fillText(text, x + 4, above + 8.5);
+  });
+}
+
 function frame(g, r, colour, width) {
   g.lineJoin = "round";
   for (const [stroke, w] of [["rgba(0,0,0,.75)", width + 2], ["#fff", width + 0.75], [colour, width]]) {

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bra import fidelity
 from bra.grid import WindowGrid
+from bra.models.opened import Detection
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 
@@ -25,8 +26,8 @@ PICTURE_SIDE: Final = 1024
 TILE_SIDE: Final = 320
 Place = tuple[int, int]
 """(x, y) on the picture in ten-thousandths of its width and height; beyond 10,000 lies padding."""
-SHOWS: Final = ("reverse", "arrows", "affinity", "in_degree", "indegree")
-"""What can be switched on the stage: who routes here, arrows, two tints, and the panel of in-degrees."""
+SHOWS: Final = ("reverse", "arrows", "affinity", "in_degree", "indegree", "bare")
+"""What can be switched on the stage: who routes here, arrows, two tints, the panel of in-degrees, detections off."""
 FULL: Final = 10_000
 
 
@@ -88,7 +89,8 @@ def unpack(message: bytes) -> tuple[dict[str, Any], bytes, dict[str, NDArray[Any
 
 
 def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place, pins: Mapping[str, Place],
-                  show: Sequence[str] = (), picture: bytes | None = None) -> bytes:
+                  show: Sequence[str] = (), picture: bytes | None = None,
+                  detections: Sequence[Detection] = ()) -> bytes:
     """Everything that pointing at windows needs: the picture, the routing of every window, the rejected ones too.
 
     Args:
@@ -99,6 +101,7 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
         pins: the pinned queries "a" and "b", as far as there are any.
         show: which of SHOWS are switched on.
         picture: the encoded picture, if it is at hand.
+        detections: what the model found on the photo.
     """
     header = {
         "photo": photo.digest, "grid": _grid(trace.grid, photo), "topk": trace.spec.topk,
@@ -106,6 +109,7 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
         "weights_used": trace.weights_used, "focus": focus, "pins": dict(pins), "show": list(show),
         "name": caption.picture,
         "chance": trace.spec.topk / trace.grid.n_windows,
+        "found": [[found.label, found.score] for found in detections],
     }
     arrays = {
         "r_idx": trace.r_idx[0].numpy().astype(np.int32),
@@ -114,6 +118,7 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
         "kept": fidelity.kept_share(trace).astype(np.float32),
         "margin": fidelity.margin(trace).astype(np.float32),
         "in_degree": fidelity.in_degree(trace).astype(np.int32),
+        "boxes": np.array([found.box for found in detections], np.float32).reshape(-1, 4),
     }
     return pack(header, picture or photo.encoded(PICTURE_SIDE), arrays)
 
@@ -142,6 +147,20 @@ def tiles_message(photo: Photo, trace: LayerTrace, caption: Caption,
               "names": ["mean", "max", *(f"head {n + 1}" for n in range(trace.spec.num_heads))],
               "name": caption.picture, "top": float(stack.max(initial=0.0))}
     return pack(header, picture or photo.encoded(TILE_SIDE), {"maps": stack})
+
+
+def rail_message(layers: Mapping[str, LayerTrace], chosen: str) -> bytes:
+    """One thumbnail per layer: how many windows chose each window.
+
+    Args:
+        layers: every layer of one forward, by name; image 0 of the batch.
+        chosen: name of the one that is looked at.
+    """
+    about = [{"name": name, "n_win": lt.grid.n_win, "topk": lt.spec.topk, "h": lt.grid.h, "w": lt.grid.w,
+              "aspect": lt.grid.H * lt.grid.stride[0] / (lt.grid.W * lt.grid.stride[1])}
+             for name, lt in layers.items()]
+    arrays = {f"in_degree_{at}": fidelity.in_degree(lt).astype(np.int32) for at, lt in enumerate(layers.values())}
+    return pack({"layers": about, "chosen": chosen}, b"", arrays)
 
 
 def locate(grid: WindowGrid, photo: Photo, place: Place) -> tuple[int, int]:

@@ -31,8 +31,8 @@ export default function mount({ parentElement, data, setStateValue }) {
 function build(root) {
   const $ = (name) => root.querySelector(`[data-part="${name}"]`);
   const ui = Object.fromEntries(["canvas", "readout", "live", "caption", "note", "rank", "rows", "matrix", "indegree",
-    "degree", "tip", "stats", "title", "a", "b", "reverse", "arrows", "tint", "save"].map((name) => [name, $(name)]));
-  const view = { root, ui, pins: { a: null, b: null }, active: "a", hover: null, cursor: null, reverse: false, arrows: false,
+    "degree", "tip", "stats", "title", "a", "b", "reverse", "arrows", "bare", "tint", "save"].map((name) => [name, $(name)]));
+  const view = { root, ui, pins: { a: null, b: null }, active: "a", hover: null, cursor: null, reverse: false, arrows: false, bare: false,
     tint: "route", tab: "matrix", pointed: null };
   const move = (event) => { view.hover = placeOnStage(view, event); view.cursor = null; schedule(view); };
   ui.canvas.addEventListener("pointermove", move);
@@ -43,7 +43,7 @@ function build(root) {
     ui[role].addEventListener("click", () => { view.active = role; schedule(view); });
     $(`clear-${role}`).addEventListener("click", () => { view.pins[role] = null; view.active = role; told(view); });
   }
-  for (const name of ["reverse", "arrows"]) ui[name].addEventListener("click", () => { view[name] = !view[name]; switched(view); });
+  for (const name of ["reverse", "arrows", "bare"]) ui[name].addEventListener("click", () => { view[name] = !view[name]; switched(view); });
   ui.tint.addEventListener("change", () => { view.tint = ui.tint.value; switched(view); });
   ui.save.addEventListener("click", () => savePicture(view));
   for (const tab of root.querySelectorAll("[role=tab]")) {
@@ -99,14 +99,14 @@ function pin(view, place) {
 
 // The switches of the stage travel as a list of words, so that a link can hold them.
 function adopt(view, words) {
-  for (const name of ["reverse", "arrows"]) view[name] = words.includes(name);
+  for (const name of ["reverse", "arrows", "bare"]) view[name] = words.includes(name);
   view.tint = ["affinity", "in_degree"].find((name) => words.includes(name)) ?? "route";
   view.tab = words.includes("indegree") ? "indegree" : "matrix";
   view.ui.tint.value = view.tint;
 }
 
 function switched(view) {
-  view.tell("show", [view.reverse && "reverse", view.arrows && "arrows", view.tint !== "route" && view.tint,
+  view.tell("show", [view.reverse && "reverse", view.arrows && "arrows", view.bare && "bare", view.tint !== "route" && view.tint,
     view.tab === "indegree" && "indegree"].filter(Boolean));
   schedule(view);
 }
@@ -166,6 +166,7 @@ function render(view) {
   g.drawImage(view.base, 0, 0, width, height);
   const range = drawTint(view, g, view.scale, queries);
   for (const query of queries) drawWindows(view, g, view.scale, query);
+  if (!view.bare) drawFound(view, g, view.scale, queries);
   for (const query of queries) drawMarks(view, g, view.scale, query);
   if (view.pointed !== null) frame(g, windowRect(data.grid, view.pointed, view.scale), "#ffffff", 3);
   if (range) legend(view, g, height, range);
@@ -189,6 +190,9 @@ function panels(view, queries, current) {
     root.querySelector(`[data-part="clear-${role}"]`).hidden = !place;
   }
   for (const name of ["reverse", "arrows"]) ui[name].setAttribute("aria-pressed", String(view[name]));
+  ui.bare.setAttribute("aria-pressed", String(!view.bare));
+  ui.bare.hidden = !data.found.length;
+  ui.bare.textContent = `Detections (${data.found.length})`;
   ui.readout.textContent = sentence(view, current);
   const k = data.topk, n = data.grid.n_win ** 2, all = k === n, name = `${current.role.toUpperCase()}: window ${current.window}`;
   root.classList.toggle("reverse", view.reverse);

@@ -1,4 +1,4 @@
-"""Our three browser components, each with one Python face."""
+"""Our four browser components, each with one Python face."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ _stage = st.components.v2.component(
 _tiles = st.components.v2.component(
     "routescope_tiles", html='<div class="tiles"></div>', css=viewer.text("viewer.css"),
     js=viewer.script(*viewer.TILES))
+_rail = st.components.v2.component(
+    "routescope_rail", html='<div class="rail"></div>', css=viewer.text("viewer.css"), js=viewer.script(*viewer.RAIL))
 _gallery = st.components.v2.component(
     "routescope_gallery", html='<div class="gallery"></div>', css=(HERE / "gallery.css").read_text(),
     js=(HERE / "gallery.js").read_text())
@@ -37,6 +39,17 @@ def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callab
 def tiles(message: bytes, key: str) -> None:
     """Attention of the pinned queries, one small picture per head; `message` as `tiles_message` packed it."""
     _tiles(data=_checked(message), key=key)
+
+
+def rail(message: bytes, key: str, on_pick: Callable[[], None]) -> None:
+    """All layers as thumbnails of which one is chosen.
+
+    Args:
+        message: what `rail_message` packed.
+        key: of the widget; `st.session_state[key].picked` is the name of the layer that was clicked.
+        on_pick: called when the visitor clicked.
+    """
+    _rail(data=_checked(message), key=key, on_picked_change=on_pick)
 
 
 def gallery(pictures: Sequence[tuple[str, str, bytes]], chosen: str, key: str, on_pick: Callable[[], None]) -> None:

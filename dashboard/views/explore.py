@@ -1,22 +1,25 @@
-"""Explore: one picture, one layer; point at a window and see where it is routed."""
+"""Explore: one picture, one model; point at a window and see where each layer routes it."""
 
 import streamlit as st
 
 from bra.errors import BRAError
 from bra.viewer.pack import Caption
-from dashboard import panels, services, widgets
+from dashboard import model_widgets, panels, services, state, widgets
 
 widgets.choose_picture()
 photo, name, hint, focus = widgets.picture()
 with st.sidebar:
-    selection = widgets.choose_settings(photo)
+    view = model_widgets.choose_settings(photo)
 try:
-    trace = services.trace(selection.settings, photo)
+    model = services.opened(view.settings, state.model_upload())
+    look = services.look(view.settings, photo, view.layer or next(iter(model.specs), ""), state.model_upload())
 except BRAError as error:
     st.error(str(error))
     st.stop()
 widgets.heading(name, hint, photo.notes)
-widgets.warn_of_padding(photo, selection.settings)
-entry = selection.settings.entry
-layer = trace.layers[selection.layer or entry.layers[0]]
-panels.explorer(photo, layer, Caption(entry.label, layer.name, entry.provenance, name), focus)
+widgets.say(look.answer)
+layer = look.trace.layers[model_widgets.layer_of(view, tuple(look.trace.layers))]
+panels.rail(look, layer.name)
+widgets.warn_of_padding(layer.grid)
+provenance = model_widgets.provenance_of(view.settings, model.provenance)
+panels.explorer(photo, look, layer, Caption(model.label, layer.name, provenance, name), focus)

@@ -1,0 +1,54 @@
+"""The models of this package as models that can be looked into."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from bra.models.biformer import normalized
+from bra.models.opened import Answer, OpenModel, Prepared
+from bra.photo import Photo, to_tensor
+
+SHOWN_CLASSES = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenPatches(OpenModel):
+    """A patch model: reads the photo at its own shape and answers nothing."""
+
+    def prepare(self, photo: Photo, side: int) -> Prepared:
+        """RGB in 0 to 1."""
+        return _whole(to_tensor(photo.resized(side)))
+
+    def answer(self, out: Any, prepared: Prepared) -> Answer:
+        """Nothing."""
+        return Answer()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenClassifier(OpenModel):
+    """A BiFormer: reads the photo at its own shape, normalised, and names its most likely classes."""
+
+    def prepare(self, photo: Photo, side: int) -> Prepared:
+        """RGB less ImageNet's mean, over its spread; at least 32 px a side, filled up with the mean where needed."""
+        prepared = _whole(normalized(to_tensor(photo.resized(side))))
+        # Four halvings of a smaller side would leave nothing.
+        down, across = (max(0, 32 - n) for n in prepared.x.shape[-2:])
+        x = F.pad(prepared.x, (0, across, 0, down)) if down or across else prepared.x
+        return Prepared(x, 0, 0, prepared.height, prepared.width)
+
+    def answer(self, out: Any, prepared: Prepared) -> Answer:
+        """The most likely classes, most likely first."""
+        share: Tensor = out[0].float().softmax(-1)
+        best = share.topk(min(SHOWN_CLASSES, len(share)))
+        return Answer(classes=tuple(
+            (self.classes[at] if at < len(self.classes) else f"class {at}", value)
+            for value, at in zip(best.values.tolist(), best.indices.tolist(), strict=True) if math.isfinite(value)))
+
+
+def _whole(x: Tensor) -> Prepared:
+    return Prepared(x, 0, 0, x.shape[-2], x.shape[-1])

@@ -1,0 +1,163 @@
+"""A model that can be looked into, whatever it is: photo in, trace and answer out, everything laid on the photo."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from threading import Lock
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor, nn
+
+from bra.attention import BiLevelRoutingAttention
+from bra.errors import BRAError
+from bra.photo import Photo
+from bra.spec import BRASpec
+from bra.tracing import LayerTrace, ModelTrace, trace
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A photo as a model reads it.
+
+    Attributes:
+        x: (1, 3, h, w).
+        top: rows of x above the photo.
+        left: columns of x left of the photo.
+        height: rows of x that the photo takes.
+        width: columns of x that the photo takes.
+    """
+
+    x: Tensor = field(repr=False)
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """Something found.
+
+    Attributes:
+        label: its class.
+        score: 0 to 1.
+        box: left, top, right, bottom as shares of the photo's width and height.
+    """
+
+    label: str
+    score: float
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model says of a photo: things found, or its most likely classes with their probabilities."""
+
+    detections: tuple[Detection, ...] = ()
+    classes: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Other windows in one layer: what would it see if …
+
+    Attributes:
+        layer: its name.
+        n_win: windows per side.
+        topk: windows each window is routed to.
+    """
+
+    layer: str
+    n_win: int
+    topk: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """One forward on one photo: its trace, whose grids lie on the photo, and its answer."""
+
+    trace: ModelTrace
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenModel(ABC):
+    """A model in eval mode.
+
+    Attributes:
+        module: the model; its weights are never changed.
+        label: its name for people.
+        provenance: where its weights come from, in the words that stand under every figure.
+        classes: names of what it can tell apart; empty for a model that answers nothing.
+    """
+
+    module: nn.Module
+    label: str
+    provenance: str
+    classes: tuple[str, ...] = ()
+    # Some models note sizes on themselves as they run, so one runs at a time.
+    lock: Any = field(default_factory=Lock, repr=False)
+
+    @property
+    def specs(self) -> Mapping[str, BRASpec]:
+        """Settings of every routed layer, by name."""
+        return MappingProxyType({name: layer.spec for name, layer in self.module.named_modules()
+                                 if isinstance(layer, BiLevelRoutingAttention)})
+
+    @abstractmethod
+    def prepare(self, photo: Photo, side: int) -> Prepared:
+        """The photo as the model reads it, its longer side about `side` pixels."""
+
+    @abstractmethod
+    def answer(self, out: Any, prepared: Prepared) -> Answer:
+        """What the output `out` of the model says."""
+
+    def look(self, photo: Photo, side: int, change: Change | None = None) -> Look:
+        """Run the model on a photo.
+
+        Args:
+            photo: the picture.
+            side: its longer side in pixels when the model reads it.
+            change: other windows in one layer.
+
+        Raises:
+            BRAError: the change cannot be, or the photo does not suit a layer.
+        """
+        module = self.module if change is None else with_windows(self.module, change)
+        prepared = self.prepare(photo, side)
+        with self.lock:
+            traced = trace(module, prepared.x)
+        layers = {name: _on_photo(layer, prepared) for name, layer in traced.layers.items()}
+        return Look(ModelTrace(traced.out, MappingProxyType(layers)), self.answer(traced.out, prepared))
+
+
+def _on_photo(layer: LayerTrace, at: Prepared) -> LayerTrace:
+    """The same trace, its grid in pixels of the photo as it lies in the model's input."""
+    grid = replace(layer.grid, origin=(float(-at.top), float(-at.left)), image=(at.height, at.width))
+    return replace(layer, grid=grid)
+
+
+def with_windows(model: nn.Module, change: Change) -> nn.Module:
+    """A model over the same weights whose layer `change.layer` has other windows; `model` stays as it is.
+
+    Nothing is built anew and no weight is copied: n_win and topk have no weights.
+
+    Raises:
+        BRAError: there is no such layer, or it cannot have such windows.
+    """
+    routed = [name for name, layer in model.named_modules() if isinstance(layer, BiLevelRoutingAttention)]
+    if change.layer not in routed:
+        raise BRAError(f"layer {change.layer!r} has no windows to change: choose one of {', '.join(routed)}.")
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    copied = copy.deepcopy(model, shared)
+    layer = copied.get_submodule(change.layer)
+    assert isinstance(layer, BiLevelRoutingAttention)
+    # The copy is nobody else's yet: this is still its making.
+    layer.spec = replace(layer.spec, n_win=change.n_win, topk=change.topk)
+    layer.n_win, layer.topk, layer.router.topk = change.n_win, change.topk, change.topk
+    return copied
+

@@ -1,0 +1,98 @@
+"""Settings, or a stranger's file, -> a model that can be looked into. Ultralytics is imported only for YOLO models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from bra.checkpoint import read_checkpoint
+from bra.errors import BRAError, CheckpointError
+from bra.models import biformer
+from bra.models.catalog import UNTRAINED, ModelSettings, build
+from bra.models.families import OpenClassifier, OpenPatches
+from bra.models.opened import Look, OpenModel
+from bra.models.untrained import redraw
+from bra.photo import Photo
+
+
+def open_model(settings: ModelSettings) -> OpenModel:
+    """The model that settings name.
+
+    Raises:
+        BRAError: there is no such model, or its settings cannot be.
+    """
+    entry = settings.entry
+    if entry.family == "patches":
+        return OpenPatches(build(settings), entry.label, entry.provenance)
+    if entry.family == "biformer":
+        made = getattr(biformer, settings.chosen_variant)()
+        redraw(made)
+        return OpenClassifier(made.eval().requires_grad_(False), settings.chosen_variant, UNTRAINED)
+    if entry.family == "yolo":
+        named: OpenModel = yolo().open_named(settings.chosen_variant, settings.chosen_variant, UNTRAINED)
+        return named
+    raise BRAError("a model of your own needs its file: choose one.")
+
+
+def open_file(data: bytes, name: str) -> OpenModel:
+    """A stranger's file: a YOLO model file, a checkpoint of Ultralytics, or BiFormer weights. None of its code runs.
+
+    Args:
+        data: its bytes.
+        name: its name, whose ending says what it is, and whose scale letter counts for a YOLO model file.
+
+    Raises:
+        BRAError: it is none of these, is damaged, or asks for too much.
+    """
+    ending = name.rpartition(".")[2].lower()
+    if ending in ("yaml", "yml"):
+        made: OpenModel = yolo().open_text(data, name)
+        return made
+    if ending == "safetensors":
+        return _biformer(_read_safetensors(data), name)
+    checkpoint = read_checkpoint(data)
+    if checkpoint.facts.yaml is None:
+        return _biformer(checkpoint.tensors, name)
+    saved: OpenModel = yolo().open_saved(checkpoint, name)
+    return saved
+
+
+def _read_safetensors(data: bytes) -> Mapping[str, Tensor]:
+    try:
+        tensors: Mapping[str, Tensor] = safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise CheckpointError("this .safetensors file is damaged: download it again.") from error
+    return tensors
+
+
+def _biformer(tensors: Mapping[str, Tensor], name: str) -> OpenModel:
+    model = biformer.from_state(tensors)
+    return OpenClassifier(model.eval().requires_grad_(False), name, f"weights from {name}")
+
+
+def look(settings: ModelSettings, photo: Photo, layer: str = "") -> Look:
+    """Open the model and run it on a photo; `layer` is the one whose windows the settings change, "" for the first."""
+    model = open_model(settings)
+    return model.look(photo, settings.side, settings.change_of(layer or next(iter(model.specs), "")))
+
+
+def yolo() -> ModuleType:
+    """What opens YOLO models; imported when asked for, since Ultralytics is optional and takes seconds.
+
+    Raises:
+        BRAError: Ultralytics is not installed.
+    """
+    try:
+        import bra.yolo
+        from bra.yolo import opened
+    except ModuleNotFoundError as error:
+        if error.name != "ultralytics":
+            raise
+        raise BRAError("ultralytics is not installed, which this model needs: run pip install 'bra[yolo]' or "
+                       "pip install ultralytics.") from error
+    assert bra.yolo.CFG
+    return opened

@@ -1,0 +1,52 @@
+// All layers at once, a small map of how often each window is chosen; a radio group: click, or Tab to it and use the arrows.
+
+const rails = new WeakMap();
+
+export default function mount({ parentElement, data, setTriggerValue }) {
+  const root = parentElement.querySelector(".rail");
+  const message = unpack(data), view = rails.get(root) ?? {};
+  rails.set(root, view);
+  view.tell = setTriggerValue;
+  if (view.version === message.version) return undefined;
+  const held = root.contains(root.getRootNode().activeElement);
+  view.version = message.version;
+  root.setAttribute("role", "radiogroup");
+  root.setAttribute("aria-label", "Layers");
+  root.replaceChildren(...message.layers.map((layer, at) => {
+    const canvas = el("canvas", { "aria-hidden": "true" }), on = layer.name === message.chosen;
+    const counts = message[`in_degree_${at}`], most = Math.max(...counts), unread = counts.filter((n) => !n).length;
+    const button = el("button", { type: "button", role: "radio", "aria-checked": String(on), tabindex: on ? 0 : -1,
+      "data-layer": layer.name,
+      title: `${layer.name}: ${layer.h}×${layer.w} tokens. A window is chosen at most ${most} times; ${unread} are never chosen.` },
+    canvas, el("b", {}, layer.name), el("span", {}, `${layer.n_win}×${layer.n_win}, topk ${layer.topk}`));
+    paintThumbnail(canvas, layer, counts, most);
+    button.addEventListener("click", () => view.tell("picked", layer.name));
+    button.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (!step) return;
+      event.preventDefault(); event.stopPropagation();
+      const all = [...root.children], next = all[(at + step + all.length) % all.length];
+      next.focus(); next.click();
+    });
+    return button;
+  }));
+  const chosen = root.querySelector("[aria-checked=true]");
+  if (chosen) {
+    if (held) chosen.focus();
+    // Not scrollIntoView, which would move the page too.
+    root.scrollLeft = chosen.offsetLeft - root.clientWidth / 2 + chosen.clientWidth / 2;
+  }
+  root.dataset.ready = message.version;
+  return undefined;
+}
+
+function paintThumbnail(canvas, layer, counts, most) {
+  const width = 84, height = clamp(width * layer.aspect, 28, 84), g = fit(canvas, width, height);
+  const w = width / layer.n_win, h = height / layer.n_win;
+  counts.forEach((n, window) => {
+    const x = (window % layer.n_win) * w, y = Math.floor(window / layer.n_win) * h;
+    g.fillStyle = css(cividis(most ? n / most : 0));
+    g.fillRect(x, y, w + 0.5, h + 0.5);
+    if (!n) hatch(g, x, y, w, h, "rgba(255,255,255,.6)");
+  });
+}

@@ -1,0 +1,151 @@
+"""A YOLO model as one that can be looked into: Ultralytics' letterbox before it, its non-maximum suppression after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from torch import Tensor
+from ultralytics.data.augment import LetterBox
+from ultralytics.nn import tasks
+from ultralytics.nn.modules.block import DFL
+from ultralytics.utils import ops
+
+from bra.checkpoint import Checkpoint
+from bra.errors import YoloError
+from bra.models.catalog import UNTRAINED
+from bra.models.opened import Answer, Detection, OpenModel, Prepared
+from bra.models.untrained import redraw
+from bra.photo import Photo, to_tensor
+from bra.yolo.gate import check_model
+from bra.yolo.untrusted import build_untrusted, open_checkpoint
+
+CONFIDENCE: Final = 0.25
+OVERLAP: Final = 0.7
+MOST: Final = 300
+"""Ultralytics' own settings of predict."""
+BOXES: Final = ("Detect", "Segment", "Pose", "v10Detect")
+"""Heads whose boxes are shown."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenYolo(OpenModel):
+    """A model of Ultralytics' rows."""
+
+    def prepare(self, photo: Photo, side: int) -> Prepared:
+        """RGB in 0 to 1, fitted into side·side pixels and filled up with grey to whole strides, as predict does."""
+        strides: Any = self.module.stride
+        stride = max(32, int(max(strides)))
+        side = -(-side // stride) * stride
+        boxed = LetterBox((side, side), auto=True, stride=stride)(image=photo.rgb)
+        scale = min(side / photo.height, side / photo.width)
+        height, width = max(1, round(photo.height * scale)), max(1, round(photo.width * scale))
+        # The odd row or column goes below or to the right.
+        top, left = (boxed.shape[0] - height) // 2, (boxed.shape[1] - width) // 2
+        return Prepared(to_tensor(boxed), top, left, height, width)
+
+    def answer(self, out: Any, prepared: Prepared) -> Answer:
+        """Boxes above Ultralytics' usual confidence, or of a classifier its first classes."""
+        head = type(self._head).__name__
+        predicted = out[0] if isinstance(out, (tuple, list)) else out
+        if head == "Classify":
+            best = predicted[0].float().topk(min(3, predicted.shape[-1]))
+            return Answer(classes=tuple((self._name(at), value) for value, at in
+                                        zip(best.values.tolist(), best.indices.tolist(), strict=True)))
+        if head not in BOXES:
+            return Answer()
+        return Answer(tuple(self._detection(row, prepared) for row in self._boxes(predicted).tolist()))
+
+    @property
+    def _head(self) -> Any:
+        rows: Any = self.module.model
+        return rows[-1]
+
+    def _boxes(self, predicted: Tensor) -> Tensor:
+        """(n, 6 or more): left, top, right, bottom in input pixels, score, class."""
+        predicted = predicted.clone()       # the trace hands out inference tensors, and suppression writes in place
+        ended = bool(getattr(self._head, "end2end", False))
+        found: Tensor = _suppress(predicted, CONFIDENCE, OVERLAP, max_det=MOST, nc=len(self.classes), end2end=ended)[0]
+        return found
+
+    def _detection(self, row: list[float], at: Prepared) -> Detection:
+        x0, y0, x1, y1 = ((value - offset) / size for value, offset, size in
+                          zip(row[:4], (at.left, at.top) * 2, (at.width, at.height) * 2, strict=True))
+        box = tuple(min(max(share, 0.0), 1.0) for share in (x0, y0, x1, y1))
+        return Detection(self._name(int(row[5])), row[4], (box[0], box[1], box[2], box[3]))
+
+    def _name(self, at: int) -> str:
+        return self.classes[at] if at < len(self.classes) else f"class {at}"
+
+
+def open_named(name: str, label: str, provenance: str) -> OpenYolo:
+    """A model file of this package or of Ultralytics, by name with its scale, with random weights.
+
+    Raises:
+        YoloError: there is no such file.
+    """
+    try:
+        model = tasks.yaml_model_load(f"{name}.yaml")
+    except FileNotFoundError as error:
+        raise YoloError(f"{name} is no model file: give a name such as yolov8n-bra.") from error
+    return opened(built(model), label, provenance)
+
+
+def open_text(text: bytes, name: str) -> OpenYolo:
+    """A stranger's model file with random weights, at the scale that its name says, as Ultralytics reads it.
+
+    Raises:
+        YoloError: it may not be built.
+    """
+    content = check_model(text)
+    scale = tasks.guess_model_scale(name)
+    module = build_untrusted(content, scale if scale in (content.get("scales") or {}) else None)
+    _forget(module)
+    return opened(module, name, UNTRAINED)
+
+
+def open_saved(checkpoint: Checkpoint, name: str) -> OpenYolo:
+    """A stranger's checkpoint.
+
+    Raises:
+        YoloError: it has no rows, they may not be built, or its tensors are not those of its rows.
+    """
+    module, _ = open_checkpoint(checkpoint)
+    return opened(module, name, f"weights from {name}")
+
+
+def built(model: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> Any:
+    """A detection model of these rows, in eval mode, with these weights, or the same random ones each time."""
+    made = tasks.DetectionModel(dict(model), ch=3, verbose=False)
+    if state is None:
+        _forget(made)
+    else:
+        made.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    return made.eval().requires_grad_(False)
+
+
+def _forget(module: Any) -> None:
+    redraw(module, keep=(DFL,))
+    head = module.model[-1]
+    if hasattr(head, "bias_init"):
+        head.bias_init()        # a detector that has learned nothing finds nothing
+
+
+def opened(module: Any, label: str, provenance: str, classes: tuple[str, ...] = ()) -> OpenYolo:
+    """A built model as one that can be looked into."""
+    count = int(getattr(module.model[-1], "nc", 0))
+    names = classes or tuple(str(module.names.get(at, f"class {at}")) for at in range(count))
+    return OpenYolo(module, label, provenance, names)
+
+
+def _suppression() -> Any:
+    """Ultralytics' non-maximum suppression, which moved in 8.3.200 or so."""
+    try:
+        from ultralytics.utils.nms import non_max_suppression
+    except ModuleNotFoundError:
+        return ops.non_max_suppression
+    return non_max_suppression
+
+
+_suppress: Final = _suppression()

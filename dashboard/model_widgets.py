@@ -1,0 +1,170 @@
+"""Labelled inputs about the model: which one, with which windows. What is impossible is not offered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import streamlit as st
+
+from bra.errors import BRAError
+from bra.models.catalog import BIFORMERS, CATALOG, YOLO_FILES, YOLO_SCALES, ModelEntry, ModelSettings, grid_on
+from bra.photo import Photo
+from dashboard import selection as views
+from dashboard import services, state
+from dashboard.selection import Selection
+
+POOL_NAMES = {"identity": "none", "maxpool": "max", "avgpool": "mean", "ada_maxpool": "adaptive max",
+              "ada_avgpool": "adaptive mean", "fracpool": "fractional max", "conv": "convolution (starts as mean)"}
+PLACES = {"": "neck, before each C2f", "-residual": "the same, with norm and shortcut", "-c2f": "inside each C2f",
+          "-p3": "backbone, after P3", "-p5": "backbone, at its end"}
+BIFORMER_NAMES = {"biformer_tiny": "T, 13.1 M parameters", "biformer_small": "S, 25.5 M",
+                  "biformer_base": "B, 56.8 M", "biformer_stl": "STL, 28.4 M"}
+
+
+def choose_settings(photo: Photo) -> Selection:
+    """Model and settings, as far as the model lets one choose."""
+    view = state.current()
+    old = view.settings
+    key = st.selectbox("Model", list(CATALOG), format_func=lambda name: CATALOG[name].label,
+                       key=state.hold("model", old.model, list(CATALOG)))
+    entry = CATALOG[key]
+    st.caption(entry.about)
+    if entry.family == "patches":
+        layer = view.layer if old.entry.family == "patches" else ""
+        return state.save(replace(view, settings=_patch_settings(photo, key, old), layer=layer))
+    same = old if old.model == key else ModelSettings(key, side=entry.side)
+    settings = ModelSettings(key, variant=_choose_variant(entry, same), untrained=_choose_weights(entry, same))
+    if entry.family == "own":
+        st.file_uploader("Model file", ["yaml", "yml", "pt", "pth", "safetensors"], key=state.MODEL_UPLOADER,
+                         on_change=state.take_model, max_upload_size=120,
+                         help="Up to 120 MB. It stays in this server's memory until you leave; nobody else sees it.")
+    side = _choose_side(key, same.side, views.SIDES if entry.family != "biformer" else views.SIDES[:-1])
+    settings = replace(settings, side=side)
+    layer = view.layer if settings.opens == old.opens else ""
+    return state.save(replace(view, settings=_choose_change(settings, same, layer), layer=layer))
+
+
+def _choose_side(key: str, side: int, sides: tuple[int, ...]) -> int:
+    # Each model keeps a size of its own: what suits one is too much for another.
+    return st.segmented_control("Picture size, longer side in px", sides, required=True,
+                                key=state.hold(f"side_{key}", side, sides)) or side
+
+
+def _choose_variant(entry: ModelEntry, old: ModelSettings) -> str:
+    """The variant's name; "" for the first."""
+    if entry.family == "yolo":
+        stems = list(YOLO_FILES)
+        stem, scale = next((stem, letter) for stem in stems for letter in YOLO_SCALES
+                           if stem.format(letter) == old.chosen_variant)
+        stem = st.selectbox("Model file", stems, format_func=_file_name, key=state.hold("yolo_file", stem, stems))
+        scales = list(YOLO_SCALES)
+        letter = st.segmented_control("Scale", scales, required=True, key=state.hold("yolo_scale", scale, scales))
+        chosen = stem.format(letter or scale)
+    elif entry.family == "biformer":
+        names = list(BIFORMERS)
+        chosen = st.selectbox("Size", names, format_func=BIFORMER_NAMES.__getitem__,
+                              key=state.hold("biformer", old.chosen_variant, names))
+    else:
+        return ""
+    return "" if chosen == entry.variants[0] else chosen
+
+
+def _file_name(stem: str) -> str:
+    base, _, place = stem.format("").partition("-bra")
+    return f"{base.replace('yolo', 'YOLO')}: {PLACES[place]}"
+
+
+def _choose_weights(entry: ModelEntry, old: ModelSettings) -> bool:
+    """Whether random weights are wanted in place of trained ones."""
+    if not entry.card:
+        return False
+    options = ["trained", "untrained"]
+    chosen = st.segmented_control("Weights", options, required=True,
+                                  key=state.hold(f"weights_{entry.key}", options[old.untrained], options),
+                                  help="The same layers on the same picture, as they learned or with random numbers.")
+    return chosen == "untrained"
+
+
+def _choose_change(settings: ModelSettings, old: ModelSettings, layer: str) -> ModelSettings:
+    """Other windows for the layer that is looked at."""
+    try:
+        specs = services.opened(settings, state.model_upload()).specs
+    except BRAError:
+        return settings     # the page says why
+    name = layer or next(iter(specs), "")
+    if name not in specs:
+        st.caption("This layer attends to everything: it has no windows to change." if specs else "")
+        return settings
+    spec = specs[name]
+    st.caption(f"Layer {name} was built with n_win {spec.n_win}, topk {spec.topk}, {spec.num_heads} heads, "
+               f"{spec.dim} channels.")
+    state.hold("changed", old.changed, (False, True))
+    if not st.toggle("What if it had other windows?", key="changed",
+                     help="The weights stay; only this layer's n_win and topk change."):
+        return settings
+    n_win, topk = _choose_windows(*(old.n_win, old.topk) if old.changed else (spec.n_win, spec.topk))
+    return replace(settings, n_win=n_win, topk=topk, changed=True)
+
+
+def _choose_windows(n_win: int, topk: int) -> tuple[int, int]:
+    n_win = st.slider("Windows per side, n_win", views.N_WINS[0], views.N_WINS[-1],
+                      key=state.hold("n_win", n_win, views.N_WINS),
+                      help="The map is cut into n_win × n_win windows of equal size.")
+    ks = range(1, n_win**2 + 1)
+    topk = st.slider("Routed windows, topk", 1, ks[-1], key=state.hold("topk", topk, ks),
+                     help="Each window attends to so many windows. All of them is full attention.")
+    st.caption(f"Each token sees {topk} of {n_win**2} windows: {100 * topk / n_win**2:.1f} % of the map.")
+    return n_win, topk
+
+
+def _patch_settings(photo: Photo, model: str, old: ModelSettings) -> ModelSettings:
+    patches = CATALOG[old.model].family == "patches"
+    n_win, topk = _choose_windows(old.n_win, old.topk)
+    heads = st.segmented_control("Heads", views.HEADS, required=True,
+                                 key=state.hold("num_heads", old.num_heads, views.HEADS))
+    side = _choose_side("patches", old.side if patches else CATALOG[model].side, views.SIDES)
+    strides = [stride for stride in views.STRIDES if side <= views.MAX_TOKENS * stride]
+    stride = st.segmented_control("Pixels per token, stride", strides, required=True,
+                                  key=state.hold("stride", old.stride, strides)) or strides[0]
+    if len(strides) < len(views.STRIDES):
+        st.caption(f"A finer stride than {strides[0]} at {side} px would take minutes: first choose a smaller size.")
+    settings = ModelSettings(model, n_win, topk, heads or old.num_heads, stride, side=side)
+    return _choose_pooling(photo, settings, old)
+
+
+def _choose_pooling(photo: Photo, settings: ModelSettings, old: ModelSettings) -> ModelSettings:
+    grid = grid_on(settings, photo)
+    room = min(grid.window_h, grid.window_w)
+    ratios = [ratio for ratio in views.RATIOS if ratio <= room]
+    pools = views.POOLS if ratios else views.POOLS[:1]
+    pool = st.selectbox("Pooling of keys and values", pools, format_func=POOL_NAMES.__getitem__,
+                        key=state.hold("kv_downsample_mode", old.kv_downsample_mode, pools))
+    ratio = old.kv_downsample_ratio
+    if pool != "identity":
+        label = "Keys per window side" if pool.startswith("ada_") else "Pooling ratio"
+        ratio = st.segmented_control(label, ratios, required=True,
+                                     key=state.hold("kv_downsample_ratio", ratio, ratios)) or ratios[0]
+    if len(ratios) < len(views.RATIOS):
+        st.caption(f"Windows are {grid.window_h}×{grid.window_w} tokens here: "
+                   + (f"no ratio above {ratios[-1]} fits." if ratios else "too small to pool."))
+    mask = False
+    if grid.padding_share:
+        empty = int(grid.padding_windows.sum())
+        st.caption(f"{grid.h}×{grid.w} tokens are padded to {grid.H}×{grid.W}: {100 * grid.padding_share:.1f} % is "
+                   "padding" + (f", and {empty} of {grid.n_windows} windows hold nothing else." if empty else "."))
+        state.hold("mask_padding", old.mask_padding, (False, True))
+        mask = st.toggle("Mask the padding", key="mask_padding",
+                         help="The original attends to padding as if it were picture. Masked, it gets no attention.")
+    return replace(settings, kv_downsample_mode=pool, kv_downsample_ratio=ratio, mask_padding=mask)
+
+
+def layer_of(view: Selection, names: tuple[str, ...]) -> str:
+    """The layer that is looked at, of those that ran; says so where a link names one that this model has not."""
+    if view.layer and view.layer not in names:
+        st.info(f"This model has no layer {view.layer}; this is its first.")
+    return view.layer if view.layer in names else names[0]
+
+
+def provenance_of(settings: ModelSettings, provenance: str) -> str:
+    """Where the weights come from, and that the windows are not those they were trained with, where that is so."""
+    return provenance + (", windows changed" if settings.changed else "")
