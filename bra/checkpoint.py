@@ -123,14 +123,17 @@ def read_checkpoint(data: bytes, limits: CheckpointLimits | None = None) -> Chec
         return Checkpoint(hashlib.sha256(data).hexdigest(), MappingProxyType(tensors), _facts(facts))
     except MemoryError as error:
         raise CheckpointError("This checkpoint is too large to read here: save it as half precision.") from error
+    except OSError as error:
+        raise CheckpointError("There is no room here to read this checkpoint: try again later, or save it as half "
+                              "precision.") from error
     except (safetensors.SafetensorError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
         raise CheckpointError(DAMAGED.format("what was read from it does not fit together")) from error
 
 
 def label(text: object) -> str:
     """A stranger's label: one line, no control, direction or unassigned characters, 64 characters at most."""
-    kept = "".join(" " if unicodedata.category(c) in ("Zs", "Zl", "Zp", "Cc") else c for c in str(text)[:10 * MAX_LABEL]
-                   if unicodedata.category(c)[0] != "C" or c.isspace())
+    kept = "".join(" " if c.isspace() else c for c in str(text)[:10 * MAX_LABEL]
+                   if c.isspace() or unicodedata.category(c)[0] != "C")
     return " ".join(kept.split())[:MAX_LABEL]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Final
 
@@ -28,6 +28,8 @@ MAX_PICKLE: Final = 8 * 2**20
 MAX_ENTRIES: Final = 50_000
 MAX_AXES: Final = 8
 CHUNK: Final = 2**20
+UNREADABLE: Final = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
+"""What Python's reader raises on damaged archives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class Archive:
         _count_entries(file)
         try:
             self.zip = zipfile.ZipFile(file)
-        except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+        except UNREADABLE as error:
             raise CheckpointError(DAMAGED.format("its archive has no readable end, so it may be cut off")) from error
         self.size = file.seek(0, 2)
         self.entries = self._checked(self.zip.infolist())
@@ -132,24 +134,26 @@ class Archive:
             CheckpointError: the bytes are not those that were saved.
         """
         at, end = 0, place.start + place.size
-        try:
-            with self.zip.open(self.entries[f"data/{tensor.storage.key}"]) as source:
-                while chunk := source.read(CHUNK):
-                    out.write(chunk[max(0, place.start - at):max(0, end - at)])
-                    at += len(chunk)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-            raise CheckpointError(DAMAGED.format(f"storage {tensor.storage.key} is not what was saved")) from error
+        for chunk in self._chunks(f"data/{tensor.storage.key}"):
+            out.write(chunk[max(0, place.start - at):max(0, end - at)])
+            at += len(chunk)
         if at < end:
             raise CheckpointError(DAMAGED.format(f"storage {tensor.storage.key} is cut off"))
 
     def numbers(self, tensor: Stored) -> bytes:
         """The bytes of a tensor of 64 numbers at most, and of a small storage; empty for a larger one."""
         place = self.layout("a setting", tensor)
-        entry = self.entries[f"data/{tensor.storage.key}"]
-        if entry.file_size > 4096 or place.size > 512:
+        if self.entries[f"data/{tensor.storage.key}"].file_size > 4096 or place.size > 512:
             return b""
-        with self.zip.open(entry) as source:
-            return source.read(4096)[place.start:place.start + place.size]
+        return self._small(f"data/{tensor.storage.key}")[place.start:place.start + place.size]
+
+    def _chunks(self, name: str) -> Iterator[bytes]:
+        try:
+            with self.zip.open(self.entries[name]) as source:
+                while chunk := source.read(CHUNK):
+                    yield chunk
+        except UNREADABLE as error:
+            raise CheckpointError(DAMAGED.format(f"{name} is not what was saved")) from error
 
     def _small(self, name: str) -> bytes:
         entry = self.entries.get(name)
@@ -159,10 +163,7 @@ class Archive:
         if entry.file_size > MAX_PICKLE:
             raise CheckpointError(f"This checkpoint's {name} has {entry.file_size:,} bytes: {MAX_PICKLE:,} at most; "
                                   "save only the model's state_dict().")
-        try:
-            return self.zip.read(entry)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-            raise CheckpointError(DAMAGED.format(f"the bytes of {name} are not those saved")) from error
+        return b"".join(self._chunks(name))
 
     def _checked(self, infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
         entries: dict[str, zipfile.ZipInfo] = {}
