@@ -21,5 +21,9 @@ class TraceError(BRAError):
     """A model or an input that cannot be traced."""
 
 
+class CheckpointError(BRAError):
+    """A file of weights that is not one we read, is damaged, or asks for more than is given."""
+
+
 class YoloError(BRAError):
     """A YOLO model file, checkpoint or installation that cannot be used as asked."""

@@ -11,12 +11,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = (
-    "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo", "fidelity",
+    "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo",
+    "fidelity",
+    "pickled", "torchfile", "unpack", "checkpoint",
     "models", "models.untrained", "models.patches", "models.biformer", "models.nano", "models.opened",
-    "models.families", "models.catalog", "viewer", "viewer.pack", "export", "report",
+    "models.families", "models.catalog",
+    "viewer", "viewer.pack", "export", "report",
     "training", "training.state", "training.photographs", "training.classifier",
     "yolo.modules", "yolo.handmade", "yolo.rows", "yolo.registration", "yolo", "yolo.transplant",
-    "yolo.wiring", "yolo.rewrite", "yolo.lint", "yolo.training", "yolo.opened", "yolo.command", "opening", "cli")
+    "yolo.wiring", "yolo.rewrite", "yolo.gate", "yolo.untrusted", "yolo.lint", "yolo.training", "yolo.opened",
+    "yolo.command",
+    "opening", "cli")
 """A file of bra imports only from files before it; `bra/__init__.py` is the shop window and may import them all."""
 BRA = sorted((ROOT / "bra").rglob("*.py"))
 DASHBOARD = sorted((ROOT / "dashboard").rglob("*.py"))

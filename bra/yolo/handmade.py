@@ -13,7 +13,7 @@ from bra.attention import KVGather, QKVLinear, TopkRouting
 from bra.errors import YoloError
 from bra.yolo.modules import BiLevelRoutingAttention
 
-_KEPT: Final = ("n_win", "num_heads", "qk_dim", "kv_downsample_mode", "topk", "param_routing", "diff_routing",
+KEPT: Final = ("n_win", "num_heads", "qk_dim", "kv_downsample_mode", "topk", "param_routing", "diff_routing",
                 "soft_routing", "auto_pad")
 """Constructor arguments that the pasted class keeps under their own names."""
 
@@ -30,7 +30,7 @@ class HandmadeBRA(BiLevelRoutingAttention):
         lepe, qkv, mode = getattr(old, "lepe", None), getattr(old, "qkv", None), state.get("kv_downsample_mode", "")
         # Of the two sizes of pooling only the one in use need be possible: people write -1 for the other.
         pooling = {"ada_": ("kv_per_win",), "maxp": ("kv_downsample_ratio",), "avgp": ("kv_downsample_ratio",)}
-        names = (*_KEPT, *pooling.get(str(mode)[:4], ()))
+        names = (*KEPT, *pooling.get(str(mode)[:4], ()))
         kept = {name: state[name] for name in names if state.get(name) is not None}
         try:
             BiLevelRoutingAttention.__init__(

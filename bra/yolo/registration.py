@@ -7,6 +7,7 @@ workers run (imports us there).
 
 from __future__ import annotations
 
+import threading
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,7 @@ from torch import nn
 from ultralytics import nn as ultralytics_nn
 from ultralytics.nn import tasks
 from ultralytics.nn.modules import block
+from ultralytics.nn.modules.conv import Conv
 from ultralytics.utils import dist
 
 from bra import attention, kv_pool
@@ -28,6 +30,9 @@ from bra.yolo.rows import OURS, has_ours, resolve
 
 OLDEST: Final = (8, 3)
 WORKER_LINE: Final = "    from ultralytics.utils import DEFAULT_CFG_DICT"
+_ONE_AT_A_TIME: Final = threading.RLock()
+"""A file's `activation:` is set on Ultralytics' Conv class while its rows are read, and left there when a row fails:
+it would become that of every model built meanwhile or afterwards in this process."""
 CFG: Final = Path(str(files("bra.yolo"))) / "cfg"
 """Folder of the model files that come with this package."""
 
@@ -62,9 +67,14 @@ class ParseModel:
 
     def __call__(self, d: dict[str, Any], ch: int, verbose: bool = True) -> tuple[nn.Sequential, list[int]]:
         """Build a model's layers; raises YoloError when a row of ours cannot be."""
-        model = resolve(d, ch, self.original) if has_ours(d) else d
-        built: tuple[nn.Sequential, list[int]] = self.original(model, ch, verbose)
-        return built
+        with _ONE_AT_A_TIME:
+            before = Conv.default_act
+            try:
+                model = resolve(d, ch, self.original) if has_ours(d) else d
+                built: tuple[nn.Sequential, list[int]] = self.original(model, ch, verbose)
+                return built
+            finally:
+                Conv.default_act = before
 
 
 class CheckYaml:

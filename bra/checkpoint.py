@@ -1,0 +1,206 @@
+"""Strangers' .pt and .pth files -> tensors and plain facts; no code of the file runs and no class of it is made.
+
+The file is read by a short-lived process with bounds on memory, processor time and output (`bra.unpack`). Both files
+that pass between it and us have no name, so nothing is left behind however either ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, Any, Final
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from bra.errors import CheckpointError
+from bra.pickled import DAMAGED
+from bra.unpack import OUT_OF_MEMORY, REFUSED
+
+START: Final = ("import sys, types; package = types.ModuleType('bra'); package.__path__ = [sys.argv[1]]; "
+                "sys.modules['bra'] = package; from bra.unpack import main; import json; "
+                "sys.exit(main(json.loads(sys.argv[2])))")
+"""An empty package in place of `bra`, whose own start would import torch."""
+KEPT_ENVIRONMENT: Final = ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+OTHER_KINDS: Final = ((b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", "in the format of torch before 1.6"),
+                      (b"\x80", "a bare pickle"), (b"", "not a checkpoint of torch"))
+MAX_LABEL: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointLimits:
+    """What a checkpoint may take."""
+
+    max_bytes: int = 512 * 2**20    # of the file, and of its tensors
+    memory: int = 2**30             # bytes of the reading process; half a megabyte of pickle takes about 30 MB
+    cpu_seconds: int = 20
+    seconds: float = 60.0           # by the clock, with the wait for a processor
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a checkpoint says of itself: strangers' words, bounded but not believed.
+
+    Attributes:
+        root: class of the model as "module.name"; empty for a plain state_dict.
+        task: "detect" and the like; None where it is not said.
+        yaml: the rows that it says it was built from; None for a plain state_dict.
+        names: class labels in order, without control characters.
+        nc: classes, where it is said.
+        stride: pixels per token of each output level, or empty.
+        imgsz: side that it was trained at, in pixels.
+        epoch: the last one, from 0; -1 for a finished training.
+        version: Ultralytics' release that wrote it.
+        fused: its convolutions have taken in their batch norms.
+        layers: class of each numbered layer, as "module.name".
+        attention: options that each attention layer holds, by the layer's name.
+    """
+
+    root: str
+    task: str | None
+    yaml: Mapping[str, Any] | None
+    names: tuple[str, ...]
+    nc: int | None
+    stride: tuple[float, ...]
+    imgsz: int | None
+    epoch: int | None
+    version: str | None
+    fused: bool
+    layers: tuple[str, ...]
+    attention: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """The best model of a file.
+
+    Attributes:
+        digest: SHA-256 of the file's bytes, as hex.
+        tensors: by state_dict name, on the CPU, in the type that they were saved in.
+        facts: what the file says beside them.
+    """
+
+    digest: str
+    tensors: Mapping[str, Tensor] = field(repr=False)
+    facts: Facts
+
+
+def read_checkpoint(data: bytes, limits: CheckpointLimits | None = None) -> Checkpoint:
+    """The bytes of a .pt or .pth file of torch.save -> the model that predicts best in it.
+
+    Args:
+        data: the file: a training checkpoint, a model, or a state_dict, also under "model" or "state_dict".
+        limits: sizes and times beyond which it is refused.
+
+    Raises:
+        CheckpointError: not such a file, damaged, or beyond the limits; one sentence with the cure.
+    """
+    limits = limits or CheckpointLimits()
+    if len(data) > limits.max_bytes:
+        raise CheckpointError(f"This file has {len(data) / 2**20:.1f} MB: {limits.max_bytes / 2**20:g} MB at most; "
+                              "save the model without its optimizer, or as half precision.")
+    if not data.startswith(b"PK\3\4"):
+        kind = next(kind for start, kind in OTHER_KINDS if data.startswith(start)) if data else "empty"
+        raise CheckpointError(f"This file is {kind}: choose a .pt or .pth file, or save it again with torch.save.")
+    try:
+        raw = _unpacked(data, limits)
+        size = int.from_bytes(raw[:8], "little")
+        facts = json.loads(json.loads(raw[8:8 + size])["__metadata__"]["facts"])
+        axes, tensors = facts.pop("axes"), safetensors.torch.load(raw)
+        for name, order in axes.items():
+            tensors[name] = tensors[name].permute(order).contiguous()
+        return Checkpoint(hashlib.sha256(data).hexdigest(), MappingProxyType(tensors), _facts(facts))
+    except MemoryError as error:
+        raise CheckpointError("This checkpoint is too large to read here: save it as half precision.") from error
+    except OSError as error:
+        raise CheckpointError("There is no room here to read this checkpoint: try again later, or save it as half "
+                              "precision.") from error
+    except (safetensors.SafetensorError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
+        raise CheckpointError(DAMAGED.format("what was read from it does not fit together")) from error
+
+
+def label(text: object) -> str:
+    """A stranger's label: one line, no control, direction or unassigned characters, 64 characters at most."""
+    kept = "".join(" " if c.isspace() else c for c in str(text)[:10 * MAX_LABEL]
+                   if c.isspace() or unicodedata.category(c)[0] != "C")
+    return " ".join(kept.split())[:MAX_LABEL]
+
+
+def _unpacked(data: bytes, limits: CheckpointLimits) -> bytes:
+    with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as words:
+        source.write(data)
+        source.seek(0)
+        allowed = {"memory": limits.memory + len(data), "cpu": limits.cpu_seconds,
+                   "output": min(2 * len(data), limits.max_bytes) + 64 * 2**20}
+        status = _status(json.dumps(allowed), source, out, words, limits.seconds)
+        if status == 0:
+            out.seek(0)
+            return out.read()
+        words.seek(0)
+        said = words.read(4_000).decode("ascii", "replace").strip()
+    if status == REFUSED and said:
+        raise CheckpointError(said)
+    if status == OUT_OF_MEMORY:
+        raise CheckpointError(f"Reading this checkpoint took more than {limits.memory / 2**20:,.0f} MB of memory: save "
+                              "only the model's state_dict().")
+    if status is None:
+        raise CheckpointError(f"Reading this checkpoint took more than {limits.seconds:g} seconds: try again, or save "
+                              "only the model's state_dict().")
+    raise CheckpointError(f"Reading this checkpoint was stopped ({_end(status)}): save only the model's state_dict(), "
+                          "and choose that file.")
+
+
+def _status(allowed: str, source: IO[bytes], out: IO[bytes], words: IO[bytes], seconds: float) -> int | None:
+    """Exit status of the reading process; None when it ran out of time."""
+    command = [sys.executable, "-I", "-S", "-B", "-c", START, str(Path(__file__).parent), allowed]
+    environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+    with subprocess.Popen(command, stdin=source, stdout=out, stderr=words, env=environment) as process:
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            process.kill()
+
+
+def _end(status: int) -> str:
+    if status >= 0:
+        return f"status {status}"
+    return {-9: "killed, or out of processor time", -24: "out of processor time"}.get(status, f"signal {-status}")
+
+
+def _facts(said: Mapping[str, Any]) -> Facts:
+    nc, yaml = _whole(said["nc"]), said["yaml"] if isinstance(said["yaml"], dict) else None
+    nc = nc if nc is not None or yaml is None else _whole(yaml.get("nc"))
+    return Facts(
+        root=str(said["root"]), task=_text(said["task"]), yaml=None if yaml is None else MappingProxyType(yaml),
+        names=_names(said["names"]), nc=nc, stride=tuple(filter(math.isfinite, said["stride"])),
+        imgsz=_whole(said["imgsz"]), epoch=_whole(said["epoch"]), version=_text(said["version"]),
+        fused=bool(said["fused"]), layers=tuple(map(str, said["layers"])),
+        attention=MappingProxyType({name: MappingProxyType(held) for name, held in said["attention"].items()}))
+
+
+def _names(said: Any) -> tuple[str, ...]:
+    """A list of labels, or a mapping from 0, 1, 2, …; anything else is no names."""
+    if isinstance(said, dict):
+        said = [said[str(n)] for n in range(len(said))] if all(str(n) in said for n in range(len(said))) else []
+    return tuple(label(name) for name in said) if isinstance(said, list) else ()
+
+
+def _whole(value: Any) -> int | None:
+    return value if type(value) is int and abs(value) < 2**31 else None
+
+
+def _text(value: Any) -> str | None:
+    return label(value) if isinstance(value, str) else None

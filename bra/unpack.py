@@ -1,0 +1,214 @@
+"""A process of its own that reads one checkpoint: the file on stdin, safetensors with facts in them on stdout.
+
+It imports the standard library only, so it starts at once and has little that a file could reach. What cannot be read
+ends with a sentence on stderr and the status `REFUSED`.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import fields
+from typing import IO, Any, Final, TypeGuard
+
+from bra.errors import CheckpointError
+from bra.pickled import Thing
+from bra.spec import BRASpec
+from bra.torchfile import Archive, Layout, Stored
+
+REFUSED: Final = 3
+OUT_OF_MEMORY: Final = 4
+MAX_MODULES: Final = 20_000
+MAX_DEPTH: Final = 32
+MAX_NAME: Final = 250
+MAX_TEXT: Final = 1_000
+MAX_PLAIN: Final = 100_000      # values of a model's yaml and names together
+ATTENTION: Final = "BiLevelRoutingAttention"
+OPTIONS: Final = tuple(field.name for field in fields(BRASpec))
+FLOATS: Final = {"F16": "e", "F32": "f", "F64": "d"}
+
+
+def main(limits: Mapping[str, int]) -> int:
+    """Read stdin, write stdout; the exit status.
+
+    Args:
+        limits: "memory" and "output" in bytes, "cpu" in seconds, as this process may use them.
+    """
+    _limit(limits)
+    try:
+        unpack(sys.stdin.buffer, sys.stdout.buffer)
+    except CheckpointError as error:
+        sys.stderr.write(str(error).encode("ascii", "backslashreplace").decode())
+        return REFUSED
+    except MemoryError:
+        return OUT_OF_MEMORY
+    return 0
+
+
+def unpack(file: IO[bytes], out: IO[bytes]) -> None:
+    """Write the tensors of the best model in a checkpoint, and what else is known of it.
+
+    Raises:
+        CheckpointError: nothing in the file is a model, or it cannot be read.
+    """
+    archive = Archive(file)
+    root = archive.root()
+    model = _best(root)
+    if isinstance(model, Thing):
+        found = dict(_walked(model))
+        tensors = {name: part for name, part in found.items() if isinstance(part, Stored)}
+        modules = {name: part for name, part in found.items() if isinstance(part, Thing)}
+    else:
+        tensors, modules = {_name(key): part for key, part in model.items() if isinstance(part, Stored)}, {}
+    if not tensors or len(tensors) > MAX_MODULES:
+        raise CheckpointError(f"This checkpoint's model has {len(tensors):,} tensors: 1 to {MAX_MODULES:,} are read; "
+                              "save its state_dict().")
+    places = {name: archive.layout(name, tensor) for name, tensor in tensors.items()}
+    total = sum(place.size for place in places.values())
+    if total > 2 * archive.size:
+        raise CheckpointError(f"This checkpoint's tensors take {total:,} bytes from a file of {archive.size:,}: they "
+                              "share their numbers; save them after .clone().")
+    _write(archive, tensors, places, _facts(archive, root, model, modules, tensors), out)
+
+
+def _write(archive: Archive, tensors: Mapping[str, Stored], places: Mapping[str, Layout], facts: Mapping[str, Any],
+           out: IO[bytes]) -> None:
+    axes = {name: place.axes for name, place in places.items() if list(place.axes) != sorted(place.axes)}
+    header: dict[str, Any] = {"__metadata__": {"facts": json.dumps({**facts, "axes": axes})}}
+    at = 0
+    for name, place in places.items():
+        header[name] = {"dtype": place.dtype, "shape": place.shape, "data_offsets": [at, at + place.size]}
+        at += place.size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    out.write(struct.pack("<Q", len(text)) + text)
+    for name, tensor in tensors.items():
+        archive.copy(tensor, places[name], out)
+    out.flush()
+
+
+def _best(root: Any) -> Thing | dict[Any, Any]:
+    """The model that predicts best: averaged weights before those of the last step, as Ultralytics does."""
+    if _is_module(root):
+        return root
+    if isinstance(root, dict):
+        parts = [root.get(key) for key in ("ema", "model_ema", "model", "state_dict")]
+        found: list[Thing | dict[Any, Any]] = [*filter(_is_module, parts), *filter(_is_state, parts)]
+        if found:
+            return found[0]
+        if _is_state(root):
+            return root
+    raise CheckpointError("This checkpoint holds no model and no state_dict: choose the file that training wrote, such "
+                          "as best.pt.")
+
+
+def _is_module(value: Any) -> TypeGuard[Thing]:
+    return isinstance(value, Thing) and isinstance(value.state, dict) and isinstance(value.state.get("_modules"), dict)
+
+
+def _is_state(value: Any) -> TypeGuard[dict[Any, Any]]:
+    return isinstance(value, dict) and any(isinstance(part, Stored) for part in value.values())
+
+
+def _walked(root: Thing) -> Iterator[tuple[str, Any]]:
+    """Every module and every tensor of its state_dict, by dotted name."""
+    waiting, seen = [("", root, 0)], 0
+    while waiting:
+        prefix, module, depth = waiting.pop()
+        seen += 1
+        if depth > MAX_DEPTH or seen > MAX_MODULES:
+            raise CheckpointError(f"This checkpoint's model has more than {MAX_MODULES:,} modules or {MAX_DEPTH} "
+                                  "levels: save its state_dict().")
+        yield prefix.removesuffix("."), module
+        state = module.state
+        hidden = state.get("_non_persistent_buffers_set")
+        for kind in ("_parameters", "_buffers"):
+            parts = state.get(kind)
+            for name, part in parts.items() if isinstance(parts, dict) else ():
+                if isinstance(part, Stored) and not (isinstance(hidden, list) and name in hidden):
+                    yield _name(f"{prefix}{name}"), part
+        waiting += [(_name(f"{prefix}{name}") + ".", part, depth + 1)
+                    for name, part in reversed(state["_modules"].items()) if _is_module(part)]
+
+
+def _name(name: Any) -> str:
+    if not (isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isascii() and name.isprintable()
+            and name != "__metadata__"):
+        raise CheckpointError(f"This checkpoint names a tensor {str(name)[:40]!r}: names have 1 to {MAX_NAME} ordinary "
+                              "characters; save the model again.")
+    return name
+
+
+def _facts(archive: Archive, root: Any, model: Thing | dict[Any, Any], modules: Mapping[str, Thing],
+           tensors: Mapping[str, Stored]) -> dict[str, Any]:
+    """What the file says beside its tensors, as plain values; none of it is believed here."""
+    about: dict[Any, Any] = root if isinstance(root, dict) else {}
+    state: dict[Any, Any] = model.state if isinstance(model, Thing) else {}
+    args, given = _state(about.get("train_args")), _state(state.get("args"))
+    bare = not any(".bn." in name for name in tensors) and any(name.endswith(".conv.bias") for name in tensors)
+    left = [MAX_PLAIN]
+    return {
+        "root": model.path[:MAX_NAME] if isinstance(model, Thing) else "",
+        "task": _plain(state.get("task", given.get("task", args.get("task"))), left),
+        "imgsz": _plain(args.get("imgsz", given.get("imgsz")), left),
+        "epoch": _plain(about.get("epoch"), left), "version": _plain(about.get("version"), left),
+        "yaml": _plain(state.get("yaml"), left), "names": _plain(state.get("names"), left),
+        "nc": _plain(state.get("nc"), left), "stride": _numbers(archive, state.get("stride")), "fused": bare,
+        "layers": [modules[f"model.{n}"].path[:MAX_NAME] for n in range(len(modules)) if f"model.{n}" in modules],
+        "attention": {name: _settings(module, left) for name, module in modules.items()
+                      if module.path.rpartition(".")[2] == ATTENTION}}
+
+
+def _state(value: Any) -> dict[Any, Any]:
+    value = value.state if isinstance(value, Thing) else value
+    return value if isinstance(value, dict) else {}
+
+
+def _settings(module: Thing, left: list[int]) -> dict[str, Any]:
+    """Options of an attention layer, ours or a pasted one's, as far as it keeps them."""
+    spec = module.state.get("spec")
+    if isinstance(spec, Thing) and isinstance(spec.state, (list, tuple)):
+        return {name: _plain(value, left) for name, value in zip(OPTIONS, spec.state, strict=False)}
+    return {name: _plain(module.state[name], left) for name in (*OPTIONS, "scale")
+            if isinstance(module.state.get(name), (str, int, float))}
+
+
+def _numbers(archive: Archive, value: Any) -> list[float]:
+    if not isinstance(value, Stored):
+        return []
+    data, form = archive.numbers(value), FLOATS.get(archive.layout("stride", value).dtype)
+    return [number for number, in struct.iter_unpack(f"<{form}", data)] if form else []
+
+
+def _plain(value: Any, left: list[int], depth: int = 0) -> Any:
+    """The same value in JSON's types; what has no counterpart becomes None.
+
+    Raises:
+        CheckpointError: more values than are `left`, or nested deeper than any model file.
+    """
+    left[0] -= 1
+    if left[0] < 0 or depth > MAX_DEPTH:
+        raise CheckpointError(f"This checkpoint's yaml or names hold more than {MAX_PLAIN:,} values or {MAX_DEPTH} "
+                              "levels: save the model again from its own yaml.")
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, left, depth + 1) for item in value]
+    if isinstance(value, dict):
+        return {str(key)[:MAX_TEXT]: _plain(item, left, depth + 1) for key, item in value.items()}
+    if isinstance(value, str):
+        return value[:MAX_TEXT]
+    return value if isinstance(value, (bool, int, float)) else None
+
+
+def _limit(limits: Mapping[str, int]) -> None:
+    with suppress(ImportError):                 # Windows has no such limits: the parent's timeout is left
+        import resource
+
+        for what, most in ((resource.RLIMIT_AS, limits["memory"]), (resource.RLIMIT_CPU, limits["cpu"]),
+                           (resource.RLIMIT_FSIZE, limits["output"]), (resource.RLIMIT_CORE, 0)):
+            with suppress(OSError, ValueError):     # a system may know a limit and refuse to set it
+                hard = resource.getrlimit(what)[1]
+                most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+                resource.setrlimit(what, (most, most))
