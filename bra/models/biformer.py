@@ -11,42 +11,15 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import SpecError
+from bra.models.full_attention import FullAttention
 
 FULL_ATTENTION = -2
 """The place of topk in a stage that attends to everything, as the published settings write it."""
 HEAD_DIM = 32
-
-
-class FullAttention(nn.Module):
-    """Attention of every token to every token, with a depthwise convolution of the input as position encoding.
-
-    Args:
-        dim: channels c.
-        num_heads: heads; the published last stages have 8 of whatever width.
-        side_dwconv: kernel side of the convolution.
-    """
-
-    def __init__(self, dim: int, num_heads: int = 8, side_dwconv: int = 5) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.proj = nn.Linear(dim, dim)
-        self.lepe = nn.Conv2d(dim, dim, side_dwconv, padding=side_dwconv // 2, groups=dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) -> (b, c, h, w)."""
-        h, w = x.shape[-2:]
-        q, k, v = rearrange(self.qkv(x.permute(0, 2, 3, 1)), "b h w (three m c) -> three b m (h w) c", three=3,
-                            m=self.num_heads)
-        out = rearrange(F.scaled_dot_product_attention(q, k, v), "b m (h w) c -> b h w (m c)", h=h, w=w)
-        projected: Tensor = self.proj(out + self.lepe(x).permute(0, 2, 3, 1))
-        return projected.permute(0, 3, 1, 2)
 
 
 class DropPath(nn.Module):
@@ -84,7 +57,7 @@ class Block(nn.Module):
         super().__init__()
         self.pos_embed = nn.Conv2d(dim, dim, 3, padding=1, groups=dim) if pos_embed else None
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = FullAttention(dim) if topk == FULL_ATTENTION else \
+        self.attn = FullAttention(dim, n_win=n_win) if topk == FULL_ATTENTION else \
             BiLevelRoutingAttention(dim, n_win, dim // HEAD_DIM, topk=topk, side_dwconv=5)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         hidden = mlp_ratio * dim
