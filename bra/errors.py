@@ -21,5 +21,9 @@ class TraceError(BRAError):
     """A model or an input that cannot be traced."""
 
 
+class CheckpointError(BRAError):
+    """Weights, in a file or a state dict, that cannot be used."""
+
+
 class YoloError(BRAError):
     """A YOLO model file, checkpoint or installation that cannot be used as asked."""

@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo", "fidelity",
-    "models", "models.patches", "models.full_attention", "models.biformer", "models.catalog", "viewer", "viewer.pack",
-    "export", "report",
+    "models", "models.patches", "models.full_attention", "models.layout", "models.biformer", "models.catalog",
+    "viewer", "viewer.pack", "export", "report",
     "yolo.modules", "yolo.handmade", "yolo.rows", "yolo.registration", "yolo", "yolo.transplant",
     "yolo.wiring", "yolo.rewrite", "yolo.lint", "yolo.command", "cli")
 """A file of bra imports only from files before it; `bra/__init__.py` is the shop window and may import them all."""

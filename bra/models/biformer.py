@@ -7,19 +7,24 @@ multiply-adds; S 25.5 M, 4.5 G; B 56.8 M, 9.8 G; STL, the Swin-T layout of the a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from bra.attention import BiLevelRoutingAttention
-from bra.errors import SpecError
+from bra.errors import CheckpointError, SpecError
 from bra.models.full_attention import FullAttention
+from bra.models.layout import Layout, check_shapes, read_layout
 
 FULL_ATTENTION = -2
 """The place of topk in a stage that attends to everything, as the published settings write it."""
+PUBLISHED_TOPKS = (1, 4, 16)
+"""Of the first three stages of every published model; the fourth attends fully."""
 HEAD_DIM = 32
+MAX_PARAMETERS = 2**27
+"""Numbers that `from_state` takes, 512 MiB of float32; BiFormer-B has 57 million."""
 
 
 class DropPath(nn.Module):
@@ -107,7 +112,7 @@ class BiFormer(nn.Module):
     """
 
     def __init__(self, depth: Sequence[int], dims: Sequence[int], mlp_ratio: int = 3, n_win: int = 7,
-                 topks: Sequence[int] = (1, 4, 16, FULL_ATTENTION), num_classes: int = 1000,
+                 topks: Sequence[int] = (*PUBLISHED_TOPKS, FULL_ATTENTION), num_classes: int = 1000,
                  drop_path_rate: float = 0.0, swin_layout: bool = False) -> None:
         super().__init__()
         if any(dim % HEAD_DIM for dim in dims):
@@ -173,3 +178,59 @@ def biformer_stl(num_classes: int = 1000, drop_path_rate: float = 0.0) -> BiForm
     """BiFormer-STL, the Swin-T layout of the paper's ablations, with random weights."""
     return BiFormer((2, 2, 6, 2), (96, 192, 384, 768), 4, num_classes=num_classes, drop_path_rate=drop_path_rate,
                     swin_layout=True)
+
+
+def from_state(tensors: Mapping[str, Tensor], n_win: int = 7, topks: Sequence[int] | None = None) -> BiFormer:
+    """The BiFormer that a state dict is from, with these weights, in float32 and eval mode.
+
+    Depth, dims, MLP ratio, classes, layout and which stages attend fully are read from names and shapes;
+    `read_layout` tells them, and which published model they are. What shapes cannot tell is asked for.
+
+    Args:
+        tensors: the state dict; published files keep it under "model". A "module." before every name is taken off.
+        n_win: windows per side in every stage.
+        topks: routed windows per stage, FULL_ATTENTION where the weights say so; None means the published
+            1, 4, 16 for the first three stages as far as they route.
+
+    Raises:
+        CheckpointError: names, shapes, numbers or `topks` are not those of a BiFormer that can be built here.
+        SpecError: a layer refuses the settings.
+    """
+    if tensors and all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    if (size := sum(tensor.numel() for tensor in tensors.values())) > MAX_PARAMETERS:
+        raise CheckpointError(f"{size:,} numbers are too many: {MAX_PARAMETERS:,} at most; choose a smaller model.")
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    layout = read_layout(shapes)
+    with torch.device("meta"):              # no memory is spent before every shape has been compared
+        model = BiFormer(layout.depth, layout.dims, layout.mlp_ratio, n_win, _topks(layout, topks),
+                         layout.num_classes, swin_layout=layout.swin_layout)
+    check_shapes(shapes, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+    state = {name: _checked(name, tensor) for name, tensor in tensors.items()}
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.eval()
+
+
+def _topks(layout: Layout, asked: Sequence[int] | None) -> tuple[int, ...]:
+    if asked is None:
+        if not all(layout.full[len(PUBLISHED_TOPKS):]):
+            raise CheckpointError("how many windows the fourth stage routes to cannot be read from weights: pass "
+                                  "topks, for example topks=(1, 4, 16, 16).")
+        return tuple(FULL_ATTENTION if full else PUBLISHED_TOPKS[stage] for stage, full in enumerate(layout.full))
+    if [topk == FULL_ATTENTION for topk in asked] != [*layout.full]:
+        wanted = ", ".join(str(FULL_ATTENTION) if full else "1 or more" for full in layout.full)
+        raise CheckpointError(f"topks={tuple(asked)} does not suit these weights: they need {wanted}.")
+    return tuple(asked)
+
+
+def _checked(name: str, tensor: Tensor) -> Tensor:
+    """The tensor in memory of its own, floats as float32."""
+    if name.endswith("num_batches_tracked"):
+        return tensor.detach().clone().long()
+    if not tensor.is_floating_point():
+        raise CheckpointError(f"{name!r} holds {tensor.dtype}: floats are needed; choose weights that are not "
+                              "quantised.")
+    own = tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+    if not own.isfinite().all():
+        raise CheckpointError(f"{name!r} holds values that are not finite: choose a checkpoint of a healthy training.")
+    return own
