@@ -166,15 +166,9 @@ class BiLevelRoutingAttention(nn.Module):
 
         keys, real_keys = (pool_kv(self.kv_down, kv_win), None) if real is None else \
             pool_real_kv(self.kv_down, kv_win, real)                            # (b, p2, s, Q + c), (p2, s)
-        q = rearrange(q, "b n h w (m c) -> b m n (h w) c", m=m)
+        q = BF.by_head(q, m)
         k = rearrange(keys[..., :Q], "b n s (m c) -> b m n s c", m=m)
         v = rearrange(keys[..., Q:], "b n s (m c) -> b m n s c", m=m)
-        recorder = None if torch.compiler.is_compiling() else active_recorder()
-        if recorder is not None:
-            recorder.captures.append(Capture(
-                layer=self, spec=self.spec, kv_pool=self.kv_down, size=(int(h), int(w)), q=q, k=k, affinity=logits,
-                r_weight=r_weight, r_idx=r_idx, factor=factor, real_keys=real_keys))
-
         rows = None
         if ret_attn_mask:
             mask = BF.gather_mask(real_keys, r_idx)
@@ -183,7 +177,14 @@ class BiLevelRoutingAttention(nn.Module):
         else:
             out = BF.attend_routed(q, k, v, r_idx, self.scale, factor, real_keys)   # (b, m, p2, t, c/m)
         out = rearrange(out, "b m (j i) (h w) c -> b (j h) (i w) (m c)", j=p, i=p, h=window_h, w=window_w)
-        out = self.wo(self._add_lepe(out, kv[..., Q:], h, w))
+        lepe = self._lepe(kv[..., Q:], h, w)
+        recorder = None if torch.compiler.is_compiling() else active_recorder()
+        if recorder is not None:
+            recorder.captures.append(Capture(
+                layer=self, spec=self.spec, kv_pool=self.kv_down, wo=self.wo, size=(int(h), int(w)), q=q, k=k, v=v,
+                lepe=None if lepe is None else BF.by_head(BF.partition(lepe, p), m), affinity=logits,
+                r_weight=r_weight, r_idx=r_idx, factor=factor, real_keys=real_keys))
+        out = self.wo(out if lepe is None else out + lepe)
         # Always sliced: a condition on the size would be frozen into exported graphs.
         out = out[:, :h, :w].permute(0, 3, 1, 2).contiguous()
         if rows is None:
@@ -200,11 +201,11 @@ class BiLevelRoutingAttention(nn.Module):
                             "auto_pad=True, or choose an n_win that divides both sides.")
         return x
 
-    def _add_lepe(self, out: Tensor, v: Tensor, h: int, w: int) -> Tensor:
-        """(b, H, W, c) + depthwise convolution of v (b, H, W, c), the local position encoding."""
+    def _lepe(self, v: Tensor, h: int, w: int) -> Tensor | None:
+        """Depthwise convolution of v (b, H, W, c), the local position encoding: (b, H, W, c)."""
         if self.lepe is None:
-            return out
+            return None
         if self.spec.mask_padding:
             v = F.pad(v[:, :h, :w], (0, 0, 0, v.shape[2] - w, 0, v.shape[1] - h))
         lepe: Tensor = self.lepe(v.permute(0, 3, 1, 2).contiguous())
-        return out + lepe.permute(0, 2, 3, 1)
+        return lepe.permute(0, 2, 3, 1)

@@ -26,6 +26,11 @@ def unpartition(x: Tensor, p: int) -> Tensor:
     return rearrange(x, "b (j i) h w c -> b (j h) (i w) c", j=p, i=p)
 
 
+def by_head(x: Tensor, m: int) -> Tensor:
+    """(b, p2, h, w, m·c) -> (b, m, p2, h·w, c): the channels of each head apart."""
+    return rearrange(x, "b n h w (m c) -> b m n (h w) c", m=m)
+
+
 def pad(x: Tensor, p: int) -> Tensor:
     """(b, h, w, c) -> (b, H, W, c), zeros right and below up to the next multiples of p."""
     h, w = x.shape[1:3]

@@ -28,9 +28,12 @@ class Capture:
         layer: the module that ran; read, never written.
         spec: its settings; of a layer with full attention, those of the BRA layer that attends alike.
         kv_pool: the module that pooled its k and v inside each window.
+        wo: the module that made the output of attention and position term; a linear or the identity.
         size: (h, w) of its map before padding.
         q: (b, m, p2, t, Q/m).
         k: (b, m, p2, s, Q/m), pooled when the layer pools.
+        v: (b, m, p2, s, c/m), likewise.
+        lepe: (b, m, p2, t, c/m), the position term that was added to the attention, or None.
         affinity: (b, p2, p2) routing logits of all windows, the rejected ones included.
         r_weight: (b, p2, k).
         r_idx: (b, p2, k).
@@ -42,9 +45,12 @@ class Capture:
     layer: nn.Module
     spec: BRASpec
     kv_pool: nn.Module
+    wo: nn.Module
     size: tuple[int, int]
     q: Tensor
     k: Tensor
+    v: Tensor
+    lepe: Tensor | None
     affinity: Tensor
     r_weight: Tensor
     r_idx: Tensor

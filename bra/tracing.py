@@ -1,7 +1,7 @@
 """One forward pass, kept as frozen records: where every layer routed, and what its tokens attend to.
 
-A trace keeps q, k, the routing and the geometry. The attention weights, t/Q·k·m times larger, are computed for a
-window when asked for.
+A trace keeps q, k, v, the position term, the output linear, the routing and the geometry. The attention weights,
+t/Q·k·m times larger, are computed for a window when asked for.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ class LayerTrace:
         r_weight: (b, p2, k) softmax over the chosen, always summing to 1.
         q: (b, m, p2, t, Q/m).
         k: (b, m, p2, s, Q/m); s keys per window.
+        v: (b, m, p2, s, c/m).
+        lepe: (b, m, p2, t, c/m), the position term that was added to the attention, or None.
+        wo: weight (c, c) and bias (c,) of the linear that the sum of both went through, or None.
         factor: (b, p2, k) by which the forward multiplied the gathered k and v, or None.
         real_keys: (p2, s) bool, or None when padding is not masked.
         support: (h', h), (w', w) shares of a window's rows and columns in those of its keys; see `key_support`.
@@ -56,6 +59,9 @@ class LayerTrace:
     r_weight: Tensor
     q: Tensor = field(repr=False)
     k: Tensor = field(repr=False)
+    v: Tensor = field(repr=False)
+    lepe: Tensor | None = field(repr=False)
+    wo: tuple[Tensor, Tensor] | None = field(repr=False)
     factor: Tensor | None = field(repr=False)
     real_keys: Tensor | None = field(repr=False)
     support: tuple[Tensor, Tensor] = field(repr=False)
@@ -195,12 +201,16 @@ def _layer_trace(name: str, capture: Capture, image: tuple[int, int]) -> LayerTr
     grid = WindowGrid.over_image(*image, *capture.size, capture.spec.n_win)
 
     def keep(t: Tensor) -> Tensor:
-        return t.detach().cpu().contiguous()     # k is a view that would keep v in memory too
+        return t.detach().cpu().contiguous()     # a view would keep the whole map in memory
 
     return LayerTrace(
         name=name, spec=capture.spec, grid=grid,
         affinity=keep(capture.affinity), r_idx=keep(capture.r_idx), r_weight=keep(capture.r_weight),
-        q=keep(capture.q), k=keep(capture.k),
+        q=keep(capture.q), k=keep(capture.k), v=keep(capture.v),
+        lepe=None if capture.lepe is None else keep(capture.lepe),
+        # Copies: the model may learn on while the trace is kept.
+        wo=(keep(capture.wo.weight).clone(), keep(capture.wo.bias).clone())
+        if isinstance(capture.wo, nn.Linear) else None,
         factor=None if capture.factor is None else keep(capture.factor),
         real_keys=None if capture.real_keys is None else keep(capture.real_keys),
         support=key_support(capture.kv_pool, grid.window_h, grid.window_w),

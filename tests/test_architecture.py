@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = (
-    "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo", "fidelity",
+    "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo", "fidelity", "dense",
     "models", "models.patches", "models.full_attention", "models.layout", "models.biformer", "models.catalog",
     "viewer", "viewer.pack", "export", "report",
     "yolo.modules", "yolo.handmade", "yolo.rows", "yolo.registration", "yolo", "yolo.transplant",

@@ -37,25 +37,25 @@ class FullAttention(nn.Module):
         q, k, v = self.qkv(x.permute(0, 2, 3, 1)).chunk(3, -1)                  # each (b, h, w, c)
         heads = (rearrange(t, "b h w (m c) -> b m (h w) c", m=self.num_heads) for t in (q, k, v))
         out = rearrange(F.scaled_dot_product_attention(*heads), "b m (h w) c -> b h w (m c)", h=h, w=w)
+        lepe = self.lepe(x).permute(0, 2, 3, 1)
         recorder = None if torch.compiler.is_compiling() else active_recorder()
         if recorder is not None:
-            recorder.captures.append(self._capture(q, k))
-        projected: Tensor = self.proj(out + self.lepe(x).permute(0, 2, 3, 1))
+            recorder.captures.append(self._capture(q, k, v, lepe))
+        projected: Tensor = self.proj(out + lepe)
         return projected.permute(0, 3, 1, 2)
 
-    def _capture(self, q: Tensor, k: Tensor) -> Capture:
-        """q, k (b, h, w, c) as a BRA layer would hand them over that routes every window to all and masks padding."""
-        h, w, c = q.shape[1:]
+    def _capture(self, *maps: Tensor) -> Capture:
+        """q, k, v, LePE (b, h, w, c) as a BRA layer that routes all to all and masks padding would hand them over."""
+        h, w, c = maps[0].shape[1:]
         p, m = min(self.n_win, h, w), self.num_heads
         spec = BRASpec(c, p, m, qk_scale=(c // m)**-0.5, topk=p * p, side_dwconv=self.lepe.kernel_size[0],
                        mask_padding=True)
-        q, k = BF.pad(q, p), BF.pad(k, p)
-        real = BF.real_tokens(h, w, q, p)
-        q, k = BF.partition(q, p), BF.partition(k, p)                           # (b, p2, H/p, W/p, c)
+        padded = [BF.pad(x, p) for x in maps]
+        real = BF.real_tokens(h, w, padded[0], p)
+        q, k, v, lepe = (BF.partition(x, p) for x in padded)                    # (b, p2, H/p, W/p, c)
         affinity = BF.affinity(BF.pool(q, real), BF.pool(k, real), spec.scale, real.flatten(1).any(-1))
         r_weight, r_idx = BF.route(affinity, spec.topk)
-        by_head = "b n h w (m c) -> b m n (h w) c"
         return Capture(
-            layer=self, spec=spec, kv_pool=nn.Identity(), size=(h, w), q=rearrange(q, by_head, m=m),
-            k=rearrange(k, by_head, m=m), affinity=affinity, r_weight=r_weight, r_idx=r_idx, factor=None,
-            real_keys=real.flatten(1), routed=False)
+            layer=self, spec=spec, kv_pool=nn.Identity(), wo=self.proj, size=(h, w), q=BF.by_head(q, m),
+            k=BF.by_head(k, m), v=BF.by_head(v, m), lepe=BF.by_head(lepe, m), affinity=affinity, r_weight=r_weight,
+            r_idx=r_idx, factor=None, real_keys=real.flatten(1), routed=False)
