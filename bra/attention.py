@@ -154,7 +154,7 @@ class BiLevelRoutingAttention(nn.Module):
         h, w = x.shape[-2:]
         x = self._pad(x.permute(0, 2, 3, 1))                                    # (b, H, W, c)
         q, kv = self.qkv(x)                                                     # (b, H, W, Q), (b, H, W, Q + c)
-        real = self._real_tokens(h, w, x) if self.spec.mask_padding else None   # (p2, H/p, W/p)
+        real = BF.real_tokens(h, w, x, p) if self.spec.mask_padding else None   # (p2, H/p, W/p)
         q, kv_win = BF.partition(q, p), BF.partition(kv, p)                     # (b, p2, H/p, W/p, ·)
         window_h, window_w = q.shape[2:4]
         check_window_fits(self.spec, window_h, window_w)
@@ -166,14 +166,9 @@ class BiLevelRoutingAttention(nn.Module):
 
         keys, real_keys = (pool_kv(self.kv_down, kv_win), None) if real is None else \
             pool_real_kv(self.kv_down, kv_win, real)                            # (b, p2, s, Q + c), (p2, s)
-        q = rearrange(q, "b n h w (m c) -> b m n (h w) c", m=m)
+        q = BF.by_head(q, m)
         k = rearrange(keys[..., :Q], "b n s (m c) -> b m n s c", m=m)
         v = rearrange(keys[..., Q:], "b n s (m c) -> b m n s c", m=m)
-        recorder = None if torch.compiler.is_compiling() else active_recorder()
-        if recorder is not None:
-            recorder.captures.append(
-                Capture(self, (int(h), int(w)), q, k, logits, r_weight, r_idx, factor, real_keys))
-
         rows = None
         if ret_attn_mask:
             mask = BF.gather_mask(real_keys, r_idx)
@@ -182,7 +177,14 @@ class BiLevelRoutingAttention(nn.Module):
         else:
             out = BF.attend_routed(q, k, v, r_idx, self.scale, factor, real_keys)   # (b, m, p2, t, c/m)
         out = rearrange(out, "b m (j i) (h w) c -> b (j h) (i w) (m c)", j=p, i=p, h=window_h, w=window_w)
-        out = self.wo(self._add_lepe(out, kv[..., Q:], h, w))
+        lepe = self._lepe(kv[..., Q:], h, w)
+        recorder = None if torch.compiler.is_compiling() else active_recorder()
+        if recorder is not None:
+            recorder.captures.append(Capture(
+                layer=self, spec=self.spec, kv_pool=self.kv_down, wo=self.wo, size=(int(h), int(w)), q=q, k=k, v=v,
+                lepe=None if lepe is None else BF.by_head(BF.partition(lepe, p), m), affinity=logits,
+                r_weight=r_weight, r_idx=r_idx, factor=factor, real_keys=real_keys))
+        out = self.wo(out if lepe is None else out + lepe)
         # Always sliced: a condition on the size would be frozen into exported graphs.
         out = out[:, :h, :w].permute(0, 3, 1, 2).contiguous()
         if rows is None:
@@ -191,25 +193,19 @@ class BiLevelRoutingAttention(nn.Module):
 
     def _pad(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, H, W, c), zeros right and below up to the next multiples of n_win."""
-        h, w = x.shape[1:3]
         if self.spec.auto_pad:
-            return F.pad(x, (0, 0, 0, -w % self.n_win, 0, -h % self.n_win))
+            return BF.pad(x, self.n_win)
+        h, w = x.shape[1:3]
         if h % self.n_win or w % self.n_win:
             raise GridError(f"a map of {h}×{w} tokens does not divide into {self.n_win}×{self.n_win} windows: set "
                             "auto_pad=True, or choose an n_win that divides both sides.")
         return x
 
-    def _real_tokens(self, h: int, w: int, padded: Tensor) -> Tensor:
-        """(p2, H/p, W/p) bool: True where a token is on the map."""
-        rows, cols = (torch.arange(n, device=padded.device) for n in padded.shape[1:3])
-        real = (rows < h)[:, None] & (cols < w)
-        return BF.partition(real[None, ..., None], self.n_win)[0, ..., 0]
-
-    def _add_lepe(self, out: Tensor, v: Tensor, h: int, w: int) -> Tensor:
-        """(b, H, W, c) + depthwise convolution of v (b, H, W, c), the local position encoding."""
+    def _lepe(self, v: Tensor, h: int, w: int) -> Tensor | None:
+        """Depthwise convolution of v (b, H, W, c), the local position encoding: (b, H, W, c)."""
         if self.lepe is None:
-            return out
+            return None
         if self.spec.mask_padding:
             v = F.pad(v[:, :h, :w], (0, 0, 0, v.shape[2] - w, 0, v.shape[1] - h))
         lepe: Tensor = self.lepe(v.permute(0, 3, 1, 2).contiguous())
-        return out + lepe.permute(0, 2, 3, 1)
+        return lepe.permute(0, 2, 3, 1)

@@ -49,8 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("picture", type=Path, help="PNG, JPEG, WebP, BMP, GIF or TIFF")
     inspect.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="default: %(default)s")
     inspect.add_argument("--model", default=usual.model, metavar="NAME|FILE",
-                         help=f"{', '.join(CATALOG)}; a variant such as yolov8n-bra or biformer_tiny; or a file of your "
-                              "own: YAML, .pt, .pth, .safetensors; default: %(default)s")
+                         help=f"{', '.join(CATALOG)}; a variant such as yolov8n-bra or biformer_tiny; or a file of "
+                              "your own: YAML, .pt, .pth, .safetensors; default: %(default)s")
     inspect.add_argument("--untrained", action="store_true", help="random weights in place of trained ones")
     inspect.add_argument("--layer", help="name of the layer; default: the first")
     inspect.add_argument("--n-win", type=int, help=f"windows per side, default {usual.n_win}, or the layer's own")
@@ -121,8 +121,9 @@ def _inspect(args: argparse.Namespace) -> int:
     key, variant = _model(args.model)
     entry = CATALOG[key]
     settings = ModelSettings(
-        key, num_heads=args.heads, stride=args.stride, kv_downsample_mode=args.pool, kv_downsample_ratio=args.pool_ratio,
-        mask_padding=args.mask_padding, side=args.side or entry.side, variant=variant, untrained=args.untrained)
+        key, num_heads=args.heads, stride=args.stride, kv_downsample_mode=args.pool,
+        kv_downsample_ratio=args.pool_ratio, mask_padding=args.mask_padding, side=args.side or entry.side,
+        variant=variant, untrained=args.untrained)
     file = Path(args.model)
     if entry.family == "patches":
         settings = replace(settings, n_win=args.n_win or settings.n_win, topk=args.topk or settings.topk)

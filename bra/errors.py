@@ -22,7 +22,7 @@ class TraceError(BRAError):
 
 
 class CheckpointError(BRAError):
-    """A file of weights that is not one we read, is damaged, or asks for more than is given."""
+    """Weights, in a file or a state dict, that are not what we read, are damaged, or ask for more than is given."""
 
 
 class YoloError(BRAError):

@@ -26,6 +26,24 @@ def unpartition(x: Tensor, p: int) -> Tensor:
     return rearrange(x, "b (j i) h w c -> b (j h) (i w) c", j=p, i=p)
 
 
+def by_head(x: Tensor, m: int) -> Tensor:
+    """(b, p2, h, w, m·c) -> (b, m, p2, h·w, c): the channels of each head apart."""
+    return rearrange(x, "b n h w (m c) -> b m n (h w) c", m=m)
+
+
+def pad(x: Tensor, p: int) -> Tensor:
+    """(b, h, w, c) -> (b, H, W, c), zeros right and below up to the next multiples of p."""
+    h, w = x.shape[1:3]
+    return F.pad(x, (0, 0, 0, -w % p, 0, -h % p))
+
+
+def real_tokens(h: int, w: int, padded: Tensor, p: int) -> Tensor:
+    """(p2, H/p, W/p) bool for a map of h·w tokens padded to (b, H, W, c): True where a token is on the map."""
+    rows, cols = (torch.arange(n, device=padded.device) for n in padded.shape[1:3])
+    real = (rows < h)[:, None] & (cols < w)
+    return partition(real[None, ..., None], p)[0, ..., 0]
+
+
 def pool(x: Tensor, real: Tensor | None = None) -> Tensor:
     """(b, p2, h, w, c) -> (b, p2, c): mean of every window.
 

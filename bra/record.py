@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from bra.spec import BRASpec
+
 
 @dataclass(frozen=True, slots=True)
 class Capture:
@@ -24,25 +26,37 @@ class Capture:
 
     Attributes:
         layer: the module that ran; read, never written.
+        spec: its settings; of a layer with full attention, those of the BRA layer that attends alike.
+        kv_pool: the module that pooled its k and v inside each window.
+        wo: the module that made the output of attention and position term; a linear or the identity.
         size: (h, w) of its map before padding.
         q: (b, m, p2, t, Q/m).
         k: (b, m, p2, s, Q/m), pooled when the layer pools.
+        v: (b, m, p2, s, c/m), likewise.
+        lepe: (b, m, p2, t, c/m), the position term that was added to the attention, or None.
         affinity: (b, p2, p2) routing logits of all windows, the rejected ones included.
         r_weight: (b, p2, k).
         r_idx: (b, p2, k).
         factor: (b, p2, k) that gathered k and v are multiplied by, or None.
         real_keys: (p2, s) bool, or None when padding is not masked.
+        routed: False for full attention, whose windows are only laid over it to look at it.
     """
 
     layer: nn.Module
+    spec: BRASpec
+    kv_pool: nn.Module
+    wo: nn.Module
     size: tuple[int, int]
     q: Tensor
     k: Tensor
+    v: Tensor
+    lepe: Tensor | None
     affinity: Tensor
     r_weight: Tensor
     r_idx: Tensor
     factor: Tensor | None
     real_keys: Tensor | None
+    routed: bool = True
 
 
 @dataclass(slots=True)
@@ -62,7 +76,7 @@ def active_recorder() -> Recorder | None:
 
 @contextmanager
 def recording() -> Iterator[Recorder]:
-    """Collect every bi-level routing attention layer that runs inside the block, in this thread."""
+    """Collect every attention layer of this package that runs inside the block, in this thread."""
     recorder = Recorder()
     token = _active.set(recorder)
     try:

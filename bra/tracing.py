@@ -1,7 +1,7 @@
 """One forward pass, kept as frozen records: where every layer routed, and what its tokens attend to.
 
-A trace keeps q, k, the routing and the geometry. The attention weights, t/Q·k·m times larger, are computed for a
-window when asked for.
+A trace keeps q, k, v, the position term, the output linear, the routing and the geometry. The attention weights,
+t/Q·k·m times larger, are computed for a window when asked for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from bra import functional as BF
-from bra.attention import BiLevelRoutingAttention
 from bra.errors import TraceError
 from bra.grid import WindowGrid
 from bra.kv_pool import FractionalPool, key_support
@@ -29,7 +28,9 @@ ROW_ELEMENTS = 2**23
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerTrace:
-    """What one BRA layer did in one forward. Tensors are detached and on the CPU; b images, p2 windows, k routed.
+    """What one attention layer did in one forward. Tensors are detached and on the CPU; b images, p2 windows, k routed.
+
+    A layer with full attention is kept as the BRA layer that attends alike: every window routed to all.
 
     Attributes:
         name: the layer's name in the model, as `named_modules` gives it; "" when the layer is the model.
@@ -40,9 +41,14 @@ class LayerTrace:
         r_weight: (b, p2, k) softmax over the chosen, always summing to 1.
         q: (b, m, p2, t, Q/m).
         k: (b, m, p2, s, Q/m); s keys per window.
+        v: (b, m, p2, s, c/m).
+        lepe: (b, m, p2, t, c/m), the position term that was added to the attention, or None.
+        wo: weight (c, c) and bias (c,) of the linear that the sum of both went through, or None.
         factor: (b, p2, k) by which the forward multiplied the gathered k and v, or None.
         real_keys: (p2, s) bool, or None when padding is not masked.
         support: (h', h), (w', w) shares of a window's rows and columns in those of its keys; see `key_support`.
+        routed: False for full attention, which chooses nothing; its affinity is then not the model's own but the
+            scaled product of window means that a router would have gone by.
     """
 
     name: str
@@ -53,9 +59,13 @@ class LayerTrace:
     r_weight: Tensor
     q: Tensor = field(repr=False)
     k: Tensor = field(repr=False)
+    v: Tensor = field(repr=False)
+    lepe: Tensor | None = field(repr=False)
+    wo: tuple[Tensor, Tensor] | None = field(repr=False)
     factor: Tensor | None = field(repr=False)
     real_keys: Tensor | None = field(repr=False)
     support: tuple[Tensor, Tensor] = field(repr=False)
+    routed: bool = True
 
     @property
     def weights_used(self) -> bool:
@@ -144,8 +154,8 @@ class ModelTrace:
 
     Attributes:
         out: what the model returned.
-        layers: every BRA layer that ran, by name, in the order in which they ran; a layer that ran again is
-            "name#2", "name#3", …
+        layers: every BRA or full-attention layer that ran, by name, in the order in which they ran; a layer that ran
+            again is "name#2", "name#3", …
     """
 
     out: Any
@@ -153,7 +163,7 @@ class ModelTrace:
 
 
 def trace(model: nn.Module, x: Any) -> ModelTrace:
-    """Run `model(x)` once and keep what its bi-level routing attention layers did.
+    """Run `model(x)` once and keep what its attention layers did: BRA, and BiFormer's full attention.
 
     Safe to call from several threads on one model: nothing is hooked to it or written on it. The model runs in the
     mode it is in; when that would update running statistics, a copy of the model runs instead.
@@ -185,21 +195,24 @@ def trace(model: nn.Module, x: Any) -> ModelTrace:
 
 
 def _layer_trace(name: str, capture: Capture, image: tuple[int, int]) -> LayerTrace:
-    layer = capture.layer
-    assert isinstance(layer, BiLevelRoutingAttention)
-    if isinstance(layer.kv_down, FractionalPool) and layer.training:
+    if isinstance(capture.kv_pool, FractionalPool) and capture.kv_pool.training:
         raise TraceError(f"layer {name!r} pools at new random places in each call while it trains, so its attention "
                          "cannot be laid back on its tokens: call model.eval() first.")
-    grid = WindowGrid.over_image(*image, *capture.size, layer.n_win)
+    grid = WindowGrid.over_image(*image, *capture.size, capture.spec.n_win)
 
     def keep(t: Tensor) -> Tensor:
-        return t.detach().cpu().contiguous()     # k is a view that would keep v in memory too
+        return t.detach().cpu().contiguous()     # a view would keep the whole map in memory
 
     return LayerTrace(
-        name=name, spec=layer.spec, grid=grid,
+        name=name, spec=capture.spec, grid=grid,
         affinity=keep(capture.affinity), r_idx=keep(capture.r_idx), r_weight=keep(capture.r_weight),
-        q=keep(capture.q), k=keep(capture.k),
+        q=keep(capture.q), k=keep(capture.k), v=keep(capture.v),
+        lepe=None if capture.lepe is None else keep(capture.lepe),
+        # Copies: the model may learn on while the trace is kept.
+        wo=(keep(capture.wo.weight).clone(), keep(capture.wo.bias).clone())
+        if isinstance(capture.wo, nn.Linear) else None,
         factor=None if capture.factor is None else keep(capture.factor),
         real_keys=None if capture.real_keys is None else keep(capture.real_keys),
-        support=key_support(layer.kv_down, grid.window_h, grid.window_w),
+        support=key_support(capture.kv_pool, grid.window_h, grid.window_w),
+        routed=capture.routed,
     )

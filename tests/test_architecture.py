@@ -12,10 +12,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo",
-    "fidelity",
+    "fidelity", "dense",
     "pickled", "torchfile", "unpack", "checkpoint",
-    "models", "models.untrained", "models.patches", "models.biformer", "models.nano", "models.opened",
-    "models.families", "models.catalog",
+    "models", "models.untrained", "models.patches", "models.full_attention", "models.layout",
+    "models.biformer", "models.nano", "models.opened", "models.families", "models.catalog",
     "viewer", "viewer.pack", "export", "report",
     "training", "training.state", "training.photographs", "training.classifier",
     "yolo.modules", "yolo.handmade", "yolo.rows", "yolo.registration", "yolo", "yolo.transplant",

@@ -8,7 +8,8 @@ import torch
 
 from bra import BRASpec
 from bra.errors import BRAError, GridError
-from bra.models.catalog import CATALOG, DIM, ModelSettings, build, grid_on, look
+from bra.models.catalog import CATALOG, DIM, ModelSettings, build, grid_on
+from bra.opening import look, open_model
 from bra.photo import Photo
 
 POOLS = ("identity", "maxpool", "avgpool", "ada_maxpool", "ada_avgpool", "fracpool", "conv")
@@ -19,14 +20,22 @@ def photo(height: int, width: int) -> Photo:
     return Photo.from_array(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
 
 
+PATCHES = [key for key, entry in CATALOG.items() if entry.family == "patches"]
+
+
 @pytest.mark.parametrize("model", CATALOG)
-def test_an_entry_says_what_it_is_and_names_the_layers_that_run(model: str) -> None:
+def test_an_entry_says_what_it_is(model: str) -> None:
     entry = CATALOG[model]
     assert entry.key == model
     assert entry.label
     assert entry.about.endswith(".")
-    assert "not learned" in entry.provenance or "untrained" in entry.provenance
-    assert tuple(look(ModelSettings(model), photo(64, 48)).layers) == entry.layers
+    assert entry.card or "not learned" in entry.provenance or "untrained" in entry.provenance
+
+
+@pytest.mark.parametrize("model", PATCHES)
+def test_layers_are_told_in_the_order_in_which_they_run(model: str) -> None:
+    opened = open_model(ModelSettings(model))
+    assert tuple(opened.look(photo(64, 48), 64).trace.layers) == tuple(opened.specs) == ("layers.0", "layers.1")
 
 
 @pytest.mark.parametrize("num_heads", HEADS)
@@ -36,7 +45,7 @@ def test_every_number_of_windows_suits_every_number_of_heads(num_heads: int) -> 
             assert BRASpec(DIM, n_win, num_heads, topk=topk).n_windows == n_win**2
 
 
-@pytest.mark.parametrize("model", CATALOG)
+@pytest.mark.parametrize("model", PATCHES)
 @pytest.mark.parametrize("mode", POOLS)
 @pytest.mark.parametrize("n_win", [2, 3, 7, 8, 16])
 def test_every_pooling_is_finite_or_refused_with_a_cure(model: str, mode: str, n_win: int) -> None:
@@ -48,7 +57,7 @@ def test_every_pooling_is_finite_or_refused_with_a_cure(model: str, mode: str, n
             with pytest.raises(GridError, match="lower n_win or kv_downsample_ratio"):
                 look(settings, picture)
             continue
-        traced = look(settings, picture)
+        traced = look(settings, picture).trace
         assert traced.out.isfinite().all()
         for lt in traced.layers.values():
             torch.testing.assert_close(lt.attention_map(0).sum((1, 2)), torch.ones(settings.num_heads))
@@ -59,7 +68,7 @@ def test_every_pooling_is_finite_or_refused_with_a_cure(model: str, mode: str, n
 def test_the_grid_foretold_is_the_grid_traced(height: int, width: int, stride: int) -> None:
     settings, picture = ModelSettings(stride=stride, side=320, n_win=5), photo(height, width)
     grid = grid_on(settings, picture)
-    assert {lt.grid for lt in look(settings, picture).layers.values()} == {grid}
+    assert {lt.grid for lt in look(settings, picture).trace.layers.values()} == {grid}
     if min(height, width) > 2 * stride:
         assert grid.stride == (stride, stride)
         assert 0 <= grid.h * stride - picture.resized(320).shape[0] < stride
@@ -80,7 +89,11 @@ def test_equal_settings_share_a_cache_key_and_build_equal_models() -> None:
 
 
 def test_what_is_not_there_is_refused() -> None:
-    with pytest.raises(BRAError, match="model='biformer' is not known: choose one of similarity, untrained"):
-        build(ModelSettings("biformer"))
+    with pytest.raises(BRAError, match="model='gpt' is not known: choose one of similarity, untrained"):
+        open_model(ModelSettings("gpt"))
+    with pytest.raises(BRAError, match="yolo does not come as 'yolov9n-bra'"):
+        open_model(ModelSettings("yolo", variant="yolov9n-bra"))
+    with pytest.raises(BRAError, match="needs its file"):
+        open_model(ModelSettings("own"))
     with pytest.raises(BRAError, match="topk=17"):
         build(ModelSettings(n_win=4, topk=17))

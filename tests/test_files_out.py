@@ -15,7 +15,8 @@ import torch
 
 from bra.cli import main
 from bra.export import routing_csv, trace_npz
-from bra.models.catalog import ModelSettings, look
+from bra.models.catalog import ModelSettings
+from bra.opening import look
 from bra.photo import Photo
 from bra.report import report_html
 from bra.tracing import LayerTrace
@@ -31,7 +32,7 @@ def photo() -> Photo:
 
 @pytest.fixture(scope="module")
 def layer(photo: Photo) -> LayerTrace:
-    return look(ModelSettings(n_win=3, topk=2, num_heads=2), photo).layers["layers.0"]
+    return look(ModelSettings(n_win=3, topk=2, num_heads=2), photo).trace.layers["layers.0"]
 
 
 def test_a_message_comes_back_as_it_was_sent() -> None:
@@ -121,7 +122,7 @@ def test_inspect_writes_the_report_of_what_was_asked(tmp_path: Path) -> None:
     assert main(["inspect", str(PICTURE), "--n-win", "5", "--topk", "3", "--heads", "4", "--layer", "layers.1",
                  "--a", "10,20", "-o", str(out)]) == 0
     header, _, arrays = unpack(base64.b64decode(re.search(r'"stage", "([^"]+)"\)', out.read_text())[1]))
-    expected = look(ModelSettings(n_win=5, topk=3, num_heads=4), Photo.from_bytes(PICTURE.read_bytes()))
+    expected = look(ModelSettings(n_win=5, topk=3, num_heads=4), Photo.from_bytes(PICTURE.read_bytes())).trace
     np.testing.assert_array_equal(arrays["r_idx"], expected.layers["layers.1"].r_idx[0])
     assert header["pins"] == {"a": [1000, 2000]}
 

@@ -179,15 +179,27 @@ def test_windows_and_tokens_that_do_not_exist_are_refused() -> None:
             lt.attention_map(window, token)
 
 
-def test_a_trace_keeps_q_and_k_and_not_the_attention() -> None:
+def test_a_trace_keeps_a_few_maps_and_not_the_attention() -> None:
     lt = bra.trace(BiLevelRoutingAttention(64).eval(), torch.rand(1, 64, 80, 80)).layers[""]
-    tensors = [*lt.support, *(value for name in lt.__slots__ if isinstance(value := getattr(lt, name), Tensor))]
+    assert lt.wo is not None
+    tensors = [*lt.support, *lt.wo, *(value for name in lt.__slots__ if isinstance(value := getattr(lt, name), Tensor))]
     kept = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
     tokens = 84 * 84
     attention_bytes = 4 * 8 * tokens * (4 * 144)                      # float32, 8 heads, 4 windows of 144 tokens
-    assert kept < attention_bytes / 30
-    q_and_k = 4 * tokens * (64 + 64)
-    assert kept < 1.1 * q_and_k                                       # in particular, not v
+    assert kept < attention_bytes / 15
+    maps = 4 * tokens * (64 + 64 + 64 + 64)                           # q, k, v and the position term
+    assert maps < kept < 1.1 * maps
+
+
+def test_a_trace_keeps_its_numbers_when_the_model_learns_on() -> None:
+    m = layer()
+    lt = bra.trace(m, torch.randn(1, 16, 9, 9)).layers[""]
+    assert lt.wo is not None
+    before = [part.clone() for part in lt.wo]
+    with torch.no_grad():
+        for p in m.parameters():
+            p.zero_()
+    assert all(torch.equal(one, two) for one, two in zip(lt.wo, before, strict=True))
 
 
 def test_random_pooling_in_training_is_refused_with_the_cure() -> None:

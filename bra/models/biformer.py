@@ -7,20 +7,24 @@ multiply-adds; S 25.5 M, 4.5 G; B 56.8 M, 9.8 G; STL, the Swin-T layout of the a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from bra.attention import BiLevelRoutingAttention
-from bra.errors import SpecError
+from bra.errors import CheckpointError, SpecError
+from bra.models.full_attention import FullAttention
+from bra.models.layout import Layout, check_shapes, read_layout
 
 FULL_ATTENTION = -2
 """The place of topk in a stage that attends to everything, as the published settings write it."""
+PUBLISHED_TOPKS = (1, 4, 16)
+"""Of the first three stages of every published model; the fourth attends fully."""
 HEAD_DIM = 32
+MAX_PARAMETERS = 2**27
+"""Numbers that `from_state` takes, 512 MiB of float32; BiFormer-B has 57 million."""
 MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pixels per channel, by which the published models' input is normalised."""
 
@@ -28,32 +32,6 @@ MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def normalized(rgb: Tensor) -> Tensor:
     """(b, 3, H, W) RGB in 0 to 1 -> what a BiFormer reads."""
     return (rgb - rgb.new_tensor(MEAN)[:, None, None]) / rgb.new_tensor(SPREAD)[:, None, None]
-
-
-class FullAttention(nn.Module):
-    """Attention of every token to every token, with a depthwise convolution of the input as position encoding.
-
-    Args:
-        dim: channels c.
-        num_heads: heads; the published last stages have 8 of whatever width.
-        side_dwconv: kernel side of the convolution.
-    """
-
-    def __init__(self, dim: int, num_heads: int = 8, side_dwconv: int = 5) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.proj = nn.Linear(dim, dim)
-        self.lepe = nn.Conv2d(dim, dim, side_dwconv, padding=side_dwconv // 2, groups=dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) -> (b, c, h, w)."""
-        h, w = x.shape[-2:]
-        q, k, v = rearrange(self.qkv(x.permute(0, 2, 3, 1)), "b h w (three m c) -> three b m (h w) c", three=3,
-                            m=self.num_heads)
-        out = rearrange(F.scaled_dot_product_attention(q, k, v), "b m (h w) c -> b h w (m c)", h=h, w=w)
-        projected: Tensor = self.proj(out + self.lepe(x).permute(0, 2, 3, 1))
-        return projected.permute(0, 3, 1, 2)
 
 
 class DropPath(nn.Module):
@@ -91,7 +69,7 @@ class Block(nn.Module):
         super().__init__()
         self.pos_embed = nn.Conv2d(dim, dim, 3, padding=1, groups=dim) if pos_embed else None
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = FullAttention(dim) if topk == FULL_ATTENTION else \
+        self.attn = FullAttention(dim, n_win=n_win) if topk == FULL_ATTENTION else \
             BiLevelRoutingAttention(dim, n_win, dim // HEAD_DIM, topk=topk, side_dwconv=5)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         hidden = mlp_ratio * dim
@@ -141,7 +119,7 @@ class BiFormer(nn.Module):
     """
 
     def __init__(self, depth: Sequence[int], dims: Sequence[int], mlp_ratio: int = 3, n_win: int = 7,
-                 topks: Sequence[int] = (1, 4, 16, FULL_ATTENTION), num_classes: int = 1000,
+                 topks: Sequence[int] = (*PUBLISHED_TOPKS, FULL_ATTENTION), num_classes: int = 1000,
                  drop_path_rate: float = 0.0, swin_layout: bool = False) -> None:
         super().__init__()
         if any(dim % HEAD_DIM for dim in dims):
@@ -207,3 +185,59 @@ def biformer_stl(num_classes: int = 1000, drop_path_rate: float = 0.0) -> BiForm
     """BiFormer-STL, the Swin-T layout of the paper's ablations, with random weights."""
     return BiFormer((2, 2, 6, 2), (96, 192, 384, 768), 4, num_classes=num_classes, drop_path_rate=drop_path_rate,
                     swin_layout=True)
+
+
+def from_state(tensors: Mapping[str, Tensor], n_win: int = 7, topks: Sequence[int] | None = None) -> BiFormer:
+    """The BiFormer that a state dict is from, with these weights, in float32 and eval mode.
+
+    Depth, dims, MLP ratio, classes, layout and which stages attend fully are read from names and shapes;
+    `read_layout` tells them, and which published model they are. What shapes cannot tell is asked for.
+
+    Args:
+        tensors: the state dict; published files keep it under "model". A "module." before every name is taken off.
+        n_win: windows per side in every stage.
+        topks: routed windows per stage, FULL_ATTENTION where the weights say so; None means the published
+            1, 4, 16 for the first three stages as far as they route.
+
+    Raises:
+        CheckpointError: names, shapes, numbers or `topks` are not those of a BiFormer that can be built here.
+        SpecError: a layer refuses the settings.
+    """
+    if tensors and all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    if (size := sum(tensor.numel() for tensor in tensors.values())) > MAX_PARAMETERS:
+        raise CheckpointError(f"{size:,} numbers are too many: {MAX_PARAMETERS:,} at most; choose a smaller model.")
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    layout = read_layout(shapes)
+    with torch.device("meta"):              # no memory is spent before every shape has been compared
+        model = BiFormer(layout.depth, layout.dims, layout.mlp_ratio, n_win, _topks(layout, topks),
+                         layout.num_classes, swin_layout=layout.swin_layout)
+    check_shapes(shapes, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+    state = {name: _checked(name, tensor) for name, tensor in tensors.items()}
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.eval()
+
+
+def _topks(layout: Layout, asked: Sequence[int] | None) -> tuple[int, ...]:
+    if asked is None:
+        if not all(layout.full[len(PUBLISHED_TOPKS):]):
+            raise CheckpointError("how many windows the fourth stage routes to cannot be read from weights: pass "
+                                  "topks, for example topks=(1, 4, 16, 16).")
+        return tuple(FULL_ATTENTION if full else PUBLISHED_TOPKS[stage] for stage, full in enumerate(layout.full))
+    if [topk == FULL_ATTENTION for topk in asked] != [*layout.full]:
+        wanted = ", ".join(str(FULL_ATTENTION) if full else "1 or more" for full in layout.full)
+        raise CheckpointError(f"topks={tuple(asked)} does not suit these weights: they need {wanted}.")
+    return tuple(asked)
+
+
+def _checked(name: str, tensor: Tensor) -> Tensor:
+    """The tensor in memory of its own, floats as float32."""
+    if name.endswith("num_batches_tracked"):
+        return tensor.detach().clone().long()
+    if not tensor.is_floating_point():
+        raise CheckpointError(f"{name!r} holds {tensor.dtype}: floats are needed; choose weights that are not "
+                              "quantised.")
+    own = tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+    if not own.isfinite().all():
+        raise CheckpointError(f"{name!r} holds values that are not finite: choose a checkpoint of a healthy training.")
+    return own

@@ -7,23 +7,24 @@ from hypothesis import strategies as st
 
 from bra.models.catalog import CATALOG, ModelSettings, build
 from bra.viewer.pack import FULL, SHOWS
-from dashboard import state
+from dashboard import selection as views
 from dashboard.gallery import GALLERY
-from dashboard.state import Selection
+from dashboard.selection import Selection
 
 places = st.none() | st.tuples(st.integers(0, 2 * FULL), st.integers(0, 2 * FULL))
 
 
 @st.composite
 def selections(draw: st.DrawFn) -> Selection:
-    n_win = draw(st.sampled_from(state.N_WINS))
+    n_win = draw(st.sampled_from(views.N_WINS))
     model = draw(st.sampled_from(list(CATALOG)))
     made = ModelSettings(
-        model, n_win, draw(st.integers(1, n_win**2)), draw(st.sampled_from(state.HEADS)),
-        draw(st.sampled_from(state.STRIDES)), draw(st.sampled_from(state.POOLS)),
-        draw(st.sampled_from(state.RATIOS)), draw(st.booleans()), draw(st.sampled_from(state.SIDES)))
-    layer = draw(st.sampled_from(["", *CATALOG[model].layers]))
-    return Selection(draw(st.sampled_from([*GALLERY, state.UPLOAD])), made, layer, draw(st.booleans()),
+        model, n_win, draw(st.integers(1, n_win**2)), draw(st.sampled_from(views.HEADS)),
+        draw(st.sampled_from(views.STRIDES)), draw(st.sampled_from(views.POOLS)),
+        draw(st.sampled_from(views.RATIOS)), draw(st.booleans()), draw(st.sampled_from(views.SIDES)),
+        draw(st.sampled_from(["", *CATALOG[model].variants[1:]])), draw(st.booleans()), draw(st.booleans()))
+    layer = draw(st.sampled_from(["", "layers.1", "model.16.attn.0.attn", "stages.3.1.attn#2"]))
+    return Selection(draw(st.sampled_from([*GALLERY, views.UPLOAD])), made, layer, draw(st.booleans()),
                      draw(places), draw(places), tuple(s for s in SHOWS if draw(st.booleans())))
 
 
@@ -37,7 +38,8 @@ def test_the_default_view_has_an_empty_link() -> None:
 
 
 NAMES = ["picture", "model", "layer", "n_win", "topk", "num_heads", "stride", "side", "kv_downsample_mode",
-         "kv_downsample_ratio", "mask_padding", "whole", "a", "b", "show", "nonsense"]
+         "kv_downsample_ratio", "mask_padding", "variant", "untrained", "changed", "whole", "a", "b", "show",
+         "nonsense"]
 
 
 @settings(max_examples=200)
@@ -46,8 +48,10 @@ NAMES = ["picture", "model", "layer", "n_win", "topk", "num_heads", "stride", "s
 def test_any_query_string_gives_a_possible_view(query: dict[str, str]) -> None:
     selection = Selection.from_query(query)
     made = selection.settings
-    assert made.n_win in state.N_WINS
+    assert made.n_win in views.N_WINS
     assert 1 <= made.topk <= made.n_win**2
-    assert selection.layer in ("", *made.entry.layers)
+    assert views.LAYER_NAME.fullmatch(selection.layer)
     assert Selection.from_query(selection.to_query()) == selection
-    build(made)
+    assert made.chosen_variant in made.entry.variants
+    if made.entry.family == "patches":
+        build(made)

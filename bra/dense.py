@@ -1,0 +1,172 @@
+"""What routing changed: a layer's trace against the same layer with every window routed to all.
+
+Dense attention is the layer with topk = p²: the same weights, padding and pooling, and no window left out. It is
+computed in blocks of queries, so that its weights, m·N·N of them, are never held together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from bra import functional as BF
+from bra.fidelity import Floats, Ints, full_softmax
+from bra.tracing import LayerTrace
+
+BLOCK_ELEMENTS = 2**21
+"""Attention weights held at once: 8 MiB of float32, which caches hold. Where one row is larger, one row."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DenseAttention:
+    """Unrestricted attention of one layer on one image; m heads, p2 windows, t tokens.
+
+    Attributes:
+        mass: (m, p2, p2) share of its attention that each window (row) gives to each other, mean over its tokens on
+            the map; rows sum to 1, and are NaN for windows of padding only.
+        out: (m, p2, t, c/m) what attention puts out, before position term and output linear.
+    """
+
+    mass: Floats
+    out: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OutputChange:
+    """What routing did to a layer's output, against the same layer with topk = p². NaN for windows of padding only.
+
+    Attributes:
+        relative_error: (p2,) norm of the difference over the norm of the dense output, over a window's tokens on the
+            map and all channels, after position term and output linear. 0 is no change; 1 is as large as the output.
+        cosine: (p2,) cosine between both outputs, mean over tokens; 1 is the same direction, -1 the opposite.
+        head_error: (m, p2) relative error of each head's attention alone, before position term and output linear.
+    """
+
+    relative_error: Floats
+    cosine: Floats
+    head_error: Floats
+
+
+@torch.inference_mode()
+def dense_attention(trace: LayerTrace, image: int = 0) -> DenseAttention:
+    """Attention of a traced layer without routing.
+
+    Takes time with the square of the tokens N (about 3 ns for each of m·N² weights on one core: 0.3 s for 56×56
+    tokens, 16 s for 160×160, with 8 heads) and memory like the trace's own q, k and v.
+    """
+    q, k, v = (t[image].float() for t in (trace.q, trace.k, trace.v))
+    m, p2, s = k.shape[:3]
+    keys, values = k.flatten(1, 2).mT, v.flatten(1, 2)
+    factor = torch.from_numpy(full_softmax(trace, image)).float() if trace.weights_used else None
+    real = torch.from_numpy(trace.grid.real_tokens)
+    mass, out = torch.zeros(m, p2, p2, dtype=torch.float64), q.new_empty(*q.shape[:3], v.shape[-1])
+    for windows, tokens in _blocks(p2, q.shape[2], BLOCK_ELEMENTS // (m * p2 * s)):
+        part = q[:, windows, tokens] * trace.spec.scale                             # (m, n, t', Q/m)
+        weights = (part.flatten(1, 2) @ keys).view(*part.shape[:3], p2, s)
+        if factor is not None:
+            weights *= factor[None, windows, None, :, None]
+        if trace.real_keys is not None:
+            weights.masked_fill_(~trace.real_keys, float("-inf"))
+        weights.sub_(weights.amax((-2, -1), keepdim=True)).exp_()
+        by_window = weights.sum(-1)                                                 # (m, n, t', p2)
+        total = by_window.sum(-1, keepdim=True)
+        mass[:, windows] += (by_window / total * real[windows, tokens, None]).sum(2)
+        if factor is not None:
+            weights *= factor[None, windows, None, :, None]
+        out[:, windows, tokens] = (weights.flatten(3).flatten(1, 2) @ values).view(*part.shape[:3], -1) / total
+    return DenseAttention((mass / real.sum(-1)[:, None]).numpy(), out)      # 0/0 is NaN, without a warning
+
+
+def recall(trace: LayerTrace, dense: DenseAttention, image: int = 0, windows: Ints | None = None) -> Floats:
+    """(m, p2) in 0 to 1: share of dense attention that falls in the windows that were chosen, per head and window.
+
+    1 means that routing lost nothing. Chance is `fidelity.chance`, and attention is local enough that the k nearest
+    windows (`fidelity.nearest_windows`) are the control to beat; `oracle_windows` gives the most that k windows shared
+    by all heads can have. Source: the share of attention kept by a sparse pattern, as in MInference (Jiang et al.,
+    arXiv:2407.02490).
+
+    Args:
+        trace: the layer.
+        dense: what `dense_attention` gave for it.
+        image: which image of the batch.
+        windows: (p2, n) other windows to measure.
+    """
+    chosen = trace.r_idx[image].numpy() if windows is None else windows
+    return np.asarray(np.take_along_axis(dense.mass, chosen[None], -1).sum(-1))
+
+
+def oracle_windows(trace: LayerTrace, dense: DenseAttention) -> Ints:
+    """(p2, k): the windows with most dense attention, mean over heads, most first; the best that routing could do."""
+    return np.argsort(-dense.mass.mean(0), -1, kind="stable")[:, : trace.spec.topk]
+
+
+@torch.inference_mode()
+def routed_attention(trace: LayerTrace, image: int = 0) -> Tensor:
+    """(m, p2, t, c/m): what the layer's own attention put out, before position term and output linear."""
+    one = slice(image, image + 1)
+    factor = None if trace.factor is None else trace.factor[one].float()
+    return BF.attend_routed(trace.q[one].float(), trace.k[one].float(), trace.v[one].float(), trace.r_idx[one],
+                            trace.spec.scale, factor, trace.real_keys)[0]
+
+
+@torch.inference_mode()
+def output_change(trace: LayerTrace, dense: DenseAttention, image: int = 0) -> OutputChange:
+    """How far routing moved the layer's output from that of full attention, per window and per head.
+
+    Small is good when routing is meant to stand in for full attention. A model trained with routing was never meant
+    to give the dense output, so read it beside the task's own score. Source: the definition; the arithmetic is the
+    layer's own, with its output linear.
+    """
+    routed, full = routed_attention(trace, image).double(), dense.out.double()
+    real = torch.from_numpy(trace.grid.real_tokens)
+    y, y_full = _output(trace, routed, image), _output(trace, full, image)
+    cosine = torch.nn.functional.cosine_similarity(y, y_full, dim=-1)
+    return OutputChange(
+        relative_error=_ratio(_norm(y - y_full, real), _norm(y_full, real)).numpy(),
+        cosine=((cosine * real).sum(-1) / real.sum(-1)).numpy(),
+        head_error=_ratio(_norm(routed - full, real), _norm(full, real)).numpy())
+
+
+@torch.inference_mode()
+def attention_share(trace: LayerTrace, image: int = 0) -> Floats:
+    """(m, p2) in 0 to 1: norm of attention over the sum of the norms of attention and of the position term (LePE).
+
+    Norms are over a window's tokens on the map, before the output linear. 1: the layer speaks by attention alone, as
+    it does without LePE; near 0 it is a depthwise convolution, and maps of its attention explain little of its output.
+    NaN for windows of padding only, and where both are 0. Source: the mixing ratio of Kobayashi et al.
+    (arXiv:2109.07152), with LePE in the residual's place.
+    """
+    real = torch.from_numpy(trace.grid.real_tokens)
+    attention = _norm(routed_attention(trace, image).double(), real)
+    lepe = torch.zeros_like(attention) if trace.lepe is None else _norm(trace.lepe[image].double(), real)
+    return np.asarray((attention / (attention + lepe)).numpy())
+
+
+def _blocks(p2: int, t: int, room: int) -> Iterator[tuple[slice, slice]]:
+    """(windows, tokens) that cover p2 windows of t tokens, at most `room` tokens each, or 1."""
+    group, step = max(1, room // t), min(t, max(1, room))
+    for window in range(0, p2, group):
+        for token in range(0, t, step):
+            yield slice(window, window + group), slice(token, token + step)
+
+
+def _output(trace: LayerTrace, attention: Tensor, image: int) -> Tensor:
+    """(m, p2, t, c/m) attention -> the layer's output (p2, t, c)."""
+    y = rearrange(attention if trace.lepe is None else attention + trace.lepe[image], "m n t c -> n t (m c)")
+    return y if trace.wo is None else y @ trace.wo[0].to(y).T + trace.wo[1].to(y)
+
+
+def _norm(x: Tensor, real: Tensor) -> Tensor:
+    """(…, p2, t, c), (p2, t) bool -> (…, p2): norm over tokens on the map and channels; NaN where there are none."""
+    squares = (x**2).sum(-1).where(real, 0).sum(-1)
+    return squares.sqrt().where(real.any(-1), torch.nan)
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """part / whole, 0 where both are 0."""
+    return torch.where(part == 0, 0, part / whole)

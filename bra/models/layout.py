@@ -1,0 +1,107 @@
+"""Which BiFormer a state dict is from, read from its names and shapes alone.
+
+Names are those of the published definition (github rayleizhu/BiFormer, models/biformer.py and biformer_stl.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from bra.errors import CheckpointError
+
+Shapes = Mapping[str, tuple[int, ...]]
+PUBLISHED: Final[dict[tuple[tuple[int, ...], tuple[int, ...], bool], str]] = {
+    ((2, 2, 8, 2), (64, 128, 256, 512), False): "BiFormer-T",
+    ((4, 4, 18, 4), (64, 128, 256, 512), False): "BiFormer-S",
+    ((4, 4, 18, 4), (96, 192, 384, 768), False): "BiFormer-B",
+    ((2, 2, 6, 2), (96, 192, 384, 768), True): "BiFormer-STL",
+}
+"""By depth, dims and whether the layout is Swin's."""
+MAX_BLOCKS = 256
+"""The deepest published model has 30 blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What shapes tell about a BiFormer.
+
+    Attributes:
+        depth: blocks per stage.
+        dims: channels per stage.
+        mlp_ratio: hidden over outer width of the MLPs.
+        full: per stage, whether its blocks attend to everything instead of routing.
+        num_classes: 0 without a classifier.
+        swin_layout: whether it is laid out as the STL model.
+    """
+
+    depth: tuple[int, ...]
+    dims: tuple[int, ...]
+    mlp_ratio: int
+    full: tuple[bool, ...]
+    num_classes: int
+    swin_layout: bool
+
+    @property
+    def published(self) -> str:
+        """The published model of this size, "BiFormer-T" for example, or "" when there is none."""
+        return PUBLISHED.get((self.depth, self.dims, self.swin_layout), "")
+
+
+def read_layout(shapes: Shapes) -> Layout:
+    """The layout that a state dict's first blocks speak of; whether all the rest fits is for `check_shapes` to say.
+
+    Raises:
+        CheckpointError: no stages of blocks are named as BiFormer names them.
+    """
+    blocks: dict[int, set[int]] = {}
+    swin = False
+    for name in shapes:
+        if found := re.match(r"stages\.(\d{1,4})\.(blocks\.)?(\d{1,4})\.", name):
+            blocks.setdefault(int(found[1]), set()).add(int(found[3]))
+            swin = swin or found[2] is not None
+    if not blocks:
+        raise CheckpointError("these weights are not a BiFormer's: none is named like stages.0.0.norm1.weight; choose "
+                              "a BiFormer checkpoint, and of a file that keeps them under 'model' pass that part.")
+    depth = tuple(len(blocks[stage]) for stage in sorted(blocks))
+    if sum(depth) > MAX_BLOCKS:
+        raise CheckpointError(f"{sum(depth)} blocks are too many: {MAX_BLOCKS} at most; choose a smaller model.")
+    first = [f"stages.{stage}.{'blocks.' if swin else ''}0" for stage in range(len(depth))]
+    dims = tuple(_first_axis(shapes, f"{block}.norm1.weight") for block in first)
+    return Layout(
+        depth, dims, mlp_ratio=max(1, _first_axis(shapes, f"{first[0]}.mlp.0.weight") // dims[0]),
+        full=tuple(f"{block}.attn.qkv.weight" in shapes for block in first),
+        num_classes=_first_axis(shapes, "head.weight") if "head.weight" in shapes else 0, swin_layout=swin)
+
+
+def check_shapes(found: Shapes, expected: Shapes) -> None:
+    """Raise CheckpointError unless both have the same names, each with the same shape."""
+    for name, shape in expected.items():
+        if name not in found:
+            raise CheckpointError(f"{name!r} is missing: a BiFormer of these stages needs it; choose a whole "
+                                  "checkpoint.")
+        if found[name] != shape:
+            raise CheckpointError(f"{name!r} has shape {_text(found[name])} and a BiFormer of these stages has "
+                                  f"{_text(shape)}: only the published block (heads of 32 channels, qk_dim = dim, 5×5 "
+                                  "position convolution) can be opened.")
+    if extra := sorted(set(found) - set(expected)):
+        raise CheckpointError(f"{_short(extra[0])} and {len(extra) - 1} more do not belong to a BiFormer of these "
+                              "stages: options that no published model uses, and other heads, cannot be opened; remove "
+                              "them or choose another checkpoint.")
+
+
+def _first_axis(shapes: Shapes, name: str) -> int:
+    shape = shapes.get(name, ())
+    if not shape or shape[0] < 1:
+        raise CheckpointError(f"{name!r} is missing or empty: a BiFormer needs it; choose a whole checkpoint.")
+    return shape[0]
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "()"
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 80 else name[:80] + "…")
