@@ -71,6 +71,7 @@ class Selection:
         if query.get("kv_downsample_mode") in POOLS:
             settings["kv_downsample_mode"] = query["kv_downsample_mode"]
         settings |= {name: query.get(name) == "1" for name in _SWITCHES}
+        settings.setdefault("side", CATALOG[settings.get("model", cls().settings.model)].side)
         made = ModelSettings(**settings)
         if query.get("variant") in made.entry.variants[1:]:
             made = replace(made, variant=query["variant"])
@@ -83,9 +84,10 @@ class Selection:
     def to_query(self) -> dict[str, str]:
         """The link's parameters: what differs from the default view. Inverse of `from_query`."""
         usual, query = Selection(), {}
+        same = replace(usual.settings, side=self.settings.entry.side)
         for part in fields(ModelSettings):
             value = getattr(self.settings, part.name)
-            if value != getattr(usual.settings, part.name):
+            if value != getattr(same, part.name):
                 query[part.name] = "1" if value is True else str(value)
         for name in ("picture", "layer"):
             if getattr(self, name) != getattr(usual, name):

@@ -37,7 +37,7 @@ def choose_picture() -> None:
     with drop:
         st.file_uploader(
             "Your own picture: choose, drop or paste", ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
-            key=state.UPLOADER, on_change=state.take_upload,
+            key=state.UPLOADER, on_change=state.take_upload, max_upload_size=20,
             help="PNG, JPEG, WebP, BMP, GIF or TIFF of up to 20 MB. It stays in this server's memory until you leave; "
                  "nobody else sees it.")
 

@@ -108,7 +108,8 @@ def _epoch(model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimize
     model.train()
     augment = Augment(recipe.side)
     losses: list[float] = []
-    batches = torch.split(torch.randperm(len(seen.labels)), recipe.batch)
+    # A batch of one has no spread for BatchNorm to divide by.
+    batches = [part for part in torch.split(torch.randperm(len(seen.labels)), recipe.batch) if len(part) > 1]
     for at, batch in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = rate_at(epoch + at / len(batches), recipe)

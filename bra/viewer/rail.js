@@ -41,7 +41,7 @@ export default function mount({ parentElement, data, setTriggerValue }) {
 }
 
 function paintThumbnail(canvas, layer, counts, most) {
-  const width = 84, height = clamp(width * layer.aspect, 28, 84), g = fit(canvas, width, height);
+  const height = 46, width = clamp(height / layer.aspect, 28, 80), g = fit(canvas, width, height);
   const w = width / layer.n_win, h = height / layer.n_win;
   counts.forEach((n, window) => {
     const x = (window % layer.n_win) * w, y = Math.floor(window / layer.n_win) * h;

@@ -113,7 +113,7 @@ class _Keeper:
     @property
     def finished(self) -> bool:
         """Whether every epoch is done and its checkpoint is there."""
-        return (self.state is not None and self.state["epochs"] == self.recipe.epochs
+        return (self.state is not None and self.state["epochs"] >= self.recipe.epochs
                 and (self.folder / "weights" / "last.pt").is_file())
 
     def callbacks(self) -> dict[str, Callable[[Any], None]]:
@@ -144,8 +144,8 @@ class _Keeper:
 
     def keep(self, trainer: Any) -> None:
         """After each epoch."""
-        if trainer.epoch + 1 <= (self.state or {"epochs": 0})["epochs"]:
-            return      # the same event ends the final validation
+        if trainer.epoch >= self.recipe.epochs:
+            return      # the same event, as of an epoch after the last, ends the final validation
         self.state = {
             "recipe": asdict(self.recipe), "epochs": trainer.epoch + 1, "model": trainer.model.state_dict(),
             "average": trainer.ema.ema.state_dict(), "updates": trainer.ema.updates,
