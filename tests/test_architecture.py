@@ -19,7 +19,8 @@ ORDER = (
     "viewer", "viewer.pack", "export", "report",
     "training", "training.state", "training.photographs", "training.classifier",
     "yolo.modules", "yolo.handmade", "yolo.rows", "yolo.registration", "yolo", "yolo.transplant",
-    "yolo.wiring", "yolo.rewrite", "yolo.gate", "yolo.untrusted", "yolo.lint", "yolo.training", "yolo.tiles", "yolo.demo",
+    "yolo.wiring", "yolo.rewrite", "yolo.gate", "yolo.untrusted", "yolo.lint",
+    "yolo.training", "yolo.tiles", "yolo.demo",
     "yolo.opened", "yolo.command",
     "opening", "cli")
 """A file of bra imports only from files before it; `bra/__init__.py` is the shop window and may import them all."""

@@ -1,0 +1,167 @@
+"""Model cards: what a shipped model learned from, how well it does, and whether its routing beats its controls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import safetensors.torch
+from torch import Tensor
+
+from bra.errors import BRAError
+
+WEIGHTS: Final = Path(str(files("bra"))) / "weights"
+Task = Literal["classify", "detect"]
+Curve = tuple[Mapping[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerQuality:
+    """How well one layer routes, mean over pictures and windows; each is a share, 0 to 1, higher is better.
+
+    Attributes:
+        layer: its name.
+        n_win: windows per side.
+        topk: windows each window is routed to.
+        recall: share of unrestricted attention that falls on the routed windows.
+        recall_chance: the same of random windows.
+        recall_nearest: of the nearest windows.
+        recall_oracle: of the best possible windows.
+        overlap: likeness of labels between a window and those it is routed to; None without labels.
+        overlap_chance: with all windows.
+        overlap_nearest: with the nearest windows.
+        overlap_oracle: with the most alike.
+    """
+
+    layer: str
+    n_win: int
+    topk: int
+    recall: float
+    recall_chance: float
+    recall_nearest: float
+    recall_oracle: float
+    overlap: float | None = None
+    overlap_chance: float | None = None
+    overlap_nearest: float | None = None
+    overlap_oracle: float | None = None
+
+    @property
+    def beats_recall(self) -> bool:
+        """Whether it keeps more of full attention than random and than the nearest windows do."""
+        return self.recall > max(self.recall_chance, self.recall_nearest)
+
+    @property
+    def beats_overlap(self) -> bool:
+        """Whether it brings like to like more than random and than the nearest windows do; False without labels."""
+        if self.overlap is None or self.overlap_chance is None or self.overlap_nearest is None:
+            return False
+        return self.overlap > max(self.overlap_chance, self.overlap_nearest)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """Everything that is known about shipped weights.
+
+    Attributes:
+        name: of the files.
+        title: for people.
+        task: what it does.
+        data: what it learned from, and what it was judged on.
+        licence: of the data.
+        command: what makes it again.
+        made_with: versions and date.
+        recipe: settings of the shipped run.
+        classes: what it can tell apart.
+        side: pixels a side that it learned at.
+        rows: content of its YOLO model file; None for a classifier.
+        shipped: name of the run whose weights are shipped.
+        scores: values of each metric by variant, one per seed.
+        curves: a row per epoch, by run.
+        quality: routing of the shipped weights and of random ones, "trained" and "untrained".
+        judged: pictures that quality was measured on.
+        limits: what it is not good for, a sentence each.
+    """
+
+    name: str
+    title: str
+    task: Task
+    data: str
+    licence: str
+    command: str
+    made_with: Mapping[str, str]
+    recipe: Mapping[str, Any]
+    classes: tuple[str, ...]
+    side: int
+    rows: Mapping[str, Any] | None
+    shipped: str
+    scores: Mapping[str, Mapping[str, tuple[float, ...]]]
+    curves: Mapping[str, Curve]
+    quality: Mapping[str, tuple[LayerQuality, ...]]
+    judged: int
+    limits: tuple[str, ...]
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """Whether training made routing better than its controls, in sentences that its numbers make."""
+        trained, untrained = self.quality["trained"], self.quality["untrained"]
+        count = len(trained)
+
+        def layers(number: int) -> str:
+            return f"{number} of {count} layer{'s' if count != 1 else ''}"
+
+        said = [f"Trained, {layers(sum(row.beats_recall for row in trained))} keep more of full attention than random "
+                f"windows and than the nearest ones; untrained, {layers(sum(row.beats_recall for row in untrained))}."]
+        if any(row.overlap is not None for row in trained):
+            said.append(
+                f"Trained, {layers(sum(row.beats_overlap for row in trained))} bring like to like more than random "
+                f"windows and than the nearest ones; untrained, {layers(sum(row.beats_overlap for row in untrained))}.")
+        return tuple(said)
+
+    def to_json(self) -> str:
+        """The card as the text of its file."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelCard:
+        """Inverse of `to_json`."""
+        given = json.loads(text)
+        known = {field.name: given[field.name] for field in fields(cls)}
+        return cls(**{
+            **known, "classes": tuple(given["classes"]), "limits": tuple(given["limits"]),
+            "scores": {variant: {metric: tuple(values) for metric, values in by_metric.items()}
+                       for variant, by_metric in given["scores"].items()},
+            "curves": {run: tuple(rows) for run, rows in given["curves"].items()},
+            "quality": {kind: tuple(LayerQuality(**row) for row in rows) for kind, rows in given["quality"].items()}})
+
+
+def cards(folder: Path = WEIGHTS) -> dict[str, ModelCard]:
+    """Every shipped model's card, by name."""
+    found = (ModelCard.from_json(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json")))
+    return {card.name: card for card in found}
+
+
+def shipped(name: str, folder: Path = WEIGHTS) -> tuple[ModelCard, dict[str, Tensor]]:
+    """A shipped model's card and its weights as float32.
+
+    Raises:
+        BRAError: there is no such model.
+    """
+    card, weights = folder / f"{name}.json", folder / f"{name}.safetensors"
+    if not (card.is_file() and weights.is_file()):
+        raise BRAError(f"no weights named {name} come with this version: install it again.")
+    tensors: dict[str, Tensor] = safetensors.torch.load_file(weights)
+    return ModelCard.from_json(card.read_text(encoding="utf-8")), {key: t.float() if t.is_floating_point() else t
+                                                                   for key, t in tensors.items()}
+
+
+def ship(card: ModelCard, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Write a card and its weights, floating-point numbers in half precision."""
+    folder.mkdir(parents=True, exist_ok=True)
+    half = {name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+            for name, tensor in tensors.items()}
+    safetensors.torch.save_file(half, folder / f"{card.name}.safetensors")
+    (folder / f"{card.name}.json").write_text(card.to_json(), encoding="utf-8")

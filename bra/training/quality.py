@@ -1,0 +1,77 @@
+"""Measures how well a model's layers route, over a set of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bra import dense, fidelity
+from bra.errors import BRAError
+from bra.models.card import LayerQuality
+from bra.models.opened import OpenModel
+from bra.overlap import semantic_overlap
+from bra.photo import Photo
+from bra.tracing import LayerTrace
+
+Boxes = NDArray[np.float64]
+"""(n, 5): class, left, top, right, bottom as shares of the picture's width and height."""
+Row = dict[str, float | None]
+
+
+def routing_quality(model: OpenModel, pictures: Iterable[tuple[Photo, Boxes | None]], side: int,
+                    progress: Callable[[str], None] = print) -> tuple[LayerQuality, ...]:
+    """Quality of every routed layer, mean over pictures.
+
+    Args:
+        model: what is judged.
+        pictures: photos, and their boxes where there are any.
+        side: pixels a side that the model reads them at.
+        progress: told every tenth picture.
+
+    Raises:
+        BRAError: there are no pictures.
+    """
+    found: dict[str, list[Row]] = {}
+    settings: dict[str, tuple[int, int]] = {}
+    for at, (photo, boxes) in enumerate(pictures):
+        if at % 10 == 0:
+            progress(f"{model.label}: routing of picture {at + 1}")
+        for name, trace in model.look(photo, side).trace.layers.items():
+            if trace.routed:
+                found.setdefault(name, []).append(_row(trace, boxes))
+                settings[name] = (trace.grid.n_win, trace.spec.topk)
+    if not found:
+        raise BRAError("no picture was given, or the model routes nothing: quality cannot be measured.")
+    return tuple(LayerQuality(name, *settings[name], **_means(rows)) for name, rows in found.items())
+
+
+def _row(trace: LayerTrace, boxes: Boxes | None) -> Row:
+    """One layer on one picture."""
+    mapped, full = fidelity.on_map(trace), dense.dense_attention(trace)
+
+    def mean(by_window: NDArray[np.float64]) -> float:
+        return float(np.nanmean(by_window[..., mapped]))
+
+    row: Row = {
+        "recall": mean(dense.recall(trace, full)), "recall_chance": fidelity.chance(trace),
+        "recall_nearest": mean(dense.recall(trace, full, windows=fidelity.nearest_windows(trace))),
+        "recall_oracle": mean(dense.recall(trace, full, windows=dense.oracle_windows(trace, full)))}
+    if boxes is not None and len(boxes):
+        height, width = trace.grid.image or (trace.grid.h, trace.grid.w)
+        scaled = boxes * np.array([1.0, width, height, width, height])
+        found = semantic_overlap(trace, scaled).to_dict()
+        row |= {"overlap": found["routed"], "overlap_chance": found["chance"], "overlap_nearest": found["nearest"],
+                "overlap_oracle": found["oracle"]}
+    return row
+
+
+def _means(rows: Sequence[Row]) -> dict[str, Any]:
+    names = {name: None for row in rows for name in row}
+    means = {}
+    for name in names:
+        values = [value for row in rows if (value := row.get(name)) is not None]
+        means[name] = round(sum(values) / len(values), 5) if values else None
+    return means

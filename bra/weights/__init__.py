@@ -1,0 +1,1 @@
+"""What was trained here: NAME.safetensors, half-precision numbers, beside NAME.json, its model card."""

@@ -1,0 +1,141 @@
+"""From finished runs of a detector's demonstration to weights and a model card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+import ultralytics
+import yaml
+from torch import Tensor
+from ultralytics.nn import tasks
+
+from bra.errors import YoloError
+from bra.models.card import Curve, ModelCard, ship
+from bra.photo import Photo
+from bra.training.quality import Boxes, routing_quality
+from bra.training.state import load_state
+from bra.yolo.demo import DEMOS, Demo, run_name
+from bra.yolo.opened import built, opened
+from bra.yolo.tiles import read_boxes
+from bra.yolo.training import STATE
+
+JUDGED: Final = 40
+"""Pictures of the validation part that routing is judged on, evenly spread."""
+METRICS: Final = {"mAP50": "metrics/mAP50(B)", "mAP50-95": "metrics/mAP50-95(B)"}
+LOSSES: Final = ("train/box_loss", "train/cls_loss", "train/dfl_loss")
+WORDS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "bccd": {
+        "name": "cells", "title": "Blood cells: YOLOv8n with residual BRA in the neck",
+        "data": "BCCD: {train} micrographs to learn from and {val} to judge by, boxes of red cells, white cells and "
+                "platelets. Scores are those of the last epoch on the {val}; no epoch was chosen by them.",
+        "licence": "MIT, “BCCD Dataset” (github Shenggan/BCCD_Dataset). The pictures are not part of this package.",
+        "limits": (
+            "One laboratory's stain, microscope and magnification: on other smears it will fail in ways it cannot see.",
+            "Nothing here is for diagnosis.",
+            "Trained from random weights for a few hundred steps, so that variants can be compared; more training "
+            "would raise every score.",
+            "At 224 px a red cell is about as large as a window of the finest map: routing between cells is coarse.")},
+    "aerial": {
+        "name": "vehicles", "title": "Vehicles from the air: a small YOLOv8 with residual BRA at P3",
+        "data": "KIT AIS, cut into tiles of 320 px: {train} tiles of one flight to learn from, {val} of another to "
+                "judge by; nearly every box is a car.",
+        "licence": "CC-BY 3.0, “KIT AIS Data Set”, re-encoded as JPEG. The pictures are not part of this package.",
+        "limits": (
+            "Two flights in all, so its scores are those of one change of place and light, not of the world.",
+            "It has seen cars of about 25 px and hardly anything else: other vehicles are found by chance.",
+            "A scale below n, made to be trained on two cores.")},
+}
+
+
+def ship_demo(demo: Demo, out: Path, seeds: Sequence[int], progress: Callable[[str], None] = print) -> ModelCard:
+    """Measure the routing of the first variant's first seed, and write its weights and card to out/shipped.
+
+    Args:
+        demo: whose runs.
+        out: folder of the runs; all must be finished.
+        seeds: that were run.
+        progress: told a line at a time.
+
+    Raises:
+        YoloError: a run is not finished.
+    """
+    data = yaml.safe_load((out / demo.file).read_text(encoding="utf-8"))
+    names = tuple(str(name) for name in data["names"].values())
+    curves = {run_name(variant, seed): _curve(out / run_name(variant, seed))
+              for seed in seeds for variant in demo.variants}
+    best = run_name(next(iter(demo.variants)), seeds[0])
+    state = load_state(out / best / STATE)
+    assert state is not None
+    rows = _rows(state["recipe"]["model"], names)
+    tensors: Mapping[str, Tensor] = state["average"]
+    side = int(state["recipe"]["imgsz"])
+    pictures = _pictures(Path(data["path"]) / data["val"])
+    chosen = pictures[::max(1, len(pictures) // JUDGED)]
+    quality = {
+        kind: routing_quality(opened(built(rows, weights), kind, kind, names), _labelled(chosen), side, progress)
+        for kind, weights in (("trained", tensors), ("untrained", None))}
+    words = WORDS[demo.name]
+    count = {"train": len(_pictures(Path(data["path"]) / data["train"])), "val": len(pictures)}
+    recipe = replace(demo.recipe, model=Path(state["recipe"]["model"]).name, seed=seeds[0], imgsz=side,
+                     epochs=state["recipe"]["epochs"])
+    card = ModelCard(
+        words["name"], words["title"], "detect", words["data"].format(**count), words["licence"],
+        f"bra train-demo {demo.name} FOLDER --seeds {' '.join(map(str, seeds))} --epochs {recipe.epochs}",
+        {"date": datetime.now(timezone.utc).date().isoformat(), "torch": torch.__version__,
+         "ultralytics": ultralytics.__version__},
+        asdict(recipe), names, side, rows, best, _scores(demo, seeds, curves), curves, quality, len(chosen),
+        words["limits"])
+    ship(card, tensors, out / "shipped")
+    progress(f"{out / 'shipped'}: {card.name}.safetensors and its card")
+    return card
+
+
+def _scores(demo: Demo, seeds: Sequence[int], curves: Mapping[str, Curve]) -> dict[str, dict[str, tuple[float, ...]]]:
+    return {variant: {metric: tuple(curves[run_name(variant, seed)][-1][metric] for seed in seeds)
+                      for metric in METRICS} for variant in demo.variants}
+
+
+def _curve(folder: Path) -> Curve:
+    state = load_state(folder / STATE)
+    if state is None or state["epochs"] < state["recipe"]["epochs"]:
+        raise YoloError(f"{folder} is not finished: run train-demo again, it goes on where it stopped.")
+    lines = [line.split(",") for line in state["curve"].strip().splitlines()]
+    header = [name.strip() for name in lines[0]]
+    rows = []
+    for line in lines[1:state["recipe"]["epochs"] + 1]:     # what follows is the final validation
+        row = dict(zip(header, map(float, line), strict=True))
+        rows.append({"epoch": row["epoch"], "loss": round(sum(row[name] for name in LOSSES), 5),
+                     **{metric: row[column] for metric, column in METRICS.items()}})
+    return tuple(rows)
+
+
+def _rows(model: str, names: Sequence[str]) -> dict[str, Any]:
+    """The model file's content as it was trained: with its classes, and at its one scale."""
+    content: dict[str, Any] = dict(tasks.yaml_model_load(model))
+    content.pop("yaml_file", None)
+    scale = content.get("scale") or next(iter(content["scales"]))
+    return {**content, "nc": len(names), "scales": {scale: content["scales"][scale]}, "scale": scale}
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+
+
+def _labelled(pictures: Sequence[Path]) -> Iterator[tuple[Photo, Boxes]]:
+    for path in pictures:
+        label = path.parents[1] / "labels" / f"{path.stem}.txt" if path.parent.name == "images" else \
+            Path(str(path.parent).replace("images", "labels")) / f"{path.stem}.txt"
+        yield Photo.from_bytes(path.read_bytes()), np.array(read_boxes(label, 1, 1), np.float64).reshape(-1, 5)
+
+
+def demo_named(name: str) -> Demo:
+    """A demonstration; raises YoloError for an unknown one."""
+    if name not in DEMOS:
+        raise YoloError(f"{name} is no demonstration: choose one of {', '.join(DEMOS)}.")
+    return DEMOS[name]
