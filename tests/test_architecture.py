@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = (
-    "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo", "fidelity", "dense",
+    "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo",
+    "fidelity", "dense", "overlap", "scorecard",
     "models", "models.patches", "models.full_attention", "models.layout", "models.biformer", "models.catalog",
     "viewer", "viewer.pack", "export", "report",
     "yolo.modules", "yolo.handmade", "yolo.rows", "yolo.registration", "yolo", "yolo.transplant",
