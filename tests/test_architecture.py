@@ -12,16 +12,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo",
-    "fidelity", "dense",
+    "fidelity", "dense", "overlap", "scorecard",
     "pickled", "torchfile", "unpack", "checkpoint",
-    "models", "models.untrained", "models.patches", "models.full_attention", "models.layout",
-    "models.biformer", "models.nano", "models.opened", "models.families", "models.catalog",
+    "weights", "models", "models.card", "models.untrained", "models.patches", "models.full_attention",
+    "models.layout", "models.biformer", "models.nano", "models.opened", "models.families", "models.catalog",
     "viewer", "viewer.pack", "export", "report",
-    "training", "training.state", "training.photographs", "training.classifier",
+    "training", "training.state", "training.photographs", "training.classifier", "training.quality",
+    "training.flowers",
     "yolo.modules", "yolo.handmade", "yolo.rows", "yolo.registration", "yolo", "yolo.transplant",
-    "yolo.wiring", "yolo.rewrite", "yolo.gate", "yolo.untrusted", "yolo.lint",
-    "yolo.training", "yolo.tiles", "yolo.demo",
-    "yolo.opened", "yolo.command",
+    "yolo.wiring", "yolo.rewrite", "yolo.gate", "yolo.budget", "yolo.untrusted", "yolo.lint",
+    "yolo.training", "yolo.tiles", "yolo.demo", "yolo.opened", "yolo.shipping", "yolo.command",
     "opening", "cli")
 """A file of bra imports only from files before it; `bra/__init__.py` is the shop window and may import them all."""
 BRA = sorted((ROOT / "bra").rglob("*.py"))

@@ -164,3 +164,9 @@ def test_what_padding_chooses_and_that_nobody_reads_it_is_not_counted() -> None:
     assert np.flatnonzero(never_chosen(trace)).tolist() == [2]
     assert in_degree(trace)[2] == 3
     assert in_degree_skew(trace) == pytest.approx((0 + 0 - 1 + 1 + 0 + 0) / 6)           # degrees 1 1 0 2 1 1
+
+
+def test_hubs_stand_out_from_windows_on_the_map_only() -> None:
+    # Degrees 0 0 3 1 1 1 have mean 1 and deviation 1; with the three 0 of the padding, 3 would stand out.
+    assert not hubs(chosen_on([[2], [2], [2], [3], [4], [5], [2], [2], [2]], 3, 4, 3)).any()
+    assert np.flatnonzero(hubs(chosen_on([[2], [2], [2], [2], [4], [5], [6], [7], [8]], 3, 4, 3))).tolist() == [2]
