@@ -15,7 +15,7 @@ ORDER = (
     "pickled", "torchfile", "unpack", "checkpoint",
     "models", "models.patches", "models.biformer", "models.catalog", "viewer", "viewer.pack", "export", "report",
     "yolo.modules", "yolo.handmade", "yolo.rows", "yolo.registration", "yolo", "yolo.transplant",
-    "yolo.wiring", "yolo.rewrite", "yolo.gate", "yolo.untrusted", "yolo.lint", "yolo.command", "cli")
+    "yolo.wiring", "yolo.rewrite", "yolo.gate", "yolo.budget", "yolo.untrusted", "yolo.lint", "yolo.command", "cli")
 """A file of bra imports only from files before it; `bra/__init__.py` is the shop window and may import them all."""
 BRA = sorted((ROOT / "bra").rglob("*.py"))
 DASHBOARD = sorted((ROOT / "dashboard").rglob("*.py"))
