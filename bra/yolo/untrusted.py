@@ -1,4 +1,4 @@
-"""Builds strangers' models: once without memory against a budget, then for real; and fills them from checkpoints."""
+"""Builds strangers' models, after they were rehearsed without memory, and fills them from strangers' checkpoints."""
 
 from __future__ import annotations
 
@@ -8,16 +8,12 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 from ultralytics.nn import tasks
-from ultralytics.nn.modules.head import Detect
 
 from bra import attention
 from bra.checkpoint import Checkpoint, Facts
 from bra.errors import BRAError, YoloError
+from bra.yolo.budget import rehearse
 from bra.yolo.gate import HEADS, ModelLimits, check_model, quoted
 from bra.yolo.handmade import KEPT
 from bra.yolo.rows import DIM_FIRST, OPTIONS, Row, rows_of, with_rows
@@ -27,60 +23,6 @@ __all__ = ["ModelLimits", "build_untrusted", "check_model", "open_checkpoint"]
 CLASSES: Final[Mapping[str, str]] = {
     "detect": "DetectionModel", "segment": "SegmentationModel", "pose": "PoseModel", "obb": "OBBModel",
     "classify": "ClassificationModel"}
-STRIDE: Final = 32
-SMALLEST_PICTURE: Final = 256       # px; what Ultralytics runs through every model that it builds
-SHARE: Final = 16
-
-
-class Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts what torch is asked for on the meta device, and refuses before anything real is made.
-
-    Attributes:
-        calls: operators called.
-        live: bytes of tensors alive, a sixteenth of the limit too high at most.
-        macs: multiply-adds of convolutions, products and attention, and comparisons of max pooling.
-    """
-
-    def __init__(self, calls: int, live_bytes: int, macs: int, what: str) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.limits = (calls, live_bytes, macs)
-        self.what = what
-        self.calls = self.live = self.macs = 0
-        self.sweep_at = live_bytes // SHARE
-        self.alive: dict[Any, int] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """The operator's result; YoloError when it is one too many."""
-        out = func(*args, **(kwargs or {}))
-        calls, live_bytes, macs = self.limits
-        self.calls += 1
-        packet = func._overloadpacket
-        if packet in flop_registry:
-            self.macs += flop_registry[packet](*args, **(kwargs or {}), out_val=out) // 2
-        elif packet is torch.ops.aten.max_pool2d_with_indices:
-            self.macs += out[0].numel() * int(torch.Size([*args[1]] * (2 // len(args[1]))).numel())
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                ref = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
-                self._add(ref, storage.nbytes(), live_bytes)
-        if self.calls > calls or self.macs > macs:
-            raise YoloError(f"{self.what} takes more than {calls:,} steps of torch or {macs / 1e9:,.0f} GMACs: choose "
-                            "a smaller scale, or fewer repeats.")
-        return out
-
-    def _add(self, storage: Any, size: int, limit: int) -> None:
-        if storage in self.alive:
-            return
-        self.alive[storage] = size
-        self.live += size
-        if self.live > self.sweep_at:
-            self.alive = {ref: size for ref, size in self.alive.items() if not ref.expired()}
-            self.live = sum(self.alive.values())
-            self.sweep_at = min(limit, self.live + limit // SHARE)
-        if self.live > limit:
-            raise YoloError(f"{self.what} takes more than {limit / 2**20:,.0f} MB at one time: choose a smaller scale, "
-                            "or fewer channels.")
 
 
 def build_untrusted(model: Mapping[str, Any], scale: str | None = None, limits: ModelLimits | None = None) -> nn.Module:
@@ -103,7 +45,7 @@ def build_untrusted(model: Mapping[str, Any], scale: str | None = None, limits: 
         checked.setdefault("scale", next(iter(checked["scales"])))
     head = checked["head"][-1][2]
     try:
-        _rehearse(checked, limits)
+        rehearse(checked, limits)
         kind = "RTDETRDetectionModel" if head == "RTDETRDecoder" else CLASSES[HEADS[head]]
         built: Any = getattr(tasks, kind)(copy.deepcopy(checked), ch=3, verbose=False)
     except BRAError:
@@ -143,30 +85,6 @@ def open_checkpoint(checkpoint: Checkpoint, limits: ModelLimits | None = None,
     names = facts.names if len(facts.names) == module.yaml["nc"] else tuple(map(str, range(module.yaml["nc"])))
     module.names = dict(enumerate(names))
     return module.eval().requires_grad_(False), facts
-
-
-def _rehearse(model: Mapping[str, Any], limits: ModelLimits) -> None:
-    """Build and run the model on the meta device, where sizes are real and memory is not."""
-    side = max(SMALLEST_PICTURE, -(-limits.imgsz // STRIDE) * STRIDE)
-    with torch.device("meta"), torch.no_grad():      # inference_mode would hide convolutions from the count
-        # Twice: our rows are resolved by building the model once more.
-        with Budget(limits.calls, 2 * 4 * limits.parameters, limits.macs, "building this model"):
-            layers, save = tasks.parse_model(copy.deepcopy(dict(model)), ch=3, verbose=False)
-        count = sum(parameter.numel() for parameter in layers.parameters())
-        if count > limits.parameters:
-            raise YoloError(f"this model has {count:,} parameters: {limits.parameters:,} at most; choose a smaller "
-                            "scale.")
-        layers.eval()
-        # A head that trains returns its maps; one that predicts reads strides, which only a real picture tells.
-        layers[-1].training = isinstance(layers[-1], Detect)
-        with Budget(limits.calls, limits.activation_bytes, limits.macs, f"this model, for a picture of {side} px,"):
-            x: Any = torch.empty(1, 3, side, side)
-            maps: list[Any] = []
-            for layer in layers:
-                if layer.f != -1:
-                    x = maps[layer.f] if isinstance(layer.f, int) else [x if f == -1 else maps[f] for f in layer.f]
-                x = layer(x)
-                maps.append(x if layer.i in save else None)
 
 
 def _as_saved(model: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:

@@ -1,0 +1,126 @@
+"""What a model would take, learned on the meta device, where sizes are real and memory is not."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+from ultralytics.nn import tasks
+from ultralytics.nn.modules.head import Detect
+
+from bra.errors import YoloError
+from bra.yolo.gate import ModelLimits
+
+STRIDE: Final = 32
+SMALLEST_PICTURE: Final = 256       # px; what Ultralytics runs through every model that it builds
+SHARE: Final = 16
+AXES: Final = 2
+
+
+class Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what torch is asked for on the meta device, and refuses before anything real is made.
+
+    Attributes:
+        calls: operators called.
+        live: bytes of tensors alive; those that died lately may still be in it, a sixteenth of the limit at most.
+        macs: multiply-adds of convolutions, products and attention, and comparisons of max pooling.
+    """
+
+    def __init__(self, calls: int, live_bytes: int, macs: int, what: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.limits = (calls, live_bytes, macs)
+        self.what = what
+        self.calls = self.live = self.macs = 0
+        self.sweep_at = live_bytes // SHARE
+        self.alive: dict[Any, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The operator's result; YoloError when it is one too many."""
+        out = func(*args, **(kwargs or {}))
+        packet = func._overloadpacket
+        if packet in flop_registry:
+            self.macs += flop_registry[packet](*args, **(kwargs or {}), out_val=out) // 2
+        elif packet is torch.ops.aten.max_pool2d_with_indices:
+            self.macs += out[0].numel() * math.prod([*args[1]] * (AXES // len(args[1])))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self.add(StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
+        self.calls += 1
+        if self.calls > self.limits[0] or self.macs > self.limits[2]:
+            raise YoloError(f"{self.what} takes more than {self.limits[0]:,} steps of torch or "
+                            f"{self.limits[2] / 1e9:g} GMACs: choose a smaller scale, or fewer repeats.")
+        return out
+
+    def add(self, storage: Any, size: int) -> None:
+        """Count a storage once, for as long as it lives."""
+        if storage in self.alive:
+            return
+        self.alive[storage] = size
+        self.live += size
+        limit = self.limits[1]
+        if self.live > self.sweep_at:
+            self.alive = {ref: size for ref, size in self.alive.items() if not ref.expired()}
+            self.live = sum(self.alive.values())
+            self.sweep_at = min(limit, self.live + limit // SHARE)
+        if self.live > limit:
+            raise YoloError(f"{self.what} takes more than {limit / 2**20:,.0f} MB at one time: choose a smaller scale, "
+                            "or fewer channels.")
+
+
+class OneKernelAttention(TorchFunctionMode):
+    """Attention as a CPU runs it, without its rows in memory; the meta device would write them out.
+
+    Where q and v differ in width a CPU writes them out too, and so does this.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        super().__init__()
+        self.budget = budget
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The function's result; of the attention function, a tensor of the result's size."""
+        if func is F.scaled_dot_product_attention and args[0].dim() == 4 and args[0].shape[-1] == args[2].shape[-1]:
+            q, keys, _ = args
+            self.budget.macs += 2 * q.numel() * keys.shape[-2]
+            return torch.empty_like(q)
+        return func(*args, **(kwargs or {}))
+
+
+def rehearse(model: Mapping[str, Any], limits: ModelLimits) -> None:
+    """Build and run a checked model without memory.
+
+    Raises:
+        YoloError: it would take more than `limits` gives it. What the parser and torch raise is let through.
+    """
+    side = max(SMALLEST_PICTURE, -(-limits.imgsz // STRIDE) * STRIDE)
+    with torch.device("meta"), torch.no_grad():      # inference_mode would hide convolutions from the count
+        # Twice: our rows are resolved by building the model once more.
+        with Budget(limits.calls, 2 * 4 * limits.parameters, limits.macs, "building this model"):
+            layers, save = tasks.parse_model(copy.deepcopy(dict(model)), ch=3, verbose=False)
+        count = sum(parameter.numel() for parameter in layers.parameters())
+        if count > limits.parameters:
+            raise YoloError(f"this model has {count:,} parameters: {limits.parameters:,} at most; choose a smaller "
+                            "scale.")
+        layers.eval()
+        # A head that trains returns its maps; one that predicts reads strides, which only a real picture tells.
+        layers[-1].training = isinstance(layers[-1], Detect)
+        budget = Budget(limits.calls, limits.activation_bytes, limits.macs, f"this model, for a picture of {side} px,")
+        with budget, OneKernelAttention(budget):
+            x: Any = torch.empty(1, 3, side, side)
+            maps: list[Any] = []
+            for layer in layers:
+                if layer.f != -1:
+                    x = maps[layer.f] if isinstance(layer.f, int) else [x if f == -1 else maps[f] for f in layer.f]
+                x = layer(x)
+                maps.append(x if layer.i in save else None)
