@@ -7,13 +7,15 @@ from types import ModuleType
 
 import safetensors
 import safetensors.torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bra.checkpoint import read_checkpoint
 from bra.errors import BRAError, CheckpointError
 from bra.models import biformer
+from bra.models.card import shipped
 from bra.models.catalog import UNTRAINED, ModelSettings, build
 from bra.models.families import OpenClassifier, OpenPatches
+from bra.models.nano import biformer_nano
 from bra.models.opened import Look, OpenModel
 from bra.models.untrained import redraw
 from bra.photo import Photo
@@ -28,6 +30,8 @@ def open_model(settings: ModelSettings) -> OpenModel:
     entry = settings.entry
     if entry.family == "patches":
         return OpenPatches(build(settings), entry.label, entry.provenance)
+    if entry.card:
+        return _shipped(settings)
     if entry.family == "biformer":
         made = getattr(biformer, settings.chosen_variant)()
         redraw(made)
@@ -36,6 +40,25 @@ def open_model(settings: ModelSettings) -> OpenModel:
         named: OpenModel = yolo().open_named(settings.chosen_variant, settings.chosen_variant, UNTRAINED)
         return named
     raise BRAError("a model of your own needs its file: choose one.")
+
+
+def _shipped(settings: ModelSettings) -> OpenModel:
+    """A model that was trained here, or the same layers with random weights."""
+    entry = settings.entry
+    card, tensors = shipped(entry.card)
+    label = entry.label.replace(", trained", ", untrained") if settings.untrained else entry.label
+    provenance = UNTRAINED if settings.untrained else entry.provenance
+    if card.task == "detect":
+        made: OpenModel = yolo().open_rows(card.rows, None if settings.untrained else tensors, label, provenance,
+                                           card.classes)
+        return made
+    model = biformer_nano(len(card.classes))
+    if settings.untrained:
+        redraw(model)
+    else:
+        model.load_state_dict(tensors)
+    return OpenClassifier(model.eval().requires_grad_(False), label, provenance,
+                          () if settings.untrained else card.classes)
 
 
 def open_file(data: bytes, name: str) -> OpenModel:
@@ -70,8 +93,10 @@ def _read_safetensors(data: bytes) -> Mapping[str, Tensor]:
 
 
 def _biformer(tensors: Mapping[str, Tensor], name: str) -> OpenModel:
-    model = biformer.from_state(tensors)
-    return OpenClassifier(model.eval().requires_grad_(False), name, f"weights from {name}")
+    model = biformer.from_state(tensors).requires_grad_(False)
+    count = model.head.out_features if isinstance(model.head, nn.Linear) else 0
+    # The file tells how many classes there are, not what they are called.
+    return OpenClassifier(model, name, f"weights from {name}", tuple(f"class {n}" for n in range(count)))
 
 
 def look(settings: ModelSettings, photo: Photo, layer: str = "") -> Look:

@@ -52,6 +52,8 @@ def _choose_side(key: str, side: int, sides: tuple[int, ...]) -> int:
 
 def _choose_variant(entry: ModelEntry, old: ModelSettings) -> str:
     """The variant's name; "" for the first."""
+    if len(entry.variants) == 1:
+        return ""
     if entry.family == "yolo":
         stems = list(YOLO_FILES)
         stem, scale = next((stem, letter) for stem in stems for letter in YOLO_SCALES
@@ -60,12 +62,10 @@ def _choose_variant(entry: ModelEntry, old: ModelSettings) -> str:
         scales = list(YOLO_SCALES)
         letter = st.segmented_control("Scale", scales, required=True, key=state.hold("yolo_scale", scale, scales))
         chosen = stem.format(letter or scale)
-    elif entry.family == "biformer":
+    else:
         names = list(BIFORMERS)
         chosen = st.selectbox("Size", names, format_func=BIFORMER_NAMES.__getitem__,
                               key=state.hold("biformer", old.chosen_variant, names))
-    else:
-        return ""
     return "" if chosen == entry.variants[0] else chosen
 
 

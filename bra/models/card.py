@@ -17,6 +17,8 @@ from bra.errors import BRAError
 WEIGHTS: Final = Path(str(files("bra"))) / "weights"
 Task = Literal["classify", "detect"]
 Curve = tuple[Mapping[str, float], ...]
+CLEARLY: Final = 0.01
+"""By how much a share must be above a control to be called better: less is within what other pictures would change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +53,15 @@ class LayerQuality:
 
     @property
     def beats_recall(self) -> bool:
-        """Whether it keeps more of full attention than random and than the nearest windows do."""
-        return self.recall > max(self.recall_chance, self.recall_nearest)
+        """Whether it keeps clearly more of full attention than random and than the nearest windows do."""
+        return self.recall > max(self.recall_chance, self.recall_nearest) + CLEARLY
 
     @property
     def beats_overlap(self) -> bool:
-        """Whether it brings like to like more than random and than the nearest windows do; False without labels."""
+        """Whether it clearly brings like to like more than random and the nearest windows do; False without labels."""
         if self.overlap is None or self.overlap_chance is None or self.overlap_nearest is None:
             return False
-        return self.overlap > max(self.overlap_chance, self.overlap_nearest)
+        return self.overlap > max(self.overlap_chance, self.overlap_nearest) + CLEARLY
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,5 +165,5 @@ def ship(card: ModelCard, tensors: Mapping[str, Tensor], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     half = {name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
             for name, tensor in tensors.items()}
-    safetensors.torch.save_file(half, folder / f"{card.name}.safetensors")
+    (folder / f"{card.name}.safetensors").write_bytes(safetensors.torch.save(half))
     (folder / f"{card.name}.json").write_text(card.to_json(), encoding="utf-8")

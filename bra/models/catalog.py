@@ -51,6 +51,18 @@ YOLO_SCALES: Final = "nsmlx"
 BIFORMERS: Final = ("biformer_tiny", "biformer_small", "biformer_base", "biformer_stl")
 CATALOG: Final = {entry.key: entry for entry in (
     ModelEntry(
+        "flowers", "Flowers, trained (BiFormer)", "biformer",
+        "A small BiFormer that learned five kinds of flowers from photographs, from random weights, here.",
+        "trained on flower photographs", side=320, card="flowers"),
+    ModelEntry(
+        "cells", "Blood cells, trained (YOLOv8n)", "yolo",
+        "YOLOv8n with residual attention in its neck, trained here on micrographs of blood. Try a smear of your own, "
+        "or see what it makes of anything else.", "trained on blood cells", side=224, card="cells"),
+    ModelEntry(
+        "vehicles", "Vehicles from above, trained (YOLO)", "yolo",
+        "A small YOLO with residual attention at its finest level, trained here on aerial pictures.",
+        "trained on aerial pictures", side=640, card="vehicles"),
+    ModelEntry(
         "similarity", "Content similarity", "patches",
         "Compares patches by colour, texture and, weakly, place, by fixed rules. Nothing was learned, so what you see "
         "is likeness, not meaning.", "content similarity, not learned"),

@@ -42,11 +42,13 @@ class OpenClassifier(OpenModel):
         return Prepared(x, 0, 0, prepared.height, prepared.width)
 
     def answer(self, out: Any, prepared: Prepared) -> Answer:
-        """The most likely classes, most likely first."""
+        """The most likely classes, most likely first; nothing of a model without names for them."""
+        if not self.classes:
+            return Answer()
         share: Tensor = out[0].float().softmax(-1)
         best = share.topk(min(SHOWN_CLASSES, len(share)))
         return Answer(classes=tuple(
-            (self.classes[at] if at < len(self.classes) else f"class {at}", value)
+            (self.classes[at], value)
             for value, at in zip(best.values.tolist(), best.indices.tolist(), strict=True) if math.isfinite(value)))
 
 

@@ -92,7 +92,7 @@ class OpenModel(ABC):
         module: the model; its weights are never changed.
         label: its name for people.
         provenance: where its weights come from, in the words that stand under every figure.
-        classes: names of what it can tell apart; empty for a model that answers nothing.
+        classes: names of what it can tell apart; empty for a model whose answer means nothing.
     """
 
     module: nn.Module

@@ -92,6 +92,12 @@ def open_named(name: str, label: str, provenance: str) -> OpenYolo:
     return opened(built(model), label, provenance)
 
 
+def open_rows(rows: Mapping[str, Any], state: Mapping[str, Tensor] | None, label: str, provenance: str,
+              classes: tuple[str, ...]) -> OpenYolo:
+    """A detection model of our own rows, with these weights, or with random ones."""
+    return opened(built(rows, state), label, provenance, classes)
+
+
 def open_text(text: bytes, name: str) -> OpenYolo:
     """A stranger's model file with random weights, at the scale that its name says, as Ultralytics reads it.
 
