@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bra.errors import BRAError
-from bra.fidelity import Bools, Floats, Ints, choosable, window_distances
+from bra.fidelity import Bools, Floats, Ints, window_distances
 from bra.grid import WindowGrid
 from bra.tracing import LayerTrace
 
@@ -69,9 +69,7 @@ def semantic_overlap(trace: LayerTrace, labels: ArrayLike, image: int = 0, backg
         BRAError: labels are neither; the message says which sizes fit.
     """
     shares = class_shares(trace.grid, label_map(trace.grid, labels, background))
-    known = np.logical_and(np.isfinite(shares[:, 0]), choosable(trace))
-    alike = _intersections(shares)
-    alike[:, ~known] = np.nan
+    known, alike = np.isfinite(shares[:, 0]), _intersections(shares)        # windows of padding have no label
     far = window_distances(trace)
     routed = np.take_along_axis(alike, trace.r_idx[image].numpy(), -1)
     k = min(trace.spec.topk, int(known.sum()))

@@ -85,7 +85,22 @@ def test_without_any_label_there_is_no_number() -> None:
     assert found.to_dict() == {"routed": None, "chance": None, "nearest": None, "oracle": None, "windows": 0}
 
 
-def test_masked_padding_is_no_candidate_of_the_controls() -> None:
+def test_a_pixel_belongs_to_the_token_under_its_centre() -> None:
+    # Tokens of 1.6 pixels: centres 0.5 and 1.5 are in the first, 2.5 in the second, 3.5 and 4.5 in the third.
+    shares = class_shares(WindowGrid(3, 3, 3, (1.6, 1.6), image=(5, 5)), np.arange(25).reshape(5, 5))
+    assert [np.flatnonzero(row).tolist() for row in shares[:3]] == [[0, 1, 5, 6], [2, 7], [3, 4, 8, 9]]
+
+
+def test_equally_near_windows_are_taken_by_index() -> None:
+    classes = np.random.default_rng(0).integers(0, 2, (7, 7))
+    found = semantic_overlap(chosen_on([[0, 1, 2]] * 49, WindowGrid(7, 7, 7)), classes)
+    flat = classes.flatten()
+    for one in range(49):
+        near = sorted(range(49), key=lambda w, one=one: ((w // 7 - one // 7) ** 2 + (w % 7 - one % 7) ** 2, w))[:3]
+        assert found.nearest[one] == pytest.approx((flat[near] == flat[one]).mean())
+
+
+def test_padding_is_no_candidate_of_the_controls() -> None:
     grid = WindowGrid(4, 3, 3)                                            # windows of 2×1; the third row is padding
     labels = np.array([[0, 1, 2], [0, 1, 2], [0, 1, 1], [0, 1, 1]])
     for masked in (False, True):
