@@ -78,7 +78,32 @@ def _parser() -> argparse.ArgumentParser:
     transplant.add_argument("weights", type=Path, help="pretrained weights, such as yolov8n.pt")
     transplant.add_argument("model", help="a file, or a name such as yolov8n-bra.yaml")
     transplant.add_argument("-o", "--output", type=Path, default=Path("init.pt"), help="default: %(default)s")
+    demo = commands.add_parser("train-demo", help="train a model of this package again, from a folder of its data")
+    demo.set_defaults(run=_train_demo)
+    demo.add_argument("name", choices=("bccd", "flowers", "aerial"))
+    demo.add_argument("folder", type=Path, help="of the data")
+    demo.add_argument("-o", "--output", type=Path, help="default: runs/NAME; a run that was cut off there goes on")
+    demo.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    demo.add_argument("--epochs", type=int, help="default: the recipe's")
+    demo.add_argument("--imgsz", type=int, help="side in pixels, default: the recipe's")
     return parser
+
+
+def _train_demo(args: argparse.Namespace) -> int:
+    if min(args.epochs or 1, args.imgsz or 1) < 1 or min(args.seeds) < 0:
+        raise BRAError("--epochs and --imgsz are 1 or more, --seeds 0 or more.")
+    out = args.output or Path("runs") / args.name
+    if args.name == "flowers":
+        from bra.training.classifier import Recipe
+        from bra.training.flowers import train_flowers
+
+        usual = Recipe()
+        recipe = replace(usual, epochs=args.epochs or usual.epochs, side=args.imgsz or usual.side)
+        card = train_flowers(args.folder, out, args.seeds, recipe)
+    else:
+        card = _yolo().run_demo(args.name, args.folder, out, args.seeds, args.epochs, args.imgsz)
+    print("\n".join(card.verdict))
+    return 0
 
 
 def _yolo() -> ModuleType:

@@ -13,6 +13,7 @@ import streamlit as st
 
 from bra import opening
 from bra.errors import BRAError
+from bra.models.card import ModelCard, cards
 from bra.models.catalog import ModelSettings
 from bra.models.opened import Answer, Change, Look, OpenModel
 from bra.photo import Photo
@@ -92,6 +93,12 @@ def _look(settings: ModelSettings, file: str, side: int, change: Change | None, 
         found = _model.look(_photo, side, change)
     # The raw output of a detector holds its maps too, many times what its layers' traces take.
     return Look(ModelTrace(None, found.trace.layers), found.answer)
+
+
+@st.cache_resource(max_entries=1, show_spinner=False)
+def model_cards() -> dict[str, ModelCard]:
+    """The cards of the shipped models, by name."""
+    return cards()
 
 
 def stage_bytes(view: Selection, photo: Photo, layer: LayerTrace, answer: Answer, caption: Caption, focus: Place,

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import streamlit as st
 
+from bra.models.catalog import CATALOG, ModelSettings
 from bra.viewer.pack import Place
 from dashboard.selection import LAYER_NAME, UPLOAD, Selection, inside, shows_of
 
@@ -107,6 +108,12 @@ def take_model() -> None:
 def model_upload() -> Upload | None:
     """The visitor's own model file, also after a visit to another page."""
     return st.session_state.get("model_upload")
+
+
+def open_model(key: str) -> None:
+    """Look into a model of the catalog next, at what suits it; the picture stays."""
+    made = ModelSettings(key, side=CATALOG[key].side)
+    st.session_state["selection"] = replace(current(), settings=made, layer="")
 
 
 def take_layer() -> None:

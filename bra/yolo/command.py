@@ -1,4 +1,4 @@
-"""`bra train`, `bra predict`, `bra lint` and `bra transplant`: what the command line asks of this package."""
+"""`bra train`, `predict`, `lint`, `transplant` and `train-demo`: what the command line asks of this package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from pathlib import Path
 from ultralytics.cfg import ARGV, entrypoint
 
 from bra.errors import YoloError
+from bra.models.card import ModelCard
+from bra.yolo.demo import train_demo
 from bra.yolo.lint import lint, model_file
+from bra.yolo.shipping import demo_named, ship_demo
 from bra.yolo.transplant import transplant
 
 
@@ -55,3 +58,11 @@ def run_transplant(args: argparse.Namespace) -> int:
     print(transplant(args.weights, args.model, args.output))
     print(f"{args.output}: train it with bra train model={args.output} data=…")
     return 0
+
+
+def run_demo(name: str, source: Path, out: Path, seeds: Sequence[int], epochs: int | None,
+             imgsz: int | None) -> ModelCard:
+    """Train a detector's demonstration, then measure it and write its weights and card."""
+    demo = demo_named(name)
+    train_demo(demo, source, out, seeds, epochs, imgsz)
+    return ship_demo(demo, out, seeds)
