@@ -13,7 +13,7 @@ from typing import Final, get_args
 from bra.errors import BRAError
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.models.opened import Change
-from bra.opening import open_file, open_model
+from bra.opening import open_file, open_model, stay_offline
 from bra.photo import Photo
 from bra.report import report_html
 from bra.spec import KVDownsampleMode
@@ -101,6 +101,7 @@ def _train_demo(args: argparse.Namespace) -> int:
         recipe = replace(usual, epochs=args.epochs or usual.epochs, side=args.imgsz or usual.side)
         card = train_flowers(args.folder, out, args.seeds, recipe)
     else:
+        stay_offline()      # nothing of a demonstration is fetched
         card = _yolo().run_demo(args.name, args.folder, out, args.seeds, args.epochs, args.imgsz)
     print("\n".join(card.verdict))
     return 0

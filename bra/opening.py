@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from types import ModuleType
 
@@ -103,6 +104,15 @@ def look(settings: ModelSettings, photo: Photo, layer: str = "") -> Look:
     """Open the model and run it on a photo; `layer` is the one whose windows the settings change, "" for the first."""
     model = open_model(settings)
     return model.look(photo, settings.side, settings.change_of(layer or next(iter(model.specs), "")))
+
+
+def stay_offline() -> None:
+    """Keep Ultralytics from looking for updates, fonts and packages, where nothing else was asked for.
+
+    It reads these when it is imported: call this before.
+    """
+    for name in ("YOLO_OFFLINE", "YOLO_AUTOINSTALL"):
+        os.environ.setdefault(name, "1" if name == "YOLO_OFFLINE" else "0")
 
 
 def yolo() -> ModuleType:

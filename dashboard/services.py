@@ -21,6 +21,7 @@ from bra.tracing import LayerTrace, ModelTrace
 from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
 from dashboard.state import Selection, Upload
 
+opening.stay_offline()
 SAMPLES = Path(__file__).parents[1] / "sample_images"
 
 

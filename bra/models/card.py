@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
@@ -110,17 +111,16 @@ class ModelCard:
     def verdict(self) -> tuple[str, ...]:
         """Whether training made routing better than its controls, in sentences that its numbers make."""
         trained, untrained = self.quality["trained"], self.quality["untrained"]
-        count = len(trained)
 
-        def layers(number: int) -> str:
-            return f"{number} of {count} layer{'s' if count != 1 else ''}"
+        def counts(better: Callable[[LayerQuality], bool]) -> str:
+            return (f"trained {sum(map(better, trained))} of {len(trained)}, "
+                    f"untrained {sum(map(better, untrained))} of {len(untrained)}.")
 
-        said = [f"Trained, {layers(sum(row.beats_recall for row in trained))} keep more of full attention than random "
-                f"windows and than the nearest ones; untrained, {layers(sum(row.beats_recall for row in untrained))}."]
+        said = ["Layers that keep clearly more of full attention than random windows and than the nearest ones: "
+                + counts(operator.attrgetter("beats_recall"))]
         if any(row.overlap is not None for row in trained):
-            said.append(
-                f"Trained, {layers(sum(row.beats_overlap for row in trained))} bring like to like more than random "
-                f"windows and than the nearest ones; untrained, {layers(sum(row.beats_overlap for row in untrained))}.")
+            said.append("Layers that bring like to like clearly more than random windows and than the nearest ones: "
+                        + counts(operator.attrgetter("beats_overlap")))
         return tuple(said)
 
     def to_json(self) -> str:

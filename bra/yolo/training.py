@@ -6,7 +6,6 @@ Here the whole state is kept after each epoch, and every epoch draws from the ru
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -160,12 +159,3 @@ class _Keeper:
 
 def _plain(number: Any) -> float | None:
     return None if number is None else float(number)
-
-
-def stay_offline(folder: Path) -> None:
-    """Keep Ultralytics from the network and from the home folder, as far as nothing else was asked for.
-
-    To be called before Ultralytics is imported for the first time; later it changes nothing.
-    """
-    for name, value in {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "YOLO_CONFIG_DIR": str(folder)}.items():
-        os.environ.setdefault(name, value)

@@ -122,3 +122,38 @@ def test_tiles_cover_the_picture_and_move_boxes_along(tmp_path: Path) -> None:
     assert read_boxes(tmp_path / "nowhere.txt", 10, 10) == []
     with pytest.raises(YoloError, match="at most 330"):
         cut([source / "images/train/MOS74.jpg"], source / "labels/train", tmp_path / "tiles", 360, 240)
+
+
+def test_finished_runs_become_weights_with_a_card(rectangles: Path, tmp_path: Path,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    from bra.models.card import shipped
+    from bra.yolo import shipping
+
+    content = yaml.safe_load(rectangles.read_text())
+    source = Path(content["path"])
+    (source / "bccd.yaml").write_text(
+        yaml.safe_dump({"path": ".", "train": "images/train", "val": "images/val", "names": {0: "red", 1: "blue"}}))
+    toy = dataclasses.replace(DEMOS["bccd"], variants={"residual": "yolov8n-bra-p3.yaml"})
+    out = tmp_path / "out"
+    train_demo(toy, source, out, [0], epochs=1, imgsz=96, progress=lambda _: None)
+    card = shipping.ship_demo(toy, out, [0], lambda _: None)
+    assert card.quality["trained"][0].layer == "model.5"
+    again, tensors = shipped("cells", out / "shipped")
+    assert again == card
+    assert card.classes == ("red", "blue")
+    assert card.rows is not None
+    assert card.rows["nc"] == 2
+    assert "8 micrographs to learn from and 4 to judge by" in card.data
+    assert card.recipe["epochs"] == 1
+    assert len(card.curves["residual-seed0"]) == 1
+    assert card.quality["trained"][0].overlap is not None
+    made = shipping.built(card.rows, tensors)
+    state = load_state(out / "residual-seed0" / STATE)
+    assert state is not None
+    for name, tensor in made.state_dict().items():
+        torch.testing.assert_close(tensor.float(), state["average"][name].float(), atol=2e-2, rtol=2e-3)
+
+    with pytest.raises(YoloError, match="not finished"):
+        shipping.ship_demo(toy, out, [0, 1], lambda _: None)
+    with pytest.raises(YoloError, match="no demonstration"):
+        shipping.demo_named("cifar")

@@ -1,0 +1,164 @@
+"""Every family of models opens in Explore with its own numbers, strangers' files too; cards tell all they know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from bra.models.card import cards
+from bra.models.catalog import CATALOG, ModelSettings
+from bra.models.opened import Change
+from bra.opening import open_model
+from bra.photo import Photo
+from bra.viewer.pack import unpack
+from dashboard.figures import cards as charts
+
+pytest.importorskip("ultralytics")
+
+ROOT = Path(__file__).parents[2]
+APP = ROOT / "dashboard" / "app.py"
+CAT = ROOT / "sample_images" / "animal.jpg"
+BUTTONS = ROOT / "sample_images" / "repeated_objects.jpg"
+CFG = ROOT / "bra" / "yolo" / "cfg"
+
+
+@pytest.fixture
+def app() -> AppTest:
+    return AppTest.from_file(str(APP), default_timeout=120)
+
+
+def message(app: AppTest, name: str) -> tuple[dict, dict[str, np.ndarray]]:
+    for block in app.get("bidi_component"):
+        if block.proto.component_name == f"routescope_{name}":
+            header, _, arrays = unpack(block.proto.bytes)
+            return header, arrays
+    raise AssertionError(f"no {name} on the page")
+
+
+def ask(app: AppTest, **query: str) -> AppTest:
+    for name, value in query.items():
+        app.query_params[name] = value
+    app.run()
+    assert not app.exception
+    return app
+
+
+@pytest.mark.parametrize("key", [key for key, entry in CATALOG.items() if entry.family in ("yolo", "biformer")])
+def test_every_model_opens_with_its_own_numbers(app: AppTest, key: str) -> None:
+    ask(app, model=key, side="224", picture="repeated_objects")
+    header, arrays = message(app, "stage")
+    opened = open_model(ModelSettings(key))
+    look = opened.look(Photo.from_bytes(BUTTONS.read_bytes()), 224)
+    name, layer = next(iter(look.trace.layers.items()))
+    np.testing.assert_array_equal(arrays["r_idx"], layer.r_idx[0])
+    assert header["caption"].startswith(f"{opened.label} · {name}")
+    assert opened.provenance in header["caption"]
+    assert [label for label, _ in header["found"]] == [found.label for found in look.answer.detections]
+    boxes = np.array([found.box for found in look.answer.detections]).reshape(-1, 4)
+    np.testing.assert_allclose(arrays["boxes"], boxes, atol=1e-6)
+
+    rail, counts = message(app, "rail")
+    assert [one["name"] for one in rail["layers"]] == list(look.trace.layers)
+    assert rail["chosen"] == name
+    for at, trace in enumerate(look.trace.layers.values()):
+        chosen = np.bincount(trace.r_idx[0].flatten().numpy(), minlength=trace.grid.n_windows)
+        np.testing.assert_array_equal(counts[f"in_degree_{at}"], chosen)
+
+
+def test_a_layer_gets_other_windows_and_the_caption_says_so(app: AppTest) -> None:
+    ask(app, model="cells", layer="model.19.attn")
+    assert any("built with n_win 7, topk 4" in caption.value for caption in app.sidebar.caption)
+    app.toggle(key="changed").set_value(True).run()
+    app.slider(key="n_win").set_value(5).run()
+    assert not app.exception
+    header, arrays = message(app, "stage")
+    expected = open_model(ModelSettings("cells")).look(
+        Photo.from_bytes(CAT.read_bytes()), 224, Change("model.19.attn", 5, 4)).trace.layers["model.19.attn"]
+    np.testing.assert_array_equal(arrays["r_idx"], expected.r_idx[0])
+    assert "windows changed" in header["caption"]
+    assert app.query_params["changed"] == "1"
+
+
+def test_trained_and_untrained_are_one_switch_apart(app: AppTest) -> None:
+    ask(app, model="cells")
+    trained = message(app, "stage")
+    app.segmented_control(key="weights_cells").set_value("untrained").run()
+    assert not app.exception
+    untrained = message(app, "stage")
+    assert "trained on blood cells" in trained[0]["caption"]
+    assert "untrained, random weights" in untrained[0]["caption"]
+    assert not np.array_equal(trained[1]["affinity"], untrained[1]["affinity"])
+
+
+def test_a_layer_that_attends_to_everything_has_no_windows_to_change(app: AppTest) -> None:
+    ask(app, model="biformer", side="224", layer="stages.3.0.attn")
+    header, _ = message(app, "stage")
+    assert header["topk"] == header["grid"]["n_win"] ** 2
+    assert any("attends to everything" in caption.value for caption in app.sidebar.caption)
+
+
+def upload(app: AppTest, name: str, data: bytes, kind: str) -> AppTest:
+    app.sidebar.file_uploader[0].upload(name, data, kind).run()
+    assert not app.exception
+    return app
+
+
+def test_ones_own_model_file_opens_and_a_bad_one_gives_a_sentence(app: AppTest) -> None:
+    app.query_params["model"] = "own"
+    app.run()
+    assert not app.exception
+    assert [error.value for error in app.error] == ["a model of your own needs its file: choose one in the side bar."]
+    upload(app, "yolov8n-mine.yaml", (CFG / "yolov8-bra-p5.yaml").read_bytes(), "text/yaml")
+    header, _ = message(app, "stage")
+    assert header["caption"].startswith("yolov8n-mine.yaml · model.10")
+    assert "untrained" in header["caption"]
+
+    evil = b"backbone: [[-1, 1, 'torch.hub.load', [x]]]\nhead: [[[0], 1, Detect, [nc]]]\n"
+    upload(app, "evil.yaml", evil, "text/yaml")
+    assert len(app.error) == 1
+    assert "\n" not in app.error[0].value
+
+
+def test_nobody_sees_anothers_model(app: AppTest) -> None:
+    ask(app, model="own")
+    upload(app, "secret-plan.yaml", (CFG / "yolov8-bra-p5.yaml").read_bytes(), "text/yaml")
+    other = AppTest.from_file(str(APP), default_timeout=120)
+    ask(other, model="own")
+    assert len(other.error) == 1
+    assert "secret-plan" not in str(other.main)
+
+
+def test_models_page_shows_every_card(app: AppTest) -> None:
+    app.run()
+    app.switch_page("views/models.py").run()
+    assert not app.exception
+    for name, card in cards().items():
+        app.segmented_control(key="card").set_value(name).run()
+        assert not app.exception
+        text = " ".join(block.value for block in app.markdown)
+        assert card.title in text
+        assert all(sentence in text for sentence in (*card.verdict, *card.limits))
+        assert card.command in app.code[0].value
+    app.button[0].click().run()
+    assert not app.exception
+
+
+@pytest.mark.parametrize("name", cards())
+def test_charts_show_the_cards_numbers(name: str) -> None:
+    card = cards()[name]
+    for metric in next(iter(card.scores.values())):
+        values = charts.curves(card, metric, metric)["data"]["values"]
+        assert len(values) == sum(len(rows) for rows in card.curves.values())
+        for run, rows in card.curves.items():
+            assert [v["value"] for v in values if v["run"] == run] == [row[metric] for row in rows]
+    points = charts.quality(card, "recall", "recall")["data"]["values"]
+    for row in card.quality["trained"]:
+        found = {point["what"]: point["value"] for point in points if point["layer"] == row.layer}
+        assert found["trained"] == row.recall
+        assert found["nearest windows"] == row.recall_nearest
+        assert found["random windows"] == row.recall_chance
+    table = charts.score_table(card)
+    assert [row["variant"] for row in table] == list(card.scores)

@@ -1,0 +1,74 @@
+"""Model cards: whole, small, honest about their routing, and their weights are what they say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bra.errors import BRAError
+from bra.models.card import WEIGHTS, LayerQuality, ModelCard, cards, ship, shipped
+from bra.models.catalog import CATALOG
+
+ROW = LayerQuality("a", 7, 4, recall=0.30, recall_chance=0.08, recall_nearest=0.25, recall_oracle=0.5)
+CARD = ModelCard(
+    "toy", "A toy", "classify", "data", "licence", "command", {"torch": "2"}, {"epochs": 1}, ("x", "y"), 32, None,
+    "seed0", {"toy": {"accuracy": (0.5, 0.6)}}, {"seed0": ({"epoch": 1.0, "loss": 2.0},)},
+    {"trained": (ROW,), "untrained": (replace(ROW, recall=0.08),)}, 3, ("none",))
+
+
+def test_better_means_clearly_above_both_controls() -> None:
+    assert ROW.beats_recall
+    assert not replace(ROW, recall=0.255).beats_recall          # within one per cent point of the nearest windows
+    assert not replace(ROW, recall_chance=0.4).beats_recall
+    assert not ROW.beats_overlap                                # no labels
+    labelled = replace(ROW, overlap=0.7, overlap_chance=0.4, overlap_nearest=0.6, overlap_oracle=0.9)
+    assert labelled.beats_overlap
+    assert not replace(labelled, overlap=0.5).beats_overlap
+
+
+def test_the_verdict_is_made_of_the_numbers() -> None:
+    assert CARD.verdict == ("Layers that keep clearly more of full attention than random windows and than the nearest "
+                            "ones: trained 1 of 1, untrained 0 of 1.",)
+    worse = replace(CARD, quality={"trained": (replace(ROW, recall=0.2), ROW), "untrained": (ROW, ROW)})
+    assert worse.verdict[0].endswith("trained 1 of 2, untrained 2 of 2.")
+    labelled = replace(ROW, overlap=0.7, overlap_chance=0.4, overlap_nearest=0.6, overlap_oracle=0.9)
+    assert replace(CARD, quality={"trained": (labelled,), "untrained": (ROW,)}).verdict[1].endswith(
+        "trained 1 of 1, untrained 0 of 1.")
+
+
+def test_a_card_and_weights_survive_the_way_to_disk(tmp_path: Path) -> None:
+    tensors = {"w": torch.linspace(-1, 1, 7), "n": torch.tensor(3)}
+    ship(CARD, tensors, tmp_path)
+    card, read = shipped("toy", tmp_path)
+    assert card == CARD
+    assert cards(tmp_path) == {"toy": CARD}
+    torch.testing.assert_close(read["w"], tensors["w"], atol=1e-3, rtol=0)
+    assert read["w"].dtype == torch.float32
+    assert read["n"].item() == 3
+    with pytest.raises(BRAError, match="no weights named other"):
+        shipped("other", tmp_path)
+
+
+def test_what_is_shipped_is_in_the_catalog_and_small() -> None:
+    assert set(cards()) == {entry.card for entry in CATALOG.values() if entry.card}
+    assert sum(path.stat().st_size for path in WEIGHTS.glob("*.safetensors")) <= 15e6
+
+
+@pytest.mark.parametrize("name", cards())
+def test_a_shipped_card_is_whole(name: str) -> None:
+    card = cards()[name]
+    assert card.data
+    assert card.licence
+    assert card.limits
+    assert card.command.startswith("bra train-demo ")
+    assert card.shipped in card.curves
+    assert {row.layer for row in card.quality["trained"]} == {row.layer for row in card.quality["untrained"]}
+    seeds = {len(values) for metrics in card.scores.values() for values in metrics.values()}
+    assert len(seeds) == 1
+    assert len(card.curves) == len(card.scores) * seeds.pop()
+    for row in (*card.quality["trained"], *card.quality["untrained"]):
+        assert 0 <= row.recall_chance <= row.recall_oracle <= 1
+        assert row.recall <= row.recall_oracle + 1e-4
