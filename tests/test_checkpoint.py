@@ -250,6 +250,8 @@ def test_bombs_in_the_pickle() -> None:
     assert "breaks off" in refusal(archive(b"\x80\2X\xff\xff\xff\xffabc."))
     assert "more than 4,000,000 steps" in refusal(archive(b"]0" * 2_100_000 + b"N."))
     assert "8,388,608 at most" in refusal(archive(b"N" * (2**23 + 1)))
+    for key in (b")" + b"\x85" * 2_000_000, b"]"):         # one is hashed by recursion, the other not at all
+        assert "no model" in refusal(archive(b"\x80\2}" + key + b"K\1s."))
     deep = b"\x80\2" + b"]" * 500_000 + b"a" * 499_999 + b"."
     assert "no model" in refusal(archive(deep))
 
@@ -316,9 +318,8 @@ def test_archives_that_torch_does_not_write() -> None:
 def test_sizes_that_an_entry_declares_are_held_against_the_file() -> None:
     data = archive({"w": View(Store(4), (4,), (1,))})
     at = data.index(b"PK\1\2", data.index(b"PK\1\2", data.index(b"PK\1\2") + 1) + 1)
-    for size in (17, 2**20, 2**31 - 1):
-        lied = data[:at + 20] + struct.pack("<II", size, size) + data[at + 28:]
-        assert refusal(lied)
+    for size, words in ((17, "where the file has 17"), (2**20, "more bytes than"), (2**31 - 1, "more bytes than")):
+        assert words in refusal(data[:at + 20] + struct.pack("<II", size, size) + data[at + 28:])
     assert "damaged" in refusal(data.replace(struct.pack("<4f", 1, 2, 3, 4), struct.pack("<4f", 1, 2, 3, 5)))
 
 
