@@ -8,10 +8,12 @@ import streamlit as st
 
 from bra.errors import BRAError
 from bra.models.catalog import BIFORMERS, CATALOG, YOLO_FILES, YOLO_SCALES, ModelEntry, ModelSettings, grid_on
+from bra.models.opened import Look, OpenModel
 from bra.photo import Photo
 from dashboard import selection as views
 from dashboard import services, state
 from dashboard.selection import Selection
+from dashboard.widgets import plain
 
 POOL_NAMES = {"identity": "none", "maxpool": "max", "avgpool": "mean", "ada_maxpool": "adaptive max",
               "ada_avgpool": "adaptive mean", "fracpool": "fractional max", "conv": "convolution (starts as mean)"}
@@ -156,6 +158,28 @@ def _choose_pooling(photo: Photo, settings: ModelSettings, old: ModelSettings) -
         mask = st.toggle("Mask the padding", key="mask_padding",
                          help="The original attends to padding as if it were picture. Masked, it gets no attention.")
     return replace(settings, kv_downsample_mode=pool, kv_downsample_ratio=ratio, mask_padding=mask)
+
+
+def looked(view: Selection, photo: Photo) -> tuple[Selection, OpenModel, Look]:
+    """The model and what it did on the picture; says so where that cannot be, and shows the usual model instead."""
+    file = state.model_upload()
+    if view.settings.entry.family == "own" and file is None:
+        st.info("Drop a model file in the side bar: YAML, .pt, .pth or .safetensors. Until then, the usual model.",
+                icon=":material/upload_file:")
+    else:
+        try:
+            model = services.opened(view.settings, file)
+            return view, model, services.look(view.settings, photo, view.layer or next(iter(model.specs), ""), file)
+        except BRAError as error:
+            st.error(sentence(error), icon=":material/error:")
+    view = replace(view, settings=ModelSettings(), layer="")
+    return view, services.opened(view.settings), services.look(view.settings, photo)
+
+
+def sentence(error: BRAError) -> str:
+    """An error as it stands on a page; strangers' words in it are never read as Markdown."""
+    text = plain(str(error))
+    return text[:1].upper() + text[1:]
 
 
 def layer_of(view: Selection, names: tuple[str, ...]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import streamlit as st
 
 from bra.export import routing_csv, trace_npz
@@ -11,6 +13,7 @@ from bra.report import report_html
 from bra.tracing import LayerTrace
 from bra.viewer.pack import TILE_SIDE, Caption, Place, rail_message, tiles_message
 from dashboard import components, services, state, widgets
+from dashboard.selection import Selection
 
 
 def rail(look: Look, chosen: str) -> None:
@@ -20,9 +23,9 @@ def rail(look: Look, chosen: str) -> None:
 
 
 @st.fragment
-def explorer(photo: Photo, look: Look, layer: LayerTrace, caption: Caption, focus: Place) -> None:
+def explorer(view: Selection, photo: Photo, look: Look, layer: LayerTrace, caption: Caption, focus: Place) -> None:
     """The stage, the attention of its pinned queries, and the downloads."""
-    selection = state.current()
+    selection = replace(state.current(), settings=view.settings, layer=view.layer)
     pins, show = state.stage_opening(photo.digest)
     message = services.stage_bytes(selection, photo, layer, look.answer, caption, focus, pins, show,
                                    state.model_upload())

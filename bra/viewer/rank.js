@@ -14,14 +14,14 @@ function ranked(view, query) {
 function rankLayout(bars, width, height) {
   const finite = bars.map((b) => b.value).filter(Number.isFinite);
   const high = Math.max(...finite, 0), low = Math.min(...finite, 0), span = high - low || 1;
-  const top = 8, left = 56, bottom = height - 26;
+  const top = 22, left = 56, bottom = height - 26;     // above it, the words about the margin
   const y = (v) => top + ((high - v) / span) * (bottom - top);
   const step = (width - left - 4) / bars.length;
   return { high, low, y, step, left, bottom, top };
 }
 
 function drawRank(view, canvas, query, colour) {
-  const width = canvas.parentElement.clientWidth, height = 154;
+  const width = canvas.parentElement.clientWidth, height = 168;
   const g = fit(canvas, width, height), tone = ink(canvas), bars = ranked(view, query);
   const at = rankLayout(bars, width, height), k = view.data.topk;
   bars.forEach(({ window, value, chosen }, n) => {
@@ -41,12 +41,12 @@ function drawRank(view, canvas, query, colour) {
   if (k < bars.length && !view.reverse) {
     const x = at.left + k * at.step - 0.5;
     g.setLineDash([4, 3]); g.strokeStyle = tone.text;
-    g.beginPath(); g.moveTo(x, at.top); g.lineTo(x, at.bottom); g.stroke(); g.setLineDash([]);
+    g.beginPath(); g.moveTo(x, 4); g.lineTo(x, at.bottom); g.stroke(); g.setLineDash([]);
     g.fillStyle = tone.text; g.font = "12px sans-serif"; g.textAlign = "left"; g.textBaseline = "top";
-    g.fillText(`chosen | rejected, margin ${number(view.data.margin[query])}`, Math.min(x + 5, width - 190), at.top - 4);
+    g.fillText(`chosen | rejected, margin ${number(view.data.margin[query])}`, Math.min(x + 5, width - 190), 4);
   }
   g.fillStyle = tone.text; g.font = "12px sans-serif"; g.textAlign = "right"; g.textBaseline = "middle";
-  g.fillText(number(at.high), at.left - 5, at.y(at.high) + 4);
+  if (at.high > 0) g.fillText(number(at.high), at.left - 5, at.y(at.high) + 4);
   if (at.low < 0) g.fillText(number(at.low), at.left - 5, at.y(at.low) - 4);
   if (at.y(at.low) - at.y(0) > 20 || at.low === 0) g.fillText("0", at.left - 5, at.y(0));
   g.textBaseline = "bottom"; g.textAlign = "left"; g.fillText("rank 1", at.left, height - 4);

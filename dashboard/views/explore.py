@@ -2,24 +2,18 @@
 
 import streamlit as st
 
-from bra.errors import BRAError
 from bra.viewer.pack import Caption
-from dashboard import model_widgets, panels, services, state, widgets
+from dashboard import model_widgets, panels, widgets
 
 widgets.choose_picture()
 photo, name, hint, focus = widgets.picture()
 with st.sidebar:
-    view = model_widgets.choose_settings(photo)
-try:
-    model = services.opened(view.settings, state.model_upload())
-    look = services.look(view.settings, photo, view.layer or next(iter(model.specs), ""), state.model_upload())
-except BRAError as error:
-    st.error(str(error))
-    st.stop()
+    chosen = model_widgets.choose_settings(photo)
+view, model, look = model_widgets.looked(chosen, photo)
 widgets.heading(name, hint, photo.notes)
 widgets.say(look.answer)
 layer = look.trace.layers[model_widgets.layer_of(view, tuple(look.trace.layers))]
 panels.rail(look, layer.name)
 widgets.warn_of_padding(layer.grid)
 provenance = model_widgets.provenance_of(view.settings, model.provenance)
-panels.explorer(photo, look, layer, Caption(model.label, layer.name, provenance, name), focus)
+panels.explorer(view, photo, look, layer, Caption(model.label, layer.name, provenance, name), focus)
