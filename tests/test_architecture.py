@@ -12,9 +12,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo", "fidelity",
+    "formula", "operators", "costing", "cost_table", "advice",
     "models", "models.patches", "models.biformer", "models.catalog", "viewer", "viewer.pack", "export", "report",
     "yolo.modules", "yolo.handmade", "yolo.rows", "yolo.registration", "yolo", "yolo.transplant",
-    "yolo.wiring", "yolo.rewrite", "yolo.lint", "yolo.command", "cli")
+    "yolo.wiring", "yolo.rewrite", "yolo.lint", "yolo.printed", "yolo.command", "cost_command", "cli")
 """A file of bra imports only from files before it; `bra/__init__.py` is the shop window and may import them all."""
 BRA = sorted((ROOT / "bra").rglob("*.py"))
 DASHBOARD = sorted((ROOT / "dashboard").rglob("*.py"))
