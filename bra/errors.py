@@ -23,3 +23,7 @@ class TraceError(BRAError):
 
 class YoloError(BRAError):
     """A YOLO model file, checkpoint or installation that cannot be used as asked."""
+
+
+class CostError(BRAError):
+    """A model, or an input size, whose cost cannot be counted."""

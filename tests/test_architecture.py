@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo", "fidelity",
-    "formula", "operators", "costing", "cost_table", "advice",
+    "formula", "operators", "model_rows", "timing", "costing", "cost_table", "advice",
     "models", "models.patches", "models.biformer", "models.catalog", "viewer", "viewer.pack", "export", "report",
     "yolo.modules", "yolo.handmade", "yolo.rows", "yolo.registration", "yolo", "yolo.transplant",
     "yolo.wiring", "yolo.rewrite", "yolo.lint", "yolo.printed", "yolo.command", "cost_command", "cli")
