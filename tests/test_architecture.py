@@ -139,7 +139,7 @@ def test_torch_is_the_only_heavy_import_of_the_package() -> None:
 
 def test_only_the_yolo_package_names_ultralytics() -> None:
     inside = [path for path in BRA if path.parent.name == "yolo"]
-    known = {"bra", "torch", "ultralytics", "yaml"}
+    known = {"bra", "torch", "ultralytics", "thop", "yaml"}
     assert {name for path in inside for name in roots(path)} - known <= sys.stdlib_module_names
     assert not [path for path in BRA if path not in inside and "bra.yolo" in {n[:8] for n in imported(path)}
                 and module_of(path) != "cli"]

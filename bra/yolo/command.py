@@ -1,4 +1,4 @@
-"""`bra train`, `bra predict`, `bra lint` and `bra transplant`: what the command line asks of this package."""
+"""`bra train`, `bra predict`, `bra lint`, `bra transplant`, `bra cost`: what the command line asks for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from ultralytics.cfg import ARGV, entrypoint
 
 from bra.errors import YoloError
 from bra.yolo.lint import lint, model_file
+from bra.yolo.printed import network_of, printed
 from bra.yolo.transplant import transplant
+
+__all__ = ["network_of", "printed", "run_lint", "run_transplant", "ultralytics_command"]
 
 
 def ultralytics_command(mode: str, arguments: Sequence[str]) -> int:
