@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from test_attention_cost import CASES
 from torch import Tensor, nn
@@ -51,7 +51,8 @@ def specs(draw: st.DrawFn) -> BRASpec:
     dim, n_win = draw(st.sampled_from([16, 32, 64])), draw(st.sampled_from([1, 2, 4, 5, 7]))
     attention = draw(st.sampled_from(["qkvo", "qkvo", "qkv", "none"]))
     return BRASpec(
-        dim, n_win, draw(st.sampled_from([1, 2, 8])), dim if attention == "none" else dim * draw(st.integers(1, 4)) // 2,
+        dim, n_win, draw(st.sampled_from([1, 2, 8])),
+        qk_dim=dim if attention == "none" else dim * draw(st.integers(1, 4)) // 2,
         kv_per_win=draw(st.integers(1, 3)), kv_downsample_ratio=draw(st.integers(1, 3)),
         kv_downsample_kernel=draw(st.sampled_from([None, 3])), topk=draw(st.integers(1, min(8, n_win**2))),
         kv_downsample_mode=draw(st.sampled_from(["identity", "identity", "maxpool", "avgpool", "ada_maxpool",
@@ -99,7 +100,6 @@ def test_a_layer_worked_out_by_hand() -> None:
 
 
 @given(specs(), st.integers(14, 60), st.integers(14, 60))
-@settings(max_examples=120)
 def test_formula_and_operators_agree_for_any_settings(spec: BRASpec, h: int, w: int) -> None:
     layer = BiLevelRoutingAttention.from_spec(spec)
     try:
@@ -227,8 +227,8 @@ def test_threads_do_not_hear_one_another() -> None:
     sides = [64, 96, 128, 160]
     alone = [bra.cost(model, side).to_dict() for side in sides]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda side: bra.cost(model, side).to_dict(), sides * 2))
-    assert together == alone * 2
+        together = list(pool.map(lambda side: bra.cost(model, side).to_dict(), sides))
+    assert together == alone
 
 
 def test_no_memory_is_spent_on_a_huge_map() -> None:

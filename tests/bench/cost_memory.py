@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -45,7 +46,8 @@ def rise(side: int, dim: int, explicit: bool, options: dict[str, Any]) -> int:
 
 def measured(name: str) -> int:
     """The same in a fresh process."""
-    return int(subprocess.check_output([sys.executable, __file__, json.dumps(CASES[name])], timeout=200))
+    here = os.environ | {"PYTHONPATH": str(Path(bra.__file__).parents[1])}
+    return int(subprocess.check_output([sys.executable, __file__, json.dumps(CASES[name])], timeout=200, env=here))
 
 
 def main() -> None:
