@@ -1,6 +1,7 @@
 """Bi-level routing attention (BRA) that can be seen: the module, its trace, and what it costs."""
 
 from bra.attention import BiLevelRoutingAttention, KVGather, QKVLinear, TopkRouting
+from bra.costing import Cost, CostRow, cost
 from bra.errors import BRAError
 from bra.grid import WindowGrid
 from bra.record import recording
@@ -11,12 +12,15 @@ __all__ = [
     "BRAError",
     "BRASpec",
     "BiLevelRoutingAttention",
+    "Cost",
+    "CostRow",
     "KVGather",
     "LayerTrace",
     "ModelTrace",
     "QKVLinear",
     "TopkRouting",
     "WindowGrid",
+    "cost",
     "recording",
     "trace",
 ]

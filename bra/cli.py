@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, get_args
 
+from bra.cost_command import add_arguments, run_cost
 from bra.errors import BRAError
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.models.opened import Change
@@ -67,6 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--window-mean", action="store_true", help="attention of the whole window, not of one token")
     for mode in ULTRALYTICS:
         commands.add_parser(mode, help=f"yolo {mode}, with rows of attention known; its own arguments", add_help=False)
+    cost = commands.add_parser("cost", help="what every layer of a model costs")
+    cost.set_defaults(run=lambda args: run_cost(args, lambda name: _yolo().network_of(name),
+                                                lambda model, counted: _yolo().printed(model, counted)))
+    add_arguments(cost)
     lint = commands.add_parser("lint", help="check a YOLO model file")
     lint.set_defaults(run=lambda args: _yolo().run_lint(args))
     lint.add_argument("model", help="a file, or a name such as yolov8n-bra.yaml")

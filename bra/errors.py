@@ -27,3 +27,7 @@ class CheckpointError(BRAError):
 
 class YoloError(BRAError):
     """A YOLO model file, checkpoint or installation that cannot be used as asked."""
+
+
+class CostError(BRAError):
+    """A model, or an input size, whose cost cannot be counted."""

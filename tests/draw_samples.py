@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageFilter
 
 
 def clouds(rng: np.random.Generator, h: int, w: int, cell_y: float, cell_x: float) -> np.ndarray:

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo",
     "fidelity", "dense", "overlap", "scorecard",
+    "formula", "operators", "model_rows", "timing", "costing", "cost_table", "advice",
     "pickled", "torchfile", "unpack", "checkpoint",
     "weights", "models", "models.card", "models.untrained", "models.patches", "models.full_attention",
     "models.layout", "models.biformer", "models.nano", "models.opened", "models.families", "models.catalog",
@@ -21,8 +22,8 @@ ORDER = (
     "training.flowers",
     "yolo.modules", "yolo.handmade", "yolo.rows", "yolo.registration", "yolo", "yolo.transplant",
     "yolo.wiring", "yolo.rewrite", "yolo.gate", "yolo.budget", "yolo.untrusted", "yolo.lint",
-    "yolo.training", "yolo.tiles", "yolo.demo", "yolo.opened", "yolo.shipping", "yolo.command",
-    "opening", "cli")
+    "yolo.printed", "yolo.training", "yolo.tiles", "yolo.demo", "yolo.opened", "yolo.shipping", "yolo.command",
+    "opening", "cost_command", "cli")
 """A file of bra imports only from files before it; `bra/__init__.py` is the shop window and may import them all."""
 BRA = sorted((ROOT / "bra").rglob("*.py"))
 DASHBOARD = sorted((ROOT / "dashboard").rglob("*.py"))
@@ -146,7 +147,7 @@ def test_torch_is_the_only_heavy_import_of_the_package() -> None:
 
 def test_only_the_yolo_package_names_ultralytics() -> None:
     inside = [path for path in BRA if path.parent.name == "yolo"]
-    known = {"bra", "torch", "numpy", "ultralytics", "yaml"}
+    known = {"bra", "torch", "numpy", "ultralytics", "thop", "yaml"}
     assert {name for path in inside for name in roots(path)} - known <= sys.stdlib_module_names
     assert not [path for path in BRA if path not in inside and "bra.yolo" in {n[:8] for n in imported(path)}
                 and module_of(path) not in ("opening", "cli")]

@@ -1,4 +1,4 @@
-"""`bra train`, `predict`, `lint`, `transplant` and `train-demo`: what the command line asks of this package."""
+"""`bra train`, `predict`, `lint`, `transplant`, `cost` and `train-demo`: what the command line asks for."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from bra.errors import YoloError
 from bra.models.card import ModelCard
 from bra.yolo.demo import train_demo
 from bra.yolo.lint import lint, model_file
+from bra.yolo.printed import network_of, printed
 from bra.yolo.shipping import demo_named, ship_demo
 from bra.yolo.transplant import transplant
+
+__all__ = ["network_of", "printed", "run_demo", "run_lint", "run_transplant", "ultralytics_command"]
 
 
 def ultralytics_command(mode: str, arguments: Sequence[str]) -> int:

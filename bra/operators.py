@@ -1,0 +1,213 @@
+"""Watches one forward operator by operator: multiply-adds, bytes alive, and what nobody counts.
+
+The caller's model is neither hooked nor written on. A private copy of its modules runs instead, whose rows tell a
+watcher when they begin and end; its tensors are either the model's own, or stand-ins that have a shape and no memory,
+so that a forward of any size takes none. A watcher belongs to one call, in one thread.
+"""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from math import prod
+from typing import Any, Final, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+    unset_fake_temporarily,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+OUTSIDE: Final = ""
+"""Path of the model itself: what runs outside of every row, unless the model is the row."""
+CPU_ATTENTION: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+"""Attention on a CPU, which torch's own FlopCounterMode passes over."""
+NO_ARITHMETIC: Final = frozenset({"_unsafe_view", "empty", "empty_like", "empty_strided", "new_empty", "lift_fresh"})
+SOFTMAX: Final = "softmax inside attention"
+NEEDS_VALUES: Final = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+"""What a forward raises when its course hangs on numbers, which stand-ins have not."""
+Shape = tuple[int, ...]
+
+
+class Watcher(Protocol):
+    """Hears the rows of one forward."""
+
+    def begin(self, path: str, given: Any) -> None:
+        """A row begins, with these arguments."""
+
+    def end(self, path: str, out: Any) -> None:
+        """It ended, with this result."""
+
+
+class Watched:
+    """A module's forward that says when it begins and ends."""
+
+    def __init__(self, path: str, forward: Callable[..., Any], watcher: Watcher) -> None:
+        self.path, self.forward, self.watcher = path, forward, watcher
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module returns."""
+        self.watcher.begin(self.path, (args, kwargs))
+        out = self.forward(*args, **kwargs)
+        self.watcher.end(self.path, out)
+        return out
+
+
+def watched_copy(model: nn.Module, paths: Iterable[str], watcher: Watcher,
+                 tensor: Callable[[Tensor], Tensor] | None = None) -> nn.Module:
+    """A copy of a model's modules, in eval mode, that tells `watcher` of the modules at `paths`.
+
+    Args:
+        model: read, never written.
+        paths: names as in `named_modules`.
+        watcher: hears them.
+        tensor: makes the stand-in of a parameter or buffer; None shares the model's own.
+    """
+    own = [*model.parameters(), *model.buffers()]
+    private = copy.deepcopy(model, {id(t): t if tensor is None else tensor(t) for t in own})
+    for path in paths:
+        module = private.get_submodule(path)
+        vars(module)["forward"] = Watched(path, module.forward, watcher)
+    return private.eval()
+
+
+def shapes_of(values: Any) -> tuple[Shape, ...]:
+    """Shapes of all tensors in nested arguments or results."""
+    return tuple(tuple(int(n) for n in t.shape) for t in tree_leaves(values) if isinstance(t, Tensor))
+
+
+@dataclass(slots=True)
+class Span:
+    """What ran inside one path, all its calls together; macs without those of watched modules inside it.
+
+    Attributes:
+        macs: multiply-adds of its operators.
+        added: most bytes alive beyond those that were when a call began.
+        alive: most bytes alive in all.
+        given: shapes of the tensors that each call was given.
+        returned: shapes that each call returned.
+    """
+
+    macs: int = 0
+    added: int = 0
+    alive: int = 0
+    given: list[tuple[Shape, ...]] = field(default_factory=list)
+    returned: list[tuple[Shape, ...]] = field(default_factory=list)
+
+
+class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operators of one forward, by the path in which they run.
+
+    Attributes:
+        spans: by path.
+        passed: operators that are not multiply-adds: name -> calls, elements of the largest tensor each.
+    """
+
+    def __init__(self, stand_ins: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.spans: dict[str, Span] = {OUTSIDE: Span()}
+        self.passed: dict[str, tuple[int, int]] = {}
+        self._stand_ins = stand_ins
+        self._open: list[tuple[str, int]] = []
+        self._alive = 0
+        self._known: dict[int, int] = {}
+
+    def know(self, tensors: Iterable[Tensor], counted: bool) -> None:
+        """Tell of tensors that were there before: weights, which do not count, and inputs, which do."""
+        for t in tensors:
+            self._keep(t.untyped_storage(), None if counted else 0)
+
+    def begin(self, path: str, given: Any) -> None:
+        """A row begins."""
+        span = self.spans.setdefault(path, Span())
+        span.given.append(shapes_of(given))
+        span.alive = max(span.alive, self._alive)
+        self._open.append((path, self._alive))
+
+    def end(self, path: str, out: Any) -> None:
+        """A row ended."""
+        self._open.pop()
+        self.spans[path].returned.append(shapes_of(out))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        if self._stand_ins and given and not any(isinstance(t, FakeTensor) for t in given):
+            with unset_fake_temporarily():     # constants of the model, whose values may be asked for
+                return func(*args, **kwargs)
+        before = self._alive
+        out = func(*args, **kwargs)
+        made = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+        for t in made:
+            self._keep(t.untyped_storage())
+        self._count(func, args, kwargs, out, given + made)
+        for path, start in self._open or [(OUTSIDE, before)]:
+            span = self.spans[path]
+            span.added, span.alive = max(span.added, self._alive - start), max(span.alive, self._alive)
+        return out
+
+    def _count(self, func: Any, args: Sequence[Any], kwargs: Any, out: Any, tensors: Sequence[Tensor]) -> None:
+        packet, macs = func._overloadpacket, 0
+        name, elements = packet.__name__, max((t.numel() for t in tensors), default=0)
+        if packet is CPU_ATTENTION:
+            q, k, v = (t.shape for t in args[:3])
+            pairs = prod(q[:-1]) * k[-2]
+            macs, elements, name = pairs * (q[-1] + v[-1]), pairs, SOFTMAX
+        elif packet in flop_registry:
+            macs = flop_registry[packet](*args, **kwargs, out_val=out) // 2
+            name = SOFTMAX if "attention" in name else ""
+        self.spans[self._open[-1][0] if self._open else OUTSIDE].macs += macs
+        if name and tensors and not func.is_view and name not in NO_ARITHMETIC and func.namespace != "prim":
+            name = name.removeprefix("_").removeprefix("native_").removeprefix("unsafe_")
+            calls, so_far = self.passed.get(name, (0, 0))
+            self.passed[name] = calls + 1, so_far + elements
+
+    def _keep(self, storage: torch.UntypedStorage, size: int | None = None) -> None:
+        key = storage._cdata
+        if key not in self._known:
+            self._known[key] = storage.nbytes() if size is None else size
+            self._alive += self._known[key]
+            weakref.finalize(storage, self._let_go, key)
+
+    def _let_go(self, key: int) -> None:
+        self._alive -= self._known.pop(key)
+
+
+def metered(model: nn.Module, paths: Sequence[str], shape: Shape, dtype: torch.dtype) -> Meter:
+    """One forward on an input of `shape`, without memory where the model allows it."""
+    try:
+        return _metered(model, paths, shape, dtype, stand_ins=True)
+    except NEEDS_VALUES:
+        return _metered(model, paths, shape, dtype, stand_ins=False)
+
+
+def _metered(model: nn.Module, paths: Sequence[str], shape: Shape, dtype: torch.dtype, stand_ins: bool) -> Meter:
+    meter = Meter(stand_ins)
+    mode = FakeTensorMode(allow_non_fake_inputs=True) if stand_ins else nullcontext()
+    # Copied outside of the mode: what else hangs on the model keeps its values.
+    private = watched_copy(model, paths, meter, partial(_stand_in, mode) if stand_ins else None)
+    with torch.no_grad(), mode:
+        x = torch.zeros(shape, dtype=dtype)
+        meter.know([*private.parameters(), *private.buffers()], counted=False)
+        meter.know([x], counted=True)
+        with meter:
+            private(x)
+    return meter
+
+
+def _stand_in(mode: AbstractContextManager[Any], t: Tensor) -> Tensor:
+    with mode:
+        empty = torch.empty_strided(t.size(), t.stride(), dtype=t.dtype, device="cpu")
+        return nn.Parameter(empty, requires_grad=False) if isinstance(t, nn.Parameter) else empty

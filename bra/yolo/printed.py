@@ -1,0 +1,92 @@
+"""The GFLOPs that Ultralytics prints, beside ours, and where the difference comes from."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from ultralytics import YOLO
+from ultralytics.nn import tasks
+from ultralytics.utils.torch_utils import get_flops
+
+from bra.costing import Cost
+from bra.errors import YoloError
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """Two counts of one model, in 10⁹ FLOPs: two for every multiply-add.
+
+    Attributes:
+        printed: what Ultralytics prints; 0 when it could not count.
+        direct: what its counter gives when it runs on the real image; 0 when it could not.
+        ours: twice `Cost.total.macs`.
+    """
+
+    printed: float
+    direct: float
+    ours: float
+
+    @property
+    def extrapolated(self) -> float:
+        """What is added by counting on images of a stride's size and extrapolating."""
+        return self.printed - self.direct
+
+    @property
+    def other_operators(self) -> float:
+        """What is added by operators that are not pairs of a multiplication and an addition."""
+        return self.direct - self.ours
+
+    def __str__(self) -> str:
+        if not self.printed or not self.direct:
+            return f"Ultralytics prints no GFLOPs, since its counter did not run; ours: {self.ours:.3f}."
+        return (f"Ultralytics prints {self.printed:.3f} GFLOPs, ours is {self.ours:.3f}: {self.other_operators:+.3f} "
+                "since it also counts normalisation, pooling and upsampling, "
+                f"{self.extrapolated:+.3f} since it extrapolates from images of one stride or two, on which windows, "
+                "padding and routing are others.")
+
+
+def printed(model: nn.Module, cost: Cost) -> Printed:
+    """Ask Ultralytics' counter about the model and the size that `cost` is of. The model is only read.
+
+    Args:
+        model: the network of an Ultralytics model.
+        cost: its cost.
+    """
+    private = copy.deepcopy(model).eval()
+    return Printed(float(get_flops(private, list(cost.input[2:]))), _direct(private, cost), 2 * cost.total.macs / 1e9)
+
+
+def _direct(model: nn.Module, cost: Cost) -> float:
+    try:
+        import thop
+    except ImportError:
+        return 0.0
+    weight = next(model.parameters())
+    image = torch.zeros(cost.input, dtype=weight.dtype, device=weight.device)
+    return float(thop.profile(model, inputs=[image], verbose=False)[0]) * 2 / 1e9
+
+
+def network_of(name: str) -> nn.Module:
+    """The network of a model file or a checkpoint.
+
+    Args:
+        name: a .yaml file, the name of one that Ultralytics or this package has, or a .pt file.
+
+    Raises:
+        YoloError: there is no such file.
+    """
+    if Path(name).suffix == ".pt":
+        found = Path(name).is_file()
+    else:
+        try:
+            found = bool(tasks.yaml_model_load(name))
+        except FileNotFoundError:
+            found = False
+    if not found:
+        raise YoloError(f"{name} does not exist: give a model file, or a name such as yolov8n-bra.yaml.")
+    network: nn.Module = YOLO(name).model
+    return network

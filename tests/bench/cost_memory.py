@@ -1,0 +1,62 @@
+"""Peak memory by formula and as the process pays for it: the rise of VmHWM, each case in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import bra
+from bra.formula import layer_cost
+
+CASES: dict[str, tuple[int, int, bool, dict[str, Any]]] = {    # side, channels, explicit, options
+    "80×80×64": (80, 64, False, {}),
+    "80×80×64 explicit": (80, 64, True, {}),
+    "160×160×64": (160, 64, False, {}),
+    "160×160×32 explicit": (160, 32, True, {"num_heads": 4}),
+    "160×160×64 half as wide q, k": (160, 64, False, {"qk_dim": 32}),
+    "160×160×64 masked": (160, 64, False, {"mask_padding": True}),
+    "160×160×64 averaged": (160, 64, False, {"kv_downsample_mode": "avgpool", "kv_downsample_ratio": 2}),
+    "40×40×256": (40, 256, False, {}),
+}
+
+
+def rise(side: int, dim: int, explicit: bool, options: dict[str, Any]) -> int:
+    """Bytes that one forward adds to the process's peak."""
+    def resident(field: str) -> int:
+        return 1024 * int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+    torch.set_num_threads(1)
+    layer, x = bra.BiLevelRoutingAttention(dim, **options).eval(), torch.randn(1, dim, side, side)
+    with torch.no_grad():
+        layer(x[..., :14, :14], ret_attn_mask=explicit)     # kernels loaded; too small to leave memory behind
+        Path("/proc/self/clear_refs").write_text("5")
+        before = resident("VmRSS")
+        kept = layer(x, ret_attn_mask=explicit)
+    peak = resident("VmHWM") - before
+    del kept
+    return peak
+
+
+def measured(name: str) -> int:
+    """The same in a fresh process."""
+    here = os.environ | {"PYTHONPATH": str(Path(bra.__file__).parents[1])}
+    return int(subprocess.check_output([sys.executable, __file__, json.dumps(CASES[name])], timeout=200, env=here))
+
+
+def main() -> None:
+    for name, (side, dim, explicit, options) in CASES.items():
+        cost = layer_cost(bra.BRASpec(dim, **options), side, side)
+        formula = cost.explicit_peak_bytes if explicit else cost.peak_bytes
+        paid = measured(name)
+        print(f"{name:30} formula {formula / 1e6:8.1f} MB  measured {paid / 1e6:8.1f} MB  {formula / paid - 1:+.1%}")
+
+
+if __name__ == "__main__":
+    print(rise(*json.loads(sys.argv[1]))) if len(sys.argv) > 1 else main()

@@ -1,0 +1,257 @@
+"""What a model costs: against torch's own counter, against numbers worked by hand, and against the process's memory."""
+
+from __future__ import annotations
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from test_attention_cost import CASES
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import bra
+from bra import BiLevelRoutingAttention, BRAError, BRASpec, Cost
+from bra.errors import CostError
+from bra.formula import layer_cost
+from bra.models.biformer import biformer_tiny
+from bra.models.catalog import ModelSettings, build
+from bra.operators import OUTSIDE, metered
+
+sys.path.insert(0, str(Path(__file__).parent / "bench"))
+import cost_memory
+
+
+def torch_macs(model: nn.Module, *x: int, **options: Any) -> int:
+    """Half of what FlopCounterMode counts on the meta device."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.to("meta")(torch.empty(*x, device="meta"), **options)
+    return counter.get_total_flops() // 2
+
+
+class Explicit(nn.Module):
+    """The layer with its attention weights written out."""
+
+    def __init__(self, spec: BRASpec) -> None:
+        super().__init__()
+        self.layer = BiLevelRoutingAttention.from_spec(spec)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.layer(x, ret_attn_mask=True)
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> BRASpec:
+    dim, n_win = draw(st.sampled_from([16, 32, 64])), draw(st.sampled_from([1, 2, 4, 5, 7]))
+    attention = draw(st.sampled_from(["qkvo", "qkvo", "qkv", "none"]))
+    return BRASpec(
+        dim, n_win, draw(st.sampled_from([1, 2, 8])),
+        qk_dim=dim if attention == "none" else dim * draw(st.integers(1, 4)) // 2,
+        kv_per_win=draw(st.integers(1, 3)), kv_downsample_ratio=draw(st.integers(1, 3)),
+        kv_downsample_kernel=draw(st.sampled_from([None, 3])), topk=draw(st.integers(1, min(8, n_win**2))),
+        kv_downsample_mode=draw(st.sampled_from(["identity", "identity", "maxpool", "avgpool", "ada_maxpool",
+                                                 "ada_avgpool", "fracpool", "conv"])),
+        param_attention=attention, param_routing=(routing := draw(st.booleans())), diff_routing=routing,
+        soft_routing=draw(st.booleans()), side_dwconv=draw(st.sampled_from([0, 3, 5])),
+        mask_padding=draw(st.booleans()))
+
+
+def check_sums(cost: Cost) -> None:
+    rows, total = cost.rows, cost.total
+    for column in ("params", "macs", "executed_macs"):
+        assert sum(getattr(row, column) for row in rows) == getattr(total, column), column
+    assert sum(row.share for row in rows) == pytest.approx(1)
+    assert total.alive_bytes == max(row.alive_bytes for row in rows)
+    for row in rows:
+        assert row.peak_bytes <= row.alive_bytes
+        if row.parts:
+            assert sum(part.params for part in row.parts) == row.params
+            assert sum(part.macs for part in row.parts) == row.macs
+            assert min(min(part.params, part.macs) for part in row.parts) >= 0
+
+
+@pytest.mark.parametrize(("h", "w", "c", "options", "mflops"), CASES)
+def test_five_settings_worked_out_before(h: int, w: int, c: int, options: dict[str, Any], mflops: float) -> None:
+    layer = BiLevelRoutingAttention(c, **options)
+    cost = bra.cost(layer, (h, w))
+    row, = cost.rows
+    assert 2 * row.macs / 1e6 == pytest.approx(mflops, abs=0.0005)
+    assert row.macs == torch_macs(layer, 1, c, h, w, ret_attn_mask=True)
+    assert (row.name, row.given, row.returned) == ("BiLevelRoutingAttention", ((1, c, h, w),), ((1, c, h, w),))
+    assert [part.name for part in row.parts if part.name != "pooling"] == \
+        ["qkv", "routing", "QKᵀ", "AV", "LePE", "output"]
+    assert {part.basis for part in row.parts} == {"formula"}
+    assert row.basis == "measured"
+    check_sums(cost)
+
+
+def test_a_layer_worked_out_by_hand() -> None:
+    """4×4 tokens of 2 channels, 2×2 windows of 4 tokens, one routed: 16 tokens attend to 4 keys each."""
+    cost = bra.cost(BiLevelRoutingAttention(2, n_win=2, num_heads=1, topk=1, side_dwconv=0), 4)
+    assert {part.name: (part.params, part.macs) for part in cost.rows[0].parts} == {
+        "qkv": (3 * 2 * 2 + 6, 16 * 2 * 6), "routing": (0, 16 * 2), "QKᵀ": (0, 16 * 4 * 2), "AV": (0, 16 * 4 * 2),
+        "output": (2 * 2 + 2, 16 * 2 * 2)}
+
+
+@given(specs(), st.integers(14, 60), st.integers(14, 60))
+def test_formula_and_operators_agree_for_any_settings(spec: BRASpec, h: int, w: int) -> None:
+    layer = BiLevelRoutingAttention.from_spec(spec)
+    try:
+        formula = layer_cost(spec, h, w)
+    except BRAError:
+        with pytest.raises(BRAError):
+            bra.cost(layer, (h, w))
+        assume(False)
+    cost = bra.cost(layer, (h, w))
+    row, = cost.rows
+    assert formula.params == row.params == sum(p.numel() for p in layer.parameters())
+    assert formula.macs == row.macs == torch_macs(layer, 1, spec.dim, h, w, ret_attn_mask=True)
+    assert formula.fill_macs == row.executed_macs - row.macs
+    assert formula.peak_bytes == pytest.approx(row.peak_bytes, rel=0.05)
+    written_out = metered(Explicit(spec), [OUTSIDE], (1, spec.dim, h, w), torch.float32).spans[OUTSIDE]
+    assert formula.explicit_peak_bytes == pytest.approx(written_out.added, rel=0.05)
+    check_sums(cost)
+
+
+@pytest.mark.parametrize("name", ["80×80×64", "80×80×64 explicit", "160×160×64 half as wide q, k"])
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the process's peak from /proc")
+def test_bytes_are_what_the_process_pays(name: str) -> None:
+    side, dim, explicit, options = cost_memory.CASES[name]
+    cost = layer_cost(BRASpec(dim, **options), side, side)
+    formula = cost.explicit_peak_bytes if explicit else cost.peak_bytes
+    assert formula == pytest.approx(cost_memory.measured(name), rel=0.05)
+
+
+def test_half_precision_takes_half_the_bytes() -> None:
+    whole = bra.cost(BiLevelRoutingAttention(64, side_dwconv=0), 40)
+    half = bra.cost(BiLevelRoutingAttention(64, side_dwconv=0).half(), 40)
+    assert half.total.macs == whole.total.macs
+    assert half.total.peak_bytes == pytest.approx(whole.total.peak_bytes / 2, rel=0.05)
+
+
+def test_rows_and_bytes_of_a_chain_worked_out_by_hand() -> None:
+    """A 4×4 image of 3 channels is 192 bytes; 8 channels are 512, 1 channel is 64."""
+    cost = bra.cost(nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1, bias=False)), 4)
+    assert [(row.name, row.params, row.macs, row.peak_bytes, row.alive_bytes) for row in cost.rows] == [
+        ("0 Conv2d", 32, 16 * 3 * 8, 512, 192 + 512),
+        ("1 ReLU", 0, 0, 512, 192 + 512 + 512),
+        ("2 Conv2d", 72, 16 * 8 * 9, 64, 192 + 512 + 64)]
+    assert (cost.total.peak_bytes, cost.total.alive_bytes) == (1024, 1216)
+    assert [(one.name, one.calls, one.elements) for one in cost.not_counted] == [("relu", 1, 128)]
+
+
+def test_biformer_tiny_is_counted_as_torch_counts_it() -> None:
+    model = biformer_tiny()
+    cost = bra.cost(model, 224)
+    check_sums(cost)
+    assert cost.total.params == sum(p.numel() for p in model.parameters())
+    assert cost.total.macs == cost.total.executed_macs == torch_macs(model.eval(), 1, 3, 224, 224)
+    assert cost.total.params / 1e6 == pytest.approx(13.1, abs=0.05)
+    assert cost.total.macs / 1e9 == pytest.approx(2.2, abs=0.05)
+    block = next(row for row in cost.rows if row.name == "stages.2.7 Block")
+    assert [part.name for part in block.parts][0::6] == ["attn qkv", "rest"]
+    assert block.parts[-1].basis == "measured"
+    assert block.parts[-1].macs == 196 * 256 * (9 + 2 * 3 * 256)           # position convolution, MLP of ratio 3
+    assert (block.grid.h, block.grid.n_win) == (14, 7)
+    names = {one.name for one in cost.not_counted}
+    assert {"topk", "softmax inside attention", "gelu", "layer_norm", "batch_norm", "index_select"} <= names
+    assert not names & {"view", "permute", "convolution", "addmm", "bmm", "empty"}
+
+
+def test_catalog_models_have_a_row_for_every_layer() -> None:
+    cost = bra.cost(build(ModelSettings()), (300, 448))
+    check_sums(cost)
+    assert [row.name for row in cost.rows] == ["embed PatchEmbedding", "layers.0 BiLevelRoutingAttention",
+                                               "layers.1 BiLevelRoutingAttention"]
+    assert (cost.rows[1].grid.h, cost.rows[1].grid.w) == (38, 56)
+
+
+class Odd(nn.Module):
+    """Weights of its own, one layer called twice on two sizes, and a course that hangs on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.ones(16, 3))
+        self.attention = BiLevelRoutingAttention(16, n_win=2, num_heads=2)
+        self.norm = nn.BatchNorm2d(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.einsum("dc,bchw->bdhw", self.gate, x)
+        if x.sum() > 1e9:
+            return x
+        return self.norm(self.attention(x)[..., :4, :4]) + self.attention(x[..., :4, :4])
+
+
+def test_a_model_that_asks_for_values_runs_for_real() -> None:
+    cost = bra.cost(Odd(), 8, channels=3)
+    check_sums(cost)
+    assert [row.name for row in cost.rows] == ["attention BiLevelRoutingAttention", "norm BatchNorm2d", "Odd itself"]
+    assert cost.rows[-1].params == 48
+    assert cost.rows[-1].macs == 64 * 16 * 3
+    twice = {part.name: part.macs for part in cost.rows[0].parts}
+    assert twice["qkv"] == 64 * 16 * 48
+    assert twice["#2 qkv"] == 16 * 16 * 48
+
+
+def test_nothing_is_left_on_the_model() -> None:
+    model = Odd().train()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    keys = {name: set(vars(m)) for name, m in model.named_modules()}
+    cost = bra.cost(model, 8, channels=3, rounds=1)
+    assert cost.rounds == 1
+    assert all(m.training for m in model.modules())
+    assert {name: set(vars(m)) for name, m in model.named_modules()} == keys
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+
+def test_time_adds_up_and_tells_of_its_progress() -> None:
+    told: list[tuple[int, int]] = []
+    cost = bra.cost(biformer_tiny(), 64, rounds=3, progress=lambda *at: told.append(at))
+    assert told == [(n, 5) for n in range(1, 6)]
+    assert sum(row.ms or 0 for row in cost.rows) == pytest.approx(cost.total.ms)
+    assert sum(row.time_share or 0 for row in cost.rows) == pytest.approx(1)
+    times = {row.name: row.ms or 0 for row in cost.rows}
+    assert times["stages.0.0 Block"] > times["norm BatchNorm2d"] > 0
+    assert bra.cost(biformer_tiny(), 64).total.ms is None
+
+
+def test_threads_do_not_hear_one_another() -> None:
+    model = biformer_tiny()
+    sides = [64, 96, 128, 160]
+    alone = [bra.cost(model, side).to_dict() for side in sides]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda side: bra.cost(model, side).to_dict(), sides))
+    assert together == alone
+
+
+def test_no_memory_is_spent_on_a_huge_map() -> None:
+    cost = bra.cost(BiLevelRoutingAttention(64), 2048)
+    assert cost.total.peak_bytes > 2**33
+    assert cost.rows[0].layers[0].explicit_peak_bytes > 2**43
+
+
+def test_everything_becomes_plain_values() -> None:
+    cost = bra.cost(BiLevelRoutingAttention(16, n_win=2), 10)
+    plain = json.loads(json.dumps(cost.to_dict()))
+    assert plain["rows"][0]["macs"] == cost.rows[0].macs
+    assert plain["rows"][0]["layers"][0]["grid"]["padding_share"] == 0
+    assert BRASpec(**plain["rows"][0]["layers"][0]["spec"]) == cost.rows[0].layers[0].spec
+
+
+@pytest.mark.parametrize(("given", "words"), [
+    ({"imgsz": 0}, ("imgsz=0", "1 to 16384", "640")),
+    ({"imgsz": (640, "640")}, ("imgsz=", "whole numbers")),
+    ({"imgsz": 8, "channels": 5}, ("does not run", "1×5×8×8", "channels")),
+    ({"imgsz": 8, "rounds": -1}, ("rounds=-1", "0 for no time")),
+], ids=str)
+def test_refused_with_value_and_cure(given: dict[str, Any], words: tuple[str, ...]) -> None:
+    with pytest.raises(CostError) as error:
+        bra.cost(nn.Conv2d(3, 4, 1), **given)
+    assert all(word in str(error.value) for word in words), error.value
