@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import ultralytics
 from torch import Tensor
 from ultralytics.data.augment import LetterBox
 from ultralytics.nn import tasks
@@ -64,9 +65,11 @@ class OpenYolo(OpenModel):
 
     def _boxes(self, predicted: Tensor) -> Tensor:
         """(n, 6 or more): left, top, right, bottom in input pixels, score, class."""
-        predicted = predicted.clone()       # the trace hands out inference tensors, and suppression writes in place
-        ended = bool(getattr(self._head, "end2end", False))
-        found: Tensor = _suppress(predicted, CONFIDENCE, OVERLAP, max_det=MOST, nc=len(self.classes), end2end=ended)[0]
+        if getattr(self._head, "end2end", False):
+            rows = predicted[0]             # such a head has suppressed already
+            return rows[rows[:, 4] > CONFIDENCE]
+        # The trace hands out inference tensors, and suppression writes in place.
+        found: Tensor = _suppress(predicted.clone(), CONFIDENCE, OVERLAP, max_det=MOST, nc=len(self.classes))[0]
         return found
 
     def _detection(self, row: list[float], at: Prepared) -> Detection:
@@ -127,7 +130,11 @@ def built(model: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -
     if state is None:
         _forget(made)
     else:
-        made.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+        try:
+            made.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+        except RuntimeError as error:
+            raise YoloError(f"ultralytics {ultralytics.__version__} builds these layers otherwise than the version "
+                            "that trained the weights: run pip install -U ultralytics.") from error
     return made.eval().requires_grad_(False)
 
 

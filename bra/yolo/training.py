@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from ultralytics import YOLO
@@ -133,6 +134,8 @@ class _Keeper:
         trainer.stopper.best_fitness, trainer.stopper.best_epoch = state["stopper"]
         trainer.scheduler.last_epoch = trainer.start_epoch - 1
         trainer.csv.write_text(state["curve"], encoding="utf-8")
+        if trainer.start_epoch > trainer.epochs - self.recipe.close_mosaic:
+            trainer._close_dataloader_mosaic()      # older versions do so in one epoch only, which is over
         self.progress(f"{self.folder.name}: going on after epoch {state['epochs']} of {self.recipe.epochs}")
 
     def seed(self, trainer: Any) -> None:
@@ -148,8 +151,8 @@ class _Keeper:
         self.state = {
             "recipe": asdict(self.recipe), "epochs": trainer.epoch + 1, "model": trainer.model.state_dict(),
             "average": trainer.ema.ema.state_dict(), "updates": trainer.ema.updates,
-            "optimizer": trainer.optimizer.state_dict(), "best": _plain(trainer.best_fitness),
-            "stopper": (_plain(trainer.stopper.best_fitness), trainer.stopper.best_epoch),
+            "optimizer": _plain(trainer.optimizer.state_dict()), "best": _plain(trainer.best_fitness),
+            "stopper": (_plain(trainer.stopper.best_fitness), _plain(trainer.stopper.best_epoch)),
             "curve": trainer.csv.read_text(encoding="utf-8")}
         save_state(self.state, self.folder / STATE)
         left = (self.recipe.epochs - trainer.epoch - 1) * trainer.epoch_time
@@ -157,5 +160,10 @@ class _Keeper:
                       f"{trainer.metrics.get('metrics/mAP50(B)', 0):.3f}, {left / 60:.0f} min left")
 
 
-def _plain(number: Any) -> float | None:
-    return None if number is None else float(number)
+def _plain(value: Any) -> Any:
+    """The same without numpy's numbers, which some versions put in and `weights_only` does not read."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value

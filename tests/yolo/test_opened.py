@@ -10,6 +10,7 @@ import torch
 
 pytest.importorskip("ultralytics")
 
+import ultralytics
 from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionPredictor
 
@@ -25,6 +26,9 @@ from bra.yolo.transplant import write_checkpoint
 SAMPLES = Path(__file__).parents[2] / "sample_images"
 BUTTONS = Photo.from_bytes((SAMPLES / "repeated_objects.jpg").read_bytes())
 CELLS = ModelSettings("cells", side=320)
+# Before 8.4.100 or so Ultralytics took the letterbox off with one rounding less than it had put it on with: its boxes
+# are up to a pixel of the model's input away from where they were found.
+UNBOXING = 1e-2 if tuple(map(int, ultralytics.__version__.split(".")[1:3])) > (4, 100) else 2.5
 
 
 def photo(height: int, width: int) -> Photo:
@@ -67,7 +71,7 @@ def test_its_boxes_are_those_of_predict(checkpoint: Path) -> None:
     for opened in (open_model(CELLS), open_file(checkpoint.read_bytes(), "cells.pt")):
         found = opened.look(BUTTONS, 320).answer.detections
         boxes = np.array([one.box for one in found]) * np.array([BUTTONS.width, BUTTONS.height] * 2)
-        np.testing.assert_allclose(boxes, theirs.boxes.xyxy.numpy(), atol=1e-2)
+        np.testing.assert_allclose(boxes, theirs.boxes.xyxy.numpy(), atol=UNBOXING)
         np.testing.assert_allclose([one.score for one in found], theirs.boxes.conf.numpy(), atol=1e-4)
         assert [one.label for one in found] == [theirs.names[int(n)] for n in theirs.boxes.cls]
 
