@@ -27,6 +27,8 @@ GALLERY = {
     "portrait": Sample("Portrait", (4400, 2400), "Suit with suit, backdrop with backdrop: large plain regions."),
     "still_life": Sample("Coffee", (4800, 3700), "The saucer's rim, the wood's grain, the crema."),
     "repeated_objects": Sample("Buttons", (2100, 6900), "Point at a red button: is it routed to red buttons?"),
+    "smear": Sample("Smear", (3190, 6420), "Point at a cell: is it routed to its kind, or to its neighbours?"),
+    "street": Sample("Street", (3930, 4920), "Point at a car: does it find cars, or the asphalt they stand on?"),
     "text": Sample("Page", (4000, 2600), "Paper with paper, print with print; lines are cut by the grid."),
     "tissue": Sample("Retina", (1800, 4600), "Vessels cross many windows; the black corners are one class."),
     "tiny_objects": Sample("Galaxies", (7260, 5430), "Objects smaller than a window drown in its mean."),

@@ -6,6 +6,8 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+from draw_smear import clouds, smear
+from draw_street import street
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 OUT = Path(__file__).parents[1] / "sample_images"
@@ -50,13 +52,6 @@ def page() -> Image.Image:
         draw.text((48 * scale, y * scale), line, (40, 40, 46), body)
         y += 27 if line else 18
     return sheet.resize((560, 680), Image.Resampling.LANCZOS)
-
-
-def clouds(rng: np.random.Generator, h: int, w: int, cell_y: float, cell_x: float) -> np.ndarray:
-    """(h, w) smooth noise of unit spread, its blobs about cell_y by cell_x pixels."""
-    small = rng.normal(size=(max(2, round(h / cell_y)), max(2, round(w / cell_x)))).astype(np.float32)
-    noise = np.asarray(Image.fromarray(small).resize((w, h), Image.Resampling.BICUBIC))
-    return noise / noise.std()
 
 
 def board(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
@@ -137,7 +132,7 @@ def buttons() -> Image.Image:
     )
 
 
-DRAWN = {"text": page, "repeated_objects": buttons}
+DRAWN = {"text": page, "repeated_objects": buttons, "smear": smear, "street": street}
 PACKAGED = {
     "portrait": ("astronaut", 512),
     "animal": ("chelsea", 512),

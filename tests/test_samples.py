@@ -21,7 +21,7 @@ ROWS = [
 def test_every_picture_is_listed_and_every_listed_picture_is_there() -> None:
     assert [path.name for path in FILES] == sorted(row[0].strip("`") for row in ROWS)
     assert {path.stem for path in FILES} == {*DRAWN, *PACKAGED}
-    assert len(FILES) == 8
+    assert len(FILES) == 10
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0].strip("`"))

@@ -1,4 +1,4 @@
-"""Two pictures drawn for the trained detectors: a stained blood smear and a street crossing seen from a plane."""
+"""A stained blood smear, drawn: something for a detector of blood cells to find."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ def finish(canvas: np.ndarray, scale: int, blur: float) -> Image.Image:
     return image.resize((w // scale, h // scale), Image.Resampling.LANCZOS)
 
 
-# The smear. Light passes through everything that lies on the glass, so densities add up and overlaps darken by themselves.
-
+# Light passes through everything that lies on the glass, so densities add up and overlaps darken by themselves.
 LAMP = np.array([217, 211, 206])
 RED, PINK, VIOLET, BLUE = -np.log(np.array([(186, 128, 116), (206, 142, 158), (190, 168, 208), (98, 72, 180)]) / LAMP)
 
@@ -39,7 +38,7 @@ def blob(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, middle: np.ndar
 
 
 def red_cell(rng: np.random.Generator, d: np.ndarray, r: float) -> np.ndarray:
-    """(h, w, 3) density of a dish: Evans and Fung's thickness of a red cell, more or less hollow, with a refracting rim."""
+    """(h, w, 3) density of a dish: thickness after Evans and Fung, more or less hollow, with a refracting rim."""
     hollow = rng.choice([0.4, 0.85, 1.0], p=[0.2, 0.3, 0.5])
     inside = np.sqrt(np.clip(1 - d**2, 0, 1))
     dish = inside * (0.81 + 7.83 * d**2 - 4.39 * d**4) / 2.55  # thickest at 0.65 of its radius
@@ -50,7 +49,7 @@ def red_cell(rng: np.random.Generator, d: np.ndarray, r: float) -> np.ndarray:
 
 def white_cell(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, middle: np.ndarray, r: float,
                lobes: Sequence[tuple[float, float]], size: float, grain: np.ndarray) -> np.ndarray:
-    """(h, w, 3) density of granular cytoplasm and a nucleus of lobes, whose places (down, right) and size are shares of r."""
+    """(h, w, 3) density of granular cytoplasm and a lobed nucleus; places (down, right) and size of lobes in radii."""
     h, w = y.shape
     body = np.clip((1 - blob(rng, y, x, middle, r, (0.03, 0.015, 0.01, 0.01, 0.01))) * r / 5 + 0.5, 0, 1)
     granules = np.clip(1 + 0.35 * clouds(rng, h, w, 5, 5) + 0.15 * clouds(rng, h, w, 30, 30), 0.2, 2)
@@ -75,7 +74,8 @@ def smear() -> Image.Image:
     density = 0.012 * clouds(rng, h, w, 160, 160)[..., None] * PINK + 0.02 * PINK
     whites = [
         (np.array([600.0, 860.0]), 168.0, ((-0.42, -0.30), (-0.36, 0.36), (0.24, 0.46), (0.46, -0.16)), 0.36, VIOLET),
-        (np.array([250.0, 300.0]), 152.0, ((-0.22, -0.38), (0.20, -0.30), (0.02, 0.42)), 0.37, 0.55 * PINK + 0.4 * VIOLET),
+        (np.array([250.0, 300.0]), 152.0, ((-0.22, -0.38), (0.20, -0.30), (0.02, 0.42)), 0.37,
+         0.55 * PINK + 0.4 * VIOLET),
     ]
     placed = [(middle, r) for middle, r, *_ in whites]
     crowd = 1.0
