@@ -15,6 +15,8 @@ from bra.spec import KVDownsampleMode
 from bra.viewer.pack import FULL, SHOWS, Place
 
 UPLOAD = "upload"
+FIRST = "flowers"
+"""The model of the first visit: the one whose routing is best by the measure of its card."""
 N_WINS = range(2, 17)
 HEADS = (1, 2, 4, 8, 16)
 STRIDES = (4, 8, 16, 32)
@@ -40,7 +42,7 @@ class Selection:
     Attributes:
         picture: key of a sample, or "upload".
         settings: the model and its settings.
-        layer: name of the layer looked at; "" for the first.
+        layer: name of the layer looked at; "" for the one that the model's entry names.
         whole: whether attention is the mean over the query's window instead of one token.
         a: place of query A, if pinned.
         b: place of query B, if pinned.
@@ -48,7 +50,7 @@ class Selection:
     """
 
     picture: str = "animal"
-    settings: ModelSettings = field(default_factory=ModelSettings)
+    settings: ModelSettings = field(default_factory=lambda: ModelSettings(FIRST, side=CATALOG[FIRST].side))
     layer: str = ""
     whole: bool = False
     a: Place | None = None
@@ -71,7 +73,8 @@ class Selection:
         if query.get("kv_downsample_mode") in POOLS:
             settings["kv_downsample_mode"] = query["kv_downsample_mode"]
         settings |= {name: query.get(name) == "1" for name in _SWITCHES}
-        settings.setdefault("side", CATALOG[settings.get("model", cls().settings.model)].side)
+        settings.setdefault("model", FIRST)
+        settings.setdefault("side", CATALOG[settings["model"]].side)
         made = ModelSettings(**settings)
         if query.get("variant") in made.entry.variants[1:]:
             made = replace(made, variant=query["variant"])

@@ -31,7 +31,9 @@ def warm_up() -> None:
 
     Streamlit collects garbage after every rerun; with torch loaded that alone takes over 100 ms.
     """
-    look(ModelSettings(), sample("animal"))
+    first = Selection()
+    opened(first.settings)
+    look(first.settings, sample(first.picture))
     gc.collect()
     gc.freeze()
 

@@ -32,6 +32,7 @@ class ModelEntry:
         side: longer side of the photo in pixels that suits it.
         variants: what it comes as; the first is the usual one.
         card: name of the shipped weights and their model card, for a trained one.
+        layer: the one that is looked at first; "" for its first.
     """
 
     key: str
@@ -42,6 +43,7 @@ class ModelEntry:
     side: int = SIDE
     variants: tuple[str, ...] = ("",)
     card: str = ""
+    layer: str = ""
 
 
 YOLO_FILES: Final = tuple(f"{base}{{}}-bra{place}" for base in ("yolov8", "yolo11")
@@ -52,16 +54,17 @@ BIFORMERS: Final = ("biformer_tiny", "biformer_small", "biformer_base", "biforme
 CATALOG: Final = {entry.key: entry for entry in (
     ModelEntry(
         "flowers", "Flowers, trained (BiFormer)", "biformer",
-        "A small BiFormer that learned five kinds of flowers from photographs, from random weights, here.",
-        "trained on flower photographs", side=320, card="flowers"),
+        "A small BiFormer that learned five kinds of flowers from photographs, here. What it learned to compare serves "
+        "for other photographs too.", "trained on flower photographs", side=320, card="flowers",
+        layer="stages.2.2.attn"),
     ModelEntry(
-        "cells", "Blood cells, trained (YOLOv8n)", "yolo",
-        "YOLOv8n with residual attention in its neck, trained here on micrographs of blood. Try a smear of your own, "
-        "or see what it makes of anything else.", "trained on blood cells", side=224, card="cells"),
+        "cells", "Blood cells, trained (YOLO)", "yolo",
+        "YOLOv8n with residual attention in its neck, trained here on micrographs of blood. Choose the picture "
+        "“Smear”, or one of your own.", "trained on blood cells", side=224, card="cells"),
     ModelEntry(
-        "vehicles", "Vehicles from above, trained (YOLO)", "yolo",
-        "A small YOLO with residual attention at its finest level, trained here on aerial pictures.",
-        "trained on aerial pictures", side=640, card="vehicles"),
+        "vehicles", "Vehicles, trained (YOLO)", "yolo",
+        "A small YOLO with residual attention at its finest level, trained here on cars seen from a plane. Choose the "
+        "picture “Street”, or one of your own.", "trained on aerial pictures", side=640, card="vehicles"),
     ModelEntry(
         "similarity", "Content similarity", "patches",
         "Compares patches by colour, texture and, weakly, place, by fixed rules. Nothing was learned, so what you see "

@@ -12,15 +12,20 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from bra.models.catalog import ModelSettings, build
+from bra.opening import look
 from bra.photo import Photo, to_tensor
 from bra.viewer.pack import unpack
+from dashboard.selection import Selection
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 
 
 @pytest.fixture
 def app() -> AppTest:
-    return AppTest.from_file(str(APP), default_timeout=60)
+    """The app, about to open on the model whose settings are all the visitor's."""
+    made = AppTest.from_file(str(APP), default_timeout=60)
+    made.query_params["model"] = "similarity"
+    return made
 
 
 def messages(app: AppTest) -> dict[str, tuple[dict, bytes, dict[str, np.ndarray]]]:
@@ -66,6 +71,17 @@ def test_explore_opens_on_a_picture_with_the_modules_numbers(app: AppTest) -> No
         np.testing.assert_allclose(tile, rows[:, rank * h * w:(rank + 1) * h * w], atol=1e-6)
     np.testing.assert_allclose(arrays["maps"][0, 0], arrays["maps"][0, 2:].mean(0), atol=1e-7)
     np.testing.assert_allclose(arrays["maps"][0, 1], arrays["maps"][0, 2:].max(0), atol=0)
+
+
+def test_the_first_visit_meets_a_trained_model_on_a_picture() -> None:
+    app = AppTest.from_file(str(APP), default_timeout=60).run()
+    assert not app.exception
+    header, _, arrays = messages(app)["stage"]
+    first = Selection()
+    layer = look(first.settings, Photo.from_bytes(CAT.read_bytes())).trace.layers[first.settings.entry.layer]
+    np.testing.assert_array_equal(arrays["r_idx"], layer.r_idx[0])
+    assert "trained on flower photographs" in header["caption"]
+    assert app.query_params == {}
 
 
 def test_changing_settings_changes_numbers_and_link(app: AppTest) -> None:

@@ -74,7 +74,7 @@ def assert_shows(page: Any, window: int, r_weight: torch.Tensor, r_idx: torch.Te
 
 
 def test_upload_point_pin_and_change_topk_show_the_modules_numbers(context: Any, app_url: str, blobs: bytes) -> None:
-    page = open_app(context, app_url)
+    page = open_app(context, f"{app_url}/?model=similarity")
     before = page.locator(".stage").get_attribute("data-ready")
     page.locator('input[type="file"]').set_input_files({"name": "blobs.png", "mimeType": "image/png", "buffer": blobs})
     page.wait_for_function("(v) => document.querySelector('[data-testid=stBidiComponentIsolated]') && "
@@ -118,7 +118,7 @@ def test_upload_point_pin_and_change_topk_show_the_modules_numbers(context: Any,
 
 
 def test_two_pins_a_reload_and_another_grid_keep_their_places(context: Any, app_url: str) -> None:
-    page = open_app(context, app_url)
+    page = open_app(context, f"{app_url}/?model=similarity")
     canvas(page).click(position=at(page, 0.5, 0.5))
     canvas(page).click(position=at(page, 0.1, 0.1))
     page.locator('[data-part="arrows"]').click()
@@ -148,7 +148,7 @@ def test_two_pins_a_reload_and_another_grid_keep_their_places(context: Any, app_
 
 
 def test_the_gallery_is_chosen_by_pointer_and_by_keyboard(context: Any, app_url: str) -> None:
-    page = open_app(context, app_url)
+    page = open_app(context, f"{app_url}/?model=similarity")
     strip = page.get_by_role("radiogroup", name="Built-in pictures")
     strip.get_by_role("radio", name="Coffee").click()
     page.wait_for_function("() => location.search.includes('picture=still_life')")
@@ -176,7 +176,7 @@ def test_a_picture_that_was_overtaken_is_never_shown(context: Any, app_url: str)
           window.decoded.push([bitmap.width, bitmap.height, late]);
           return bitmap;
         };""")
-    page = open_app(context, app_url)
+    page = open_app(context, f"{app_url}/?model=similarity")
     pixels = "(c) => c.toDataURL()"
     strip = page.get_by_role("radiogroup", name="Built-in pictures")
     stage = page.locator(".stage")
@@ -203,7 +203,7 @@ def test_a_picture_that_was_overtaken_is_never_shown(context: Any, app_url: str)
 
 
 def test_topk_stays_when_n_win_changes(context: Any, app_url: str) -> None:
-    page = open_app(context, f"{app_url}/?topk=7")
+    page = open_app(context, f"{app_url}/?model=similarity&topk=7")
     slider = page.get_by_role("slider", name="Windows per side, n_win")
     slider.focus()
     for n_win in (8, 9, 10):
@@ -215,7 +215,7 @@ def test_topk_stays_when_n_win_changes(context: Any, app_url: str) -> None:
 
 
 def test_an_upload_can_be_left_returned_to_and_removed(context: Any, app_url: str, blobs: bytes) -> None:
-    page = open_app(context, app_url)
+    page = open_app(context, f"{app_url}/?model=similarity")
     name = "a*b*$c$.png"
     page.locator('input[type="file"]').set_input_files({"name": name, "mimeType": "image/png", "buffer": blobs})
     expect(page.get_by_text(name, exact=True).first).to_be_visible()
@@ -232,7 +232,7 @@ def test_an_upload_can_be_left_returned_to_and_removed(context: Any, app_url: st
 
 
 def test_the_keyboard_does_what_the_pointer_does(context: Any, app_url: str) -> None:
-    page = open_app(context, f"{app_url}/?picture=portrait")
+    page = open_app(context, f"{app_url}/?model=similarity&picture=portrait")
     stage = page.locator(".stage")
     first = int(stage.get_attribute("data-window"))
     canvas(page).focus()
@@ -251,7 +251,7 @@ def test_the_keyboard_does_what_the_pointer_does(context: Any, app_url: str) -> 
 
 
 def test_who_routes_here_lists_the_windows_that_chose_it(context: Any, app_url: str) -> None:
-    page = open_app(context, f"{app_url}/?picture=portrait&n_win=4&topk=3&a=5000.5000")
+    page = open_app(context, f"{app_url}/?model=similarity&picture=portrait&n_win=4&topk=3&a=5000.5000")
     page.locator('[data-part="reverse"]').click()
     _, r_idx, _ = truth((SAMPLES / "portrait.jpg").read_bytes(), ModelSettings(n_win=4, topk=3))
     window = int(page.locator(".stage").get_attribute("data-window"))
@@ -264,7 +264,7 @@ def test_who_routes_here_lists_the_windows_that_chose_it(context: Any, app_url: 
 @pytest.mark.parametrize("context", [{"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}],
                          indirect=True)
 def test_touch_pins_on_a_phone_and_nothing_overflows(context: Any, app_url: str) -> None:
-    page = open_app(context, app_url)
+    page = open_app(context, f"{app_url}/?model=similarity")
     canvas(page).scroll_into_view_if_needed()
     canvas(page).tap(position=at(page, 0.5, 0.5))
     expect(page.locator('[data-part="a"]')).to_contain_text("window 24")
@@ -272,7 +272,7 @@ def test_touch_pins_on_a_phone_and_nothing_overflows(context: Any, app_url: str)
 
 
 def test_downloads_hold_what_is_shown(context: Any, app_url: str) -> None:
-    page = open_app(context, f"{app_url}/?n_win=4&topk=2&a=5000.5000")
+    page = open_app(context, f"{app_url}/?model=similarity&n_win=4&topk=2&a=5000.5000")
     with page.expect_download() as got:
         page.get_by_role("button", name="Routing, CSV").click()
     lines = list(csv.DictReader(io.StringIO(got.value.path().read_text())))
@@ -299,7 +299,7 @@ def test_downloads_hold_what_is_shown(context: Any, app_url: str) -> None:
 
 
 def test_a_hostile_file_name_stays_text(context: Any, app_url: str, blobs: bytes) -> None:
-    page = open_app(context, app_url)
+    page = open_app(context, f"{app_url}/?model=similarity")
     name = "<img src=x onerror=alert(1)>.png"
     page.on("dialog", lambda dialog: pytest.fail("a file name ran code"))
     page.locator('input[type="file"]').set_input_files({"name": name, "mimeType": "image/png", "buffer": blobs})
