@@ -205,8 +205,8 @@ class _Bytes:
             soft = spec.soft_routing
             gather_k = keys + (keys if soft else self.p2 * s * Q)
             gather_v = keys + values + (values if soft else self.p2 * s * c)
-            queries, filled = g * t * c * (Q < c), g * k * s * wide              # what fused attention makes equally wide
-            filling = keys + values + (queries + filled) * (Q != c)
+            queries, filled = g * t * c * (c > Q), g * k * s * wide     # what attend_fused makes equally wide
+            filling = keys + values + (queries + filled) * (c != Q)
             gathered = queries + 2 * filled
             out = gathered + g * t * wide + g * k * s * m * spec.mask_padding
             lse = g * t * m * 4

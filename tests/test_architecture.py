@@ -12,10 +12,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo",
-    "fidelity", "dense", "overlap", "scorecard", "formula",
+    "fidelity", "dense", "dense_grids", "overlap", "scorecard", "formula",
     "pickled", "torchfile", "unpack", "checkpoint",
     "weights", "models", "models.card", "models.untrained", "models.patches", "models.full_attention",
-    "models.layout", "models.biformer", "models.nano", "models.opened", "models.families", "models.catalog",
+    "models.layout", "models.biformer", "models.nano", "models.opened", "compare", "models.families", "models.catalog",
     "viewer", "viewer.pack", "export", "report",
     "training", "training.state", "training.photographs", "training.classifier", "training.quality",
     "training.flowers",
