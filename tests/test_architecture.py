@@ -12,17 +12,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo",
-    "fidelity", "dense", "dense_grids", "overlap", "scorecard", "formula",
+    "fidelity", "dense", "dense_grids", "areas", "overlap", "scorecard", "formula", "svg",
     "pickled", "torchfile", "unpack", "checkpoint",
     "weights", "models", "models.card", "models.untrained", "models.patches", "models.full_attention",
-    "models.layout", "models.biformer", "models.nano", "models.opened", "compare", "models.families", "models.catalog",
-    "viewer", "viewer.pack", "export", "report",
+    "models.layout", "models.biformer", "models.nano", "models.opened", "compare", "probes", "models.families",
+    "models.catalog",
+    "viewer", "viewer.pack", "export", "report", "compare_table",
     "training", "training.state", "training.photographs", "training.classifier", "training.quality",
     "training.flowers",
     "yolo.modules", "yolo.handmade", "yolo.rows", "yolo.registration", "yolo", "yolo.transplant",
     "yolo.wiring", "yolo.rewrite", "yolo.gate", "yolo.budget", "yolo.untrusted", "yolo.lint",
     "yolo.training", "yolo.tiles", "yolo.demo", "yolo.opened", "yolo.shipping", "yolo.command",
-    "opening", "cli")
+    "opening", "sweep_table", "sweep", "sweep_report", "compare_command", "cli")
 """A file of bra imports only from files before it; `bra/__init__.py` is the shop window and may import them all."""
 BRA = sorted((ROOT / "bra").rglob("*.py"))
 DASHBOARD = sorted((ROOT / "dashboard").rglob("*.py"))
@@ -139,7 +140,7 @@ def test_no_file_has_two_subjects(path: Path) -> None:
 
 
 def test_torch_is_the_only_heavy_import_of_the_package() -> None:
-    known = {"bra", "torch", "torchvision", "einops", "numpy", "PIL", "safetensors"}
+    known = {"bra", "torch", "torchvision", "einops", "numpy", "PIL", "safetensors", "joblib", "pyarrow", "ray"}
     outside = [path for path in BRA if path.parent.name != "yolo"]
     assert {name for path in outside for name in roots(path)} - known <= sys.stdlib_module_names
 
