@@ -94,7 +94,7 @@ def test_new_pictures_are_added_and_another_plan_is_refused(tmp_path: Path) -> N
     assert set(second["picture"].to_pylist()) == set(first["picture"].to_pylist()) - {"000.png"} | {"new.png"}
     with pytest.raises(BRAError, match="other settings"):
         sweep(Plan(SETTINGS, (Setting(2, 2),)), folder, out)
-    with pytest.raises(BRAError, match="'layers.9' is not routed: choose of layers.0, layers.1"):
+    with pytest.raises(BRAError, match=r"'layers\.9' is not routed: choose of layers\.0, layers\.1"):
         sweep(Plan(SETTINGS, (Setting(2, 2),), ("layers.9",)), folder, tmp_path / "third")
     with pytest.raises(BRAError, match="no picture"):
         sweep(PLAN, tmp_path / "third", tmp_path / "fourth")
