@@ -152,7 +152,7 @@ class BiLevelRoutingAttention(nn.Module):
         """
         p, Q, m = self.n_win, self.qk_dim, self.num_heads
         h, w = x.shape[-2:]
-        x = self._pad(x.permute(0, 2, 3, 1))                                    # (b, H, W, c)
+        given, x = x, self._pad(x.permute(0, 2, 3, 1))                          # x: (b, H, W, c)
         q, kv = self.qkv(x)                                                     # (b, H, W, Q), (b, H, W, Q + c)
         real = BF.real_tokens(h, w, x, p) if self.spec.mask_padding else None   # (p2, H/p, W/p)
         q, kv_win = BF.partition(q, p), BF.partition(kv, p)                     # (b, p2, H/p, W/p, ·)
@@ -183,7 +183,9 @@ class BiLevelRoutingAttention(nn.Module):
             recorder.captures.append(Capture(
                 layer=self, spec=self.spec, kv_pool=self.kv_down, wo=self.wo, size=(int(h), int(w)), q=q, k=k, v=v,
                 lepe=None if lepe is None else BF.by_head(BF.partition(lepe, p), m), affinity=logits,
-                r_weight=r_weight, r_idx=r_idx, factor=factor, real_keys=real_keys))
+                r_weight=r_weight, r_idx=r_idx, factor=factor, real_keys=real_keys,
+                # A copy: a residual that is added in place would change it before anyone looks.
+                x=given.detach().clone() if recorder.inputs else None))
         out = self.wo(out if lepe is None else out + lepe)
         # Always sliced: a condition on the size would be frozen into exported graphs.
         out = out[:, :h, :w].permute(0, 3, 1, 2).contiguous()

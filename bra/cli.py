@@ -10,11 +10,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, get_args
 
+from bra.compare_command import add_compare, add_probe, add_sweep
 from bra.cost_command import add_arguments, run_cost
 from bra.errors import BRAError
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.models.opened import Change
-from bra.opening import open_file, open_model, stay_offline
+from bra.opening import named, open_file, open_model, stay_offline
 from bra.photo import Photo
 from bra.report import report_html
 from bra.spec import KVDownsampleMode
@@ -72,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     cost.set_defaults(run=lambda args: run_cost(args, lambda name: _yolo().network_of(name),
                                                 lambda model, counted: _yolo().printed(model, counted)))
     add_arguments(cost)
+    add_compare(commands.add_parser("compare", help="one layer on one picture under many settings"))
+    add_probe(commands.add_parser("probe", help="whether routing follows what is in the picture"))
+    add_sweep(commands.add_parser("sweep", help="a folder of pictures under many settings, into one table"))
     lint = commands.add_parser("lint", help="check a YOLO model file")
     lint.set_defaults(run=lambda args: _yolo().run_lint(args))
     lint.add_argument("model", help="a file, or a name such as yolov8n-bra.yaml")
@@ -124,20 +128,6 @@ def _yolo() -> ModuleType:
     return command
 
 
-def _model(name: str) -> tuple[str, str]:
-    """Key and variant of what --model names."""
-    if name in CATALOG and name != "own":
-        return name, ""
-    variant = name.removesuffix(".yaml")
-    for entry in CATALOG.values():
-        if variant and variant in entry.variants and not Path(name).is_file():
-            return entry.key, variant
-    if not Path(name).is_file():
-        raise BRAError(f"--model {name} is neither a file nor a model: choose one of "
-                       f"{', '.join(key for key in CATALOG if key != 'own')}, or give a file.")
-    return "own", ""
-
-
 def _place(text: str) -> Place:
     try:
         x, y = (float(part) for part in text.split(","))
@@ -149,7 +139,7 @@ def _place(text: str) -> Place:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    key, variant = _model(args.model)
+    key, variant = named(args.model)
     entry = CATALOG[key]
     settings = ModelSettings(
         key, num_heads=args.heads, stride=args.stride, kv_downsample_mode=args.pool,

@@ -115,6 +115,13 @@ def routed_attention(trace: LayerTrace, image: int = 0) -> Tensor:
 
 
 @torch.inference_mode()
+def layer_output(trace: LayerTrace, image: int = 0) -> Tensor:
+    """(h, w, c): what the layer put out, attention and position term through the output linear, padding cut off."""
+    grid, y = trace.grid, _output(trace, routed_attention(trace, image), image)
+    return rearrange(y, "(j i) (y x) c -> (j y) (i x) c", j=grid.n_win, y=grid.window_h)[: grid.h, : grid.w]
+
+
+@torch.inference_mode()
 def output_change(trace: LayerTrace, dense: DenseAttention, image: int = 0) -> OutputChange:
     """How far routing moved the layer's output from that of full attention, per window and per head.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 
 import safetensors
@@ -14,7 +15,7 @@ from bra.checkpoint import read_checkpoint
 from bra.errors import BRAError, CheckpointError
 from bra.models import biformer
 from bra.models.card import shipped
-from bra.models.catalog import UNTRAINED, ModelSettings, build
+from bra.models.catalog import CATALOG, UNTRAINED, ModelSettings, build
 from bra.models.families import OpenClassifier, OpenPatches
 from bra.models.nano import biformer_nano
 from bra.models.opened import Look, OpenModel
@@ -98,6 +99,24 @@ def _biformer(tensors: Mapping[str, Tensor], name: str) -> OpenModel:
     count = model.head.out_features if isinstance(model.head, nn.Linear) else 0
     # The file tells how many classes there are, not what they are called.
     return OpenClassifier(model, name, f"weights from {name}", tuple(f"class {n}" for n in range(count)))
+
+
+def named(name: str) -> tuple[str, str]:
+    """Key and variant of the model that a word on the command line names; "own" for a file.
+
+    Raises:
+        BRAError: it is neither.
+    """
+    if name in CATALOG and name != "own":
+        return name, ""
+    variant = name.removesuffix(".yaml")
+    for entry in CATALOG.values():
+        if variant and variant in entry.variants and not Path(name).is_file():
+            return entry.key, variant
+    if not Path(name).is_file():
+        raise BRAError(f"--model {name} is neither a file nor a model: choose one of "
+                       f"{', '.join(key for key in CATALOG if key != 'own')}, or give a file.")
+    return "own", ""
 
 
 def look(settings: ModelSettings, photo: Photo, layer: str = "") -> Look:

@@ -40,6 +40,7 @@ class Capture:
         factor: (b, p2, k) that gathered k and v are multiplied by, or None.
         real_keys: (p2, s) bool, or None when padding is not masked.
         routed: False for full attention, whose windows are only laid over it to look at it.
+        x: (b, c, h, w) what the layer was given, where the recorder asks for it.
     """
 
     layer: nn.Module
@@ -57,12 +58,19 @@ class Capture:
     factor: Tensor | None
     real_keys: Tensor | None
     routed: bool = True
+    x: Tensor | None = None
 
 
 @dataclass(slots=True)
 class Recorder:
-    """Collects captures in the order in which layers run; a layer that runs twice is here twice."""
+    """Collects captures in the order in which layers run; a layer that runs twice is here twice.
 
+    Attributes:
+        inputs: whether routed layers hand over their input too.
+        captures: what they handed over.
+    """
+
+    inputs: bool = False
     captures: list[Capture] = field(default_factory=list)
 
 
@@ -75,9 +83,13 @@ def active_recorder() -> Recorder | None:
 
 
 @contextmanager
-def recording() -> Iterator[Recorder]:
-    """Collect every attention layer of this package that runs inside the block, in this thread."""
-    recorder = Recorder()
+def recording(inputs: bool = False) -> Iterator[Recorder]:
+    """Collect every attention layer of this package that runs inside the block, in this thread.
+
+    Args:
+        inputs: keep a copy of what each routed layer was given, so that it can be run again alone.
+    """
+    recorder = Recorder(inputs)
     token = _active.set(recorder)
     try:
         yield recorder

@@ -10,6 +10,7 @@ from bra.errors import BRAError
 from bra.models.catalog import BIFORMERS, CATALOG, YOLO_FILES, YOLO_SCALES, ModelEntry, ModelSettings, grid_on
 from bra.models.opened import Look, OpenModel
 from bra.photo import Photo
+from bra.spec import BRASpec
 from dashboard import selection as views
 from dashboard import services, state
 from dashboard.selection import Selection
@@ -117,6 +118,27 @@ def _choose_windows(n_win: int, topk: int) -> tuple[int, int]:
                      help="Each window attends to so many windows. All of them is full attention.")
     st.caption(f"Each token sees {topk} of {n_win**2} windows: {100 * topk / n_win**2:.1f} % of the map.")
     return n_win, topk
+
+
+def choose_b_windows(settings: ModelSettings, spec: BRASpec | None) -> ModelSettings:
+    """The windows of side B of a comparison, of a layer with settings `spec`."""
+    patches = settings.entry.family == "patches"
+    if not patches:
+        if spec is None:
+            return settings
+        state.hold("b_changed", settings.changed, (False, True))
+        if not st.toggle(f"B: other windows than its own n_win {spec.n_win}, topk {spec.topk}", key="b_changed"):
+            return replace(settings, changed=False)
+    n_win, topk = (settings.n_win, settings.topk) if patches or settings.changed or spec is None else \
+        (spec.n_win, spec.topk)
+    left, right = st.columns(2)
+    with left:
+        n_win = st.slider("B: windows per side, n_win", views.N_WINS[0], views.N_WINS[-1],
+                          key=state.hold("b_n_win", n_win, views.N_WINS))
+    ks = range(1, n_win**2 + 1)
+    with right:
+        topk = st.slider("B: routed windows, topk", 1, ks[-1], key=state.hold("b_topk", topk, ks))
+    return replace(settings, n_win=n_win, topk=topk, changed=not patches)
 
 
 def _patch_settings(photo: Photo, model: str, old: ModelSettings) -> ModelSettings:

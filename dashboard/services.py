@@ -12,11 +12,14 @@ from threading import BoundedSemaphore
 import streamlit as st
 
 from bra import opening
+from bra.compare import Compared, LayerInput, Setting, compare, layer_inputs
 from bra.errors import BRAError
 from bra.models.card import ModelCard, cards
 from bra.models.catalog import ModelSettings
 from bra.models.opened import Answer, Change, Look, OpenModel
 from bra.photo import Photo
+from bra.probes import ProbeRow, probe
+from bra.sweep_table import Summary, SweepTable, read_table, summaries
 from bra.tracing import LayerTrace, ModelTrace
 from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
 from dashboard.state import Selection, Upload
@@ -128,3 +131,60 @@ def encoded(photo: Photo, longest: int) -> bytes:
 @st.cache_resource(max_entries=96, show_spinner=False)
 def _encoded(digest: str, longest: int, _photo: Photo) -> bytes:
     return _photo.encoded(longest)
+
+
+def given(settings: ModelSettings, photo: Photo, layer: str, file: Upload | None = None) -> LayerInput:
+    """What a layer of the model was given on the picture; the first routed one where `layer` is not routed.
+
+    Raises:
+        BRAError: as `opened`, or the model has no routed layer.
+    """
+    model = opened(settings, file)
+    digest = file.digest if file is not None and settings.entry.family == "own" else ""
+    found = _given(settings.opens, digest, settings.side, photo.digest, model, photo)
+    return found[layer] if layer in found else next(iter(found.values()))
+
+
+@st.cache_resource(max_entries=8, show_spinner="Running the model …")
+def _given(settings: ModelSettings, file: str, side: int, digest: str, _model: OpenModel,
+           _photo: Photo) -> Mapping[str, LayerInput]:
+    with _slots():
+        return layer_inputs(_model, _photo, side)
+
+
+def compared(settings: ModelSettings, photo: Photo, one: LayerInput, windows: tuple[Setting, ...], rounds: int,
+             file: Upload | None = None) -> Compared:
+    """Settings of one layer side by side; `rounds` forwards of each are timed."""
+    digest = file.digest if file is not None and settings.entry.family == "own" else ""
+    return _compared(settings.opens, digest, settings.side, photo.digest, one.name, windows, rounds, one)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Comparing …")
+def _compared(settings: ModelSettings, file: str, side: int, digest: str, layer: str, windows: tuple[Setting, ...],
+              rounds: int, _one: LayerInput) -> Compared:
+    with _slots():
+        return compare(_one, windows, rounds)
+
+
+def probed(settings: ModelSettings, photo: Photo, file: Upload | None = None) -> tuple[ProbeRow, ...]:
+    """What of each layer's routing survives the probes."""
+    digest = file.digest if file is not None and settings.entry.family == "own" else ""
+    return _probed(settings.opens, digest, settings.side, photo.digest, opened(settings, file), photo)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Changing the picture and looking again …")
+def _probed(settings: ModelSettings, file: str, side: int, digest: str, _model: OpenModel,
+            _photo: Photo) -> tuple[ProbeRow, ...]:
+    with _slots():
+        return probe(_model, _photo, side)
+
+
+def sweep_table(file: Upload) -> tuple[SweepTable, tuple[Summary, ...]]:
+    """A sweep's table that the visitor brought, and its summaries; raises BRAError for any other file."""
+    return _sweep_table(file.digest, file.data)
+
+
+@st.cache_resource(max_entries=2, show_spinner="Reading the table …")
+def _sweep_table(digest: str, _data: bytes) -> tuple[SweepTable, tuple[Summary, ...]]:
+    table = read_table(_data)
+    return table, summaries(table.rows)

@@ -11,10 +11,13 @@ import streamlit as st
 
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.viewer.pack import Place
-from dashboard.selection import LAYER_NAME, UPLOAD, Selection, inside, shows_of
+from dashboard.comparison import Comparison
+from dashboard.selection import LAYER_NAME, N_WINS, UPLOAD, Selection, inside, shows_of
 
 T = TypeVar("T")
 STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"
+GRID, VERSUS, CHART = "multiples", "versus", "chart"
+MODEL_UPLOADER_B, SWEEP_UPLOADER = "model_uploader_b", "sweep_uploader"
 """Keys of the widgets whose callbacks stand here."""
 ATTENTION_OF = ("One token", "Mean over the window")
 """What the attention is shown of, by `Selection.whole`."""
@@ -33,12 +36,76 @@ def save(selection: Selection) -> Selection:
     if selection.picture != current().picture:
         selection = replace(selection, a=None, b=None)
     st.session_state["selection"] = selection
-    link = selection.to_query()
+    link = selection.to_query() | comparison().to_query()
     # The browser tells its address with each request, and that may be older than the last one that was set here.
     if link != st.session_state.get("link") or link != st.query_params.to_dict():
         st.query_params.from_dict(link)
         st.session_state["link"] = link
     return selection
+
+
+def comparison() -> Comparison:
+    """What this visitor compares; a new visit begins with what its link says."""
+    if "comparison" not in st.session_state:
+        st.session_state["comparison"] = Comparison.from_query(st.query_params.to_dict())
+    found: Comparison = st.session_state["comparison"]
+    return found
+
+
+def save_comparison(wanted: Comparison) -> Comparison:
+    """Keep what is compared, and put it into the link."""
+    comparison()
+    st.session_state["comparison"] = wanted
+    save(current())
+    return wanted
+
+
+def take_multiples() -> None:
+    """Callback of the small pictures: the query that was kept is query A of every page."""
+    for key in (GRID, VERSUS):
+        place = st.session_state[key].place if key in st.session_state else None
+        if isinstance(place, (list, tuple)) and place != st.session_state.get(f"{key}_taken"):
+            st.session_state[f"{key}_taken"] = place
+            save(replace(current(), a=inside(int(place[0]), int(place[1]))))
+
+
+def take_opened() -> None:
+    """Callback of the small pictures: a setting that was clicked is looked into next."""
+    _look_into(st.session_state[GRID].opened)
+
+
+def take_point() -> None:
+    """Callback of the chart: a setting that was clicked is looked into next."""
+    picked = st.session_state[CHART].selection.get("pick") or []
+    if picked:
+        _look_into([picked[0].get("n_win"), picked[0].get("topk")])
+
+
+def _look_into(setting: object) -> None:
+    if not (isinstance(setting, (list, tuple)) and len(setting) == 2 and all(isinstance(n, int) for n in setting)):
+        return
+    n_win, topk = setting
+    if n_win in N_WINS and 1 <= topk <= n_win**2:
+        settings = replace(current().settings, n_win=n_win, topk=topk,
+                           changed=current().settings.entry.family != "patches")
+        save(replace(current(), settings=settings))
+        for key, value in {"n_win": n_win, "topk": topk, "changed": True}.items():
+            st.session_state[key] = value       # the widgets of Explore keep what they had
+        st.session_state["leaving"] = True
+
+
+def leaving() -> bool:
+    """Whether a setting was asked for, which Explore shows; said once."""
+    return bool(st.session_state.pop("leaving", False))
+
+
+def opening_place(key: str, digest: str, focus: Place) -> Place:
+    """The query to open the small pictures `key` with: read once per picture and visit, then they keep their own."""
+    opened = st.session_state.get(f"{key}_opened")
+    if opened is None or opened[0] != digest or key not in st.session_state:
+        opened = st.session_state[f"{key}_opened"] = (digest, current().a or focus)
+    place: Place = opened[1]
+    return place
 
 
 def hold(key: str, value: T, allowed: Sequence[T]) -> str:
@@ -58,6 +125,13 @@ def hold(key: str, value: T, allowed: Sequence[T]) -> str:
     if had not in allowed:
         numbers = [a for a in allowed if isinstance(a, int) and isinstance(had, int)]
         st.session_state[key] = min(numbers, key=lambda a: abs(a - had), default=allowed[0])
+    return key
+
+
+def hold_some(key: str, wanted: Sequence[int], allowed: Sequence[int]) -> str:
+    """Give the widget `key`, of which several may be chosen, its values before it is drawn; it keeps what it had."""
+    had = st.session_state.get(key)
+    st.session_state[key] = [value for value in (wanted if had is None else had) if value in allowed]
     return key
 
 
@@ -108,6 +182,17 @@ def take_model() -> None:
 def model_upload() -> Upload | None:
     """The visitor's own model file, also after a visit to another page."""
     return st.session_state.get("model_upload")
+
+
+def take_file(uploader: str) -> None:
+    """Callback of an uploader whose file changes nothing but what its own part of a page shows."""
+    file = st.session_state[uploader]
+    st.session_state[f"{uploader}_file"] = None if file is None else _uploaded(file.name, file.getvalue())
+
+
+def brought(uploader: str) -> Upload | None:
+    """The file that was given to such an uploader, also after a visit to another page."""
+    return st.session_state.get(f"{uploader}_file")
 
 
 def open_model(key: str) -> None:

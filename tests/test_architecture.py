@@ -12,18 +12,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo",
-    "fidelity", "dense", "overlap", "scorecard",
+    "fidelity", "dense", "dense_grids", "areas", "overlap", "scorecard", "svg",
     "formula", "operators", "model_rows", "timing", "costing", "cost_table", "advice",
     "pickled", "torchfile", "unpack", "checkpoint",
     "weights", "models", "models.card", "models.untrained", "models.patches", "models.full_attention",
-    "models.layout", "models.biformer", "models.nano", "models.opened", "models.families", "models.catalog",
-    "viewer", "viewer.pack", "export", "report",
+    "models.layout", "models.biformer", "models.nano", "models.opened", "compare", "versus", "probes",
+    "models.families", "models.catalog",
+    "viewer", "viewer.pack", "export", "report", "compare_table", "viewer.multiples",
     "training", "training.state", "training.photographs", "training.classifier", "training.quality",
     "training.flowers",
     "yolo.modules", "yolo.handmade", "yolo.rows", "yolo.registration", "yolo", "yolo.transplant",
     "yolo.wiring", "yolo.rewrite", "yolo.gate", "yolo.budget", "yolo.untrusted", "yolo.lint",
     "yolo.printed", "yolo.training", "yolo.tiles", "yolo.demo", "yolo.opened", "yolo.shipping", "yolo.command",
-    "opening", "cost_command", "cli")
+    "opening", "cost_command", "sweep_table", "sweep", "sweep_report", "compare_command", "cli")
 """A file of bra imports only from files before it; `bra/__init__.py` is the shop window and may import them all."""
 BRA = sorted((ROOT / "bra").rglob("*.py"))
 DASHBOARD = sorted((ROOT / "dashboard").rglob("*.py"))
@@ -140,7 +141,7 @@ def test_no_file_has_two_subjects(path: Path) -> None:
 
 
 def test_torch_is_the_only_heavy_import_of_the_package() -> None:
-    known = {"bra", "torch", "torchvision", "einops", "numpy", "PIL", "safetensors"}
+    known = {"bra", "torch", "torchvision", "einops", "numpy", "PIL", "safetensors", "joblib", "pyarrow", "ray"}
     outside = [path for path in BRA if path.parent.name != "yolo"]
     assert {name for path in outside for name in roots(path)} - known <= sys.stdlib_module_names
 

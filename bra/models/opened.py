@@ -131,11 +131,11 @@ class OpenModel(ABC):
         prepared = self.prepare(photo, side)
         with self.lock:
             traced = trace(module, prepared.x)
-        layers = {name: _on_photo(layer, prepared) for name, layer in traced.layers.items()}
+        layers = {name: on_photo(layer, prepared) for name, layer in traced.layers.items()}
         return Look(ModelTrace(traced.out, MappingProxyType(layers)), self.answer(traced.out, prepared))
 
 
-def _on_photo(layer: LayerTrace, at: Prepared) -> LayerTrace:
+def on_photo(layer: LayerTrace, at: Prepared) -> LayerTrace:
     """The same trace, its grid in pixels of the photo as it lies in the model's input."""
     grid = replace(layer.grid, origin=(float(-at.top), float(-at.left)), image=(at.height, at.width))
     return replace(layer, grid=grid)

@@ -11,6 +11,7 @@ from importlib.resources import files
 STAGE = ("core", "draw", "rank", "maps", "stage")
 TILES = ("core", "tiles")
 RAIL = ("core", "rail")
+MULTIPLES = ("core", "draw", "multiples")
 
 
 def script(*parts: str) -> str:

@@ -104,7 +104,7 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
         detections: what the model found on the photo.
     """
     header = {
-        "photo": photo.digest, "grid": _grid(trace.grid, photo), "topk": trace.spec.topk,
+        "photo": photo.digest, "grid": grid_header(trace.grid, photo), "topk": trace.spec.topk,
         "caption": caption.line(trace),
         "weights_used": trace.weights_used, "focus": focus, "pins": dict(pins), "show": list(show),
         "name": caption.picture,
@@ -143,7 +143,8 @@ def tiles_message(photo: Photo, trace: LayerTrace, caption: Caption,
         heads.append({"role": role, "window": window, "token": token, "row": row, "col": col, "whole": whole,
                       "routed": trace.r_idx[0, window].tolist(), "leak": fidelity.padding_share(trace.grid, by_head)})
     stack = np.stack(maps) if maps else np.zeros((0, 0, trace.grid.H, trace.grid.W), np.float32)
-    header = {"photo": photo.digest, "grid": _grid(trace.grid, photo), "caption": caption.line(trace), "queries": heads,
+    header = {"photo": photo.digest, "grid": grid_header(trace.grid, photo), "caption": caption.line(trace),
+              "queries": heads,
               "names": ["mean", "max", *(f"head {n + 1}" for n in range(trace.spec.num_heads))],
               "name": caption.picture, "top": float(stack.max(initial=0.0))}
     return pack(header, picture or photo.encoded(TILE_SIDE), {"maps": stack})
@@ -179,7 +180,8 @@ def _traced_size(grid: WindowGrid, photo: Photo) -> tuple[float, float]:
     return (grid.image or (photo.height, photo.width))
 
 
-def _grid(grid: WindowGrid, photo: Photo) -> dict[str, Any]:
+def grid_header(grid: WindowGrid, photo: Photo) -> dict[str, Any]:
+    """A grid as views read it: sizes in tokens, and its box and the picture in pixels."""
     height, width = _traced_size(grid, photo)
     top, left, bottom, right = grid.box()
     return {"n_win": grid.n_win, "h": grid.h, "w": grid.w, "H": grid.H, "W": grid.W, "window_h": grid.window_h,

@@ -18,6 +18,9 @@ _tiles = st.components.v2.component(
     js=viewer.script(*viewer.TILES))
 _rail = st.components.v2.component(
     "routescope_rail", html='<div class="rail"></div>', css=viewer.text("viewer.css"), js=viewer.script(*viewer.RAIL))
+_multiples = st.components.v2.component(
+    "routescope_multiples", html='<div class="multiples"></div>', css=viewer.text("viewer.css"),
+    js=viewer.script(*viewer.MULTIPLES))
 _gallery = st.components.v2.component(
     "routescope_gallery", html='<div class="gallery"></div>', css=(HERE / "gallery.css").read_text(),
     js=(HERE / "gallery.js").read_text())
@@ -50,6 +53,20 @@ def rail(message: bytes, key: str, on_pick: Callable[[], None]) -> None:
         on_pick: called when the visitor clicked.
     """
     _rail(data=_checked(message), key=key, on_picked_change=on_pick)
+
+
+def multiples(message: bytes, key: str, on_place: Callable[[], None], on_open: Callable[[], None]) -> None:
+    """Many small pictures with one query.
+
+    Args:
+        message: what `multiples_message` or `versus_message` packed.
+        key: of the widget; `st.session_state[key].place` is [x, y] of the query that was kept, and `.opened` is
+            [n_win, topk] of the setting that was clicked.
+        on_place: called when the visitor kept a query.
+        on_open: called when the visitor asked for a setting.
+    """
+    _multiples(data=_checked(message), key=key, default={"place": None}, on_place_change=on_place,
+               on_opened_change=on_open)
 
 
 def gallery(pictures: Sequence[tuple[str, str, bytes]], chosen: str, key: str, on_pick: Callable[[], None]) -> None:

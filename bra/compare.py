@@ -1,0 +1,248 @@
+"""One layer on one picture under many settings: how much of full attention each keeps, and what each costs.
+
+The model runs once. What it gave the layer is kept, and the layer alone runs again under each grid, with its own
+weights; settings that differ only in topk share the grid's affinities, and all grids share one dense attention.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bra import fidelity as bf
+from bra import functional as BF
+from bra.attention import BiLevelRoutingAttention
+from bra.dense_grids import dense_masses
+from bra.errors import BRAError
+from bra.formula import layer_cost
+from bra.grid import WindowGrid
+from bra.models.opened import Change, OpenModel, Prepared, on_photo, with_windows
+from bra.photo import Photo
+from bra.record import recording
+from bra.tracing import LayerTrace, trace
+
+CostName = Literal["macs", "peak_bytes", "seconds"]
+MAX_SETTINGS = 400
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Setting:
+    """Windows of one layer.
+
+    Attributes:
+        n_win: windows per side.
+        topk: windows each window is routed to.
+    """
+
+    n_win: int
+    topk: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """One setting of one layer on one picture. Shares are means over the windows on the map (and the heads), 0 to 1.
+
+    Attributes:
+        n_win: windows per side.
+        topk: windows each window is routed to.
+        windows: windows on the map.
+        padding_share: share of the padded map's tokens that are padding.
+        recall: share of dense attention that falls on the routed windows.
+        chance: the same of topk windows at random.
+        nearest: the same of the topk nearest windows.
+        oracle: the same of the topk windows that would have been best, for all heads together.
+        kept: share of the router's own softmax that fell on the chosen; says nothing of attention.
+        macs: multiply-adds of the layer.
+        peak_bytes: bytes alive at the layer's worst moment, beyond its input, float32.
+        seconds: median time of the layer on this machine, where it was measured.
+    """
+
+    n_win: int
+    topk: int
+    windows: int
+    padding_share: float
+    recall: float
+    chance: float
+    nearest: float
+    oracle: float
+    kept: float
+    macs: int
+    peak_bytes: int
+    seconds: float | None = None
+
+    @property
+    def setting(self) -> Setting:
+        """Which one it is."""
+        return Setting(self.n_win, self.topk)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerInput:
+    """What one layer was given when its model ran on a photo.
+
+    Attributes:
+        name: the layer's name in the model.
+        layer: the layer; read, never written.
+        x: (1, c, h, w) its input.
+        prepared: the photo as the model read it.
+    """
+
+    name: str
+    layer: BiLevelRoutingAttention
+    x: Tensor = field(repr=False)
+    prepared: Prepared
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """Settings of one layer on one picture, in the order in which they were asked for."""
+
+    rows: tuple[SettingRow, ...]
+    traces: tuple[LayerTrace, ...]
+
+
+def settings_of(n_wins: Sequence[int], topks: Sequence[int], equal_to: int | None = None) -> tuple[Setting, ...]:
+    """Every n_win with every topk, row by row; a topk above n_win² is left out.
+
+    Args:
+        n_wins: windows per side.
+        topks: routed windows.
+        equal_to: the n_win for which the topks are meant; for others they are scaled with n_win², so that all settings
+            of a column see about the same share of the map. None takes them as they are.
+    """
+    made = [Setting(n, k if equal_to is None else max(1, round(k * n * n / equal_to**2)))
+            for n in n_wins for k in topks]
+    return tuple(dict.fromkeys(one for one in made if one.topk <= one.n_win**2))
+
+
+def layer_inputs(model: OpenModel, photo: Photo, side: int) -> Mapping[str, LayerInput]:
+    """Run the model once on a photo, and keep what each of its routed layers was given the first time it ran.
+
+    Raises:
+        BRAError: the model has no routed layer, or the photo does not suit it.
+    """
+    names = {model.module.get_submodule(name): name for name in model.specs}
+    prepared = model.prepare(photo, side)
+    with model.lock, torch.inference_mode(), recording(inputs=True) as recorder:
+        model.module(prepared.x)
+    found: dict[str, LayerInput] = {}
+    for capture in recorder.captures:
+        layer = capture.layer
+        if isinstance(layer, BiLevelRoutingAttention) and capture.x is not None and names[layer] not in found:
+            found[names[layer]] = LayerInput(names[layer], layer, capture.x.cpu(), prepared)
+    if not found:
+        raise BRAError(f"{model.label} has no routed layer whose windows could be compared: choose another model.")
+    return MappingProxyType(found)
+
+
+def layer_input(model: OpenModel, photo: Photo, side: int, name: str = "") -> LayerInput:
+    """`layer_inputs` of one layer, "" for the first.
+
+    Raises:
+        BRAError: there is no such routed layer.
+    """
+    found = layer_inputs(model, photo, side)
+    wanted = name or next(iter(found))
+    if wanted not in found:
+        raise BRAError(f"layer {wanted!r} has no windows to compare: choose one of {', '.join(found)}.")
+    return found[wanted]
+
+
+@torch.inference_mode()
+def traces_of(given: LayerInput, settings: Sequence[Setting]) -> tuple[LayerTrace, ...]:
+    """The layer's trace under each setting, as if the model had been built with it there and its input were the same.
+
+    Raises:
+        BRAError: a setting cannot be.
+    """
+    by_n_win: dict[int, LayerTrace] = {}
+    made = []
+    for n_win, topk in ((one.n_win, one.topk) for one in settings):
+        spec = replace(given.layer.spec, n_win=n_win, topk=topk)        # refuses what cannot be
+        if n_win not in by_n_win:
+            # One routed window: attention itself is not wanted here, and costs least so.
+            alone = trace(with_windows(given.layer, Change("", n_win, 1)), given.x).layers[""]
+            size, image = given.x.shape[-2:], given.prepared.x.shape[-2:]
+            grid = WindowGrid.over_image(image[0], image[1], size[0], size[1], n_win)
+            by_n_win[n_win] = on_photo(replace(alone, name=given.name, grid=grid), given.prepared)
+        base = by_n_win[n_win]
+        r_weight, r_idx = BF.route(base.affinity, topk)
+        made.append(replace(base, spec=spec, r_weight=r_weight, r_idx=r_idx,
+                            factor=BF.weight_factor(r_weight, spec.mul_weight)))
+    return tuple(made)
+
+
+def compare(given: LayerInput, settings: Sequence[Setting], rounds: int = 0) -> Compared:
+    """What each setting keeps of dense attention, beside chance and nearest windows, and what it costs.
+
+    Args:
+        given: a layer and its input.
+        settings: which to compare.
+        rounds: forwards of the layer to time for each setting, after one to warm up; 0 for none.
+
+    Raises:
+        BRAError: none or too many settings, or one that cannot be.
+    """
+    if not 1 <= len(settings) <= MAX_SETTINGS:
+        raise BRAError(f"{len(settings)} settings cannot be compared: 1 to {MAX_SETTINGS}; choose others.")
+    traces = traces_of(given, settings)
+    firsts = {lt.grid.n_win: lt for lt in reversed(traces)}
+    masses = dict(zip(firsts, dense_masses(list(firsts.values())), strict=True))
+    best = {n_win: np.argsort(-mass.mean(0), -1, kind="stable") for n_win, mass in masses.items()}
+    h, w = given.x.shape[-2:]
+    rows = []
+    for lt in traces:
+        n_win, topk, mapped = lt.spec.n_win, lt.spec.topk, bf.on_map(lt)
+        cost = layer_cost(lt.spec, h, w)
+        rows.append(SettingRow(
+            n_win, topk, int(mapped.sum()), lt.grid.padding_share,
+            recall=_held(masses[n_win], lt.r_idx[0].numpy(), mapped), chance=bf.chance(lt),
+            nearest=_held(masses[n_win], bf.nearest_windows(lt), mapped),
+            oracle=_held(masses[n_win], best[n_win][:, :topk], mapped),
+            kept=float(bf.kept_share(lt)[mapped].mean()), macs=cost.macs, peak_bytes=cost.peak_bytes,
+            seconds=_seconds(given, lt, rounds) if rounds else None))
+    return Compared(tuple(rows), traces)
+
+
+def _held(mass: bf.Floats, windows: bf.Ints, mapped: bf.Bools) -> float:
+    """Mean share of dense attention that falls on (p2, k) windows, over heads and the windows on the map."""
+    return float(np.take_along_axis(mass, windows[None], -1).sum(-1)[:, mapped].mean())
+
+
+@torch.inference_mode()
+def _seconds(given: LayerInput, lt: LayerTrace, rounds: int) -> float:
+    layer = with_windows(given.layer, Change("", lt.spec.n_win, lt.spec.topk))
+    taken = []
+    for _ in range(rounds + 1):
+        began = time.perf_counter()
+        layer(given.x)
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken[1:])
+
+
+# choosing -------------------------------------------------------------------------------------------------
+
+
+def front(rows: Sequence[SettingRow], cost: CostName) -> tuple[bool, ...]:
+    """Pareto: whether no other setting keeps as much for less, or more for as little. A row without the cost is out."""
+    at = [(value, -row.recall) if (value := getattr(row, cost)) is not None else None for row in rows]
+    return tuple(one is not None and not any(
+        other is not None and other != one and other[0] <= one[0] and other[1] <= one[1] for other in at) for one in at)
+
+
+def cheapest(rows: Sequence[SettingRow], cost: CostName, share: float) -> SettingRow | None:
+    """The setting of least cost that keeps at least `share` of dense attention, if one does; of equals, the best."""
+    enough = [row for row in rows if row.recall >= share and getattr(row, cost) is not None]
+    return min(enough, key=lambda row: (getattr(row, cost), -row.recall), default=None)

@@ -1,0 +1,91 @@
+"""Settings side by side as text, CSV and a page of their own."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from html import escape
+from string import Template
+from typing import Final
+
+from bra import svg, viewer
+from bra.compare import CostName, SettingRow, cheapest, front
+
+COSTS: Final[Mapping[CostName, str]] = {
+    "macs": "multiply-adds", "peak_bytes": "bytes alive at the worst moment", "seconds": "seconds"}
+HEADINGS = ("n_win", "topk", "recall", "chance", "nearest", "best", "padding", "MACs", "memory", "time")
+GOALS = (0.95, 0.9, 0.75, 0.5)
+
+
+def compare_text(rows: Sequence[SettingRow], cost: CostName = "macs") -> str:
+    """A table for a terminal; * marks the Pareto front of recall against `cost`."""
+    table = [("", *HEADINGS)] + [("*" if on else "", *_cells(row)) for row, on in zip(rows, front(rows, cost),
+                                                                                      strict=True)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in table]
+    return "\n".join([*lines, f"* no other keeps as much for fewer {COSTS[cost]}.", reason(rows, cost)])
+
+
+def compare_csv(rows: Sequence[SettingRow]) -> str:
+    """One line per setting under a header of the names of `SettingRow`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(SettingRow)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.to_dict() for row in rows)
+    return text.getvalue()
+
+
+def compare_html(rows: Sequence[SettingRow], title: str, about: str, cost: CostName = "macs") -> str:
+    """A page with the chart that decides and the table; `title` and `about` are escaped here."""
+    on_front = front(rows, cost)
+    costed = [(row, on, float(value)) for row, on in zip(rows, on_front, strict=True)
+              if (value := getattr(row, cost)) is not None]
+    chart = svg.scatter([(value, row.recall, words(row)) for row, _, value in costed], [on for _, on, _ in costed],
+                        COSTS[cost], "of full attention kept",
+                        {"nearest windows": [(value, row.nearest) for row, _, value in costed],
+                         "random windows": [(value, row.chance) for row, _, value in costed]})
+    head = "".join(f"<th>{name}</th>" for name in HEADINGS)
+    body = "".join(f"<tr{' class=front' if on else ''}>" + "".join(f"<td>{cell}</td>" for cell in _cells(row)) + "</tr>"
+                   for row, on in zip(rows, on_front, strict=True))
+    parts = (f"<p>{escape(reason(rows, cost))}</p>{chart}<p class=faint>Joined: no other setting keeps as much for "
+             "less. Dashed: what the nearest windows and as many random windows would keep.</p>"
+             f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+             "<p class=faint>recall: share of full attention that falls on the routed windows; chance, nearest, best: "
+             "on as many random, nearest, and best possible windows. Costs are those of the layer.</p>")
+    return Template(viewer.text("sheet.html")).substitute(title=escape(title), about=escape(about), body=parts)
+
+
+def reason(rows: Sequence[SettingRow], cost: CostName = "macs") -> str:
+    """"This one", and why: the cheapest setting, full attention apart, that reaches the highest of a few goals."""
+    for goal in GOALS:
+        best = cheapest([row for row in rows if row.topk < row.n_win**2], cost, goal)
+        if best is not None:
+            than = "more than" if best.recall > best.nearest + 0.005 else "no more than"
+            return (f"n_win {best.n_win}, topk {best.topk} is the cheapest here that keeps {100 * goal:.0f} % of full "
+                    f"attention: {100 * best.recall:.1f} %, {than} its nearest windows ({100 * best.nearest:.1f} %), "
+                    f"for {amount(best, cost)}.")
+    return f"No routed setting here keeps {100 * GOALS[-1]:.0f} % of full attention: raise topk, or lower n_win."
+
+
+def words(row: SettingRow) -> str:
+    """One setting in one line."""
+    return (f"n_win {row.n_win}, topk {row.topk}: keeps {100 * row.recall:.1f} %, nearest {100 * row.nearest:.1f} %, "
+            f"chance {100 * row.chance:.1f} %, {amount(row, 'macs')}, {amount(row, 'peak_bytes')}")
+
+
+def amount(row: SettingRow, cost: CostName) -> str:
+    """What a row costs, with its unit; "–" where it was not measured."""
+    value = getattr(row, cost)
+    if value is None:
+        return "–"
+    if cost == "seconds":
+        return f"{1e3 * value:.3g} ms"
+    return svg.quantity(value) + ("B" if cost == "peak_bytes" else " MACs")
+
+
+def _cells(row: SettingRow) -> tuple[str, ...]:
+    shares = (row.recall, row.chance, row.nearest, row.oracle, row.padding_share)
+    return (str(row.n_win), str(row.topk), *(f"{100 * share:.1f} %" for share in shares),
+            svg.quantity(row.macs), amount(row, "peak_bytes"), amount(row, "seconds"))

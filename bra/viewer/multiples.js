@@ -1,0 +1,186 @@
+// Many small pictures with one query: point at any, and all show where theirs is routed. Two of them make A against B.
+
+const sets = new WeakMap();
+const BOTH = "#009E73";
+
+export default function mount({ parentElement, data, setStateValue, setTriggerValue }) {
+  const root = parentElement.querySelector(".multiples");
+  let view = sets.get(root);
+  if (!view) {
+    view = { root, at: null, hover: null, cells: [] };
+    sets.set(root, view);
+    new ResizeObserver(() => { for (const cell of view.cells) cell.base = null; plan(view); }).observe(root);
+  }
+  view.tell = setStateValue; view.open = setTriggerValue;
+  const message = unpack(data);
+  if (view.data && view.data.version === message.version) { plan(view); return undefined; }
+  if (!view.data || view.data.photo !== message.photo) { view.at = message.at; view.hover = null; }
+  view.data = message;
+  for (const [role, colour] of Object.entries(message.roles)) root.style.setProperty(`--role-${role}`, colour);
+  lay(view);
+  withPicture(view, plan);
+  return undefined;
+}
+
+function lay(view) {
+  const { data, root } = view;
+  const sizes = [...new Set(data.cells.map((c) => c.n_win))];
+  const columns = data.versus ? 4 : Math.max(...sizes.map((n) => data.cells.filter((c) => c.n_win === n).length));
+  const sheet = el("div", { class: "many", style: `--columns:${columns}` });
+  view.cells = data.cells.map((about, n) => cell(view, about, `r_idx_${n}`));
+  if (data.versus) {
+    const [a] = data.cells;
+    view.overlap = cell(view, { ...a, title: "What both and what only one sees", lines: ["", ""] }, null);
+    view.cells.push(view.overlap);
+    if (data.map) {
+      view.change = cell(view, { ...a, title: "How far the outputs differ", lines: ["", ""] }, null);
+      view.cells.push(view.change);
+    } else view.change = null;
+    sheet.append(...view.cells.map((c) => c.figure));
+  } else {
+    for (const n of sizes) {
+      const row = view.cells.filter((c) => c.about.n_win === n);
+      sheet.append(...row.map((c) => c.figure));
+      for (let gap = row.length; gap < columns; gap++) sheet.append(el("div", { class: "gap" }));
+    }
+  }
+  view.live = el("p", { class: "hidden", "aria-live": "polite" });
+  root.replaceChildren(sheet, view.live, el("p", { class: "caption" }, data.caption));
+}
+
+function cell(view, about, routes) {
+  const canvas = el("canvas", { tabindex: 0, role: "application",
+    "aria-label": `${about.title}. ${about.lines.join(". ")}. Arrow keys move the query of all pictures, Enter keeps it.` });
+  const lines = about.lines.map((line) => el("span", {}, line));
+  const title = view.data.versus ? el("b", {}, about.title)
+    : el("button", { type: "button", title: "Open this setting in Explore", onclick: () => view.open("opened", [about.n_win, about.topk]) }, about.title);
+  const made = { about, canvas, lines, routes, base: null,
+    figure: el("figure", { class: about.front ? "front" : "" }, canvas, el("figcaption", {}, title, ...lines)) };
+  canvas.addEventListener("pointermove", (event) => { if (event.pointerType !== "touch") { view.hover = placeIn(made, event); plan(view); } });
+  canvas.addEventListener("pointerleave", () => { view.hover = null; plan(view); });
+  canvas.addEventListener("click", (event) => { view.at = placeIn(made, event); kept(view); });
+  canvas.addEventListener("keydown", (event) => moved(view, made, event));
+  return made;
+}
+
+function placeIn(cell, event) {
+  const { grid } = cell.about;
+  const x = event.offsetX / cell.scale + grid.box[1], y = event.offsetY / cell.scale + grid.box[0];
+  return [clamp(Math.round((x / grid.width) * FULL), 0, FULL), clamp(Math.round((y / grid.height) * FULL), 0, FULL)];
+}
+
+function moved(view, cell, event) {
+  const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+  if (step) {
+    const far = event.shiftKey ? FULL / 100 : FULL / cell.about.n_win;
+    view.at = (view.hover ?? view.at).map((v, n) => clamp(Math.round(v + step[n] * far), 0, FULL));
+    view.hover = null;
+    plan(view);
+    view.live.textContent = `Query at ${Math.round(view.at[0] / 100)} % across, ${Math.round(view.at[1] / 100)} % down. ${spoken(view, cell)}`;
+  } else if (event.key === "Enter" || event.key === " ") kept(view);
+  else return;
+  event.preventDefault(); event.stopPropagation();
+}
+
+function spoken(view, cell) {
+  if (!cell.routes) return cell.lines.map((line) => line.textContent).join(" ");
+  const { window } = tokenAt(cell.about.grid, view.at);
+  return `${cell.about.title}: window ${window} is routed to ${chosen(view, cell, window).join(", ")}.`;
+}
+
+function kept(view) { view.tell("place", view.at); plan(view); }
+
+function plan(view) {
+  if (view.frame) return;
+  view.frame = requestAnimationFrame(() => { view.frame = null; paint(view); });
+}
+
+const chosen = (view, cell, window) => view.data[cell.routes].subarray(window * cell.about.topk, (window + 1) * cell.about.topk);
+
+function areaOf(view, cell, at, scale) {
+  const { grid } = cell.about, path = new Path2D();
+  for (const w of chosen(view, cell, tokenAt(grid, at).window)) { const r = windowRect(grid, w, scale); path.rect(r.x, r.y, r.w, r.h); }
+  return path;
+}
+
+function paint(view) {
+  const { data, picture, root } = view;
+  if (!data || !picture || !root.clientWidth) return;
+  const at = view.hover ?? view.at, started = performance.now();
+  for (const cell of view.cells) {
+    const { grid } = cell.about, box = extent(grid), width = cell.figure.clientWidth;
+    cell.scale = width / box.width;
+    const height = box.height * cell.scale, g = fit(cell.canvas, width, height);
+    if (!cell.base) cell.base = baseOf(view, cell, width, height);
+    g.drawImage(cell.base, 0, 0, width, height);
+    if (cell === view.overlap) drawOverlap(view, cell, g, at);
+    else if (cell.routes) drawRoutes(view, cell, g, at);
+    const x = ((at[0] / FULL) * grid.width - grid.box[1]) * cell.scale, y = ((at[1] / FULL) * grid.height - grid.box[0]) * cell.scale;
+    star(g, x, y, clamp(width / 26, 5, 9), cell.about.role === "b" ? data.roles.b : data.roles.a);
+  }
+  if (data.versus) readVersus(view, at);
+  root.dataset.ready = data.version; root.dataset.at = at.join(","); root.dataset.painted = performance.now() - started;
+}
+
+// The picture and its grid under what moves: drawn once per size.
+function baseOf(view, cell, width, height) {
+  const ratio = window.devicePixelRatio || 1, canvas = document.createElement("canvas");
+  canvas.width = Math.round(width * ratio); canvas.height = Math.round(height * ratio);
+  const g = canvas.getContext("2d"), one = { data: { grid: cell.about.grid }, picture: view.picture };
+  g.scale(ratio, ratio);
+  drawBase(one, g, cell.scale);
+  if (cell.routes) drawGrid(one, g, cell.scale);
+  if (cell === view.change) drawChange(view, cell, g);
+  return canvas;
+}
+
+function drawRoutes(view, cell, g, at) {
+  const { grid, role } = cell.about, colour = view.data.roles[role ?? "a"], path = areaOf(view, cell, at, cell.scale);
+  g.fillStyle = hex(colour, 0.42); g.fill(path);
+  g.strokeStyle = "rgba(0,0,0,.75)"; g.lineWidth = 3; g.stroke(path);
+  g.strokeStyle = colour; g.lineWidth = 1.5; g.stroke(path);
+  const own = windowRect(grid, tokenAt(grid, at).window, cell.scale);
+  g.strokeStyle = "#111"; g.lineWidth = 4; g.strokeRect(own.x + 1.5, own.y + 1.5, own.w - 3, own.h - 3);
+  g.strokeStyle = "#fff"; g.lineWidth = 2; g.strokeRect(own.x + 1.5, own.y + 1.5, own.w - 3, own.h - 3);
+}
+
+// Grids may lie on the picture at different places: each path is moved from its own corner to that of A's.
+function drawOverlap(view, cell, g, at) {
+  const [a, b] = view.cells, { roles } = view.data, [ga, gb] = [a.about.grid, b.about.grid];
+  const scale = cell.scale * (ga.width / gb.width), by = new DOMMatrix().translate(
+    gb.box[1] * scale - ga.box[1] * cell.scale, gb.box[0] * scale - ga.box[0] * cell.scale);
+  const inA = areaOf(view, a, at, cell.scale), inB = new Path2D();
+  inB.addPath(areaOf(view, b, at, scale), by);
+  g.fillStyle = hex(roles.a, 0.72); g.fill(inA);
+  g.fillStyle = hex(roles.b, 0.72); g.fill(inB);
+  g.save(); g.clip(inA); g.fillStyle = BOTH; g.globalAlpha = 0.95; g.fill(inB); g.restore();
+}
+
+function drawChange(view, cell, g) {
+  const { data } = view, { grid } = cell.about, [h, w] = data.map, top = Math.max(...data.difference, 1e-9);
+  const small = document.createElement("canvas");
+  small.width = w; small.height = h;
+  const s = small.getContext("2d"), pixels = s.createImageData(w, h);
+  for (let n = 0; n < h * w; n++) pixels.data.set([...cividis(data.difference[n] / top), 225], 4 * n);
+  s.putImageData(pixels, 0, 0);
+  g.imageSmoothingEnabled = false;
+  g.drawImage(small, 0, 0, w * grid.stride[1] * cell.scale, h * grid.stride[0] * cell.scale);
+  const mean = data.difference.reduce((x, y) => x + y, 0) / data.difference.length;
+  cell.lines[0].textContent = `mean ${percent(mean)} of the outputs' size`;
+  cell.top = top;
+}
+
+function readVersus(view, at) {
+  const { data } = view, [across, down] = data.places;
+  const n = clamp(Math.floor((at[1] / FULL) * down), 0, down - 1) * across + clamp(Math.floor((at[0] / FULL) * across), 0, across - 1);
+  const [both, a, b] = [data.both[n], data.only_a[n], data.only_b[n]], all = both + a + b;
+  const { lines } = view.overlap;
+  lines[0].replaceChildren(key(BOTH, `both ${percent(both)}`), key(data.roles.a, `only A ${percent(a)}`), key(data.roles.b, `only B ${percent(b)}`));
+  lines[1].textContent = all > 0 ? `of the picture; ${percent(both / all)} of what either sees` : "neither sees the picture";
+  if (view.change) {
+    const [h, w] = data.map, { row, col } = tokenAt(data.cells[0].grid, at);
+    view.change.lines[1].textContent = `here ${percent(data.difference[Math.min(row, h - 1) * w + Math.min(col, w - 1)])}; yellow is ${percent(view.change.top ?? 0)}`;
+  }
+}
+
+const key = (colour, text) => el("span", { class: "key", style: `--key:${colour}` }, text);

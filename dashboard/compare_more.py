@@ -1,0 +1,108 @@
+"""The other parts of the page Compare: two sides, probes of the picture, and sweeps over many."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from bra.compare_table import amount
+from bra.errors import BRAError
+from bra.photo import Photo
+from bra.probes import PROBES
+from bra.svg import quantity
+from bra.sweep_report import model_line, over_nearest, sweep_html
+from bra.versus import versus
+from bra.viewer.multiples import versus_message
+from bra.viewer.pack import TILE_SIDE, Place
+from dashboard import compare_panel, components, services, state
+from dashboard.compare_panel import setting_of
+from dashboard.figures import comparing as charts
+from dashboard.selection import Selection
+
+
+def sides(view: Selection, photo: Photo, focus: Place) -> None:
+    """A against B on one picture."""
+    st.caption("A is the model of the side bar, with its windows. Set B here.")
+    view = compare_panel.choose_layer(view)
+    other = compare_panel.choose_b(view, state.comparison())
+    one = services.given(view.settings, photo, view.layer, state.model_upload())
+    file = state.brought(state.MODEL_UPLOADER_B)
+    two = services.given(other.settings, photo, other.layer, file)
+    setting_a = setting_of(view, one.layer.n_win, one.layer.topk)
+    setting_b = setting_of(other, two.layer.n_win, two.layer.topk)
+    found = versus(services.compared(view.settings, photo, one, (setting_a,), 0, state.model_upload()),
+                   services.compared(other.settings, photo, two, (setting_b,), 0, file))
+    names = tuple(f"{services.opened(side.settings, upload).label}, {layer}" for side, upload, layer in
+                  ((view, state.model_upload(), one.name), (other, file, two.name)))
+    at = state.opening_place(state.VERSUS, photo.digest, focus)
+    caption = "" if found.difference is not None else \
+        "The two layers put out maps of different size or channels, so their outputs cannot be subtracted."
+    message = versus_message(photo, found, (names[0], names[1]), at, caption, services.encoded(photo, TILE_SIDE))
+    components.multiples(message, state.VERSUS, state.take_multiples, state.take_opened)
+    a, b = found.rows
+    shared = found.shared.union_share
+    st.markdown(f"Over all queries, A and B share **{100 * shared[shared == shared].mean():.0f} %** of what either "
+                f"is routed to; two random choices of that size would share {100 * found.chance:.0f} %.")
+    st.dataframe([
+        {"": "keeps of its full attention", "A": f"{100 * a.recall:.1f} %", "B": f"{100 * b.recall:.1f} %",
+         "B less A": f"{100 * (b.recall - a.recall):+.1f} %"},
+        {"": "its nearest windows keep", "A": f"{100 * a.nearest:.1f} %", "B": f"{100 * b.nearest:.1f} %",
+         "B less A": f"{100 * (b.nearest - a.nearest):+.1f} %"},
+        {"": "multiply-adds of the layer", "A": amount(a, "macs"), "B": amount(b, "macs"),
+         "B less A": _change(a.macs, b.macs)},
+        {"": "memory of the layer", "A": amount(a, "peak_bytes"), "B": amount(b, "peak_bytes"),
+         "B less A": _change(a.peak_bytes, b.peak_bytes)}], hide_index=True)
+
+
+def _change(a: int, b: int) -> str:
+    sign = "−" if b < a else "+"
+    return f"{sign}{quantity(abs(b - a))} ({100 * (b - a) / a:+.0f} %)"
+
+
+def probes(view: Selection, photo: Photo) -> None:
+    """What of each layer's routing survives a changed picture."""
+    st.markdown("The picture is changed, the same queries are asked again, and everything is taken back to where it "
+                "was: how much of the area that each query was routed to is routed to again?")
+    rows = services.probed(view.settings, photo, state.model_upload())
+    columns = {"survived": "survives", "stayed": "if it kept its places", "nearest": "nearest windows",
+               "chance": "random windows"}
+    st.dataframe([{"layer": row.layer, "probe": f"{row.probe}: {PROBES[row.probe].about}",
+                   **{label: getattr(row, name) for name, label in columns.items()}} for row in rows],
+                 hide_index=True, height="content",
+                 column_config={label: st.column_config.NumberColumn(format="percent") for label in columns.values()})
+    st.caption("A routing that follows content survives about as well as the nearest windows, whose losses are those "
+               "of the grid itself, which cuts a moved picture elsewhere. One that is written into places survives "
+               "like the column beside it. The nearest windows survive without looking at anything: only above "
+               "“if it kept its places”, and with less local choices, does a high number speak for content.")
+
+
+def sweeps() -> None:
+    """Opens the table of a sweep, and says how to make one."""
+    st.markdown("A folder of any size is swept on the command line; a run that was cut off goes on where it stopped.")
+    st.code("bra sweep FOLDER --n-win 4,7,8 --topk 1,2,4,8 --jobs 2 -o sweep", language="bash")
+    st.file_uploader("Open its rows.parquet", ["parquet"], key=state.SWEEP_UPLOADER, max_upload_size=200,
+                     on_change=state.take_file, args=(state.SWEEP_UPLOADER,))
+    file = state.brought(state.SWEEP_UPLOADER)
+    if file is None:
+        return
+    try:
+        table, rows = services.sweep_table(file)
+    except BRAError as error:
+        st.error(str(error), icon=":material/table:")
+        return
+    layers = list(dict.fromkeys(row.layer for row in rows))
+    if not layers:
+        st.info("This table holds no rows: every file was skipped, or the folder was empty.")
+        return
+    st.markdown(f"{max(row.pictures for row in rows):,} pictures. " + model_line(table.about).replace("$", "\\$"))
+    layer = st.selectbox("Layer", layers, key=state.hold("sweep_layer", layers[0], layers)) \
+        if len(layers) > 1 else layers[0]
+    shown = [row for row in rows if row.layer == layer]
+    st.vega_lite_chart(charts.swept(shown), width="stretch")
+    st.caption("Blue: one tick per picture. Orange: 95 % interval of the mean, from resampling pictures. Green: the "
+               "mean of the nearest windows.")
+    st.dataframe([{"n_win": row.n_win, "topk": row.topk, "keeps": row.recall, "nearest": row.nearest,
+                   "over nearest, 95 %": over_nearest(row), "random": row.chance, "MACs": quantity(row.macs),
+                   "memory": quantity(row.peak_bytes) + "B"} for row in shown], hide_index=True,
+                 column_config={name: st.column_config.NumberColumn(format="percent") for name in
+                                ("keeps", "nearest", "random")})
+    st.download_button("Report, HTML", lambda: sweep_html(table), "sweep.html", "text/html", on_click="ignore")

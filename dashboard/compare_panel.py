@@ -1,0 +1,168 @@
+"""The parts of the page Compare: what to set side by side, and the side by side itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import streamlit as st
+
+from bra.compare import Compared, Setting
+from bra.compare_table import compare_csv, compare_html, reason
+from bra.models.catalog import CATALOG
+from bra.photo import Photo
+from bra.viewer.multiples import multiples_message
+from bra.viewer.pack import TILE_SIDE, Place
+from dashboard import comparison as choices
+from dashboard import components, model_widgets, services, state
+from dashboard.comparison import EQUAL_TO, Comparison
+from dashboard.figures import comparing as charts
+from dashboard.selection import Selection
+
+EXPLORE = Path(__file__).parent / "views" / "explore.py"
+TAB_NAMES = {"grid": "All settings at once", "versus": "A against B", "probes": "Does it follow content?",
+             "sweeps": "Many pictures"}
+COST_NAMES = {"macs": "multiply-adds", "peak_bytes": "memory", "seconds": "time"}
+ROUNDS = 3
+
+
+def leave_if_asked() -> None:
+    """Go to Explore where a setting was clicked."""
+    if state.leaving():
+        st.switch_page(EXPLORE)
+
+
+def choose_tab() -> Comparison:
+    """Which part of the page is open."""
+    wanted = state.comparison()
+    tab = st.segmented_control("Compare", choices.TABS, format_func=TAB_NAMES.__getitem__, required=True,
+                               key=state.hold("tab", wanted.tab, choices.TABS), label_visibility="collapsed")
+    return state.save_comparison(replace(wanted, tab=tab or wanted.tab))
+
+
+def choose_layer(view: Selection) -> Selection:
+    """Which routed layer, where there are several."""
+    names = list(services.opened(view.settings, state.model_upload()).specs)
+    if not names:
+        return view
+    layer = view.layer if view.layer in names else names[0]
+    if len(names) > 1:
+        layer = st.selectbox("Layer", names, key=state.hold("compare_layer", layer, names), width=260)
+    return state.save(replace(view, layer=layer))
+
+
+def _choose_numbers(label: str, key: str, allowed: tuple[int, ...], wanted: tuple[int, ...],
+                    explain: str) -> tuple[int, ...]:
+    key = state.hold_some(key, wanted, allowed)
+    chosen = st.pills(label, allowed, selection_mode="multi", key=key, help=explain)
+    if len(chosen) > choices.MOST:
+        st.caption(f"The first {choices.MOST} are shown.")
+    return choices.most(chosen) or wanted
+
+
+def grid(view: Selection, photo: Photo, focus: Place) -> None:
+    """Small multiples, the chart that decides, and the table."""
+    wanted = state.comparison()
+    left, right = st.columns(2)
+    with left:
+        rows = _choose_numbers("Windows per side, n_win: up to six rows", "rows", choices.N_WIN_CHOICES, wanted.n_wins,
+                               "The map is cut into n_win × n_win windows.")
+    with right:
+        columns = _choose_numbers("Routed windows, topk: up to six columns", "columns", choices.TOPK_CHOICES,
+                                  wanted.topks, "Each window attends to so many windows.")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        view = choose_layer(view)
+        state.hold("equal", wanted.equal, (False, True))
+        equal = st.toggle("Equal coverage", key="equal",
+                          help=f"topk is meant for n_win {EQUAL_TO} and scaled with n_win² for the others, so that a "
+                               "column covers about the same share of the picture.")
+        cost = st.segmented_control("Against", choices.COSTS, format_func=COST_NAMES.__getitem__, required=True,
+                                    key=state.hold("cost", wanted.cost, choices.COSTS))
+    wanted = state.save_comparison(replace(wanted, n_wins=rows, topks=columns, equal=equal,
+                                           cost=cost or wanted.cost))
+    one = services.given(view.settings, photo, view.layer, state.model_upload())
+    compared = services.compared(view.settings, photo, one, wanted.settings,
+                                 ROUNDS if wanted.cost == "seconds" else 0, state.model_upload())
+    model = services.opened(view.settings, state.model_upload())
+    caption = f"{model.label} · {one.name} · {model.provenance}"
+    _pictures(photo, compared, wanted, caption, focus)
+    _decide(compared, wanted, caption)
+
+
+def _pictures(photo: Photo, compared: Compared, wanted: Comparison, caption: str, focus: Place) -> None:
+    at = state.opening_place(state.GRID, photo.digest, focus)
+    note = " · ★ no other setting keeps as much for less · click a name to open it in Explore"
+    message = multiples_message(photo, compared, wanted.cost, at, caption + note, services.encoded(photo, TILE_SIDE))
+    components.multiples(message, state.GRID, state.take_multiples, state.take_opened)
+
+
+def _decide(compared: Compared, wanted: Comparison, caption: str) -> None:
+    st.subheader("Which one?", anchor=False)
+    st.markdown(reason(compared.rows, wanted.cost))
+    chart, table = st.columns([1.4, 1], gap="large")
+    with chart:
+        st.vega_lite_chart(charts.deciding(compared.rows, wanted.cost), width="stretch", key=state.CHART,
+                           on_select=state.take_point, selection_mode="pick")
+        st.caption("Thick grey: the Pareto front. Dashed: what the nearest windows of the same number keep; dotted: "
+                   "random ones. Click a point to open that setting in Explore.")
+    with table:
+        st.dataframe([{"n_win": row.n_win, "topk": row.topk, "keeps": row.recall, "nearest": row.nearest,
+                       "chance": row.chance, "best possible": row.oracle, "padding": row.padding_share}
+                      for row in compared.rows], hide_index=True, height=360,
+                     column_config={name: st.column_config.NumberColumn(format="percent") for name in
+                                    ("keeps", "nearest", "chance", "best possible", "padding")})
+        with st.container(horizontal=True):
+            _download("Table, CSV", lambda: compare_csv(compared.rows), "settings.csv", "text/csv")
+            _download("Report, HTML", lambda: compare_html(compared.rows, "Settings side by side", caption,
+                                                           wanted.cost), "settings.html", "text/html")
+
+
+def _download(label: str, data: Callable[[], str], name: str, kind: str) -> None:
+    st.download_button(label, data, name, kind, on_click="ignore")
+
+
+def choose_b(view: Selection, wanted: Comparison) -> Selection:
+    """Side B: model, weights, windows."""
+    old, keys = wanted.b.settings, list(CATALOG)
+    first, second, third = st.columns([1.4, 1, 1], vertical_alignment="bottom")
+    with first:
+        key = st.selectbox("B: model", keys, format_func=lambda name: CATALOG[name].label,
+                           key=state.hold("b_model", old.model, keys))
+    entry = CATALOG[key]
+    same = old if old.model == key else replace(old, model=key, variant="", untrained=False, changed=False)
+    side = view.settings.side if view.settings.model == key or entry.family == view.settings.entry.family == "patches" \
+        else entry.side
+    same = replace(same, side=side)
+    if entry.family == "patches" == view.settings.entry.family:
+        same = replace(same, num_heads=view.settings.num_heads, stride=view.settings.stride)
+    with second:
+        if len(entry.variants) > 1:
+            variants = list(entry.variants)
+            variant = st.selectbox("B: variant", variants,
+                                   key=state.hold(f"b_variant_{key}", same.chosen_variant, variants))
+            same = replace(same, variant="" if variant == variants[0] else variant)
+        elif entry.card:
+            options = ["trained", "untrained"]
+            weights = st.segmented_control("B: weights", options, required=True,
+                                           key=state.hold(f"b_weights_{key}", options[same.untrained], options))
+            same = replace(same, untrained=weights == "untrained")
+    if key == "own":
+        st.file_uploader("B: model file", ["yaml", "yml", "pt", "pth", "safetensors"], key=state.MODEL_UPLOADER_B,
+                         on_change=state.take_file, args=(state.MODEL_UPLOADER_B,), max_upload_size=120)
+    specs = services.opened(same, state.brought(state.MODEL_UPLOADER_B)).specs
+    names = list(specs)
+    layer = next((name for name in (wanted.b.layer, view.layer) if name in names), names[0] if names else "")
+    with third:
+        if len(names) > 1:
+            layer = st.selectbox("B: layer", names, key=state.hold("b_layer", layer, names))
+    settings = model_widgets.choose_b_windows(same, specs.get(layer))
+    return state.save_comparison(replace(wanted, b=Selection(settings=settings, layer=layer))).b
+
+
+def setting_of(view: Selection, n_win: int, topk: int) -> Setting:
+    """The windows that a side has: those that were asked for, or else the layer's own."""
+    settings = view.settings
+    if settings.entry.family == "patches" or settings.changed:
+        return Setting(settings.n_win, settings.topk)
+    return Setting(n_win, topk)
