@@ -120,7 +120,8 @@ def cost(model: nn.Module, imgsz: int | tuple[int, int] = 640, channels: int | N
     """Count what one image costs, in eval mode. Nothing is hooked to the model or written on it.
 
     Rows are the rows of an Ultralytics model, else the model's children, containers opened. A lone BRA layer is one
-    row, and its image is its map.
+    row, and its image is its map. Bytes are those of tensors, as torch makes them on a CPU; what kernels of dense
+    convolutions take for themselves is not among them.
 
     Args:
         model: any module that maps one image tensor (1, channels, h, w); an Ultralytics `YOLO` is opened.

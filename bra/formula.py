@@ -230,7 +230,8 @@ class _Bytes:
         return made, kept + self.lepe() * bool(spec.side_dwconv), kept + self.output()
 
     def lepe(self) -> int:
-        return self.keys + (3 + self.spec.mask_padding) * self.x
+        """v, what it becomes, what it is added to, and the kernel's own copy; see `operators.workspace`."""
+        return self.keys + (4 + self.spec.mask_padding) * self.x
 
     def output(self) -> int:
         alive = 1 + bool(self.spec.side_dwconv) + (self.spec.param_attention == "qkvo")
