@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,27 @@ def test_time_adds_up_and_tells_of_its_progress() -> None:
     times = {row.name: row.ms or 0 for row in cost.rows}
     assert times["stages.0.0 Block"] > times["norm BatchNorm2d"] > 0
     assert bra.cost(biformer_tiny(), 64).total.ms is None
+
+
+class Sleeper(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(0.02)
+        return x + 1
+
+
+class CalledTwice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sleeper, self.conv = Sleeper(), nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.sleeper(self.sleeper(x)))
+
+
+def test_a_row_that_runs_twice_takes_twice_as_long() -> None:
+    sleeper, conv = bra.cost(CalledTwice(), 8, rounds=1).rows
+    assert sleeper.ms >= 40
+    assert conv.ms < sleeper.ms
 
 
 def test_threads_do_not_hear_one_another() -> None:
