@@ -91,6 +91,7 @@ def test_ultralytics_figure_stands_beside_ours_and_is_explained() -> None:
     assert more.printed == pytest.approx(more.ours + more.other_operators + more.extrapolated)
     assert f"{more.printed:.3f} GFLOPs" in str(more)
     assert "extrapolates" in str(more)
+    assert "extrapolating from small images changes nothing" in str(base)
 
 
 def test_a_row_costs_at_its_position_what_it_costs_in_the_model() -> None:
