@@ -70,7 +70,7 @@ def _place_words(layer: LayerCost) -> str:
     growth = sum(part.macs for part in layer.parts if part.name in ("QKᵀ", "AV"))
     if growth > layer.macs / 2:
         return f"{words}: attention, which grows with tokens², is {growth / layer.macs:.0%} of the multiply-adds"
-    return f"{words}: projections, which grow with channels², are most of the other {1 - growth / layer.macs:.0%}"
+    return f"{words}: attention is {growth / layer.macs:.0%}, the rest mostly projections, which grow with channels²"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,77 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from counting import check_sums, torch_macs
 from test_attention_cost import CASES
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import bra
-from bra import BiLevelRoutingAttention, BRAError, BRASpec, Cost
+from bra import BiLevelRoutingAttention, BRASpec
 from bra.errors import CostError
-from bra.formula import layer_cost
 from bra.models.biformer import biformer_tiny
 from bra.models.catalog import ModelSettings, build
-from bra.operators import OUTSIDE, metered
-
-sys.path.insert(0, str(Path(__file__).parent / "bench"))
-import cost_memory
-
-
-def torch_macs(model: nn.Module, *x: int, **options: Any) -> int:
-    """Half of what FlopCounterMode counts on the meta device."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.to("meta")(torch.empty(*x, device="meta"), **options)
-    return counter.get_total_flops() // 2
-
-
-class Explicit(nn.Module):
-    """The layer with its attention weights written out."""
-
-    def __init__(self, spec: BRASpec) -> None:
-        super().__init__()
-        self.layer = BiLevelRoutingAttention.from_spec(spec)
-
-    def forward(self, x: Tensor) -> Any:
-        return self.layer(x, ret_attn_mask=True)
-
-
-@st.composite
-def specs(draw: st.DrawFn) -> BRASpec:
-    dim, n_win = draw(st.sampled_from([16, 32, 64])), draw(st.sampled_from([1, 2, 4, 5, 7]))
-    attention = draw(st.sampled_from(["qkvo", "qkvo", "qkv", "none"]))
-    return BRASpec(
-        dim, n_win, draw(st.sampled_from([1, 2, 8])),
-        qk_dim=dim if attention == "none" else dim * draw(st.integers(1, 4)) // 2,
-        kv_per_win=draw(st.integers(1, 3)), kv_downsample_ratio=draw(st.integers(1, 3)),
-        kv_downsample_kernel=draw(st.sampled_from([None, 3])), topk=draw(st.integers(1, min(8, n_win**2))),
-        kv_downsample_mode=draw(st.sampled_from(["identity", "identity", "maxpool", "avgpool", "ada_maxpool",
-                                                 "ada_avgpool", "fracpool", "conv"])),
-        param_attention=attention, param_routing=(routing := draw(st.booleans())), diff_routing=routing,
-        soft_routing=draw(st.booleans()), side_dwconv=draw(st.sampled_from([0, 3, 5])),
-        mask_padding=draw(st.booleans()))
-
-
-def check_sums(cost: Cost) -> None:
-    rows, total = cost.rows, cost.total
-    for column in ("params", "macs", "executed_macs"):
-        assert sum(getattr(row, column) for row in rows) == getattr(total, column), column
-    assert sum(row.share for row in rows) == pytest.approx(1)
-    assert total.alive_bytes == max(row.alive_bytes for row in rows)
-    for row in rows:
-        assert row.peak_bytes <= row.alive_bytes
-        if row.parts:
-            assert sum(part.params for part in row.parts) == row.params
-            assert sum(part.macs for part in row.parts) == row.macs
-            assert min(min(part.params, part.macs) for part in row.parts) >= 0
 
 
 @pytest.mark.parametrize(("h", "w", "c", "options", "mflops"), CASES)
@@ -97,35 +41,6 @@ def test_a_layer_worked_out_by_hand() -> None:
     assert {part.name: (part.params, part.macs) for part in cost.rows[0].parts} == {
         "qkv": (3 * 2 * 2 + 6, 16 * 2 * 6), "routing": (0, 16 * 2), "QKᵀ": (0, 16 * 4 * 2), "AV": (0, 16 * 4 * 2),
         "output": (2 * 2 + 2, 16 * 2 * 2)}
-
-
-@given(specs(), st.integers(14, 60), st.integers(14, 60))
-def test_formula_and_operators_agree_for_any_settings(spec: BRASpec, h: int, w: int) -> None:
-    layer = BiLevelRoutingAttention.from_spec(spec)
-    try:
-        formula = layer_cost(spec, h, w)
-    except BRAError:
-        with pytest.raises(BRAError):
-            bra.cost(layer, (h, w))
-        assume(False)
-    cost = bra.cost(layer, (h, w))
-    row, = cost.rows
-    assert formula.params == row.params == sum(p.numel() for p in layer.parameters())
-    assert formula.macs == row.macs == torch_macs(layer, 1, spec.dim, h, w, ret_attn_mask=True)
-    assert formula.fill_macs == row.executed_macs - row.macs
-    assert formula.peak_bytes == pytest.approx(row.peak_bytes, rel=0.05)
-    written_out = metered(Explicit(spec), [OUTSIDE], (1, spec.dim, h, w), torch.float32).spans[OUTSIDE]
-    assert formula.explicit_peak_bytes == pytest.approx(written_out.added, rel=0.05)
-    check_sums(cost)
-
-
-@pytest.mark.parametrize("name", ["80×80×64 explicit", "160×160×64 half as wide q, k", "160×160×64 averaged"])
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the process's peak from /proc")
-def test_bytes_are_what_the_process_pays(name: str) -> None:
-    side, dim, explicit, options = cost_memory.CASES[name]
-    cost = layer_cost(BRASpec(dim, **options), side, side)
-    formula = cost.explicit_peak_bytes if explicit else cost.peak_bytes
-    assert formula == pytest.approx(cost_memory.measured(name), rel=0.05)
 
 
 def test_half_precision_takes_half_the_bytes() -> None:
@@ -220,6 +135,27 @@ def test_time_adds_up_and_tells_of_its_progress() -> None:
     times = {row.name: row.ms or 0 for row in cost.rows}
     assert times["stages.0.0 Block"] > times["norm BatchNorm2d"] > 0
     assert bra.cost(biformer_tiny(), 64).total.ms is None
+
+
+class Sleeper(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(0.02)
+        return x + 1
+
+
+class CalledTwice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sleeper, self.conv = Sleeper(), nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.sleeper(self.sleeper(x)))
+
+
+def test_a_row_that_runs_twice_takes_twice_as_long() -> None:
+    sleeper, conv = bra.cost(CalledTwice(), 8, rounds=1).rows
+    assert sleeper.ms >= 40
+    assert conv.ms < sleeper.ms
 
 
 def test_threads_do_not_hear_one_another() -> None:

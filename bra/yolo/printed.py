@@ -43,10 +43,11 @@ class Printed:
     def __str__(self) -> str:
         if not self.printed or not self.direct:
             return f"Ultralytics prints no GFLOPs, since its counter did not run; ours: {self.ours:.3f}."
+        because = "extrapolating from small images changes nothing here" if abs(self.extrapolated) < 5e-4 else \
+            f"{self.extrapolated:+.3f} since it extrapolates from images of one stride or two, on which windows and " \
+            "padding are others"
         return (f"Ultralytics prints {self.printed:.3f} GFLOPs, ours is {self.ours:.3f}: {self.other_operators:+.3f} "
-                "since it also counts normalisation, pooling and upsampling, "
-                f"{self.extrapolated:+.3f} since it extrapolates from images of one stride or two, on which windows, "
-                "padding and routing are others.")
+                f"since it also counts normalisation, pooling and upsampling, {because}.")
 
 
 def printed(model: nn.Module, cost: Cost) -> Printed:

@@ -15,6 +15,7 @@ from ultralytics import YOLO
 
 import bra
 import bra.yolo
+from bra import operators
 from bra.advice import positions
 from bra.cli import main
 from bra.errors import CostError
@@ -90,6 +91,7 @@ def test_ultralytics_figure_stands_beside_ours_and_is_explained() -> None:
     assert more.printed == pytest.approx(more.ours + more.other_operators + more.extrapolated)
     assert f"{more.printed:.3f} GFLOPs" in str(more)
     assert "extrapolates" in str(more)
+    assert "extrapolating from small images changes nothing" in str(base)
 
 
 def test_a_row_costs_at_its_position_what_it_costs_in_the_model() -> None:
@@ -104,6 +106,12 @@ def test_a_row_costs_at_its_position_what_it_costs_in_the_model() -> None:
     assert early is not None
     assert early.macs > 10 * after.layer.macs
     assert early.params < after.layer.params / 50
+
+
+@pytest.mark.parametrize("stem", ["yolov8-bra", "yolo11-bra"])
+def test_models_are_counted_without_running_them_for_real(stem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operators, "NEEDS_VALUES", ())     # what would otherwise lead to a real run
+    assert bra.cost(at_scale(stem), 1280).total.peak_bytes > 2**27
 
 
 def test_a_size_that_strides_do_not_divide_is_refused() -> None:
