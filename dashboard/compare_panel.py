@@ -50,7 +50,7 @@ def choose_layer(view: Selection, label: str = "Layer") -> Selection:
     layer = view.layer if view.layer in names else names[0]
     if len(names) > 1:
         layer = st.selectbox(label, names, key=state.hold("compare_layer", layer, names), width=260)
-    return state.save(replace(view, layer=layer))
+    return state.save(replace(view, layer="" if layer == names[0] else layer))
 
 
 def _choose_numbers(label: str, key: str, allowed: tuple[int, ...], wanted: tuple[int, ...],
