@@ -22,8 +22,9 @@ from dashboard.selection import Selection
 def sides(view: Selection, photo: Photo, focus: Place) -> None:
     """A against B on one picture."""
     st.caption("A is the model of the side bar, with its windows. Set B here.")
-    view = compare_panel.choose_layer(view)
-    other = compare_panel.choose_b(view, state.comparison())
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        view = compare_panel.choose_layer(view, "A: layer")
+        other = compare_panel.choose_b(view, state.comparison())
     one = services.given(view.settings, photo, view.layer, state.model_upload())
     file = state.brought(state.MODEL_UPLOADER_B)
     two = services.given(other.settings, photo, other.layer, file)
@@ -66,9 +67,9 @@ def probes(view: Selection, photo: Photo) -> None:
     columns = {"survived": "survives", "stayed": "if it kept its places", "nearest": "nearest windows",
                "chance": "random windows"}
     st.dataframe([{"layer": row.layer, "probe": f"{row.probe}: {PROBES[row.probe].about}",
-                   **{label: getattr(row, name) for name, label in columns.items()}} for row in rows],
+                   **{label: 100 * getattr(row, name) for name, label in columns.items()}} for row in rows],
                  hide_index=True, height="content",
-                 column_config={label: st.column_config.NumberColumn(format="percent") for label in columns.values()})
+                 column_config=compare_panel.percent_columns(*columns.values()))
     st.caption("A routing that follows content survives about as well as the nearest windows, whose losses are those "
                "of the grid itself, which cuts a moved picture elsewhere. One that is written into places survives "
                "like the column beside it. The nearest windows survive without looking at anything: only above "
@@ -100,9 +101,8 @@ def sweeps() -> None:
     st.vega_lite_chart(charts.swept(shown), width="stretch")
     st.caption("Blue: one tick per picture. Orange: 95 % interval of the mean, from resampling pictures. Green: the "
                "mean of the nearest windows.")
-    st.dataframe([{"n_win": row.n_win, "topk": row.topk, "keeps": row.recall, "nearest": row.nearest,
-                   "over nearest, 95 %": over_nearest(row), "random": row.chance, "MACs": quantity(row.macs),
+    st.dataframe([{"n_win": row.n_win, "topk": row.topk, "keeps": 100 * row.recall, "nearest": 100 * row.nearest,
+                   "over nearest, 95 %": over_nearest(row), "random": 100 * row.chance, "MACs": quantity(row.macs),
                    "memory": quantity(row.peak_bytes) + "B"} for row in shown], hide_index=True,
-                 column_config={name: st.column_config.NumberColumn(format="percent") for name in
-                                ("keeps", "nearest", "random")})
+                 column_config=compare_panel.percent_columns("keeps", "nearest", "random"))
     st.download_button("Report, HTML", lambda: sweep_html(table), "sweep.html", "text/html", on_click="ignore")

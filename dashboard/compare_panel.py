@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
 from bra.compare import Compared, Setting
 from bra.compare_table import compare_csv, compare_html, reason
-from bra.models.catalog import CATALOG
+from bra.models.catalog import CATALOG, ModelSettings
 from bra.photo import Photo
 from bra.viewer.multiples import multiples_message
 from bra.viewer.pack import TILE_SIDE, Place
@@ -41,15 +42,15 @@ def choose_tab() -> Comparison:
     return state.save_comparison(replace(wanted, tab=tab or wanted.tab))
 
 
-def choose_layer(view: Selection) -> Selection:
+def choose_layer(view: Selection, label: str = "Layer") -> Selection:
     """Which routed layer, where there are several."""
     names = list(services.opened(view.settings, state.model_upload()).specs)
     if not names:
         return view
     layer = view.layer if view.layer in names else names[0]
     if len(names) > 1:
-        layer = st.selectbox("Layer", names, key=state.hold("compare_layer", layer, names), width=260)
-    return state.save(replace(view, layer=layer))
+        layer = st.selectbox(label, names, key=state.hold("compare_layer", layer, names), width=260)
+    return state.save(replace(view, layer="" if layer == names[0] else layer))
 
 
 def _choose_numbers(label: str, key: str, allowed: tuple[int, ...], wanted: tuple[int, ...],
@@ -107,15 +108,19 @@ def _decide(compared: Compared, wanted: Comparison, caption: str) -> None:
         st.caption("Thick grey: the Pareto front. Dashed: what the nearest windows of the same number keep; dotted: "
                    "random ones. Click a point to open that setting in Explore.")
     with table:
-        st.dataframe([{"n_win": row.n_win, "topk": row.topk, "keeps": row.recall, "nearest": row.nearest,
-                       "chance": row.chance, "best possible": row.oracle, "padding": row.padding_share}
+        st.dataframe([{"n_win": row.n_win, "topk": row.topk, "keeps": 100 * row.recall, "nearest": 100 * row.nearest,
+                       "chance": 100 * row.chance, "best": 100 * row.oracle, "padding": 100 * row.padding_share}
                       for row in compared.rows], hide_index=True, height=360,
-                     column_config={name: st.column_config.NumberColumn(format="percent") for name in
-                                    ("keeps", "nearest", "chance", "best possible", "padding")})
+                     column_config=percent_columns("keeps", "nearest", "chance", "best", "padding"))
         with st.container(horizontal=True):
             _download("Table, CSV", lambda: compare_csv(compared.rows), "settings.csv", "text/csv")
             _download("Report, HTML", lambda: compare_html(compared.rows, "Settings side by side", caption,
                                                            wanted.cost), "settings.html", "text/html")
+
+
+def percent_columns(*names: str) -> dict[str, Any]:
+    """How columns of per cents are written."""
+    return {name: st.column_config.NumberColumn(format="%.1f %%") for name in names}
 
 
 def _download(label: str, data: Callable[[], str], name: str, kind: str) -> None:
@@ -125,39 +130,41 @@ def _download(label: str, data: Callable[[], str], name: str, kind: str) -> None
 def choose_b(view: Selection, wanted: Comparison) -> Selection:
     """Side B: model, weights, windows."""
     old, keys = wanted.b.settings, list(CATALOG)
-    first, second, third = st.columns([1.4, 1, 1], vertical_alignment="bottom")
-    with first:
-        key = st.selectbox("B: model", keys, format_func=lambda name: CATALOG[name].label,
-                           key=state.hold("b_model", old.model, keys))
-    entry = CATALOG[key]
+    key = st.selectbox("B: model", keys, format_func=lambda name: CATALOG[name].label,
+                       key=state.hold("b_model", old.model, keys), width=300)
+    entry, a = CATALOG[key], view.settings
     same = old if old.model == key else replace(old, model=key, variant="", untrained=False, changed=False)
-    side = view.settings.side if view.settings.model == key or entry.family == view.settings.entry.family == "patches" \
-        else entry.side
-    same = replace(same, side=side)
-    if entry.family == "patches" == view.settings.entry.family:
-        same = replace(same, num_heads=view.settings.num_heads, stride=view.settings.stride)
-    with second:
-        if len(entry.variants) > 1:
-            variants = list(entry.variants)
-            variant = st.selectbox("B: variant", variants,
-                                   key=state.hold(f"b_variant_{key}", same.chosen_variant, variants))
-            same = replace(same, variant="" if variant == variants[0] else variant)
-        elif entry.card:
-            options = ["trained", "untrained"]
-            weights = st.segmented_control("B: weights", options, required=True,
-                                           key=state.hold(f"b_weights_{key}", options[same.untrained], options))
-            same = replace(same, untrained=weights == "untrained")
-    if key == "own":
-        st.file_uploader("B: model file", ["yaml", "yml", "pt", "pth", "safetensors"], key=state.MODEL_UPLOADER_B,
-                         on_change=state.take_file, args=(state.MODEL_UPLOADER_B,), max_upload_size=120)
+    patches = entry.family == "patches" == a.entry.family
+    same = replace(same, side=a.side if patches or a.model == key else entry.side)
+    if patches:
+        same = replace(same, num_heads=a.num_heads, stride=a.stride)
+    same = _choose_kind(same)
     specs = services.opened(same, state.brought(state.MODEL_UPLOADER_B)).specs
     names = list(specs)
     layer = next((name for name in (wanted.b.layer, view.layer) if name in names), names[0] if names else "")
-    with third:
-        if len(names) > 1:
-            layer = st.selectbox("B: layer", names, key=state.hold("b_layer", layer, names))
+    if len(names) > 1:
+        layer = st.selectbox("B: layer", names, key=state.hold("b_layer", layer, names), width=260)
     settings = model_widgets.choose_b_windows(same, specs.get(layer))
     return state.save_comparison(replace(wanted, b=Selection(settings=settings, layer=layer))).b
+
+
+def _choose_kind(settings: ModelSettings) -> ModelSettings:
+    """Variant, weights or file of side B, where there is something to choose."""
+    entry = settings.entry
+    if len(entry.variants) > 1:
+        variants = list(entry.variants)
+        variant = st.selectbox("B: variant", variants, width=260,
+                               key=state.hold(f"b_variant_{entry.key}", settings.chosen_variant, variants))
+        return replace(settings, variant="" if variant == variants[0] else variant)
+    if entry.card:
+        options = ["trained", "untrained"]
+        weights = st.segmented_control("B: weights", options, required=True,
+                                       key=state.hold(f"b_weights_{entry.key}", options[settings.untrained], options))
+        return replace(settings, untrained=weights == "untrained")
+    if entry.family == "own":
+        st.file_uploader("B: model file", ["yaml", "yml", "pt", "pth", "safetensors"], key=state.MODEL_UPLOADER_B,
+                         on_change=state.take_file, args=(state.MODEL_UPLOADER_B,), max_upload_size=120)
+    return settings
 
 
 def setting_of(view: Selection, n_win: int, topk: int) -> Setting:

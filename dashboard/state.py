@@ -116,12 +116,9 @@ def hold(key: str, value: T, allowed: Sequence[T]) -> str:
     """
     if key not in st.session_state:
         st.session_state[key] = value
-    had = st.session_state[key]
-    offered = f"{key}_offered"
-    if st.session_state.get(offered) != list(allowed):
-        # To Streamlit, a widget with other options is a new one, which would begin at its own default.
-        st.session_state[offered] = list(allowed)
-        st.session_state[key] = had
+    # Written even where it stays: to Streamlit, a widget with other options or on another page is a new one, which
+    # would begin at its own default.
+    had = st.session_state[key] = st.session_state[key]
     if had not in allowed:
         numbers = [a for a in allowed if isinstance(a, int) and isinstance(had, int)]
         st.session_state[key] = min(numbers, key=lambda a: abs(a - had), default=allowed[0])

@@ -9,6 +9,11 @@ export default function mount({ parentElement, data, setStateValue, setTriggerVa
   if (!view) {
     view = { root, at: null, hover: null, cells: [] };
     sets.set(root, view);
+    // What is scrolled out of sight need not follow the pointer.
+    view.sight = new IntersectionObserver((entries) => {
+      for (const entry of entries) entry.target.dataset.seen = entry.isIntersecting ? "1" : "";
+      plan(view);
+    }, { rootMargin: "100px" });
     new ResizeObserver(() => { for (const cell of view.cells) cell.base = null; plan(view); }).observe(root);
   }
   view.tell = setStateValue; view.open = setTriggerValue;
@@ -45,6 +50,8 @@ function lay(view) {
     }
   }
   view.live = el("p", { class: "hidden", "aria-live": "polite" });
+  view.sight.disconnect();
+  for (const { figure } of view.cells) view.sight.observe(figure);
   root.replaceChildren(sheet, view.live, el("p", { class: "caption" }, data.caption));
 }
 
@@ -108,6 +115,7 @@ function paint(view) {
   if (!data || !picture || !root.clientWidth) return;
   const at = view.hover ?? view.at, started = performance.now();
   for (const cell of view.cells) {
+    if (!cell.figure.dataset.seen) continue;
     const { grid } = cell.about, box = extent(grid), width = cell.figure.clientWidth;
     cell.scale = width / box.width;
     const height = box.height * cell.scale, g = fit(cell.canvas, width, height);

@@ -1,0 +1,85 @@
+"""The page Compare in a real browser: one query for all pictures, and a click that opens a setting in Explore."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+pytestmark = pytest.mark.browser
+SMALL = "/compare?side=224&rows=4.8&columns=2.4"
+
+
+def open_page(context: Any, url: str) -> Any:
+    page = context.new_page()
+    page.goto(url)
+    page.wait_for_selector(".multiples[data-ready]")
+    return page
+
+
+def at(page: Any) -> list[int]:
+    return [int(v) for v in page.locator(".multiples").get_attribute("data-at").split(",")]
+
+
+def test_one_query_moves_in_all_is_kept_in_the_link_and_a_name_opens_explore(context: Any, app_url: str) -> None:
+    page = open_page(context, app_url + SMALL)
+    pictures = page.locator(".multiples canvas")
+    expect(pictures).to_have_count(4)
+    before = [picture.screenshot() for picture in pictures.all()]
+    box = pictures.nth(1).bounding_box()
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 0.2 * box["height"])
+    expect(page.locator(".multiples")).to_have_attribute("data-at", re.compile(r"^(8[89]|9[01])\d\d,"))
+    after = [picture.screenshot() for picture in pictures.all()]
+    assert all(old != new for old, new in zip(before, after, strict=True))       # pointing in one moved all four
+    page.mouse.click(box["x"] + 0.9 * box["width"], box["y"] + 0.2 * box["height"])
+    page.wait_for_function("() => location.search.includes('a=')")
+    x, y = map(int, re.search(r"a=(\d+)\.(\d+)", page.url).groups())
+    assert at(page) == pytest.approx([x, y], abs=40)                # a click counts in whole pixels, pointing does not
+    page.reload()
+    page.wait_for_selector(".multiples[data-ready]")
+    assert at(page) == [x, y]
+
+    pictures.first.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(".multiples")).to_have_attribute("data-at", f"{x - 2500},{y}")     # a window of n_win 4
+    page.get_by_role("button", name="n_win 8, topk 4").click()
+    page.wait_for_selector(".stage[data-ready]")
+    assert "n_win=8" in page.url
+    expect(page.locator('[data-part="caption"]').first).to_contain_text("n_win 8 · topk 4")
+    expect(page.get_by_role("slider", name="Windows per side, n_win")).to_have_attribute("aria-valuenow", "8")
+
+
+def test_a_click_on_the_chart_opens_that_setting(context: Any, app_url: str) -> None:
+    page = open_page(context, app_url + "/compare?side=224&rows=8&columns=4")      # one point, in the middle
+    chart = page.get_by_test_id("stVegaLiteChart")
+    chart.scroll_into_view_if_needed()
+    point = chart.locator("[aria-roledescription=point]")
+    if point.count():
+        point.first.click()
+    else:
+        plot = chart.locator("canvas").bounding_box()
+        found = page.evaluate(
+            "([x0, y0, w, h]) => { for (let y = 40; y < h - 40; y += 4) for (let x = 50; x < w; x += 4) { "
+            "const p = document.querySelector('[data-testid=stVegaLiteChart] canvas').getContext('2d')"
+            ".getImageData(x * devicePixelRatio, y * devicePixelRatio, 1, 1).data; "
+            "if (p[0] > 215 && p[1] > 140 && p[1] < 180 && p[2] < 40) return [x0 + x, y0 + y]; } return null; }",
+            [plot["x"], plot["y"], plot["width"], plot["height"]])
+        assert found
+        page.mouse.click(*found)
+    page.wait_for_selector(".stage[data-ready]")
+    expect(page.locator('[data-part="caption"]').first).to_contain_text("n_win 8 · topk 4")
+
+
+def test_a_against_b_tells_what_only_one_sees(context: Any, app_url: str) -> None:
+    page = open_page(context, app_url + "/compare?side=224&tab=versus&b_model=similarity&b_n_win=4&b_topk=16")
+    captions = page.locator(".multiples figcaption")
+    expect(captions).to_have_count(4)
+    canvas = page.locator(".multiples canvas").first
+    canvas.hover(position={"x": 40, "y": 40})
+    expect(captions.nth(2)).to_contain_text("only A 0.0 %")        # B is routed everywhere
+    text = captions.nth(2).inner_text()
+    both, only_b = (float(re.search(rf"{name} ([\d.]+) %", text)[1]) for name in ("both", "only B"))
+    assert both + only_b == pytest.approx(100, abs=1)
+    expect(captions.nth(3)).to_contain_text("of the outputs' size")
