@@ -15,6 +15,7 @@ services.warm_up()
 st.navigation([
     st.Page(HERE / "views" / "explore.py", title="Explore", default=True),
     st.Page(HERE / "views" / "compare.py", title="Compare"),
+    st.Page(HERE / "views" / "cost.py", title="Cost"),
     st.Page(HERE / "views" / "models.py", title="Models"),
     st.Page(HERE / "views" / "guide.py", title="How to read it"),
 ], position="top").run()

@@ -45,6 +45,8 @@ def show(card: ModelCard) -> None:
         st.dataframe(charts.score_table(card), hide_index=True, width="stretch")
         st.caption(f"After the last epoch; mean over seeds, smallest to largest in brackets. The weights are those of "
                    f"{card.shipped}.")
+        for sentence in card.comparison:
+            st.markdown(f"- {sentence}")
         for metric in [*next(iter(card.scores.values())), "loss"]:
             label = {"loss": "training loss"}.get(metric, metric.replace("_", " "))
             st.vega_lite_chart(charts.curves(card, metric, label), width="stretch")

@@ -24,8 +24,8 @@ BIFORMER_NAMES = {"biformer_tiny": "T, 13.1 M parameters", "biformer_small": "S,
                   "biformer_base": "B, 56.8 M", "biformer_stl": "STL, 28.4 M"}
 
 
-def choose_settings(photo: Photo) -> Selection:
-    """Model and settings, as far as the model lets one choose."""
+def choose_settings(photo: Photo | None) -> Selection:
+    """Model and settings, as far as the model lets one choose; without a photo the model alone."""
     view = state.current()
     old = view.settings
     key = st.selectbox("Model", list(CATALOG), format_func=lambda name: CATALOG[name].label,
@@ -34,6 +34,8 @@ def choose_settings(photo: Photo) -> Selection:
     st.caption(entry.about)
     if entry.family == "patches":
         layer = view.layer if old.entry.family == "patches" else ""
+        if photo is None:
+            return state.save(replace(view, settings=replace(old, model=key) if layer else ModelSettings(key)))
         return state.save(replace(view, settings=_patch_settings(photo, key, old), layer=layer))
     same = old if old.model == key else ModelSettings(key, side=entry.side)
     settings = ModelSettings(key, variant=_choose_variant(entry, same), untrained=_choose_weights(entry, same))
@@ -41,6 +43,9 @@ def choose_settings(photo: Photo) -> Selection:
         st.file_uploader("Model file", ["yaml", "yml", "pt", "pth", "safetensors"], key=state.MODEL_UPLOADER,
                          on_change=state.take_model, max_upload_size=120,
                          help="Up to 120 MB. It stays in this server's memory until you leave; nobody else sees it.")
+    if photo is None:
+        kept = replace(same, variant=settings.variant, untrained=settings.untrained)
+        return state.save(replace(view, settings=kept, layer=view.layer if kept.opens == old.opens else ""))
     side = _choose_side(key, same.side, views.SIDES if entry.family != "biformer" else views.SIDES[:-1])
     settings = replace(settings, side=side)
     layer = view.layer if settings.opens == old.opens else ""

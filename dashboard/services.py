@@ -42,7 +42,8 @@ def warm_up() -> None:
 
 
 @st.cache_resource(show_spinner=False)
-def _slots() -> BoundedSemaphore:
+def slots() -> BoundedSemaphore:
+    """As many places as there are processors: heavy work takes one, so that no visitor starves the others."""
     return BoundedSemaphore(os.cpu_count() or 1)
 
 
@@ -77,7 +78,7 @@ def opened(settings: ModelSettings, file: Upload | None = None) -> OpenModel:
 
 @st.cache_resource(max_entries=6, show_spinner="Opening the model …")
 def _opened(settings: ModelSettings, digest: str, _file: Upload | None) -> OpenModel:
-    with _slots():
+    with slots():
         return opening.open_model(settings) if _file is None else opening.open_file(_file.data, _file.name)
 
 
@@ -95,7 +96,7 @@ def look(settings: ModelSettings, photo: Photo, layer: str = "", file: Upload | 
 @st.cache_resource(max_entries=16, show_spinner="Running the model …")
 def _look(settings: ModelSettings, file: str, side: int, change: Change | None, digest: str, _model: OpenModel,
           _photo: Photo) -> Look:
-    with _slots():
+    with slots():
         found = _model.look(_photo, side, change)
     # The raw output of a detector holds its maps too, many times what its layers' traces take.
     return Look(ModelTrace(None, found.trace.layers), found.answer)
@@ -148,7 +149,7 @@ def given(settings: ModelSettings, photo: Photo, layer: str, file: Upload | None
 @st.cache_resource(max_entries=8, show_spinner="Running the model …")
 def _given(settings: ModelSettings, file: str, side: int, digest: str, _model: OpenModel,
            _photo: Photo) -> Mapping[str, LayerInput]:
-    with _slots():
+    with slots():
         return layer_inputs(_model, _photo, side)
 
 
@@ -162,7 +163,7 @@ def compared(settings: ModelSettings, photo: Photo, one: LayerInput, windows: tu
 @st.cache_resource(max_entries=8, show_spinner="Comparing …")
 def _compared(settings: ModelSettings, file: str, side: int, digest: str, layer: str, windows: tuple[Setting, ...],
               rounds: int, _one: LayerInput) -> Compared:
-    with _slots():
+    with slots():
         return compare(_one, windows, rounds)
 
 
@@ -175,7 +176,7 @@ def probed(settings: ModelSettings, photo: Photo, file: Upload | None = None) ->
 @st.cache_resource(max_entries=8, show_spinner="Changing the picture and looking again …")
 def _probed(settings: ModelSettings, file: str, side: int, digest: str, _model: OpenModel,
             _photo: Photo) -> tuple[ProbeRow, ...]:
-    with _slots():
+    with slots():
         return probe(_model, _photo, side)
 
 

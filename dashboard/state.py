@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import streamlit as st
@@ -12,7 +11,9 @@ import streamlit as st
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.viewer.pack import Place
 from dashboard.comparison import Comparison
+from dashboard.cost_view import CostView
 from dashboard.selection import LAYER_NAME, N_WINS, UPLOAD, Selection, inside, shows_of
+from dashboard.uploads import Upload, uploaded
 
 T = TypeVar("T")
 STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"
@@ -36,7 +37,7 @@ def save(selection: Selection) -> Selection:
     if selection.picture != current().picture:
         selection = replace(selection, a=None, b=None)
     st.session_state["selection"] = selection
-    link = selection.to_query() | comparison().to_query()
+    link = selection.to_query() | comparison().to_query() | cost_view().to_query()
     # The browser tells its address with each request, and that may be older than the last one that was set here.
     if link != st.session_state.get("link") or link != st.query_params.to_dict():
         st.query_params.from_dict(link)
@@ -58,6 +59,29 @@ def save_comparison(wanted: Comparison) -> Comparison:
     st.session_state["comparison"] = wanted
     save(current())
     return wanted
+
+
+def cost_view() -> CostView:
+    """What this visitor counts; a new visit begins with what its link says."""
+    if "cost_view" not in st.session_state:
+        st.session_state["cost_view"] = CostView.from_query(st.query_params.to_dict())
+    found: CostView = st.session_state["cost_view"]
+    return found
+
+
+def save_cost_view(wanted: CostView) -> CostView:
+    """Keep what is counted, and put it into the link."""
+    cost_view()
+    st.session_state["cost_view"] = wanted
+    save(current())
+    return wanted
+
+
+def use_setting(n_win: int, topk: int) -> None:
+    """Make these windows the second setting of the Cost page, also in its widgets."""
+    save_cost_view(replace(cost_view(), n_win=n_win, topk=topk))
+    for key, value in {"cost_n_win": n_win, "cost_topk": topk}.items():
+        st.session_state[key] = value
 
 
 def take_multiples() -> None:
@@ -139,23 +163,10 @@ def take_picked() -> None:
         save(replace(current(), picture=picked[:40]))
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A file that this visitor brought; kept for this session alone."""
-
-    name: str
-    data: bytes
-    digest: str
-
-
-def _uploaded(name: str, data: bytes) -> Upload:
-    return Upload(name, data, hashlib.sha256(data).hexdigest())
-
-
 def take_upload() -> None:
     """Callback of the uploader: its file becomes the visitor's picture; without one, the default comes back."""
     file = st.session_state[UPLOADER]
-    st.session_state["upload"] = None if file is None else _uploaded(file.name, file.getvalue())
+    st.session_state["upload"] = None if file is None else uploaded(file.name, file.getvalue())
     if file is None and current().picture != UPLOAD:
         return
     # Saved under another name first, so that pins on an earlier upload are dropped too.
@@ -172,7 +183,7 @@ def upload() -> Upload | None:
 def take_model() -> None:
     """Callback of the uploader of models: its file becomes the visitor's model; layers of the last are forgotten."""
     file = st.session_state[MODEL_UPLOADER]
-    st.session_state["model_upload"] = None if file is None else _uploaded(file.name, file.getvalue())
+    st.session_state["model_upload"] = None if file is None else uploaded(file.name, file.getvalue())
     save(replace(current(), layer=""))
 
 
@@ -184,7 +195,7 @@ def model_upload() -> Upload | None:
 def take_file(uploader: str) -> None:
     """Callback of an uploader whose file changes nothing but what its own part of a page shows."""
     file = st.session_state[uploader]
-    st.session_state[f"{uploader}_file"] = None if file is None else _uploaded(file.name, file.getvalue())
+    st.session_state[f"{uploader}_file"] = None if file is None else uploaded(file.name, file.getvalue())
 
 
 def brought(uploader: str) -> Upload | None:

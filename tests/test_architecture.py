@@ -14,6 +14,7 @@ ORDER = (
     "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo",
     "fidelity", "dense", "dense_grids", "areas", "overlap", "scorecard", "svg",
     "formula", "operators", "model_rows", "timing", "costing", "cost_table", "advice",
+    "variants",
     "pickled", "torchfile", "unpack", "checkpoint",
     "weights", "models", "models.card", "models.untrained", "models.patches", "models.full_attention",
     "models.layout", "models.biformer", "models.nano", "models.opened", "compare", "versus", "probes",
@@ -22,12 +23,13 @@ ORDER = (
     "training", "training.state", "training.photographs", "training.classifier", "training.quality",
     "training.flowers",
     "yolo.modules", "yolo.handmade", "yolo.rows", "yolo.registration", "yolo", "yolo.transplant",
-    "yolo.wiring", "yolo.rewrite", "yolo.gate", "yolo.budget", "yolo.untrusted", "yolo.lint",
+    "yolo.wiring", "yolo.rewrite", "yolo.resettle", "yolo.gate", "yolo.budget", "yolo.untrusted", "yolo.lint",
     "yolo.printed", "yolo.training", "yolo.tiles", "yolo.demo", "yolo.opened", "yolo.shipping", "yolo.command",
     "opening", "cost_command", "sweep_table", "sweep", "sweep_report", "compare_command", "cli")
 """A file of bra imports only from files before it; `bra/__init__.py` is the shop window and may import them all."""
 BRA = sorted((ROOT / "bra").rglob("*.py"))
 DASHBOARD = sorted((ROOT / "dashboard").rglob("*.py"))
+SERVICES = ("services.py", "cost_services.py")
 CODE = [path for folder in ("bra", "dashboard") for ending in ("py", "js", "css", "html")
         for path in sorted((ROOT / folder).rglob(f"*.{ending}"))]
 
@@ -91,7 +93,7 @@ def test_a_file_of_bra_imports_only_files_above_it(path: Path) -> None:
                 and name not in modules and name.rpartition(".")[0] not in modules}
 
 
-@pytest.mark.parametrize("path", [path for path in DASHBOARD if path.name != "services.py"], ids=short)
+@pytest.mark.parametrize("path", [path for path in DASHBOARD if path.name not in SERVICES], ids=short)
 def test_only_services_may_touch_torch(path: Path) -> None:
     assert not roots(path) & {"torch", "torchvision"}
 
@@ -101,7 +103,7 @@ def test_only_state_reads_and_writes_the_session_and_the_link(path: Path) -> Non
     assert not set(names_and_attributes(path)) & {"session_state", "query_params"}
 
 
-@pytest.mark.parametrize("path", [path for path in DASHBOARD if short(path) != "dashboard/services.py"], ids=short)
+@pytest.mark.parametrize("path", [path for path in DASHBOARD if path.name not in SERVICES], ids=short)
 def test_only_services_caches(path: Path) -> None:
     assert not [name for name in names_and_attributes(path) if name.startswith("cache") or name == "lru_cache"]
 

@@ -39,6 +39,12 @@ def test_the_verdict_is_made_of_the_numbers() -> None:
         "trained 1 of 1, untrained 0 of 1.")
 
 
+def test_variants_are_compared_seed_by_seed() -> None:
+    assert CARD.comparison == ()
+    two = replace(CARD, scores={"a": {"mAP": (0.5, 0.6, 0.4)}, "b": {"mAP": (0.4, 0.7, 0.3)}})
+    assert two.comparison == ("mAP of “a” is above that of “b” with 2 of 3 seeds, by +0.033 on average.",)
+
+
 def test_a_card_and_weights_survive_the_way_to_disk(tmp_path: Path) -> None:
     tensors = {"w": torch.linspace(-1, 1, 7), "n": torch.tensor(3)}
     ship(CARD, tensors, tmp_path)

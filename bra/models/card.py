@@ -123,6 +123,19 @@ class ModelCard:
                         + counts(operator.attrgetter("beats_overlap")))
         return tuple(said)
 
+    @property
+    def comparison(self) -> tuple[str, ...]:
+        """The shipped variant against every other, seed by seed, by its first metric: a sentence each."""
+        variants = list(self.scores)
+        said = []
+        for other in variants[1:]:
+            metric = next(iter(self.scores[other]))
+            ours, theirs = self.scores[variants[0]][metric], self.scores[other][metric]
+            gains = [one - two for one, two in zip(ours, theirs, strict=True)]
+            said.append(f"{metric} of “{variants[0]}” is above that of “{other}” with {sum(gain > 0 for gain in gains)} of "
+                        f"{len(gains)} seeds, by {sum(gains) / len(gains):+.3f} on average.")
+        return tuple(said)
+
     def to_json(self) -> str:
         """The card as the text of its file."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -17,7 +17,17 @@ from bra.grid import WindowGrid
 from bra.spec import MAX_N_WIN, BRASpec
 from bra.yolo.registration import ParseModel
 from bra.yolo.rewrite import read_yaml, with_rows_replaced, written
-from bra.yolo.rows import INSIDE_C2F, OPTIONS, OURS, Parse, Row, options_of, probe, rows_of, spec_of, with_rows
+from bra.yolo.rows import (
+    OURS,
+    Parse,
+    Row,
+    options_of,
+    probe,
+    rows_of,
+    spec_of,
+    with_options,
+    with_rows,
+)
 from bra.yolo.wiring import counterparts, rewired
 
 Level = Literal["error", "warning", "note"]
@@ -158,7 +168,7 @@ def _possible(row: Row, dims: Sequence[int]) -> Row | None:
         p = one.get("n_win", 7)
         for options in (one, {**one, "topk": p * p} if isinstance(p, int) and 0 < p <= MAX_N_WIN else one):
             if _works(options, dims):
-                return _with_options(row, options)
+                return with_options(row, options)
     return None
 
 
@@ -200,7 +210,7 @@ def _padded(model: Mapping[str, Any], rows: Sequence[Row], imgsz: int, parse: Pa
             if options.get("topk", 4) > best * best:
                 fixed["topk"] = best * best
             findings.append(Finding("warning", index, f"{words}, and {empty} of {n_win * n_win} windows hold nothing "
-                                                      f"else: {cure}.", _with_options(row, fixed)))
+                                                      f"else: {cure}.", with_options(row, fixed)))
         else:
             findings.append(Finding("note", index, f"{words}: {cure}; or set mask_padding: true."))
     return findings
@@ -221,15 +231,3 @@ def map_sizes(model: Mapping[str, Any], rows: Sequence[Row], imgsz: int, parse: 
         x = layer.eval()(given[0] if isinstance(row.source, int) else given)
         maps.append(x)
     return sizes
-
-
-def _with_options(row: Row, options: Mapping[str, Any]) -> Row:
-    """The row with these options: by place where they are the first ones, else by name."""
-    by_place = tuple(options) == OPTIONS[:len(options)] and row.name != INSIDE_C2F and not any(
-        isinstance(arg, Mapping) for arg in row.args)
-    if by_place:
-        return replace(row, args=list(options.values()))
-    before = [arg for arg in row.args if not isinstance(arg, Mapping)] if row.name == INSIDE_C2F else []
-    if not options:
-        return replace(row, args=before)
-    return replace(row, args=[*before, *([False] if len(before) == 1 else []), dict(options)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import torch
@@ -183,6 +183,18 @@ def spec_of(row: Row, dim: int) -> BRASpec:
         raise YoloError(f"{row}: {error}") from error
     except TypeError as error:
         raise YoloError(f"{row}: {error}: write plain values, for example [7, 8] or [{{n_win: 7}}].") from error
+
+
+def with_options(row: Row, options: Mapping[str, Any]) -> Row:
+    """The row with these options: by place where they are the first ones, else by name."""
+    by_place = tuple(options) == OPTIONS[:len(options)] and row.name != INSIDE_C2F and not any(
+        isinstance(arg, Mapping) for arg in row.args)
+    if by_place:
+        return replace(row, args=list(options.values()))
+    before = [arg for arg in row.args if not isinstance(arg, Mapping)] if row.name == INSIDE_C2F else []
+    if not options:
+        return replace(row, args=before)
+    return replace(row, args=[*before, *([False] if len(before) == 1 else []), dict(options)])
 
 
 def _resolved(row: Row, dim: int) -> Row:

@@ -1,0 +1,70 @@
+"""What the Cost page shows as one frozen record, and its part of the link. The model is the view's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from dashboard.selection import N_WINS
+
+MEASURES: Final = ("macs", "params", "peak_bytes")
+SIDES: Final = range(32, 1537, 32)
+POOLS: Final = (1, 2, 4)
+NARROW: Final = (1, 2, 4)
+PROJECTIONS: Final = ("qkvo", "qkv", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class CostView:
+    """The image, what is drawn, and the second setting that the model is held against.
+
+    Attributes:
+        height: of the image in pixels.
+        width: of the image in pixels.
+        measure: what the bars show, of MEASURES.
+        n_win: windows per side of the second setting.
+        topk: its routed windows.
+        narrow: what the channels of q and k are divided by.
+        pool: pooling ratio of its k and v; 1 for none.
+        projections: its `param_attention`.
+    """
+
+    height: int = 640
+    width: int = 640
+    measure: str = "macs"
+    n_win: int = 10
+    topk: int = 8
+    narrow: int = 1
+    pool: int = 1
+    projections: str = "qkvo"
+
+    @property
+    def second(self) -> dict[str, int | str]:
+        """The second setting as options of `BRASpec`, but for qk_dim, which depends on the layer."""
+        found: dict[str, int | str] = {"n_win": self.n_win, "topk": self.topk, "param_attention": self.projections}
+        if self.pool > 1:
+            found |= {"kv_downsample_mode": "avgpool", "kv_downsample_ratio": self.pool}
+        return found
+
+    @classmethod
+    def from_query(cls, query: Mapping[str, str]) -> CostView:
+        """What a link asks for; whatever in it is unknown or out of range is left at its default."""
+        usual, found = cls(), {}
+        numbers = {"height": SIDES, "width": SIDES, "n_win": N_WINS, "topk": range(1, N_WINS[-1] ** 2 + 1),
+                   "narrow": NARROW, "pool": POOLS}
+        for name, allowed in numbers.items():
+            text = query.get(f"cost_{name}", "")
+            ok = text.isdecimal() and text.isascii() and len(text) < 6 and int(text) in allowed
+            found[name] = int(text) if ok else getattr(usual, name)
+        words = {"measure": MEASURES, "projections": PROJECTIONS}
+        chosen = {name: next((word for word in allowed if word == query.get(f"cost_{name}")), getattr(usual, name))
+                  for name, allowed in words.items()}
+        found["topk"] = min(found["topk"], found["n_win"] ** 2)
+        return cls(**found, **chosen)
+
+    def to_query(self) -> dict[str, str]:
+        """What differs from the default. Inverse of `from_query`."""
+        usual = CostView()
+        return {f"cost_{name}": str(getattr(self, name)) for name in self.__slots__
+                if getattr(self, name) != getattr(usual, name)}

@@ -1,0 +1,46 @@
+"""A model without its BRA layers costs what the model that it was put into costs; other settings what they say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import bra
+from bra.errors import SpecError
+from bra.models.biformer import biformer_tiny
+from bra.variants import with_full_attention, with_settings, without_bra
+
+
+@pytest.mark.parametrize(("name", "base"), [
+    ("yolov8n-bra", "yolov8n"), ("yolov8n-bra-residual", "yolov8n"), ("yolov8n-bra-c2f", "yolov8n"),
+    ("yolov8n-bra-p3", "yolov8n"), ("yolo11n-bra-p5", "yolo11n")])
+def test_without_bra_a_yolo_is_the_yolo_it_was(name: str, base: str) -> None:
+    pytest.importorskip("ultralytics")
+    from bra.yolo.opened import open_named
+
+    model, plain = open_named(name, "", "").module, open_named(base, "", "").module
+    left, whole = bra.cost(without_bra(model), 160), bra.cost(plain, 160)
+    assert (left.total.params, left.total.macs) == (whole.total.params, whole.total.macs)
+    assert bra.cost(model, 160).total.macs > left.total.macs
+
+
+def test_what_is_left_runs_and_the_model_is_as_it_was() -> None:
+    layer = bra.BiLevelRoutingAttention(32, n_win=4, topk=2)
+    model = nn.Sequential(nn.Conv2d(3, 32, 1), layer).eval()
+    x = torch.rand(1, 3, 8, 8)
+    assert torch.equal(without_bra(model)(x), model[0](x))
+    assert model[1] is layer
+    assert without_bra(model)[0].weight is model[0].weight
+
+
+def test_full_attention_and_other_settings_cost_what_their_formula_says() -> None:
+    model = biformer_tiny().eval()
+    full = bra.cost(with_full_attention(model), 224)
+    assert all(layer.spec.topk == layer.spec.n_windows for row in full.rows for layer in row.layers)
+    assert full.total.macs > bra.cost(model, 224).total.macs
+    assert full.total.params == bra.cost(model, 224).total.params
+    narrow = bra.cost(with_settings(model, qk_dim=32, num_heads=2), 224)
+    assert narrow.total.params < full.total.params
+    with pytest.raises(SpecError, match="topk=50"):
+        with_settings(model, topk=50)
