@@ -25,6 +25,7 @@ def sides(view: Selection, photo: Photo, focus: Place) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         view = compare_panel.choose_layer(view, "A: layer")
         other = compare_panel.choose_b(view, state.comparison())
+    other = compare_panel.choose_b_windows(other, state.comparison())
     one = services.given(view.settings, photo, view.layer, state.model_upload())
     file = state.brought(state.MODEL_UPLOADER_B)
     two = services.given(other.settings, photo, other.layer, file)

@@ -128,7 +128,7 @@ def _download(label: str, data: Callable[[], str], name: str, kind: str) -> None
 
 
 def choose_b(view: Selection, wanted: Comparison) -> Selection:
-    """Side B: model, weights, windows."""
+    """Side B: model, weights and layer, its windows still as they were."""
     old, keys = wanted.b.settings, list(CATALOG)
     key = st.selectbox("B: model", keys, format_func=lambda name: CATALOG[name].label,
                        key=state.hold("b_model", old.model, keys), width=300)
@@ -144,8 +144,14 @@ def choose_b(view: Selection, wanted: Comparison) -> Selection:
     layer = next((name for name in (wanted.b.layer, view.layer) if name in names), names[0] if names else "")
     if len(names) > 1:
         layer = st.selectbox("B: layer", names, key=state.hold("b_layer", layer, names), width=260)
-    settings = model_widgets.choose_b_windows(same, specs.get(layer))
-    return state.save_comparison(replace(wanted, b=Selection(settings=settings, layer=layer))).b
+    return Selection(settings=same, layer=layer)
+
+
+def choose_b_windows(side: Selection, wanted: Comparison) -> Selection:
+    """Side B with the windows that it gets."""
+    spec = services.opened(side.settings, state.brought(state.MODEL_UPLOADER_B)).specs.get(side.layer)
+    settings = model_widgets.choose_b_windows(side.settings, spec)
+    return state.save_comparison(replace(wanted, b=replace(side, settings=settings))).b
 
 
 def _choose_kind(settings: ModelSettings) -> ModelSettings:

@@ -58,6 +58,9 @@ function lay(view) {
 function cell(view, about, routes) {
   const canvas = el("canvas", { tabindex: 0, role: "application",
     "aria-label": `${about.title}. ${about.lines.join(". ")}. Arrow keys move the query of all pictures, Enter keeps it.` });
+  // Its height is known before it is drawn: rows must not jump when they come into sight.
+  const box = extent(about.grid);
+  canvas.style.width = "100%"; canvas.style.aspectRatio = `${box.width} / ${box.height}`;
   const lines = about.lines.map((line) => el("span", {}, line));
   const title = view.data.versus ? el("b", {}, about.title)
     : el("button", { type: "button", title: "Open this setting in Explore", onclick: () => view.open("opened", [about.n_win, about.topk]) }, about.title);
