@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -57,8 +58,23 @@ def printed(model: nn.Module, cost: Cost) -> Printed:
         model: the network of an Ultralytics model.
         cost: its cost.
     """
-    private = copy.deepcopy(model).eval()
-    return Printed(float(get_flops(private, list(cost.input[2:]))), _direct(private, cost), 2 * cost.total.macs / 1e9)
+    found = Printed(*_asked(_weightless(model), cost), 2 * cost.total.macs / 1e9)
+    if found.printed and found.direct:
+        return found
+    return Printed(*_asked(copy.deepcopy(model), cost), found.ours)     # one that asks for values of its weights
+
+
+def _weightless(model: nn.Module) -> nn.Module:
+    """A copy whose weights have sizes and no values: its forward multiplies nothing, and all counts stay the same."""
+    sizes: dict[int, Any] = {id(t): t.detach().to("meta") for t in model.buffers()}
+    sizes |= {id(p): nn.Parameter(p.detach().to("meta"), requires_grad=False) for p in model.parameters()}
+    return copy.deepcopy(model, sizes)
+
+
+def _asked(private: nn.Module, cost: Cost) -> tuple[float, float]:
+    """What Ultralytics prints, and what its counter says of the real image; 0 for one that cannot be had."""
+    private.eval()
+    return float(get_flops(private, list(cost.input[2:]))), _direct(private, cost)
 
 
 def _direct(model: nn.Module, cost: Cost) -> float:
@@ -68,7 +84,10 @@ def _direct(model: nn.Module, cost: Cost) -> float:
         return 0.0
     weight = next(model.parameters())
     image = torch.zeros(cost.input, dtype=weight.dtype, device=weight.device)
-    return float(thop.profile(model, inputs=[image], verbose=False)[0]) * 2 / 1e9
+    try:
+        return float(thop.profile(model, inputs=[image], verbose=False)[0]) * 2 / 1e9
+    except (RuntimeError, NotImplementedError):
+        return 0.0
 
 
 def network_of(name: str) -> nn.Module:

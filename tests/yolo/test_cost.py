@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 pytest.importorskip("ultralytics")
+import thop
 from ultralytics import YOLO
+from ultralytics.utils.torch_utils import get_flops
 
 import bra
 import bra.yolo
@@ -19,7 +22,7 @@ from bra import operators
 from bra.advice import positions
 from bra.cli import main
 from bra.errors import CostError
-from bra.yolo.printed import network_of, printed
+from bra.yolo.printed import _weightless, network_of, printed
 
 FILES = sorted(path.stem for path in bra.yolo.CFG.glob("*.yaml"))
 
@@ -133,3 +136,14 @@ def test_without_its_counter_ultralytics_prints_nothing(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "thop", None)
     model = at_scale("yolov8-bra-p5")
     assert "prints no GFLOPs" in str(printed(model, bra.cost(model, 320)))
+
+
+@pytest.mark.parametrize("stem", ["yolov8-bra-residual", "yolo11-bra-c2f"])
+def test_asking_ultralytics_multiplies_nothing_and_changes_no_figure(stem: str) -> None:
+    model, size = at_scale(stem), (96, 160)
+    counted = printed(model, bra.cost(model, size))
+    assert counted.printed == get_flops(copy.deepcopy(model), list(size))
+    really, _ = thop.profile(copy.deepcopy(model), inputs=[torch.rand(1, 3, *size)], verbose=False)
+    assert counted.direct == pytest.approx(2 * really / 1e9, rel=1e-12)
+    assert {p.device.type for p in _weightless(model).parameters()} == {"meta"}
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
