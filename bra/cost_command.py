@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from torch import nn
@@ -12,18 +13,17 @@ from torch import nn
 from bra.cost_table import cost_csv, cost_json, cost_markdown, cost_text
 from bra.costing import Cost, cost
 from bra.errors import BRAError
-from bra.models.biformer import biformer_base, biformer_small, biformer_stl, biformer_tiny
-from bra.models.catalog import CATALOG, ModelSettings, build
+from bra.models.catalog import CATALOG, ModelSettings
+from bra.opening import named, open_file, open_model
 
-BIFORMERS: Final = {"biformer_tiny": biformer_tiny, "biformer_small": biformer_small, "biformer_base": biformer_base,
-                    "biformer_stl": biformer_stl}
 FORMATS: Final = {"json": cost_json, "csv": cost_csv, "md": cost_markdown}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bra cost`."""
-    parser.add_argument("model", help="a YOLO model file or name such as yolov8n-bra.yaml, a .pt file, or one of "
-                                      f"{', '.join([*CATALOG, *BIFORMERS])}")
+    known = ", ".join(key for key in CATALOG if key != "own")
+    parser.add_argument("model", help="a file of your own, the name of a YOLO model file such as yolov8n-bra.yaml, a "
+                                      f"size such as biformer_tiny, or one of {known}")
     parser.add_argument("--imgsz", type=_size, default=(640, 640), metavar="N|HxW",
                         help="side of the picture in pixels, or height x width such as 416x736; default 640")
     parser.add_argument("--time", type=int, default=0, metavar="ROUNDS",
@@ -42,21 +42,26 @@ def run_cost(args: argparse.Namespace, yolo_network: Callable[[str], nn.Module],
         yolo_network: builds the network of a YOLO file.
         yolo_words: what to say of one below its table.
     """
-    is_yolo = args.model not in CATALOG and args.model not in BIFORMERS
-    if is_yolo and not args.model.endswith((".yaml", ".yml", ".pt")):
-        raise BRAError(f"model {args.model!r} is not known: give a .yaml or .pt file, or one of "
-                       f"{', '.join([*CATALOG, *BIFORMERS])}.")
     _say(f"counting {args.model} at {args.imgsz[0]}×{args.imgsz[1]} …")
-    model = yolo_network(args.model) if is_yolo else _ours(args.model)
+    model = _network(args.model, yolo_network)
     counted = cost(model, args.imgsz, rounds=args.time, progress=_progress)
     print(FORMATS[args.format](counted) if args.format else cost_text(counted))
-    if is_yolo and not args.format:
+    if hasattr(model, "yaml") and not args.format:
         print(yolo_words(model, counted))
     return 0
 
 
-def _ours(name: str) -> nn.Module:
-    return BIFORMERS[name]() if name in BIFORMERS else build(ModelSettings(name))
+def _network(name: str, yolo_network: Callable[[str], nn.Module]) -> nn.Module:
+    """What a name or a file means everywhere; a model file of Ultralytics' own, by its name, too."""
+    try:
+        key, variant = named(name)
+    except BRAError:
+        if name.endswith((".yaml", ".yml", ".pt")):
+            return yolo_network(name)
+        raise
+    if key == "own":
+        return open_file(Path(name).read_bytes(), Path(name).name).module
+    return open_model(ModelSettings(key, variant=variant)).module
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -114,7 +114,7 @@ def named(name: str) -> tuple[str, str]:
         if variant and variant in entry.variants and not Path(name).is_file():
             return entry.key, variant
     if not Path(name).is_file():
-        raise BRAError(f"--model {name} is neither a file nor a model: choose one of "
+        raise BRAError(f"{name} is neither a file nor a model: choose one of "
                        f"{', '.join(key for key in CATALOG if key != 'own')}, or give a file.")
     return "own", ""
 

@@ -95,7 +95,7 @@ def test_the_command_times_and_tells_of_its_progress(capsys: pytest.CaptureFixtu
 
 def test_the_command_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cost", "resnet"]) == 2
-    assert "'resnet' is not known" in capsys.readouterr().err
+    assert "resnet is neither a file nor a model" in capsys.readouterr().err
     assert main(["cost", "similarity", "--imgsz", "0"]) == 2
     assert "1 to 16384" in capsys.readouterr().err
     with pytest.raises(SystemExit):

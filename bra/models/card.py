@@ -132,8 +132,9 @@ class ModelCard:
             metric = next(iter(self.scores[other]))
             ours, theirs = self.scores[variants[0]][metric], self.scores[other][metric]
             gains = [one - two for one, two in zip(ours, theirs, strict=True)]
-            said.append(f"{metric} of “{variants[0]}” is above that of “{other}” with {sum(gain > 0 for gain in gains)} of "
-                        f"{len(gains)} seeds, by {sum(gains) / len(gains):+.3f} on average.")
+            above = sum(gain > 0 for gain in gains)
+            said.append(f"{metric} of “{variants[0]}” is above that of “{other}” with {above} of {len(gains)} seeds, "
+                        f"by {sum(gains) / len(gains):+.3f} on average.")
         return tuple(said)
 
     def to_json(self) -> str:
