@@ -15,10 +15,15 @@ NOTES = ("i", "f", "type", "np")
 """What Ultralytics' parser writes on a row, by which its model finds its way."""
 
 
+class Nothing(nn.Identity):
+    """What stands where a BRA layer was taken out."""
+
+
 def without_bra(model: nn.Module) -> nn.Module:
     """The model with every BRA layer taken out, and the norm and gate around it where it has them.
 
-    A BRA layer returns a map like the one that it reads, so what is left runs as before. The weights are shared.
+    A BRA layer returns a map like the one that it reads, so what is left runs as before. Rows of an Ultralytics model
+    are numbered as they were before BRA rows were put in. The weights are shared.
     """
     return _changed(model, None)
 
@@ -46,7 +51,7 @@ def _changed(model: nn.Module, changes: dict[str, Any] | None) -> nn.Module:
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copied = copy.deepcopy(model, shared)
     if isinstance(copied, BiLevelRoutingAttention):
-        return nn.Identity() if changes is None else BiLevelRoutingAttention.from_spec(_spec(copied.spec, changes))
+        return Nothing() if changes is None else BiLevelRoutingAttention.from_spec(_spec(copied.spec, changes))
     layers = {name: layer for name, layer in copied.named_modules() if isinstance(layer, BiLevelRoutingAttention)}
     for name, layer in layers.items():
         if changes is not None:
@@ -55,8 +60,43 @@ def _changed(model: nn.Module, changes: dict[str, Any] | None) -> nn.Module:
         holder, _, last = name.rpartition(".")
         around = copied.get_submodule(holder)
         # A layer with a gate beside it is a residual row of ours: it goes as a whole.
-        _put(copied, holder if last == "attn" and hasattr(around, "gate") else name, nn.Identity())
+        _put(copied, holder if last == "attn" and hasattr(around, "gate") else name, Nothing())
+    if changes is None:
+        _close_up(copied)
     return copied
+
+
+def _close_up(model: nn.Module) -> None:
+    """Number Ultralytics' rows anew where some are nothing now; who read one of those reads what it read."""
+    rows: Any = getattr(model, "model", None)
+    if not (isinstance(rows, nn.Sequential) and all(hasattr(row, "f") and hasattr(row, "i") for row in rows)):
+        return
+    each: list[Any] = list(rows)
+    read = {row.i: [row.i + f if f < 0 else f for f in _listed(row.f)] for row in each}
+    gone = {row.i for row in each if all(isinstance(m, Nothing) for m in row.modules() if not any(m.children()))}
+    kept = [row for row in each if row.i not in gone]
+    if any(_through(at, read, gone) < 0 for at in gone):     # only a first row can read the image
+        return
+    number = {row.i: at for at, row in enumerate(kept)} | {-1: -1}
+    for at, row in enumerate(kept):
+        sources = [number[_through(source, read, gone)] for source in read[row.i]]
+        sources = [-1 if f == -1 and source == at - 1 else source for f, source in
+                   zip(_listed(row.f), sources, strict=True)]
+        row.i, row.f = at, sources[0] if isinstance(row.f, int) else sources
+        if any(isinstance(part, Nothing) for part in row.modules()):
+            row.type = row.type.removesuffix("BRA")         # C2fBRA without its attention is C2f
+    model.model = nn.Sequential(*kept)
+    object.__setattr__(model, "save", sorted({f for row in kept for f in _listed(row.f) if f != -1}))
+
+
+def _listed(source: int | list[int]) -> list[int]:
+    return [source] if isinstance(source, int) else source
+
+
+def _through(at: int, read: dict[int, list[int]], gone: set[int]) -> int:
+    while at in gone:
+        at = read[at][0]
+    return at
 
 
 def _spec(spec: BRASpec, changes: dict[str, Any]) -> BRASpec:

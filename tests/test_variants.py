@@ -14,15 +14,32 @@ from bra.variants import with_full_attention, with_settings, without_bra
 
 @pytest.mark.parametrize(("name", "base"), [
     ("yolov8n-bra", "yolov8n"), ("yolov8n-bra-residual", "yolov8n"), ("yolov8n-bra-c2f", "yolov8n"),
-    ("yolov8n-bra-p3", "yolov8n"), ("yolo11n-bra-p5", "yolo11n")])
+    ("yolov8n-bra-p3", "yolov8n"), ("yolo11n-bra-p5", "yolo11n"), ("yolo11n-bra", "yolo11n")])
 def test_without_bra_a_yolo_is_the_yolo_it_was(name: str, base: str) -> None:
     pytest.importorskip("ultralytics")
     from bra.yolo.opened import open_named
 
     model, plain = open_named(name, "", "").module, open_named(base, "", "").module
     left, whole = bra.cost(without_bra(model), 160), bra.cost(plain, 160)
-    assert (left.total.params, left.total.macs) == (whole.total.params, whole.total.macs)
+    assert [(row.name, row.params, row.macs, row.given) for row in left.rows] == \
+        [(row.name, row.params, row.macs, row.given) for row in whole.rows]
+    assert without_bra(model).save == sorted(set(plain.save))
     assert bra.cost(model, 160).total.macs > left.total.macs
+
+
+def test_a_row_read_from_afar_and_a_repeated_one_are_passed_through() -> None:
+    pytest.importorskip("ultralytics")
+    from bra.yolo.untrusted import build_untrusted
+
+    rows = [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Conv", [16, 3, 2]], [0, 2, "BRABlock", []],
+            [-1, 1, "Conv", [16, 3, 2]], [[-1, 1], 1, "Concat", [1]]]
+    model = build_untrusted({"nc": 3, "backbone": rows, "head": [[[-1], 1, "Detect", ["nc"]]]})
+    left = without_bra(model)
+    assert [row.f for row in left.model] == [-1, -1, 0, [-1, 1], [-1]]
+    assert [row.i for row in left.model] == list(range(5))
+    assert left.save == [0, 1]
+    assert [row.f for row in model.model][:5] == [-1, -1, 0, -1, [-1, 1]]
+    assert bra.cost(left, 64).rows[2].given == bra.cost(model, 64).rows[3].given == ((1, 16, 32, 32),)
 
 
 def test_what_is_left_runs_and_the_model_is_as_it_was() -> None:
