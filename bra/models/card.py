@@ -38,7 +38,7 @@ class LayerQuality:
         overlap_chance: with all windows.
         overlap_nearest: with the nearest windows.
         overlap_oracle: with the most alike.
-        shared: share of all choices that fall on the k windows chosen most; near 1, routing does not depend on the query.
+        shared: share of all choices that fall on the k windows chosen most; near 1, the query hardly matters.
     """
 
     layer: str
@@ -125,8 +125,9 @@ class ModelCard:
                         + counts(operator.attrgetter("beats_overlap")))
         shares = [row.shared for row in trained if row.shared is not None]
         if shares:
-            said.append(f"Of all choices of a trained layer, {min(shares):.0%} to {max(shares):.0%} fall on the same topk "
-                        "windows: near 100 %, where it looks hardly depends on where one asks.")
+            low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
+            said.append(f"Of all choices of a trained layer, {low if low == high else f'{low} to {high}'} fall on the same "
+                        "topk windows: near 100 %, where it looks hardly depends on where one asks.")
         return tuple(said)
 
     @property
