@@ -149,6 +149,17 @@ def in_degree_skew(trace: LayerTrace, image: int = 0) -> float:
     return float((off**3).mean() / spread**3) if spread > 0 else 0.0
 
 
+def shared_choices(trace: LayerTrace, image: int = 0) -> float:
+    """Share of all choices that fall on the k windows that are chosen most; 0 to 1.
+
+    1: every window is routed to the same k windows, whatever is in it, so that routing is a fixed selection and not an
+    answer to the query. Even routing gives k/p². Recall can be high in both cases: read it beside this. A trained layer
+    can be near 1; what is good depends on whether one wants an answer or a summary of the picture.
+    """
+    counts = np.sort(in_degree(trace, image))[::-1]
+    return float(counts[: trace.spec.topk].sum() / counts.sum())
+
+
 def self_routed(trace: LayerTrace, image: int = 0) -> Bools:
     """(p2,): windows that chose themselves. Their mean is the self-routing rate, 0 to 1; chance is `chance(trace)`.
 

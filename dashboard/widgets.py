@@ -8,9 +8,11 @@ from contextlib import suppress
 import streamlit as st
 
 from bra.errors import PhotoError
+from bra.fidelity import shared_choices
 from bra.grid import WindowGrid
 from bra.models.opened import Answer
 from bra.photo import Photo
+from bra.tracing import LayerTrace
 from bra.viewer.pack import FULL, Place
 from dashboard import components, services, state
 from dashboard.gallery import GALLERY
@@ -70,6 +72,14 @@ def shown_name(name: str) -> str:
 def heading(name: str, hint: str, notes: tuple[str, ...]) -> None:
     """The picture's name and what to try on it; names are shown as they are, never read as Markdown."""
     st.markdown(" ".join([f"**{plain(name)}.** {hint}", *(f"({note})" for note in notes)]))
+
+
+def warn_of_hubs(layer: LayerTrace) -> None:
+    """Say so where a layer routes every window to much the same few: it then hardly matters where one points."""
+    share = shared_choices(layer)
+    if share > 0.8 and layer.routed and layer.spec.topk < layer.grid.n_windows:
+        st.caption(f"In this layer {100 * share:.0f} % of all choices fall on the same {layer.spec.topk} windows: it "
+                   "hardly matters where you point.")
 
 
 def plain(text: str) -> str:

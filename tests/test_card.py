@@ -35,6 +35,9 @@ def test_the_verdict_is_made_of_the_numbers() -> None:
     worse = replace(CARD, quality={"trained": (replace(ROW, recall=0.2), ROW), "untrained": (ROW, ROW)})
     assert worse.verdict[0].endswith("trained 1 of 2, untrained 2 of 2.")
     labelled = replace(ROW, overlap=0.7, overlap_chance=0.4, overlap_nearest=0.6, overlap_oracle=0.9)
+    two = replace(ROW, shared=0.5), replace(ROW, shared=0.96)
+    alike = replace(CARD, quality={"trained": two, "untrained": (ROW,)})
+    assert "50% to 96% fall on the same topk windows" in alike.verdict[1]
     assert replace(CARD, quality={"trained": (labelled,), "untrained": (ROW,)}).verdict[1].endswith(
         "trained 1 of 1, untrained 0 of 1.")
 

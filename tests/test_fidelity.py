@@ -24,6 +24,7 @@ from bra.fidelity import (
     padding_leak,
     routing_entropy,
     self_routed,
+    shared_choices,
     window_distances,
 )
 
@@ -146,6 +147,7 @@ def test_self_routing_hubs_and_windows_that_nobody_reads() -> None:
     degree = [4, 2, 2, 0, 9, 1, 0, 0, 0]
     assert in_degree(trace).tolist() == degree
     assert np.flatnonzero(never_chosen(trace)).tolist() == [3, 6, 7, 8]
+    assert shared_choices(trace) == pytest.approx((9 + 4) / 18)
     # Mean 2, variance (4 + 0 + 0 + 4 + 49 + 1 + 4 + 4 + 4) / 9 = 70/9: above 2 + 2·2.79 is only the 9.
     assert np.flatnonzero(hubs(trace)).tolist() == [4]
     assert in_degree_skew(trace) == pytest.approx((8 + 0 + 0 - 8 + 343 - 1 - 8 - 8 - 8) / 9 / (70 / 9) ** 1.5)
@@ -155,6 +157,8 @@ def test_an_even_routing_has_no_hubs_and_no_skew() -> None:
     even = chosen_on([[n, (n + 1) % 9] for n in range(9)], 3, 9, 9)
     assert not hubs(even).any()
     assert in_degree_skew(even) == 0
+    assert shared_choices(even) == pytest.approx(2 / 9)
+    assert shared_choices(chosen_on([[3, 5]] * 9, 3, 9, 9)) == 1
     assert not never_chosen(even).any()
 
 

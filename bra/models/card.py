@@ -38,6 +38,7 @@ class LayerQuality:
         overlap_chance: with all windows.
         overlap_nearest: with the nearest windows.
         overlap_oracle: with the most alike.
+        shared: share of all choices that fall on the k windows chosen most; near 1, the query hardly matters.
     """
 
     layer: str
@@ -51,6 +52,7 @@ class LayerQuality:
     overlap_chance: float | None = None
     overlap_nearest: float | None = None
     overlap_oracle: float | None = None
+    shared: float | None = None
 
     @property
     def beats_recall(self) -> bool:
@@ -121,6 +123,11 @@ class ModelCard:
         if any(row.overlap is not None for row in trained):
             said.append("Layers that bring like to like clearly more than random windows and than the nearest ones: "
                         + counts(operator.attrgetter("beats_overlap")))
+        shares = [row.shared for row in trained if row.shared is not None]
+        if shares:
+            between = " to ".join(dict.fromkeys((f"{min(shares):.0%}", f"{max(shares):.0%}")))
+            said.append(f"Of all choices of a trained layer, {between} fall on the same topk windows: near 100 %, where it "
+                        "looks hardly depends on where one asks.")
         return tuple(said)
 
     @property

@@ -54,8 +54,8 @@ BIFORMERS: Final = ("biformer_tiny", "biformer_small", "biformer_base", "biforme
 CATALOG: Final = {entry.key: entry for entry in (
     ModelEntry(
         "flowers", "Flowers, trained (BiFormer)", "biformer",
-        "A small BiFormer that learned five kinds of flowers from photographs, here. What it learned to compare serves "
-        "for other photographs too.", "trained on flower photographs", side=320, card="flowers",
+        "A small BiFormer that learned five kinds of flowers from photographs, here. Try other photographs too; the "
+        "Models page says what its routing is worth.", "trained on flower photographs", side=320, card="flowers",
         layer="stages.2.2.attn"),
     ModelEntry(
         "cells", "Blood cells, trained (YOLO)", "yolo",

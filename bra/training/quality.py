@@ -58,7 +58,8 @@ def _row(trace: LayerTrace, boxes: Boxes | None) -> Row:
     row: Row = {
         "recall": mean(dense.recall(trace, full)), "recall_chance": fidelity.chance(trace),
         "recall_nearest": mean(dense.recall(trace, full, windows=fidelity.nearest_windows(trace))),
-        "recall_oracle": mean(dense.recall(trace, full, windows=dense.oracle_windows(trace, full)))}
+        "recall_oracle": mean(dense.recall(trace, full, windows=dense.oracle_windows(trace, full))),
+        "shared": fidelity.shared_choices(trace)}
     if boxes is not None and len(boxes):
         height, width = trace.grid.image or (trace.grid.h, trace.grid.w)
         scaled = boxes * np.array([1.0, width, height, width, height])

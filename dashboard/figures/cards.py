@@ -54,7 +54,8 @@ def quality(card: ModelCard, field: str, label: str) -> Spec:
         "data": {"values": values}, "height": {"step": 44},
         "mark": {"type": "point", "filled": True, "opacity": 1},
         "encoding": {
-            "y": {"field": "layer", "type": "nominal", "title": None, "sort": None, "axis": {"labelLimit": 160}},
+            "y": {"field": "layer", "type": "nominal", "title": None, "axis": {"labelLimit": 160},
+                  "sort": [row.layer for row in card.quality["trained"]]},
             "x": {"field": "value", "type": "quantitative", "title": label, "scale": {"domain": [0, 1]},
                   "axis": {"format": ".0%"}},
             "color": {"field": "what", "type": "nominal", "title": None, "sort": order, "legend": {"orient": "top"},

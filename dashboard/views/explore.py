@@ -15,5 +15,6 @@ widgets.say(look.answer)
 layer = look.trace.layers[model_widgets.layer_of(view, tuple(look.trace.layers))]
 panels.rail(look, layer.name)
 widgets.warn_of_padding(layer.grid)
+widgets.warn_of_hubs(layer)
 provenance = model_widgets.provenance_of(view.settings, model.provenance)
 panels.explorer(view, photo, look, layer, Caption(model.label, layer.name, provenance, name), focus)

@@ -72,6 +72,18 @@ def test_every_model_opens_with_its_own_numbers(app: AppTest, key: str) -> None:
         np.testing.assert_array_equal(counts[f"in_degree_{at}"], chosen)
 
 
+def test_hubs_are_told_of_where_they_are_and_not_where_all_is_chosen(app: AppTest) -> None:
+    ask(app, model="flowers", layer="stages.2.2.attn")
+    header, arrays = message(app, "stage")
+    counts = np.sort(np.bincount(arrays["r_idx"].flatten()))[::-1]
+    share = counts[:header["topk"]].sum() / counts.sum()
+    assert share > 0.8
+    words = f"{100 * share:.0f} % of all choices fall on the same 8 windows"
+    assert any(words in caption.value for caption in app.caption)
+    other = ask(AppTest.from_file(str(APP), default_timeout=120), model="flowers", layer="stages.3.0.attn")
+    assert not any("of all choices" in caption.value for caption in other.caption)
+
+
 def test_a_layer_gets_other_windows_and_the_caption_says_so(app: AppTest) -> None:
     ask(app, model="cells", layer="model.19.attn")
     assert any("built with n_win 7, topk 4" in caption.value for caption in app.sidebar.caption)

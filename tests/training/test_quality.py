@@ -36,6 +36,8 @@ def test_it_is_the_mean_over_pictures_of_the_measured_numbers() -> None:
         pixels = np.array([[0, 0, 0, 64, 64]], float)
         overlaps.append(semantic_overlap(trace, pixels).to_dict()["routed"])
     assert rows[0].recall == pytest.approx(np.mean(recalls), abs=1e-5)
+    assert rows[0].shared == pytest.approx(np.mean(
+        [fidelity.shared_choices(model.look(photo, 128).trace.layers["layers.0"]) for photo in photos]), abs=1e-5)
     assert rows[0].recall_chance == pytest.approx(3 / 16)
     assert rows[0].overlap == pytest.approx(np.mean(overlaps), abs=1e-5)
     assert rows[0].overlap == pytest.approx(1.0, abs=1e-5)      # each half is alike, and routes to itself
