@@ -14,7 +14,7 @@ ORDER = (
     "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo",
     "fidelity", "dense", "dense_grids", "areas", "overlap", "scorecard", "svg",
     "formula", "operators", "model_rows", "timing", "costing", "cost_table", "advice",
-    "variants",
+    "variants", "cost_words",
     "pickled", "torchfile", "unpack", "checkpoint",
     "weights", "models", "models.card", "models.untrained", "models.patches", "models.full_attention",
     "models.layout", "models.biformer", "models.nano", "models.opened", "compare", "versus", "probes",
