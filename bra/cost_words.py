@@ -39,13 +39,14 @@ def summary(cost: Cost, plain: Cost) -> tuple[str, ...]:
         return (f"This model has {whole}, none of it for BRA: it has no BRA layer.",)
     params, macs = total.params - plain.total.params, total.macs - plain.total.macs
     layers = sum(len(row.layers) for row in rows)
+    written = max(layer.explicit_peak_bytes for row in rows for layer in row.layers)
     return (
         f"This model has {whole}; BRA adds {_millions(params)} ({share(params, total.params)}) and {_billions(macs)} "
         f"({share(macs, total.macs)}) of that, in {layers} layer{'s' * (layers > 1)}.",
         _where(rows),
         f"At its worst moment one image needs {_mega(total.peak_bytes)} beside the weights, "
-        f"{_mega(plain.total.peak_bytes)} without BRA; with attention written out, as the usual copies of the module do, one layer alone would take "
-        f"{_mega(max(layer.explicit_peak_bytes for row in rows for layer in row.layers))}.")
+        f"{_mega(plain.total.peak_bytes)} without BRA; with attention written out, as the usual copies of the module "
+        f"do, one layer alone would take {_mega(written)}.")
 
 
 def _where(rows: list[CostRow]) -> str:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from bra import costing, opening, variants
+from bra import costing, variants
 from bra.costing import Cost
-from bra.errors import BRAError
 from bra.models.catalog import ModelSettings
 from bra.models.opened import OpenModel
 from dashboard.cost_view import CostView
-from dashboard.services import model_cards, opened, slots
+from dashboard.services import opened, slots
 from dashboard.uploads import Upload
 
+if TYPE_CHECKING:       # Ultralytics is optional
+    from bra.yolo.printed import Printed
 
-def cost_of(settings: ModelSettings, view: CostView, kind: str = "as it is", rounds: int = 0,
+
+def cost_of(settings: ModelSettings, view: CostView, kind: str = "as it is",
             file: Upload | None = None) -> Cost:
     """What a model costs, or the same model otherwise.
 
@@ -25,19 +27,18 @@ def cost_of(settings: ModelSettings, view: CostView, kind: str = "as it is", rou
         settings: the model.
         view: image size, and the second setting.
         kind: "as it is", "without BRA", "full attention" or "second setting".
-        rounds: forwards to time; 0 for none.
         file: the visitor's own model.
 
     Raises:
         BRAError: the model, the size or the setting cannot be.
     """
     second = (view.narrow, *view.second.items()) if kind == "second setting" else ()
-    digest = file.digest if file is not None and settings.entry.family == "own" else ""
-    return _cost(settings.opens, digest, kind, second, (view.height, view.width), rounds, opened(settings, file))
+    return _cost(settings.opens, _digest(settings, file), kind, second, (view.height, view.width),
+                 opened(settings, file))
 
 
 @st.cache_resource(max_entries=48, show_spinner="Counting …")
-def _cost(settings: ModelSettings, digest: str, kind: str, second: tuple[Any, ...], size: tuple[int, int], rounds: int,
+def _cost(settings: ModelSettings, digest: str, kind: str, second: tuple[Any, ...], size: tuple[int, int],
           _model: OpenModel) -> Cost:
     module = _model.module
     if kind == "without BRA":
@@ -47,40 +48,80 @@ def _cost(settings: ModelSettings, digest: str, kind: str, second: tuple[Any, ..
     elif kind == "second setting":
         module = variants.with_settings(module, second[0], **dict(second[1:]))
     with slots():
-        return costing.cost(module, size, rounds=rounds)
+        return costing.cost(module, size)
 
 
-def ultralytics_words(settings: ModelSettings, cost: Cost, file: Upload | None = None) -> str:
-    """Ultralytics' printed figure beside ours, and why they differ."""
-    digest = file.digest if file is not None and settings.entry.family == "own" else ""
-    return _ultralytics_words(settings.opens, digest, cost.input[2:], cost, opened(settings, file))
+def timed_cost(settings: ModelSettings, view: CostView, rounds: int, file: Upload | None = None) -> Cost:
+    """What a model costs, and how long each of its rows takes on this machine.
+
+    Raises:
+        BRAError: as `cost_of`.
+    """
+    return _timed(settings.opens, _digest(settings, file), (view.height, view.width), rounds, opened(settings, file))
+
+
+@st.cache_resource(max_entries=16, show_spinner="Running the model on this machine, to time it …")
+def _timed(settings: ModelSettings, digest: str, size: tuple[int, int], rounds: int, _model: OpenModel) -> Cost:
+    with slots():
+        return costing.cost(_model.module, size, rounds=rounds)
+
+
+def is_yolo(settings: ModelSettings, file: Upload | None = None) -> bool:
+    """Whether it is a model of Ultralytics' rows."""
+    return hasattr(opened(settings, file).module, "yaml")
+
+
+def ultralytics(settings: ModelSettings, cost: Cost, file: Upload | None = None) -> Printed:
+    """Ultralytics' printed figure beside ours."""
+    return _ultralytics(settings.opens, _digest(settings, file), cost.input[2:], cost, opened(settings, file))
 
 
 @st.cache_resource(max_entries=16, show_spinner="Asking Ultralytics …")
-def _ultralytics_words(settings: ModelSettings, digest: str, size: tuple[int, ...], _cost: Cost,
-                       _model: OpenModel) -> str:
+def _ultralytics(settings: ModelSettings, digest: str, size: tuple[int, ...], _cost: Cost,
+                 _model: OpenModel) -> Printed:
     from bra.yolo.printed import printed
 
     with slots():
-        return str(printed(_model.module, _cost))
+        return printed(_model.module, _cost)
 
 
-def resettled_yaml(settings: ModelSettings, changes: Mapping[str, Any], file: Upload | None = None) -> str:
-    """The model file with other settings in its BRA rows.
+def model_file(settings: ModelSettings, file: Upload | None = None) -> str | Mapping[str, Any]:
+    """The text of a YOLO model's file, or the content of one that has no text of its own."""
+    if settings.entry.family == "own" and file is not None and file.name.lower().endswith((".yaml", ".yml")):
+        return file.data.decode("utf-8-sig")       # the model is open, so this was judged already
+    if settings.entry.family == "own" or settings.entry.card:
+        content: Mapping[str, Any] = opened(settings, file).module.yaml  # type: ignore[assignment]
+        return {name: value for name, value in content.items() if name not in ("yaml_file", "channels", "ch")}
+    from bra.yolo.lint import model_file as path_of
 
-    Raises:
-        BRAError: the model is of no YOLO file, or the file is no model.
-    """
-    if settings.entry.family not in ("yolo", "own") or not (settings.entry.card or settings.chosen_variant or file):
-        raise BRAError(f"{settings.entry.label} comes from no YOLO model file: choose one that does.")
-    opening.yolo()
-    from bra.yolo.gate import check_model
-    from bra.yolo.lint import model_file
+    return path_of(f"{settings.chosen_variant}.yaml").read_text(encoding="utf-8")
+
+
+def resettled_yaml(settings: ModelSettings, changes: Mapping[str, Any], file: Upload | None = None,
+                   only: Collection[int] | None = None) -> str:
+    """A YOLO model's file with other settings in its BRA rows, or only in those of these numbers."""
     from bra.yolo.resettle import resettled
 
-    if settings.entry.card:
-        return resettled(model_cards()[settings.entry.card].rows or {}, **changes)
-    if file is not None and settings.entry.family == "own":
-        check_model(file.data)
-        return resettled(file.data.decode("utf-8-sig"), **changes)
-    return resettled(model_file(f"{settings.chosen_variant}.yaml").read_text(encoding="utf-8"), **changes)
+    return resettled(model_file(settings, file), only, **changes)
+
+
+def second_yaml(settings: ModelSettings, view: CostView, dims: Mapping[int, int], file: Upload | None = None) -> str:
+    """A YOLO model's file with the second setting in all BRA rows; `dims` are their channels, by number."""
+    from bra.yolo.resettle import resettled
+
+    text = resettled(model_file(settings, file), **view.second)
+    if view.narrow > 1:
+        for row, dim in dims.items():
+            text = resettled(text, [row], qk_dim=dim // view.narrow)
+    return text
+
+
+def placed_yaml(settings: ModelSettings, after: int, options: Mapping[str, Any], file: Upload | None = None) -> str:
+    """A YOLO model's file with one BRA row after row `after` in place of all that it has."""
+    from bra.yolo.resettle import placed
+
+    return placed(model_file(settings, file), after, **options)
+
+
+def _digest(settings: ModelSettings, file: Upload | None) -> str:
+    return file.digest if file is not None and settings.entry.family == "own" else ""

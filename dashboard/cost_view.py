@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from bra.spec import MAX_N_WIN
 from dashboard.selection import N_WINS
 
-MEASURES: Final = ("macs", "params", "peak_bytes")
+MEASURES: Final = ("macs", "params", "peak_bytes", "ms")
+ROWS: Final = range(200)
 SIDES: Final = range(32, 1537, 32)
 POOLS: Final = (1, 2, 4)
 NARROW: Final = (1, 2, 4)
@@ -28,6 +30,9 @@ class CostView:
         narrow: what the channels of q and k are divided by.
         pool: pooling ratio of its k and v; 1 for none.
         projections: its `param_attention`.
+        row: number among the rows with BRA of the one that advice is about.
+        tried: windows per side that are looked at for it; 0 for the cheapest.
+        after: number of the row after which a BRA row is tried.
     """
 
     height: int = 640
@@ -38,6 +43,9 @@ class CostView:
     narrow: int = 1
     pool: int = 1
     projections: str = "qkvo"
+    row: int = 0
+    tried: int = 0
+    after: int = 0
 
     @property
     def second(self) -> dict[str, int | str]:
@@ -52,7 +60,7 @@ class CostView:
         """What a link asks for; whatever in it is unknown or out of range is left at its default."""
         usual, found = cls(), {}
         numbers = {"height": SIDES, "width": SIDES, "n_win": N_WINS, "topk": range(1, N_WINS[-1] ** 2 + 1),
-                   "narrow": NARROW, "pool": POOLS}
+                   "narrow": NARROW, "pool": POOLS, "row": ROWS, "tried": range(MAX_N_WIN + 1), "after": ROWS}
         for name, allowed in numbers.items():
             text = query.get(f"cost_{name}", "")
             ok = text.isdecimal() and text.isascii() and len(text) < 6 and int(text) in allowed

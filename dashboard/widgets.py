@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from bra.errors import PhotoError
@@ -84,7 +86,7 @@ def warn_of_hubs(layer: LayerTrace) -> None:
 
 def plain(text: str) -> str:
     """Strangers' words such that Markdown reads nothing into them."""
-    return re.sub(r"([^\w\s]|_)", r"\\\1", text)
+    return re.sub(r"([!-/:-@[-`{-~])", r"\\\1", text)      # before anything else, such as ×, a backslash stays
 
 
 def say(answer: Answer) -> None:
@@ -108,3 +110,12 @@ def choose_attention(whole: bool) -> bool:
     chosen = st.segmented_control("Attention of", options, required=True, on_change=state.take_whole,
                                   key=state.hold(state.WHOLE, options[whole], options), label_visibility="collapsed")
     return chosen == options[True]
+
+def table(rows: list[dict[str, Any]], height: int | str = "content") -> None:
+    """Numbers with thousands apart, sortable."""
+    frame = pd.DataFrame(rows)
+    formats: dict[str, Any] = {name: st.column_config.TextColumn(width=width)
+                               for name, width in (("change", "medium"), ("why", "large"))}
+    formats |= {name: st.column_config.NumberColumn(format="%.1f" if "%" in name or "ms" in name else "localized")
+               for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])}
+    st.dataframe(frame, hide_index=True, width="stretch", height=height, column_config=formats)

@@ -1,83 +1,129 @@
-"""Charts of what a model costs: its rows with BRA's parts in them, and the same BRA row at every place."""
+"""Charts and tables of what a model costs: its rows with BRA's parts in them, and the same BRA row at every place."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from bra.advice import Choice, Lever, Position
+from bra.advice import EXPLOSION, Choice, Lever, Position
+from bra.cost_words import PARTS, REST, part_words, short
 from bra.costing import Cost
-from dashboard.figures.cards import COLOURS, GREY
+from dashboard.figures.cards import GREY
 
-PARTS = {"qkv": COLOURS[0], "routing": "#F0E442", "QKᵀ": COLOURS[1], "AV": "#56B4E9", "LePE": COLOURS[2],
-         "output": COLOURS[3]}
-OTHER = "rest of the model"
-UNITS = {"macs": (1e6, "million multiply-adds"), "params": (1e3, "thousand parameters"), "peak_bytes": (1e6, "MB")}
+# Okabe and Ito's seven colours, one for each part; neighbours in a bar differ in lightness too.
+COLOURS = dict(zip(PARTS.values(), ("#E69F00", "#D55E00", "#F0E442", "#0072B2", "#56B4E9", "#009E73", "#CC79A7"),
+                   strict=True))
+WITH_BRA = "row with BRA"
+FUSED, WRITTEN = "fused, as here", "attention written out"
+UNITS = {"macs": (1e6, "million multiply-adds"), "params": (1e3, "thousand parameters"), "peak_bytes": (1e6, "MB"),
+         "ms": (1, "milliseconds on this machine")}
+ADDS_UP = ("macs", "params")
+"""Bytes of parts are alive at different moments, and time is measured by row: a row is then one value."""
 Spec = dict[str, Any]
 Table = list[dict[str, Any]]
 
 
-def part_of(name: str) -> str:
-    """"model.attn QKᵀ" and "QKᵀ" -> "QKᵀ"; whatever is no part of BRA is the rest of the model."""
-    last = name.rsplit(" ", 1)[-1]
-    return last if last in PARTS else OTHER
-
-
 def bar_values(cost: Cost, measure: str) -> Table:
-    """One value per row, or per part of a row with BRA in it; they add up to the rows' own figures.
-
-    Bytes of parts do not add up, since they are alive at different moments: a row is then one value.
-    """
+    """One value per row, or per part of a row with BRA in it; they add up to the rows' own figures."""
     values: Table = []
     for row in cost.rows:
-        if row.layers and row.parts and measure != "peak_bytes":
+        if row.layers and measure in ADDS_UP:
+            parts: dict[str, int] = {}
             for part in row.parts:
-                values.append({"row": row.name, "part": part_of(part.name), "value": getattr(part, measure)})
+                name = part_words(part.name)
+                parts[name] = parts.get(name, 0) + getattr(part, measure)
+            values += [{"row": row.name, "part": name, "value": value} for name, value in parts.items()]
         else:
-            name = "BRA row, all its parts" if row.layers else OTHER
-            values.append({"row": row.name, "part": name, "value": getattr(row, measure)})
-    return [value for value in values if value["value"]]
+            values.append({"row": row.name, "part": WITH_BRA if row.layers else REST, "value": getattr(row, measure)})
+    return values
 
 
 def bars(cost: Cost, measure: str) -> Spec:
-    """A bar per row of the model; BRA's parts in colours, all else grey."""
+    """A bar per row of the model, the first on top; BRA's parts in colours, all else grey."""
     unit, label = UNITS[measure]
-    values = [{**value, "shown": value["value"] / unit} for value in bar_values(cost, measure)]
-    names = [name for name in (*PARTS, "BRA row, all its parts", OTHER) if any(v["part"] == name for v in values)]
-    colours = {**PARTS, "BRA row, all its parts": COLOURS[4], OTHER: GREY}
+    colours = COLOURS | {WITH_BRA: COLOURS[PARTS["qkv"]], REST: GREY}
+    found = bar_values(cost, measure)
+    names = [name for name in colours if any(one["part"] == name and one["value"] for one in found)]
+    order = [*colours]
+    values = [{**one, "label": short(one["row"]), "shown": one["value"] / unit, "at": order.index(one["part"])}
+              for one in found]
     return {
-        "data": {"values": values}, "mark": {"type": "bar"}, "height": 430,
+        "data": {"values": values}, "mark": {"type": "bar"}, "height": {"step": 19},
         "encoding": {
-            "x": {"field": "row", "type": "nominal", "sort": None, "title": None,
-                  "axis": {"labelAngle": -60, "labelLimit": 90, "labelOverlap": False}},
-            "y": {"field": "shown", "type": "quantitative", "title": label, "stack": True, "aggregate": "sum"},
-            "color": {"field": "part", "type": "nominal", "title": None, "sort": names, "legend": {"orient": "top"},
+            "y": {"field": "label", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 130, "labelOverlap": False}},
+            "x": {"field": "shown", "type": "quantitative", "title": label, "stack": True},
+            "color": {"field": "part", "type": "nominal", "title": None,
+                      "legend": {"orient": "top", "columns": 4, "labelLimit": 200},
                       "scale": {"domain": names, "range": [colours[name] for name in names]}},
-            "order": {"field": "part", "sort": "descending"},
-            "tooltip": [{"field": "row"}, {"field": "part"},
-                        {"field": "shown", "aggregate": "sum", "format": ",.2f", "title": label}]}}
+            "order": {"field": "at", "type": "quantitative"},
+            "tooltip": [{"field": "row"}, {"field": "part"}, {"field": "shown", "format": ",.2f", "title": label}]}}
 
 
-def places(positions: Sequence[Position]) -> Spec:
-    """The same BRA row after every row: multiply-adds across, parameters up; maps of one size are one point."""
-    by_map: dict[str, list[Position]] = {}
+def place_values(positions: Sequence[Position], measure: str, here: Collection[str]) -> Table:
+    """One value per place; of memory two, as it is and with attention written out."""
+    values: Table = []
     for place in positions:
-        if place.layer is not None:
-            by_map.setdefault(f"{place.h}×{place.w}×{place.dim}", []).append(place)
-    values = [{"map": size, "after": ", ".join(place.after for place in found), "macs": found[0].layer.macs / 1e6,
-               "params": found[0].layer.params / 1e3, "why": found[0].why}
-              for size, found in by_map.items() if found[0].layer is not None]
-    return {
-        "data": {"values": values}, "height": 340,
+        if place.layer is None:
+            continue
+        line = {"after": place.after, "map": f"{place.h}×{place.w}×{place.dim}", "why": place.why}
+        if measure == "peak_bytes":
+            values += [{**line, "kind": FUSED, "value": place.layer.peak_bytes},
+                       {**line, "kind": WRITTEN, "value": place.layer.explicit_peak_bytes}]
+        else:
+            kind = "has one now" if place.after in here else "possible"
+            values.append({**line, "kind": kind, "value": getattr(place.layer, measure)})
+    return values
+
+
+def places(positions: Sequence[Position], measure: str, here: Collection[str] = ()) -> Spec:
+    """The same BRA row after every row, as a dot on a scale of powers of ten.
+
+    Args:
+        positions: the places, in the order of the model.
+        measure: one of UNITS but the time.
+        here: rows after which the model has a BRA row.
+    """
+    unit, label = UNITS[measure]
+    values = [{**one, "shown": one["value"] / unit, "label": f"{one['after']}   {one['map']}"}
+              for one in place_values(positions, measure, here)]
+    kinds = [kind for kind in ("has one now", "possible", FUSED, WRITTEN) if any(v["kind"] == kind for v in values)]
+    colours = {"has one now": "#E69F00", "possible": "#0072B2", FUSED: "#0072B2", WRITTEN: "#D55E00"}
+    shapes = {"has one now": "diamond", "possible": "circle", FUSED: "circle", WRITTEN: "triangle-up"}
+    layers: list[Spec] = [{
+        "data": {"values": values}, "mark": {"type": "point", "filled": True, "opacity": 1, "size": 90},
         "encoding": {
-            "x": {"field": "macs", "type": "quantitative", "title": "million multiply-adds", "scale": {"type": "log"}},
-            "y": {"field": "params", "type": "quantitative", "title": "thousand parameters", "scale": {"type": "log"}},
-            "tooltip": [{"field": "map", "title": "map"}, {"field": "after", "title": "after"},
-                        {"field": "macs", "format": ",.0f"}, {"field": "params", "format": ",.0f"}, {"field": "why"}]},
-        "layer": [
-            {"mark": {"type": "point", "filled": True, "size": 90, "color": COLOURS[0], "opacity": 1}},
-            {"mark": {"type": "text", "align": "left", "dx": 8, "dy": -6, "color": GREY, "fontSize": 12},
-             "encoding": {"text": {"field": "map"}}}]}
+            "y": {"field": "label", "type": "nominal", "sort": None, "title": None,
+                  "axis": {"labelLimit": 220, "labelOverlap": False, "grid": True}},
+            "x": {"field": "shown", "type": "quantitative", "title": f"{label} of one BRA row",
+                  "scale": {"type": "log"}},
+            "color": {"field": "kind", "type": "nominal", "legend": {"orient": "top", "title": None},
+                      "scale": {"domain": kinds, "range": [colours[kind] for kind in kinds]}},
+            "shape": {"field": "kind", "type": "nominal", "legend": {"orient": "top", "title": None},
+                      "scale": {"domain": kinds, "range": [shapes[kind] for kind in kinds]}},
+            "tooltip": [{"field": "after"}, {"field": "map", "title": "map, h×w×channels"}, {"field": "kind"},
+                        {"field": "shown", "format": ",.2f", "title": label}, {"field": "why"}]}}]
+    if measure == "peak_bytes":
+        layers.append({"data": {"values": [{"limit": EXPLOSION / unit}]},
+                       "mark": {"type": "rule", "strokeDash": [4, 4], "color": GREY},
+                       "encoding": {"x": {"field": "limit", "type": "quantitative"}}})
+    return {"layer": layers, "height": {"step": 21}}
+
+
+def number_of(name: str) -> int:
+    """"15 BiLevelRoutingAttention" -> 15, of a row of Ultralytics."""
+    return int(name.partition(" ")[0])
+
+
+def bra_after(cost: Cost, plain: Cost) -> set[str]:
+    """Names, without BRA, of the rows that a BRA row stands after."""
+    found, at = set(), -1
+    for row in cost.rows:
+        kind = row.name.partition(" ")[2].removesuffix("BRA")
+        if at + 1 < len(plain.rows) and plain.rows[at + 1].name.partition(" ")[2] == kind:
+            at += 1
+        elif row.layers and at >= 0:
+            found.add(plain.rows[at].name)
+    return found
 
 
 def row_table(cost: Cost) -> Table:
@@ -87,28 +133,30 @@ def row_table(cost: Cost) -> Table:
         grid = row.grid
         line: dict[str, Any] = {
             "row": row.name, "parameters": row.params, "multiply-adds": row.macs, "share, %": 100 * row.share,
-            "peak, bytes": row.peak_bytes, "tokens": f"{grid.h}×{grid.w}" if grid else "",
-            "padding": f"{100 * grid.padding_share:.1f} %" if grid else ""}
+            "peak, bytes": row.peak_bytes}
         if row.ms is not None:
             line |= {"time, ms": row.ms, "of the time, %": 100 * (row.time_share or 0)}
+        line["tokens"] = f"{grid.h}×{grid.w}" if grid else ""
+        line["padding"] = f"{100 * grid.padding_share:.1f} %" if grid else ""
         found.append(line)
     return found
 
 
 def against_table(costs: dict[str, Cost]) -> Table:
-    """One line per way to have the model: its totals, and what it is more or less than the first."""
+    """One line per way to have the model: its totals, and each in per cent of the first."""
     first = next(iter(costs.values())).total
-    return [{"": name, "parameters": cost.total.params, "multiply-adds": cost.total.macs,
-             "peak, bytes": cost.total.peak_bytes,
-             "multiply-adds, of the first, %": 100 * cost.total.macs / first.macs if first.macs else None}
-            for name, cost in costs.items()]
+    names = {"parameters": "params", "multiply-adds": "macs", "peak, bytes": "peak_bytes"}
+    return [{"": kind, **{name: getattr(cost.total, field) for name, field in names.items()},
+             **{f"{name.removesuffix(', bytes')}, %": 100 * getattr(cost.total, field) / (getattr(first, field) or 1)
+                for name, field in names.items()}} for kind, cost in costs.items()]
 
 
 def choice_table(choices: Sequence[Choice]) -> Table:
     """Ways to cut a map at equal coverage."""
     return [{"n_win": one.n_win, "topk": one.topk, "covers, %": 100 * one.coverage,
              "padding, %": 100 * one.padding_share, "multiply-adds": one.layer.macs,
-             "fused, bytes": one.layer.peak_bytes, "written out, bytes": one.layer.explicit_peak_bytes, "why": one.why}
+             "fused, bytes": one.layer.peak_bytes, "written out, bytes": one.layer.explicit_peak_bytes,
+             "over 1 GiB": " and ".join(WRITTEN if name == "explicit" else "fused" for name in one.explodes)}
             for one in choices]
 
 

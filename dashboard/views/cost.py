@@ -6,5 +6,6 @@ from dashboard import cost_panel, model_widgets
 
 st.subheader("What does it cost, and what for?", anchor=False)
 with st.sidebar:
-    view = model_widgets.choose_settings(None)
-cost_panel.page(view.settings, cost_panel.choose_view())
+    chosen = model_widgets.choose_settings(None)
+view, timed = cost_panel.choose_view()
+cost_panel.page(chosen.settings, view, timed)
