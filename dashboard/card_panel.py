@@ -21,9 +21,9 @@ def choose_card(known: dict[str, ModelCard]) -> ModelCard:
     st.subheader("Models that were trained here", anchor=False)
     names = list(known)
     name = st.segmented_control("Model card", names, format_func=lambda key: known[key].title.split(":")[0],
-                                key="card", default=names[0], required=True, bind="query-params",
-                                label_visibility="collapsed")
-    return known[name or names[0]]
+                                key=state.card(names), required=True, label_visibility="collapsed") or names[0]
+    state.save_card(name)
+    return known[name]
 
 
 def show(card: ModelCard) -> None:

@@ -19,6 +19,7 @@ from dashboard import comparison as choices
 from dashboard import components, model_widgets, services, state
 from dashboard.comparison import EQUAL_TO, Comparison
 from dashboard.figures import comparing as charts
+from dashboard.held import hold_some
 from dashboard.selection import Selection
 
 EXPLORE = Path(__file__).parent / "views" / "explore.py"
@@ -55,7 +56,7 @@ def choose_layer(view: Selection, label: str = "Layer") -> Selection:
 
 def _choose_numbers(label: str, key: str, allowed: tuple[int, ...], wanted: tuple[int, ...],
                     explain: str) -> tuple[int, ...]:
-    key = state.hold_some(key, wanted, allowed)
+    key = hold_some(key, wanted, allowed)
     chosen = st.pills(label, allowed, selection_mode="multi", key=key, help=explain)
     if len(chosen) > choices.MOST:
         st.caption(f"The first {choices.MOST} are shown.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 import streamlit as st
 
@@ -12,10 +11,10 @@ from bra.models.catalog import CATALOG, ModelSettings
 from bra.viewer.pack import Place
 from dashboard.comparison import Comparison
 from dashboard.cost_view import CostView
+from dashboard.held import hold
 from dashboard.selection import LAYER_NAME, N_WINS, UPLOAD, Selection, inside, shows_of
 from dashboard.uploads import Upload, uploaded
 
-T = TypeVar("T")
 STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"
 GRID, VERSUS, CHART = "multiples", "versus", "chart"
 MODEL_UPLOADER_B, SWEEP_UPLOADER = "model_uploader_b", "sweep_uploader"
@@ -59,6 +58,18 @@ def save_comparison(wanted: Comparison) -> Comparison:
     st.session_state["comparison"] = wanted
     save(current())
     return wanted
+
+
+def card(names: Sequence[str]) -> str:
+    """Key of the choice of a model card, which begins with what the link says."""
+    wanted = st.query_params.get("card", "")
+    return hold("card", wanted if wanted in names else names[0], names)
+
+
+def save_card(name: str) -> None:
+    """Put the card into the link."""
+    if st.query_params.to_dict() != {"card": name}:
+        st.query_params.from_dict({"card": name})
 
 
 def cost_view() -> CostView:
@@ -130,30 +141,6 @@ def opening_place(key: str, digest: str, focus: Place) -> Place:
         opened = st.session_state[f"{key}_opened"] = (digest, current().a or focus)
     place: Place = opened[1]
     return place
-
-
-def hold(key: str, value: T, allowed: Sequence[T]) -> str:
-    """Give the widget `key` its value before it is drawn.
-
-    It keeps what it had; where that is not possible any more, or it had nothing, it gets `value`, or of numbers the one
-    nearest to it, or else the first.
-    """
-    if key not in st.session_state:
-        st.session_state[key] = value
-    # Written even where it stays: to Streamlit, a widget with other options or on another page is a new one, which
-    # would begin at its own default.
-    had = st.session_state[key] = st.session_state[key]
-    if had not in allowed:
-        numbers = [a for a in allowed if isinstance(a, int) and isinstance(had, int)]
-        st.session_state[key] = min(numbers, key=lambda a: abs(a - had), default=allowed[0])
-    return key
-
-
-def hold_some(key: str, wanted: Sequence[int], allowed: Sequence[int]) -> str:
-    """Give the widget `key`, of which several may be chosen, its values before it is drawn; it keeps what it had."""
-    had = st.session_state.get(key)
-    st.session_state[key] = [value for value in (wanted if had is None else had) if value in allowed]
-    return key
 
 
 def take_picked() -> None:

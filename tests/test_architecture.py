@@ -98,7 +98,7 @@ def test_only_services_may_touch_torch(path: Path) -> None:
     assert not roots(path) & {"torch", "torchvision"}
 
 
-@pytest.mark.parametrize("path", [path for path in DASHBOARD if short(path) != "dashboard/state.py"], ids=short)
+@pytest.mark.parametrize("path", [path for path in DASHBOARD if path.name not in ("state.py", "held.py")], ids=short)
 def test_only_state_reads_and_writes_the_session_and_the_link(path: Path) -> None:
     assert not set(names_and_attributes(path)) & {"session_state", "query_params"}
 

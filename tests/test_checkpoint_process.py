@@ -31,15 +31,17 @@ from bra.unpack import unpack
 def nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder for temporary files that is looked into while the test runs, and must be empty after it."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = children()
     yield tmp_path
     assert not list(tmp_path.iterdir())
-    assert not children()
+    assert not children() - before
 
 
-def children() -> list[int]:
-    found: list[int] = []
+def children() -> set[int]:
+    """Processes that this one started; other tests' browsers and servers may still be among them."""
+    found: set[int] = set()
     for tasks in Path("/proc/self/task").glob("*/children"):
-        found += map(int, tasks.read_text().split())
+        found |= set(map(int, tasks.read_text().split()))
     return found
 
 
@@ -71,13 +73,14 @@ def test_the_bounds_of_the_reading_process() -> None:
 @pytest.mark.usefixtures("endless_pickles")
 def test_a_reading_process_that_is_killed(nothing_left: Path) -> None:
     seen: list[Any] = []
+    before = children()
 
     def kill() -> None:
-        while not (found := children()):
+        while not (found := children() - before):
             time.sleep(0.01)
         time.sleep(0.2)
         seen.append(list(nothing_left.iterdir()))
-        os.kill(found[0], signal.SIGKILL)
+        os.kill(found.pop(), signal.SIGKILL)
 
     thread = threading.Thread(target=kill)
     thread.start()

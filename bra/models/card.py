@@ -126,8 +126,8 @@ class ModelCard:
         shares = [row.shared for row in trained if row.shared is not None]
         if shares:
             between = " to ".join(dict.fromkeys((f"{min(shares):.0%}", f"{max(shares):.0%}")))
-            said.append(f"Of all choices of a trained layer, {between} fall on the same topk windows: near 100 %, where it "
-                        "looks hardly depends on where one asks.")
+            said.append(f"Of all choices of a trained layer, {between} fall on the same topk windows: near 100 %, "
+                        "where it looks hardly depends on where one asks.")
         return tuple(said)
 
     @property

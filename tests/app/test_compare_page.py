@@ -90,6 +90,7 @@ def test_the_chart_holds_the_rows_and_marks_the_front() -> None:
 def app() -> AppTest:
     made = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=90)
     made.query_params["side"] = "224"
+    made.query_params["model"] = "similarity"
     return made
 
 

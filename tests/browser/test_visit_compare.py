@@ -73,7 +73,8 @@ def test_a_click_on_the_chart_opens_that_setting(context: Any, app_url: str) -> 
 
 
 def test_a_against_b_tells_what_only_one_sees(context: Any, app_url: str) -> None:
-    page = open_page(context, app_url + "/compare?side=224&tab=versus&b_model=similarity&b_n_win=4&b_topk=16")
+    link = "/compare?model=similarity&side=224&tab=versus&b_model=similarity&b_n_win=4&b_topk=16"
+    page = open_page(context, app_url + link)
     captions = page.locator(".multiples figcaption")
     expect(captions).to_have_count(4)
     canvas = page.locator(".multiples canvas").first

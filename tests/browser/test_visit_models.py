@@ -111,7 +111,7 @@ def test_a_checkpoint_of_ones_own_opens_from_the_side_bar(
 
 def test_a_card_leads_to_its_model(context: Any, app_url: str) -> None:
     page = context.new_page()
-    page.goto(f"{app_url}/models?card=Vehicles+from+the+air")
+    page.goto(f"{app_url}/models?card=vehicles")
     expect(page.get_by_text("KIT AIS, cut into tiles")).to_be_visible()
     expect(page.get_by_text("How it was made")).to_be_visible()
     page.get_by_role("button", name="Look into it").click()

@@ -1,0 +1,34 @@
+"""What a widget holds: given before it is drawn, and kept when its options or the page change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import streamlit as st
+
+T = TypeVar("T")
+
+
+def hold(key: str, value: T, allowed: Sequence[T]) -> str:
+    """Give the widget `key` its value before it is drawn.
+
+    It keeps what it had; where that is not possible any more, or it had nothing, it gets `value`, or of numbers the one
+    nearest to it, or else the first.
+    """
+    if key not in st.session_state:
+        st.session_state[key] = value
+    # Written even where it stays: to Streamlit, a widget with other options or on another page is a new one, which
+    # would begin at its own default.
+    had = st.session_state[key] = st.session_state[key]
+    if had not in allowed:
+        numbers = [a for a in allowed if isinstance(a, int) and isinstance(had, int)]
+        st.session_state[key] = min(numbers, key=lambda a: abs(a - had), default=allowed[0])
+    return key
+
+
+def hold_some(key: str, wanted: Sequence[int], allowed: Sequence[int]) -> str:
+    """Give the widget `key`, of which several may be chosen, its values before it is drawn; it keeps what it had."""
+    had = st.session_state.get(key)
+    st.session_state[key] = [value for value in (wanted if had is None else had) if value in allowed]
+    return key
