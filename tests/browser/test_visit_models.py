@@ -43,6 +43,7 @@ def point(page: Any, look: Look, layer: str, x: float, y: float) -> int:
     assert grid.image is not None
     top, left, bottom, right = grid.box()
     canvas = page.locator('[data-part="canvas"]')
+    expect(canvas).to_have_count(1)     # for a moment the stage that it replaces may still be there
     box = canvas.bounding_box()
     canvas.hover(position={"x": (x * grid.image[1] - left) / (right - left) * box["width"],
                            "y": (y * grid.image[0] - top) / (bottom - top) * box["height"]})
