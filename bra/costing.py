@@ -161,7 +161,7 @@ def _cost(model: nn.Module, rows: dict[str, nn.Module], shape: Shape, meter: Met
         inner = [] if outside else _bra_layers(path, module, meter, itemsize)
         span = meter.spans.get(path, Span())
         inside = [span] if outside else [one for at, one in meter.spans.items() if within(at, path)]
-        if outside and not (span.macs or span.added or owner[path]):
+        if outside and not (span.macs or span.added or owner[path] or times.get(path)):
             continue
         executed = sum(one.macs for one in inside)
         macs = executed - sum(layer.fill_macs for layer in inner)

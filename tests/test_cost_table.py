@@ -31,7 +31,7 @@ def test_csv_reads_back(cost: Cost) -> None:
     figures = [line for line in read if line["line"] != "not counted"]
     assert [(line["name"], int(line["params"]), int(line["macs"]), int(line["peak_bytes"])) for line in figures] == \
         lines(cost)
-    assert [line["line"] for line in figures] == ["row", "row", *["part"] * 6, "row", "total"]
+    assert [line["line"] for line in figures] == ["row", "row", *["part"] * 6, "row", "row", "total"]
     assert {line["basis"] for line in figures if line["line"] == "part"} == {"formula"}
     summed = [sum(int(line[column]) for line in figures if line["line"] == "row") for column in ("params", "macs")]
     assert summed == [cost.total.params, cost.total.macs]

@@ -137,6 +137,14 @@ def test_time_adds_up_and_tells_of_its_progress() -> None:
     assert bra.cost(biformer_tiny(), 64).total.ms is None
 
 
+def test_time_between_the_rows_is_somebodys() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU())
+    cost = bra.cost(model, 8, rounds=1)
+    assert [(row.name, row.macs) for row in cost.rows] == [("0 Conv2d", 1536), ("1 ReLU", 0), ("Sequential itself", 0)]
+    assert sum(row.ms or 0 for row in cost.rows) == pytest.approx(cost.total.ms)
+    assert len(bra.cost(model, 8).rows) == 2
+
+
 class Sleeper(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         time.sleep(0.02)
@@ -153,7 +161,7 @@ class CalledTwice(nn.Module):
 
 
 def test_a_row_that_runs_twice_takes_twice_as_long() -> None:
-    sleeper, conv = bra.cost(CalledTwice(), 8, rounds=1).rows
+    sleeper, conv, _ = bra.cost(CalledTwice(), 8, rounds=1).rows
     assert sleeper.ms >= 40
     assert conv.ms < sleeper.ms
 
