@@ -50,7 +50,8 @@ def bars(cost: Cost, measure: str) -> Spec:
     return {
         "data": {"values": values}, "mark": {"type": "bar"}, "height": {"step": 19},
         "encoding": {
-            "y": {"field": "label", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 130, "labelOverlap": False}},
+            "y": {"field": "label", "type": "nominal", "sort": None, "title": None,
+                  "axis": {"labelLimit": 130, "labelOverlap": False}},
             "x": {"field": "shown", "type": "quantitative", "title": label, "stack": True},
             "color": {"field": "part", "type": "nominal", "title": None,
                       "legend": {"orient": "top", "columns": 4, "labelLimit": 200},

@@ -10,18 +10,26 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
 
 import bra
+from bra.advice import choices, levers, positions
+from bra.cost_words import PARTS, summary
 from bra.models.catalog import ModelSettings
-from bra.opening import open_model
+from bra.opening import open_file, open_model
 from bra.variants import with_full_attention, with_settings, without_bra
+from dashboard import cost_services
 from dashboard import cost_view as views
 from dashboard.cost_view import CostView
 from dashboard.figures import costs as charts
 from dashboard.selection import N_WINS
 
 pytest.importorskip("ultralytics")
+from bra.yolo.printed import printed
+from bra.yolo.registration import CFG
+from bra.yolo.untrusted import build_untrusted
+
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 
 
@@ -36,19 +44,23 @@ def page(**query: str) -> AppTest:
 
 
 def chart(app: AppTest, at: int) -> list[dict[str, Any]]:
-    spec = json.loads(app.get("vega_lite_chart")[at].proto.spec) if app.get("vega_lite_chart") else \
-        json.loads(app.get("arrow_vega_lite_chart")[at].proto.spec)
-    found: list[dict[str, Any]] = spec["data"]["values"]
+    """The values of a chart, which Streamlit sends as a table beside it."""
+    sent = app.get("vega_lite_chart")[at].proto
+    found: list[dict[str, Any]] = convert_arrow_bytes_to_pandas_df(sent.data.data).to_dict("records")
     return found
+
+
+def shown(app: AppTest) -> str:
+    return " ".join(block.value for block in app.markdown).replace("\\", "")
 
 
 def test_the_page_shows_what_bra_cost_counts() -> None:
     app = page(model="cells", cost_height="320", cost_width="256", cost_n_win="5", cost_topk="3", cost_pool="2")
     module = open_model(ModelSettings("cells")).module
     cost, plain = bra.cost(module, (320, 256)), bra.cost(without_bra(module), (320, 256))
-    text = " ".join(block.value for block in app.markdown)
-    assert f"At 320×256 this model has {cost.total.params / 1e6:.2f} M parameters" in text
-    assert f"without it they would be {plain.total.params / 1e6:.2f} M and {plain.total.macs / 1e9:.2f} G" in text
+    assert len(summary(cost, plain)) == 3
+    assert all(sentence in shown(app) for sentence in summary(cost, plain))
+    assert sum(value["value"] for value in chart(app, 0)) == cost.total.macs
 
     rows = app.dataframe[0].value
     assert rows["multiply-adds"].tolist() == [row.macs for row in cost.rows]
@@ -57,55 +69,133 @@ def test_the_page_shows_what_bra_cost_counts() -> None:
     second = bra.cost(with_settings(module, n_win=5, topk=3, kv_downsample_mode="avgpool", kv_downsample_ratio=2),
                       (320, 256))
     full = bra.cost(with_full_attention(module), (320, 256))
-    assert against["multiply-adds"].tolist() == [one.total.macs for one in (cost, plain, full, second)]
-    assert "Ultralytics prints" in text
-    assert any(one.name.split(".")[-1] in app.caption[1].value for one in cost.not_counted)
+    for name, field in {"multiply-adds": "macs", "parameters": "params", "peak, bytes": "peak_bytes"}.items():
+        assert against[name].tolist() == [getattr(one.total, field) for one in (cost, plain, full, second)]
+    assert against["multiply-adds, %"][1] == pytest.approx(100 * plain.total.macs / cost.total.macs)
+    assert str(printed(module, cost)) in shown(app)
+    assert app.metric[2].value == f"{2 * cost.total.macs / 1e9:.3f}"
+    assert any(one.name in caption.value for one in cost.not_counted for caption in app.caption)
 
 
-def test_bars_add_up_to_their_rows() -> None:
-    cost = bra.cost(open_model(ModelSettings("cells")).module, 320)
-    for measure in views.MEASURES:
-        values = charts.bar_values(cost, measure)
-        for row in cost.rows:
-            assert sum(value["value"] for value in values if value["row"] == row.name) == getattr(row, measure)
-    parts = {value["part"] for value in charts.bar_values(cost, "macs")}
-    assert parts == {*charts.PARTS, charts.OTHER}
+def test_places_are_those_of_the_same_row_in_the_model_without_bra() -> None:
+    app = page(model="yolo", variant="yolo11n-bra-p3", cost_measure="params", cost_after="9")
+    plain = bra.cost(without_bra(open_model(ModelSettings("yolo", variant="yolo11n-bra-p3")).module), 640)
+    found = {place.after: place for place in positions(plain) if place.layer is not None}
+    values = json.loads(app.get("vega_lite_chart")[1].proto.spec)["layer"][0]["data"]["values"]
+    assert {value["after"]: value["value"] for value in values} == \
+        {after: place.layer.params for after, place in found.items()}
+    assert [value["after"] for value in values if value["kind"] == "has one now"] == ["4 C3k2"]
+    assert app.selectbox(key="cost_after").value == 9
+    assert found["9 SPPF"].why in shown(app)
+
+
+@pytest.mark.parametrize("measure", ["macs", "params", "peak_bytes"])
+@pytest.mark.parametrize("settings", [ModelSettings("cells"), ModelSettings("yolo", variant="yolov8n-bra-c2f"),
+                                      ModelSettings("flowers"), ModelSettings("similarity")],
+                         ids=lambda made: made.chosen_variant or made.model)
+def test_bars_add_up_to_their_rows(settings: ModelSettings, measure: str) -> None:
+    cost = bra.cost(open_model(settings).module, 224)
+    values = charts.bar_values(cost, measure)
+    for row in cost.rows:
+        assert sum(value["value"] for value in values if value["row"] == row.name) == getattr(row, measure)
+    drawn = sum(one["shown"] for one in charts.bars(cost, measure)["data"]["values"]) * charts.UNITS[measure][0]
+    assert drawn == pytest.approx(sum(getattr(row, measure) for row in cost.rows))
+
+
+def test_every_part_has_a_colour_of_its_own() -> None:
+    cost = bra.cost(bra.BiLevelRoutingAttention(16, n_win=2, kv_downsample_mode="conv", kv_downsample_ratio=2), 16)
+    assert {value["part"] for value in charts.bar_values(cost, "macs")} == set(PARTS.values())
+    scale = charts.bars(cost, "macs")["encoding"]["color"]["scale"]
+    assert len(set(scale["range"])) == len(scale["domain"]) == len(PARTS)
+
+
+def test_time_is_measured_when_asked_for_only() -> None:
+    app = page(model="similarity", cost_height="64", cost_width="64", cost_measure="ms")
+    assert "time, ms" not in app.dataframe[0].value
+    assert sum(value["value"] for value in chart(app, 0)) == \
+        bra.cost(open_model(ModelSettings("similarity")).module, 64).total.macs
+    app.toggle(key="cost_time").set_value(True).run()
+    app.segmented_control(key="cost_measure").set_value("ms").run()
+    assert not app.exception
+    table = app.dataframe[0].value
+    assert table["of the time, %"].sum() == pytest.approx(100)
+    assert [value["value"] for value in chart(app, 0)] == table["time, ms"].tolist()
 
 
 def test_the_adviser_sets_the_second_setting_by_one_click() -> None:
-    app = page(model="yolo", cost_height="640", cost_width="640")
-    best = app.button(key="cost_use")
-    assert "n_win 8, topk 5" in best.label       # 80×80 tokens: 8 pads nothing, and 5 of 64 windows is 4 of 49
-    best.click().run()
+    app = page(model="yolo", cost_row="2", cost_tried="4")
+    layer = bra.cost(open_model(ModelSettings("yolo")).module, 640).rows[23].layers[0]
+    found = {one.n_win: one for one in choices(layer.spec, 20, 20)}
+    table = app.dataframe[2].value
+    assert table["n_win"].tolist() == list(found)
+    assert table["written out, bytes"].tolist() == [one.layer.explicit_peak_bytes for one in found.values()]
+    assert found[4].why in shown(app)
+    app.button(key="cost_use").click().run()        # 20×20 tokens: 1 of 16 windows is as near to 4 of 49 as 4 comes
     assert not app.exception
-    assert app.query_params["cost_n_win"] == "8"
-    assert app.selectbox(key="cost_topk").value == 5
+    assert (app.selectbox(key="cost_n_win").value, app.selectbox(key="cost_topk").value) == (4, 1)
+    assert (app.query_params["cost_n_win"], app.query_params["cost_topk"]) == ("4", "1")
+    assert app.query_params["cost_row"] == "2"
+
+
+def test_levers_are_told_apart_by_whether_they_save_parameters() -> None:
+    app = page(model="yolo", variant="yolov8n-bra-p5")
+    saving, without = app.dataframe[3].value, app.dataframe[4].value
+    expected = {one.change: one.params for one in levers(bra.BRASpec(256), 20, 20)}
+    assert dict(zip(saving["change"], saving["parameters saved"], strict=True)) == \
+        {change: params for change, params in expected.items() if params}
+    assert {"topk=2", "n_win=10", "num_heads=4"} <= set(without["change"]) == \
+        {change for change, params in expected.items() if not params}
 
 
 def test_a_setting_that_cannot_be_gives_a_sentence_and_the_page_stays() -> None:
     app = page(model="cells", cost_height="64", cost_width="64", cost_narrow="2", cost_projections="none")
     assert len(app.warning) == 1
     assert "qk" in app.warning[0].value
-    assert len(app.dataframe) >= 3
+    assert app.dataframe[1].value.shape[0] == 3
+    assert len(app.metric) == 3
 
 
-def test_a_model_without_bra_and_one_of_patches_have_a_page() -> None:
+def test_a_model_of_patches_and_one_without_bra_are_counted() -> None:
     app = page(model="similarity", cost_height="320", cost_width="320")
-    assert "2" not in app.error
-    assert any("BRA makes" in block.value for block in app.markdown)
+    assert "BRA adds" in shown(app)
+    assert not app.error
+    assert len(app.get("vega_lite_chart")) == 1         # places are asked for in YOLO models only
+    plain = build_untrusted({"nc": 3, "backbone": [[-1, 1, "Conv", [16, 3, 2]]], "head": [[[0], 1, "Detect", ["nc"]]]})
+    cost = bra.cost(plain, 64)
+    assert summary(cost, cost)[0].endswith("none of it for BRA: it has no BRA layer.")
+    assert len(summary(cost, cost)) == 1
 
 
-def test_the_downloaded_file_has_the_second_setting() -> None:
-    from bra.yolo.registration import CFG
-    from bra.yolo.resettle import resettled
-    from bra.yolo.rows import options_of, rows_of
+def test_a_strangers_model_file_is_counted_and_one_that_may_not_be_built_is_refused() -> None:
+    app = page(model="own")
+    assert len(app.error) == 1
+    text = (CFG / "yolov8-bra-p5.yaml").read_text()
+    app.file_uploader[0].upload("mine-yolov8s.yaml", text.encode(), "text/yaml").run()
+    assert not app.exception
+    assert not app.error
+    cost = bra.cost(open_file(text.encode(), "mine-yolov8s.yaml").module, 640)
+    assert app.dataframe[0].value["multiply-adds"].tolist() == [row.macs for row in cost.rows]
+    app.file_uploader[0].upload("bad.yaml", f"activation: __import__('os')\n{text}".encode(), "text/yaml").run()
+    assert not app.exception
+    assert app.error[0].value.startswith("Activation is")
+    assert not app.dataframe
 
-    text = (CFG / "yolov8-bra-c2f.yaml").read_text()
-    made = resettled(text, n_win=5, topk=3, param_attention="qkv")
-    found = [options_of(row) for row in rows_of(yaml.safe_load(made)) if row.name == "C2fBRA"]
-    assert found == [{"n_win": 5, "topk": 3, "param_attention": "qkv"}] * 3
-    assert made.splitlines()[0] == text.splitlines()[0]         # comments stay
-    assert rows_of(yaml.safe_load(made))[0] == rows_of(yaml.safe_load(text))[0]
+
+@pytest.mark.parametrize("settings", [ModelSettings("yolo", variant="yolov8n-bra-c2f"), ModelSettings("cells")],
+                         ids=lambda made: made.model)
+def test_the_file_with_the_second_setting_builds_what_was_counted(settings: ModelSettings) -> None:
+    view = CostView(n_win=5, topk=3, narrow=2, pool=2, projections="qkv")
+    module = open_model(settings).module
+    dims = {charts.number_of(row.name): row.layers[0].spec.dim for row in bra.cost(module, 320).rows if row.layers}
+    text = cost_services.second_yaml(settings, view, dims)
+    built = bra.cost(build_untrusted(yaml.safe_load(text), "n"), 320)
+    assert built.total.to_dict() == bra.cost(with_settings(module, 2, **view.second), 320).total.to_dict()
+
+
+def test_comments_stay_in_a_downloaded_file() -> None:
+    made = cost_services.second_yaml(ModelSettings("yolo", variant="yolov8n-bra-c2f"), CostView(), {})
+    assert made.splitlines()[0] == (CFG / "yolov8-bra-c2f.yaml").read_text().splitlines()[0]
+    assert made.splitlines()[0].startswith("#")
 
 
 @st.composite
@@ -114,7 +204,8 @@ def cost_views(draw: st.DrawFn) -> CostView:
     return CostView(draw(st.sampled_from(views.SIDES)), draw(st.sampled_from(views.SIDES)),
                     draw(st.sampled_from(views.MEASURES)), n_win, draw(st.integers(1, n_win**2)),
                     draw(st.sampled_from(views.NARROW)), draw(st.sampled_from(views.POOLS)),
-                    draw(st.sampled_from(views.PROJECTIONS)))
+                    draw(st.sampled_from(views.PROJECTIONS)), draw(st.sampled_from(views.ROWS)),
+                    draw(st.integers(0, 64)), draw(st.sampled_from(views.ROWS)))
 
 
 @given(cost_views())
