@@ -11,10 +11,12 @@ from typing import Final
 from torch import nn
 
 from bra.cost_table import cost_csv, cost_json, cost_markdown, cost_text
+from bra.cost_words import summary
 from bra.costing import Cost, cost
 from bra.errors import BRAError
 from bra.models.catalog import CATALOG, ModelSettings
-from bra.opening import named, open_file, open_model
+from bra.opening import named, open_file, open_model, stay_offline
+from bra.variants import without_bra
 
 FORMATS: Final = {"json": cost_json, "csv": cost_csv, "md": cost_markdown}
 
@@ -42,10 +44,13 @@ def run_cost(args: argparse.Namespace, yolo_network: Callable[[str], nn.Module],
         yolo_network: builds the network of a YOLO file.
         yolo_words: what to say of one below its table.
     """
+    stay_offline()
     _say(f"counting {args.model} at {args.imgsz[0]}×{args.imgsz[1]} …")
     model = _network(args.model, yolo_network)
     counted = cost(model, args.imgsz, rounds=args.time, progress=_progress)
     print(FORMATS[args.format](counted) if args.format else cost_text(counted))
+    if not args.format:
+        print(*summary(counted, cost(without_bra(model), args.imgsz)), sep="\n")
     if hasattr(model, "yaml") and not args.format:
         print(yolo_words(model, counted))
     return 0

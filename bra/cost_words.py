@@ -13,6 +13,7 @@ PARTS: Final[Mapping[str, str]] = {
     "output": "output projection"}
 """Parts of `bra.formula`, for people."""
 REST: Final = "everything else"
+NO_BREAK: Final = "\u00a0"
 
 
 def part_words(name: str) -> str:
@@ -70,16 +71,16 @@ def _where(rows: list[CostRow]) -> str:
 
 def share(part: float, whole: float) -> str:
     """A share in per cent."""
-    return f"{100 * part / whole:.1f} %" if whole else "0 %"
+    return f"{100 * part / whole if whole else 0:.1f}{NO_BREAK}%"
 
 
 def _millions(number: int) -> str:
-    return f"{number / 1e6:.2f} M"
+    return f"{number / 1e6:.2f}{NO_BREAK}M"
 
 
 def _billions(number: int) -> str:
-    return f"{number / 1e9:.2f} G"
+    return f"{number / 1e9:.2f}{NO_BREAK}G"
 
 
 def _mega(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
+    return f"{size / 1e6:,.1f}{NO_BREAK}MB"

@@ -49,12 +49,15 @@ def bars(cost: Cost, measure: str) -> Spec:
               for one in found]
     return {
         "data": {"values": values}, "mark": {"type": "bar"}, "height": {"step": 19},
+        # A phone is as wide as two words of the legend, but only from the left edge of the picture.
+        "config": {"legend": {"layout": {"top": {"anchor": "start", "bounds": "full"}}}},
         "encoding": {
             "y": {"field": "label", "type": "nominal", "sort": None, "title": None,
-                  "axis": {"labelLimit": 130, "labelOverlap": False}},
-            "x": {"field": "shown", "type": "quantitative", "title": label, "stack": True},
+                  "axis": {"labelLimit": 130, "labelOverlap": False, "labelFlush": False}},
+            "x": {"field": "shown", "type": "quantitative", "title": label, "stack": True,
+                  "axis": {"tickCount": 6}},
             "color": {"field": "part", "type": "nominal", "title": None,
-                      "legend": {"orient": "top", "columns": 4, "labelLimit": 200},
+                      "legend": {"orient": "top", "columns": 2, "labelLimit": 200},
                       "scale": {"domain": names, "range": [colours[name] for name in names]}},
             "order": {"field": "at", "type": "quantitative"},
             "tooltip": [{"field": "row"}, {"field": "part"}, {"field": "shown", "format": ",.2f", "title": label}]}}

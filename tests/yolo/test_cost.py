@@ -126,7 +126,12 @@ def test_the_command_takes_yolo_files(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["cost", "yolov8n-bra-p5.yaml", "--imgsz", "320", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["rows"]) == 24
     assert main(["cost", "yolov8n-bra-p5.yaml", "--imgsz", "320"]) == 0
-    assert "Ultralytics prints" in capsys.readouterr().out.splitlines()[-1]
+    *_, pays, where, needs, ultralytics = capsys.readouterr().out.splitlines()
+    # One layer of 256 channels: 4c² + 14c parameters.
+    assert f"BRA adds {(4 * 256**2 + 14 * 256) / 1e6:.2f}\u00a0M" in pays
+    assert "100.0\u00a0% are in 10 BRA, 10×10 tokens of 256 channels" in where
+    assert "beside the weights" in needs
+    assert "Ultralytics prints" in ultralytics
     assert main(["cost", "none.yaml"]) == 2
     assert main(["cost", "none.pt"]) == 2
     assert "does not exist" in capsys.readouterr().err
