@@ -205,6 +205,8 @@ def levers(spec: BRASpec, h: int, w: int, itemsize: int = 4) -> tuple[Lever, ...
             after = layer_cost(replace(spec, **changes), h, w, itemsize)
         except BRAError:     # not possible together with the other settings, or on this map
             continue
+        if after.spec == spec:
+            continue
         found.append(Lever(", ".join(f"{name}={value}" for name, value in changes.items()), after,
                            before.params - after.params, before.macs - after.macs,
                            before.peak_bytes - after.peak_bytes, why))

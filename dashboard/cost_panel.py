@@ -55,6 +55,7 @@ def page(settings: ModelSettings, view: CostView, timed: bool) -> None:
         return
     for sentence in summary(cost, plain):
         st.markdown(as_is(sentence))
+    st.html(charts.legend(charts.bar_colours(cost, view.measure)))
     st.vega_lite_chart(charts.bars(cost, view.measure), width="stretch")
     st.caption("Counted, not estimated: every operator of one forward at this image size; parts of BRA by formula, "
                "which the count must meet. Weights do not matter: trained or not, a model costs the same.")

@@ -44,6 +44,12 @@ def test_levers_that_cannot_be_are_left_out() -> None:
     assert "qk_dim=8" in changes
 
 
+def test_what_is_so_already_is_no_lever() -> None:
+    changes = [lever.change for lever in levers(BRASpec(64, topk=1, num_heads=1), 20, 20)]
+    assert not {"side_dwconv=3", "topk=1", "num_heads=1"} & {*changes}
+    assert "side_dwconv=3" in [lever.change for lever in levers(BRASpec(64, side_dwconv=5), 20, 20)]
+
+
 def test_choices_at_equal_coverage() -> None:
     """20×20, 4 of 49 windows: 8.2 %. 5 and 10 pad nothing and meet it, 4 covers less, 8 pads 15 windows wholly."""
     found = {choice.n_win: choice for choice in choices(BRASpec(256), 20, 20)}

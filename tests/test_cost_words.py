@@ -27,7 +27,8 @@ def test_sentences_of_a_small_model() -> None:
     assert where.endswith("of its parameters 50.0 % are in 1 BRA.")
     # Without BRA: the map of 256·1000 numbers, and its quarter.
     assert f"{4 * 1.25 * 256e3 / 1e6:.1f} MB without BRA" in needs
-    assert f"would take {max(one.explicit_peak_bytes for row in cost.rows for one in row.layers) / 1e6:,.1f} MB" in needs
+    written = max(layer.explicit_peak_bytes for row in cost.rows for layer in row.layers)
+    assert f"would take {written / 1e6:,.1f} MB" in needs
 
 
 def test_words_of_parts() -> None:

@@ -38,27 +38,35 @@ def bar_values(cost: Cost, measure: str) -> Table:
     return values
 
 
+def bar_colours(cost: Cost, measure: str) -> dict[str, str]:
+    """The colours of what is in the bars."""
+    there = {one["part"] for one in bar_values(cost, measure) if one["value"]}
+    colours = COLOURS | {WITH_BRA: COLOURS[PARTS["qkv"]], REST: GREY}
+    return {name: colour for name, colour in colours.items() if name in there}
+
+
+def legend(colours: dict[str, str]) -> str:
+    """The colours in words that run over into a new line where a screen is narrow, which a chart's own do not."""
+    words = "".join(f'<span style="white-space: nowrap"><span style="color: {colour}">■</span> {name}</span>'
+                    for name, colour in colours.items())
+    return f'<div style="display: flex; flex-wrap: wrap; gap: 0 1.1rem; font-size: .875rem">{words}</div>'
+
+
 def bars(cost: Cost, measure: str) -> Spec:
     """A bar per row of the model, the first on top; BRA's parts in colours, all else grey."""
     unit, label = UNITS[measure]
-    colours = COLOURS | {WITH_BRA: COLOURS[PARTS["qkv"]], REST: GREY}
-    found = bar_values(cost, measure)
-    names = [name for name in colours if any(one["part"] == name and one["value"] for one in found)]
-    order = [*colours]
+    colours, order = bar_colours(cost, measure), [*COLOURS, WITH_BRA, REST]
     values = [{**one, "label": short(one["row"]), "shown": one["value"] / unit, "at": order.index(one["part"])}
-              for one in found]
+              for one in bar_values(cost, measure)]
     return {
         "data": {"values": values}, "mark": {"type": "bar"}, "height": {"step": 19},
-        # A phone is as wide as two words of the legend, but only from the left edge of the picture.
-        "config": {"legend": {"layout": {"top": {"anchor": "start", "bounds": "full"}}}},
         "encoding": {
             "y": {"field": "label", "type": "nominal", "sort": None, "title": None,
-                  "axis": {"labelLimit": 130, "labelOverlap": False, "labelFlush": False}},
+                  "axis": {"labelLimit": 170, "labelOverlap": False, "labelFlush": False}},
             "x": {"field": "shown", "type": "quantitative", "title": label, "stack": True,
                   "axis": {"tickCount": 6}},
-            "color": {"field": "part", "type": "nominal", "title": None,
-                      "legend": {"orient": "top", "columns": 2, "labelLimit": 200},
-                      "scale": {"domain": names, "range": [colours[name] for name in names]}},
+            "color": {"field": "part", "type": "nominal", "legend": None,
+                      "scale": {"domain": [*colours], "range": [*colours.values()]}},
             "order": {"field": "at", "type": "quantitative"},
             "tooltip": [{"field": "row"}, {"field": "part"}, {"field": "shown", "format": ",.2f", "title": label}]}}
 

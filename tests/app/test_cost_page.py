@@ -107,6 +107,9 @@ def test_every_part_has_a_colour_of_its_own() -> None:
     assert {value["part"] for value in charts.bar_values(cost, "macs")} == set(PARTS.values())
     scale = charts.bars(cost, "macs")["encoding"]["color"]["scale"]
     assert len(set(scale["range"])) == len(scale["domain"]) == len(PARTS)
+    words = charts.legend(charts.bar_colours(cost, "macs"))
+    assert all(f'{colour}">■</span> {name}<' in words
+               for name, colour in zip(scale["domain"], scale["range"], strict=True))
 
 
 def test_time_is_measured_when_asked_for_only() -> None:
