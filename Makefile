@@ -19,7 +19,7 @@ bench: .venv/installed-test
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable '.[yolo]'
 	touch $@
 
 .venv/installed-test: pyproject.toml

@@ -143,8 +143,11 @@ def yolo() -> ModuleType:
     try:
         import bra.yolo
         from bra.yolo import opened
-    except ModuleNotFoundError as error:
-        if error.name != "ultralytics":
+    except ImportError as error:
+        if "libGL" in str(error):
+            raise BRAError("OpenCV, which Ultralytics needs, does not find libGL here: install it, on Debian with "
+                           "apt-get install libgl1 libglib2.0-0.") from error
+        if not isinstance(error, ModuleNotFoundError) or error.name != "ultralytics":
             raise
         raise BRAError("ultralytics is not installed, which this model needs: run pip install 'bra[yolo]' or "
                        "pip install ultralytics.") from error

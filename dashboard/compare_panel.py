@@ -48,10 +48,11 @@ def choose_layer(view: Selection, label: str = "Layer") -> Selection:
     names = list(services.opened(view.settings, state.model_upload()).specs)
     if not names:
         return view
-    layer = view.layer if view.layer in names else names[0]
+    usual = model_widgets.shown_layer(view.settings, "", tuple(names))
+    layer = view.layer if view.layer in names else usual
     if len(names) > 1:
         layer = st.selectbox(label, names, key=state.hold("compare_layer", layer, names), width=260)
-    return state.save(replace(view, layer="" if layer == names[0] else layer))
+    return state.save(replace(view, layer="" if layer == usual else layer))
 
 
 def _choose_numbers(label: str, key: str, allowed: tuple[int, ...], wanted: tuple[int, ...],

@@ -99,7 +99,7 @@ def _choose_change(settings: ModelSettings, old: ModelSettings, layer: str) -> M
         specs = services.opened(settings, state.model_upload()).specs
     except BRAError:
         return settings     # the page says why
-    name = _shown(settings, layer, tuple(specs))
+    name = shown_layer(settings, layer, tuple(specs))
     if name not in specs:
         st.caption("This layer attends to everything: it has no windows to change." if specs else "")
         return settings
@@ -196,7 +196,7 @@ def looked(view: Selection, photo: Photo) -> tuple[Selection, OpenModel, Look]:
     else:
         try:
             model = services.opened(view.settings, file)
-            layer = _shown(view.settings, view.layer, tuple(model.specs))
+            layer = shown_layer(view.settings, view.layer, tuple(model.specs))
             return view, model, services.look(view.settings, photo, layer, file)
         except BRAError as error:
             st.error(sentence(error), icon=":material/error:")
@@ -214,10 +214,10 @@ def layer_of(view: Selection, names: tuple[str, ...]) -> str:
     """The layer that is looked at, of those that ran; says so where a link names one that this model has not."""
     if view.layer and view.layer not in names:
         st.info(f"This model has no layer {view.layer}; this is another.")
-    return view.layer if view.layer in names else _shown(view.settings, "", names)
+    return view.layer if view.layer in names else shown_layer(view.settings, "", names)
 
 
-def _shown(settings: ModelSettings, layer: str, names: tuple[str, ...]) -> str:
+def shown_layer(settings: ModelSettings, layer: str, names: tuple[str, ...]) -> str:
     """The layer that was chosen, or the one to look at first."""
     first = settings.entry.layer
     return layer or (first if first in names else next(iter(names), ""))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -97,3 +100,20 @@ def test_what_is_not_there_is_refused() -> None:
         open_model(ModelSettings("own"))
     with pytest.raises(BRAError, match="topk=17"):
         build(ModelSettings(n_win=4, topk=17))
+
+
+@pytest.mark.parametrize(("error", "words"), [
+    (ModuleNotFoundError("No module named 'ultralytics'", name="ultralytics"), "ultralytics is not installed"),
+    (ImportError("libGL.so.1: cannot open shared object file"), "does not find libGL")])
+def test_without_ultralytics_a_yolo_model_is_refused_with_the_cure(
+        monkeypatch: pytest.MonkeyPatch, error: ImportError, words: str) -> None:
+    real = builtins.__import__
+
+    def missing(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "bra.yolo":
+            raise error
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(BRAError, match=words):
+        open_model(ModelSettings("cells"))

@@ -21,4 +21,4 @@ try:
     else:
         compare_more.sweeps()
 except BRAError as error:
-    st.error(str(error))
+    st.error(model_widgets.sentence(error))
