@@ -22,7 +22,7 @@ from bra import operators
 from bra.advice import positions
 from bra.cli import main
 from bra.errors import CostError
-from bra.yolo.printed import _weightless, network_of, printed
+from bra.yolo.printed import network_of, printed
 
 FILES = sorted(path.stem for path in bra.yolo.CFG.glob("*.yaml"))
 
@@ -144,11 +144,19 @@ def test_without_its_counter_ultralytics_prints_nothing(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("stem", ["yolov8-bra-residual", "yolo11-bra-c2f"])
-def test_asking_ultralytics_multiplies_nothing_and_changes_no_figure(stem: str) -> None:
+def test_asking_ultralytics_multiplies_nothing_and_changes_no_figure(
+        stem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def watched(model: torch.nn.Module, size: list[int]) -> float:
+        asked.append({p.device.type for p in model.parameters()})
+        return float(get_flops(model, size))
+
+    monkeypatch.setattr("bra.yolo.printed.get_flops", watched)
     model, size = at_scale(stem), (96, 160)
     counted = printed(model, bra.cost(model, size))
+    assert asked == [{"meta"}]
     assert counted.printed == get_flops(copy.deepcopy(model), list(size))
     really, _ = thop.profile(copy.deepcopy(model), inputs=[torch.rand(1, 3, *size)], verbose=False)
     assert counted.direct == pytest.approx(2 * really / 1e9, rel=1e-12)
-    assert {p.device.type for p in _weightless(model).parameters()} == {"meta"}
     assert {p.device.type for p in model.parameters()} == {"cpu"}
