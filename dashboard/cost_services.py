@@ -12,7 +12,7 @@ from bra.costing import Cost
 from bra.models.catalog import ModelSettings
 from bra.models.opened import OpenModel
 from dashboard.cost_view import CostView
-from dashboard.services import opened, slots
+from dashboard.services import file_key, opened, slots
 from dashboard.uploads import Upload
 
 if TYPE_CHECKING:       # Ultralytics is optional
@@ -33,12 +33,12 @@ def cost_of(settings: ModelSettings, view: CostView, kind: str = "as it is",
         BRAError: the model, the size or the setting cannot be.
     """
     second = (view.narrow, *view.second.items()) if kind == "second setting" else ()
-    return _cost(settings.opens, _digest(settings, file), kind, second, (view.height, view.width),
+    return _cost(settings.opens, file_key(settings, file), kind, second, (view.height, view.width),
                  opened(settings, file))
 
 
 @st.cache_resource(max_entries=48, show_spinner="Counting …")
-def _cost(settings: ModelSettings, digest: str, kind: str, second: tuple[Any, ...], size: tuple[int, int],
+def _cost(settings: ModelSettings, file: str, kind: str, second: tuple[Any, ...], size: tuple[int, int],
           _model: OpenModel) -> Cost:
     module = _model.module
     if kind == "without BRA":
@@ -57,11 +57,11 @@ def timed_cost(settings: ModelSettings, view: CostView, rounds: int, file: Uploa
     Raises:
         BRAError: as `cost_of`.
     """
-    return _timed(settings.opens, _digest(settings, file), (view.height, view.width), rounds, opened(settings, file))
+    return _timed(settings.opens, file_key(settings, file), (view.height, view.width), rounds, opened(settings, file))
 
 
 @st.cache_resource(max_entries=16, show_spinner="Running the model on this machine, to time it …")
-def _timed(settings: ModelSettings, digest: str, size: tuple[int, int], rounds: int, _model: OpenModel) -> Cost:
+def _timed(settings: ModelSettings, file: str, size: tuple[int, int], rounds: int, _model: OpenModel) -> Cost:
     with slots():
         return costing.cost(_model.module, size, rounds=rounds)
 
@@ -73,11 +73,11 @@ def is_yolo(settings: ModelSettings, file: Upload | None = None) -> bool:
 
 def ultralytics(settings: ModelSettings, cost: Cost, file: Upload | None = None) -> Printed:
     """Ultralytics' printed figure beside ours."""
-    return _ultralytics(settings.opens, _digest(settings, file), cost.input[2:], cost, opened(settings, file))
+    return _ultralytics(settings.opens, file_key(settings, file), cost.input[2:], cost, opened(settings, file))
 
 
 @st.cache_resource(max_entries=16, show_spinner="Asking Ultralytics …")
-def _ultralytics(settings: ModelSettings, digest: str, size: tuple[int, ...], _cost: Cost,
+def _ultralytics(settings: ModelSettings, file: str, size: tuple[int, ...], _cost: Cost,
                  _model: OpenModel) -> Printed:
     from bra.yolo.printed import printed
 
@@ -121,7 +121,3 @@ def placed_yaml(settings: ModelSettings, after: int, options: Mapping[str, Any],
     from bra.yolo.resettle import placed
 
     return placed(model_file(settings, file), after, **options)
-
-
-def _digest(settings: ModelSettings, file: Upload | None) -> str:
-    return file.digest if file is not None and settings.entry.family == "own" else ""

@@ -73,11 +73,19 @@ def opened(settings: ModelSettings, file: Upload | None = None) -> OpenModel:
         return _opened(settings.opens, "", None)
     if file is None:
         raise BRAError("a model of your own needs its file: choose one in the side bar.")
-    return _opened(settings.opens, file.digest, file)
+    return _opened(settings.opens, file_key(settings, file), file)
+
+
+def file_key(settings: ModelSettings, file: Upload | None) -> str:
+    """What tells one visitor's own model from another's in every key; "" for a model of the catalog.
+
+    The file's name is part of it: it says the scale, and stands on its visitor's pages alone.
+    """
+    return f"{file.digest} {file.name}" if file is not None and settings.entry.family == "own" else ""
 
 
 @st.cache_resource(max_entries=6, show_spinner="Opening the model …")
-def _opened(settings: ModelSettings, digest: str, _file: Upload | None) -> OpenModel:
+def _opened(settings: ModelSettings, file: str, _file: Upload | None) -> OpenModel:
     with slots():
         return opening.open_model(settings) if _file is None else opening.open_file(_file.data, _file.name)
 
@@ -89,8 +97,8 @@ def look(settings: ModelSettings, photo: Photo, layer: str = "", file: Upload | 
         BRAError: as `opened`, or the picture or the change does not suit the model.
     """
     model = opened(settings, file)
-    digest = file.digest if file is not None and settings.entry.family == "own" else ""
-    return _look(settings.opens, digest, settings.side, settings.change_of(layer), photo.digest, model, photo)
+    return _look(settings.opens, file_key(settings, file), settings.side, settings.change_of(layer), photo.digest,
+                 model, photo)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Running the model …")
@@ -111,9 +119,8 @@ def model_cards() -> dict[str, ModelCard]:
 def stage_bytes(view: Selection, photo: Photo, layer: LayerTrace, answer: Answer, caption: Caption, focus: Place,
                 pins: Mapping[str, Place], show: tuple[str, ...], file: Upload | None = None) -> bytes:
     """The message of the stage."""
-    digest = file.digest if file is not None and view.settings.entry.family == "own" else ""
-    return _stage(view.settings, digest, photo.digest, layer.name, caption, focus, tuple(pins.items()), show, photo,
-                  layer, answer)
+    return _stage(view.settings, file_key(view.settings, file), photo.digest, layer.name, caption, focus,
+                  tuple(pins.items()), show, photo, layer, answer)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -141,8 +148,7 @@ def given(settings: ModelSettings, photo: Photo, layer: str, file: Upload | None
         BRAError: as `opened`, or the model has no routed layer.
     """
     model = opened(settings, file)
-    digest = file.digest if file is not None and settings.entry.family == "own" else ""
-    found = _given(settings.opens, digest, settings.side, photo.digest, model, photo)
+    found = _given(settings.opens, file_key(settings, file), settings.side, photo.digest, model, photo)
     return found[layer] if layer in found else next(iter(found.values()))
 
 
@@ -156,8 +162,8 @@ def _given(settings: ModelSettings, file: str, side: int, digest: str, _model: O
 def compared(settings: ModelSettings, photo: Photo, one: LayerInput, windows: tuple[Setting, ...], rounds: int,
              file: Upload | None = None) -> Compared:
     """Settings of one layer side by side; `rounds` forwards of each are timed."""
-    digest = file.digest if file is not None and settings.entry.family == "own" else ""
-    return _compared(settings.opens, digest, settings.side, photo.digest, one.name, windows, rounds, one)
+    return _compared(settings.opens, file_key(settings, file), settings.side, photo.digest, one.name, windows, rounds,
+                     one)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Comparing …")
@@ -169,8 +175,7 @@ def _compared(settings: ModelSettings, file: str, side: int, digest: str, layer:
 
 def probed(settings: ModelSettings, photo: Photo, file: Upload | None = None) -> tuple[ProbeRow, ...]:
     """What of each layer's routing survives the probes."""
-    digest = file.digest if file is not None and settings.entry.family == "own" else ""
-    return _probed(settings.opens, digest, settings.side, photo.digest, opened(settings, file), photo)
+    return _probed(settings.opens, file_key(settings, file), settings.side, photo.digest, opened(settings, file), photo)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Changing the picture and looking again …")

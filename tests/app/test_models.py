@@ -150,6 +150,17 @@ def test_nobody_sees_anothers_model(app: AppTest) -> None:
     assert "secret-plan" not in str(other.main)
 
 
+def test_one_file_under_two_names_is_two_models_and_no_visitor_sees_the_others_name(app: AppTest) -> None:
+    # The name says the scale, and it is its visitor's own: equal bytes are not enough to share a model.
+    text = (CFG / "yolov8-bra-p5.yaml").read_bytes()
+    upload(ask(app, model="own"), "yolov8n-secret.yaml", text, "text/yaml")
+    other = upload(ask(AppTest.from_file(str(APP), default_timeout=120), model="own"), "yolov8s-mine.yaml", text,
+                   "text/yaml")
+    for page, name, channels in ((app, "yolov8n-secret.yaml", 256), (other, "yolov8s-mine.yaml", 512)):
+        assert message(page, "stage")[0]["caption"].startswith(f"{name} · ")
+        assert any(f"{channels} channels" in caption.value for caption in page.sidebar.caption)
+
+
 def test_models_page_shows_every_card(app: AppTest) -> None:
     app.run()
     app.switch_page("views/models.py").run()
