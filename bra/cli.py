@@ -15,7 +15,7 @@ from bra.cost_command import add_arguments, run_cost
 from bra.errors import BRAError
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.models.opened import Change
-from bra.opening import named, open_file, open_model, stay_offline
+from bra.opening import named, open_file, open_model, stay_offline, yolo
 from bra.photo import Photo
 from bra.report import report_html
 from bra.spec import KVDownsampleMode
@@ -118,13 +118,9 @@ def _train_demo(args: argparse.Namespace) -> int:
 
 def _yolo() -> ModuleType:
     """The commands that need Ultralytics; imported when asked for, since it is optional and takes seconds."""
-    try:
-        from bra.yolo import command
-    except ModuleNotFoundError as error:
-        if error.name != "ultralytics":
-            raise
-        raise BRAError("ultralytics is not installed, which this command needs: run pip install 'bra[yolo]' or "
-                       "pip install ultralytics.") from error
+    yolo()      # says what is missing
+    from bra.yolo import command
+
     return command
 
 

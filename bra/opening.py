@@ -130,8 +130,8 @@ def stay_offline() -> None:
 
     It reads these when it is imported: call this before.
     """
-    for name in ("YOLO_OFFLINE", "YOLO_AUTOINSTALL"):
-        os.environ.setdefault(name, "1" if name == "YOLO_OFFLINE" else "0")
+    os.environ.setdefault("YOLO_OFFLINE", "1")
+    os.environ.setdefault("YOLO_AUTOINSTALL", "0")
 
 
 def yolo() -> ModuleType:
@@ -141,7 +141,6 @@ def yolo() -> ModuleType:
         BRAError: Ultralytics is not installed.
     """
     try:
-        import bra.yolo
         from bra.yolo import opened
     except ImportError as error:
         if "libGL" in str(error):
@@ -149,7 +148,6 @@ def yolo() -> ModuleType:
                            "apt-get install libgl1 libglib2.0-0.") from error
         if not isinstance(error, ModuleNotFoundError) or error.name != "ultralytics":
             raise
-        raise BRAError("ultralytics is not installed, which this model needs: run pip install 'bra[yolo]' or "
-                       "pip install ultralytics.") from error
-    assert bra.yolo.CFG
+        raise BRAError("ultralytics is not installed, which this needs: run pip install 'bra[yolo]' or pip install "
+                       "ultralytics.") from error
     return opened

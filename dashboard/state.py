@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import streamlit as st
 
@@ -15,6 +16,7 @@ from dashboard.held import hold
 from dashboard.selection import LAYER_NAME, N_WINS, UPLOAD, Selection, inside, shows_of
 from dashboard.uploads import Upload, uploaded
 
+T = TypeVar("T")
 STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"
 GRID, VERSUS, CHART = "multiples", "versus", "chart"
 MODEL_UPLOADER_B, SWEEP_UPLOADER = "model_uploader_b", "sweep_uploader"
@@ -25,10 +27,7 @@ ATTENTION_OF = ("One token", "Mean over the window")
 
 def current() -> Selection:
     """The view of this visitor; a new visit begins with what its link says."""
-    if "selection" not in st.session_state:
-        st.session_state["selection"] = Selection.from_query(st.query_params.to_dict())
-    selection: Selection = st.session_state["selection"]
-    return selection
+    return _record("selection", Selection.from_query)
 
 
 def save(selection: Selection) -> Selection:
@@ -44,20 +43,29 @@ def save(selection: Selection) -> Selection:
     return selection
 
 
+def _record(key: str, from_query: Callable[[Mapping[str, str]], T]) -> T:
+    """One of the visitor's records; a new visit begins with what its link says."""
+    if key not in st.session_state:
+        st.session_state[key] = from_query(st.query_params.to_dict())
+    found: T = st.session_state[key]
+    return found
+
+
+def _keep(key: str, wanted: T) -> T:
+    """Keep a record, and put it into the link."""
+    st.session_state[key] = wanted
+    save(current())
+    return wanted
+
+
 def comparison() -> Comparison:
     """What this visitor compares; a new visit begins with what its link says."""
-    if "comparison" not in st.session_state:
-        st.session_state["comparison"] = Comparison.from_query(st.query_params.to_dict())
-    found: Comparison = st.session_state["comparison"]
-    return found
+    return _record("comparison", Comparison.from_query)
 
 
 def save_comparison(wanted: Comparison) -> Comparison:
     """Keep what is compared, and put it into the link."""
-    comparison()
-    st.session_state["comparison"] = wanted
-    save(current())
-    return wanted
+    return _keep("comparison", wanted)
 
 
 def card(names: Sequence[str]) -> str:
@@ -74,18 +82,12 @@ def save_card(name: str) -> None:
 
 def cost_view() -> CostView:
     """What this visitor counts; a new visit begins with what its link says."""
-    if "cost_view" not in st.session_state:
-        st.session_state["cost_view"] = CostView.from_query(st.query_params.to_dict())
-    found: CostView = st.session_state["cost_view"]
-    return found
+    return _record("cost_view", CostView.from_query)
 
 
 def save_cost_view(wanted: CostView) -> CostView:
     """Keep what is counted, and put it into the link."""
-    cost_view()
-    st.session_state["cost_view"] = wanted
-    save(current())
-    return wanted
+    return _keep("cost_view", wanted)
 
 
 def use_setting(n_win: int, topk: int) -> None:

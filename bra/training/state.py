@@ -47,5 +47,9 @@ def write_curve(rows: Sequence[Mapping[str, float]], path: Path) -> None:
 
 def read_curve(path: Path) -> list[dict[str, float]]:
     """Inverse of `write_curve`; spaces around names and numbers do not count."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{name.strip(): float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    return parse_curve(path.read_text(encoding="utf-8"))
+
+
+def parse_curve(text: str) -> list[dict[str, float]]:
+    """The rows of a curve's file from its text."""
+    return [{name.strip(): float(value) for name, value in row.items()} for row in csv.DictReader(text.splitlines())]

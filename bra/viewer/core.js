@@ -138,6 +138,15 @@ function el(tag, attributes = {}, ...children) {
   return node;
 }
 
+// Arrow keys in a radio group: the next button is chosen and takes the focus.
+function stepRadio(event, buttons, at) {
+  const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+  if (!step) return;
+  event.preventDefault(); event.stopPropagation();
+  const next = buttons[(at + step + buttons.length) % buttons.length];
+  next.focus(); next.click();
+}
+
 function ink(node) {
   const style = getComputedStyle(node);
   return { text: style.color, faint: style.getPropertyValue("--faint").trim() || "#8a8f98" };

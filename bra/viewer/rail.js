@@ -21,13 +21,7 @@ export default function mount({ parentElement, data, setTriggerValue }) {
     canvas, el("b", {}, layer.name), el("span", {}, `${layer.n_win}×${layer.n_win}, topk ${layer.topk}`));
     paintThumbnail(canvas, layer, counts, most);
     button.addEventListener("click", () => view.tell("picked", layer.name));
-    button.addEventListener("keydown", (event) => {
-      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-      if (!step) return;
-      event.preventDefault(); event.stopPropagation();
-      const all = [...root.children], next = all[(at + step + all.length) % all.length];
-      next.focus(); next.click();
-    });
+    button.addEventListener("keydown", (event) => stepRadio(event, [...root.children], at));
     return button;
   }));
   const chosen = root.querySelector("[aria-checked=true]");

@@ -19,7 +19,7 @@ from bra.errors import YoloError
 from bra.models.card import Curve, ModelCard, ship
 from bra.photo import Photo
 from bra.training.quality import Boxes, routing_quality
-from bra.training.state import load_state
+from bra.training.state import load_state, parse_curve
 from bra.yolo.demo import DEMOS, Demo, run_name
 from bra.yolo.opened import built, opened
 from bra.yolo.tiles import read_boxes
@@ -105,14 +105,9 @@ def _curve(folder: Path) -> Curve:
     state = load_state(folder / STATE)
     if state is None or state["epochs"] < state["recipe"]["epochs"]:
         raise YoloError(f"{folder} is not finished: run train-demo again, it goes on where it stopped.")
-    lines = [line.split(",") for line in state["curve"].strip().splitlines()]
-    header = [name.strip() for name in lines[0]]
-    rows = []
-    for line in lines[1:state["recipe"]["epochs"] + 1]:     # what follows is the final validation
-        row = dict(zip(header, map(float, line), strict=True))
-        rows.append({"epoch": row["epoch"], "loss": round(sum(row[name] for name in LOSSES), 5),
-                     **{metric: row[column] for metric, column in METRICS.items()}})
-    return tuple(rows)
+    epochs = parse_curve(state["curve"])[:state["recipe"]["epochs"]]        # what follows is the final validation
+    return tuple({"epoch": row["epoch"], "loss": round(sum(row[name] for name in LOSSES), 5),
+                  **{metric: row[column] for metric, column in METRICS.items()}} for row in epochs)
 
 
 def _rows(model: str, names: Sequence[str]) -> dict[str, Any]:

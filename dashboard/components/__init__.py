@@ -23,7 +23,7 @@ _multiples = st.components.v2.component(
     js=viewer.script(*viewer.MULTIPLES))
 _gallery = st.components.v2.component(
     "routescope_gallery", html='<div class="gallery"></div>', css=(HERE / "gallery.css").read_text(),
-    js=(HERE / "gallery.js").read_text())
+    js=viewer.script("core") + "\n" + (HERE / "gallery.js").read_text(encoding="utf-8"))
 
 
 def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callable[[], None]) -> None:

@@ -21,12 +21,6 @@ export default function mount({ parentElement, data, setTriggerValue }) {
     button.setAttribute("aria-checked", String(on));
     button.tabIndex = on || (!some && n === 0) ? 0 : -1;
     button.onclick = () => setTriggerValue("picked", button.dataset.key);
-    button.onkeydown = (event) => {
-      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-      if (!step) return;
-      event.preventDefault(); event.stopPropagation();
-      const next = buttons[(n + step + buttons.length) % buttons.length];
-      next.focus(); next.click();
-    };
+    button.onkeydown = (event) => stepRadio(event, buttons, n);
   });
 }
