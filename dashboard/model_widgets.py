@@ -14,6 +14,7 @@ from bra.spec import BRASpec
 from dashboard import selection as views
 from dashboard import services, state
 from dashboard.selection import Selection
+from dashboard.uploads import LARGEST
 from dashboard.widgets import plain
 
 POOL_NAMES = {"identity": "none", "maxpool": "max", "avgpool": "mean", "ada_maxpool": "adaptive max",
@@ -41,8 +42,8 @@ def choose_settings(photo: Photo | None) -> Selection:
     settings = ModelSettings(key, variant=_choose_variant(entry, same), untrained=_choose_weights(entry, same))
     if entry.family == "own":
         st.file_uploader("Model file", ["yaml", "yml", "pt", "pth", "safetensors"], key=state.MODEL_UPLOADER,
-                         on_change=state.take_model, max_upload_size=120,
-                         help="Up to 120 MB. It stays in this server's memory until you leave; nobody else sees it.")
+                         on_change=state.take_model, max_upload_size=LARGEST,
+                         help=f"Up to {LARGEST} MB. It stays in this server's memory until you leave; nobody else sees it.")
     if photo is None:
         kept = replace(same, variant=settings.variant, untrained=settings.untrained)
         return state.save(replace(view, settings=kept, layer=view.layer if kept.opens == old.opens else ""))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,6 +12,7 @@ from bra.viewer.pack import FULL, SHOWS
 from dashboard import selection as views
 from dashboard.gallery import GALLERY
 from dashboard.selection import Selection
+from dashboard.uploads import LARGEST
 
 places = st.none() | st.tuples(st.integers(0, 2 * FULL), st.integers(0, 2 * FULL))
 
@@ -31,6 +34,11 @@ def selections(draw: st.DrawFn) -> Selection:
 @given(selections())
 def test_a_link_restores_the_view(selection: Selection) -> None:
     assert Selection.from_query(selection.to_query()) == selection
+
+
+def test_no_page_promises_more_than_the_server_takes() -> None:
+    config = (Path(__file__).parents[2] / ".streamlit" / "config.toml").read_text()
+    assert f"maxUploadSize = {LARGEST} " in config
 
 
 def test_the_default_view_has_an_empty_link() -> None:
