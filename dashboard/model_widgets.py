@@ -43,7 +43,8 @@ def choose_settings(photo: Photo | None) -> Selection:
     if entry.family == "own":
         st.file_uploader("Model file", ["yaml", "yml", "pt", "pth", "safetensors"], key=state.MODEL_UPLOADER,
                          on_change=state.take_model, max_upload_size=LARGEST,
-                         help=f"Up to {LARGEST} MB. It stays in this server's memory until you leave; nobody else sees it.")
+                         help=f"Up to {LARGEST} MB. It stays in this server's memory until you leave; nobody else "
+                              "sees it.")
     if photo is None:
         kept = replace(same, variant=settings.variant, untrained=settings.untrained)
         return state.save(replace(view, settings=kept, layer=view.layer if kept.opens == old.opens else ""))
