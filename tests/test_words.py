@@ -22,6 +22,7 @@ PYTHON = [path for folder in ("bra", "dashboard") for path in sorted((ROOT / fol
 SCRIPTS = [path for folder in ("bra", "dashboard") for path in sorted((ROOT / folder).rglob("*.js"))]
 SKELETONS = sorted((ROOT / "bra").rglob("*.html"))
 ZH = words.CATALOGUES["zh"]
+WRAPPERS = ("tr", "mark", "said", "later")
 
 
 def short(path: Path) -> str:
@@ -30,7 +31,7 @@ def short(path: Path) -> str:
 
 def calls(path: Path) -> Iterator[ast.Call]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("tr", "mark", "said"):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in WRAPPERS:
             yield node
 
 
