@@ -24,9 +24,9 @@ def choose_card(known: dict[str, ModelCard]) -> ModelCard:
     st.subheader(tr("Models that were trained here"), anchor=False)
     names = list(known)
     # What comes before the colon, which in Chinese is a wide one.
+    short = {key: re.split("[:：]", told(card.title))[0] for key, card in known.items()}
     name = st.segmented_control(tr("Model card"), names, required=True, label_visibility="collapsed",
-                                format_func=lambda key: re.split("[:：]", told(known[key].title))[0],
-                                key=state.card(names)) or names[0]
+                                format_func=short.__getitem__, key=state.card(names)) or names[0]
     state.save_card(name)
     return known[name]
 

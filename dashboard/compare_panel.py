@@ -22,7 +22,7 @@ from dashboard.held import hold_some
 from dashboard.selection import Selection
 from dashboard.uploads import LARGEST
 from dashboard.widgets import heads
-from dashboard.words import mark, told, tr
+from dashboard.words import mark, named, told, tr
 
 EXPLORE = Path(__file__).parent / "views" / "explore.py"
 TAB_NAMES = {"grid": mark("All settings at once"), "versus": mark("A against B"),
@@ -40,7 +40,7 @@ def leave_if_asked() -> None:
 def choose_tab() -> Comparison:
     """Which part of the page is open."""
     wanted = state.comparison()
-    tab = st.segmented_control(tr("Compare"), choices.TABS, format_func=lambda tab: told(TAB_NAMES[tab]), required=True,
+    tab = st.segmented_control(tr("Compare"), choices.TABS, format_func=named(TAB_NAMES), required=True,
                                key=state.hold("tab", wanted.tab, choices.TABS), label_visibility="collapsed")
     return state.save_comparison(replace(wanted, tab=tab or wanted.tab))
 
@@ -82,8 +82,7 @@ def grid(view: Selection, photo: Photo, focus: Place) -> None:
         equal = st.toggle(tr("Equal coverage"), key="equal",
                           help=tr("topk is meant for n_win {n_win} and scaled with n_win² for the others, so that a "
                                   "column covers about the same share of the picture.", n_win=EQUAL_TO))
-        cost = st.segmented_control(tr("Against"), choices.COSTS, required=True,
-                                    format_func=lambda name: told(COST_NAMES[name]),
+        cost = st.segmented_control(tr("Against"), choices.COSTS, format_func=named(COST_NAMES), required=True,
                                     key=state.hold("cost", wanted.cost, choices.COSTS))
     wanted = state.save_comparison(replace(wanted, n_wins=rows, topks=columns, equal=equal,
                                            cost=cost or wanted.cost))
@@ -133,7 +132,7 @@ def _download(label: str, data: Callable[[], str], name: str, kind: str) -> None
 def choose_b(view: Selection, wanted: Comparison) -> Selection:
     """Side B: model, weights and layer, its windows still as they were."""
     old, keys = wanted.b.settings, list(CATALOG)
-    key = st.selectbox(tr("B: model"), keys, format_func=lambda name: told(CATALOG[name].label),
+    key = st.selectbox(tr("B: model"), keys, format_func=named(model_widgets.MODEL_NAMES),
                        key=state.hold("b_model", old.model, keys), width=300)
     entry, a = CATALOG[key], view.settings
     same = old if old.model == key else replace(old, model=key, variant="", untrained=False, changed=False)
@@ -166,8 +165,9 @@ def _choose_kind(settings: ModelSettings) -> ModelSettings:
                                key=state.hold(f"b_variant_{entry.key}", settings.chosen_variant, variants))
         return replace(settings, variant="" if variant == variants[0] else variant)
     if entry.card:
-        options = [mark("trained"), mark("untrained")]
-        weights = st.segmented_control(tr("B: weights"), options, format_func=tr, required=True,
+        options = list(model_widgets.WEIGHTS)
+        weights = st.segmented_control(tr("B: weights"), options, required=True,
+                                       format_func=named(model_widgets.WEIGHTS),
                                        key=state.hold(f"b_weights_{entry.key}", options[settings.untrained], options))
         return replace(settings, untrained=weights == "untrained")
     if entry.family == "own":

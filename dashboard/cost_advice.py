@@ -28,7 +28,8 @@ def show(settings: ModelSettings, view: CostView, cost: Cost, plain: Cost) -> No
     spec = BRASpec(64)
     if rows:
         numbers = list(range(len(rows)))
-        at = st.selectbox(tr("For the row"), numbers, format_func=lambda n: _described(rows[n]), width=520,
+        at = st.selectbox(tr("For the row"), numbers, width=520,
+                          format_func=[_described(row) for row in rows].__getitem__,
                           key=state.hold("cost_row", min(view.row, len(rows) - 1), numbers))
         view = state.save_cost_view(replace(view, row=at))
         layer = rows[at].layers[0]

@@ -18,11 +18,13 @@ from dashboard.figures import costs as charts
 from dashboard.selection import N_WINS
 from dashboard.widgets import plain as as_is
 from dashboard.widgets import table
-from dashboard.words import mark, told, tr
+from dashboard.words import mark, named, told, tr
 
 MEASURES = {"macs": mark("multiply-adds"), "params": mark("parameters"), "peak_bytes": mark("memory"),
             "ms": mark("time")}
 ROUNDS = 7
+NARROW, POOLS = {1: mark("all")}, {1: mark("none")}
+"""How the first choice of each is called; the others are numbers."""
 KINDS = (mark("as it is"), mark("without BRA"), mark("full attention"), mark("second setting"))
 
 
@@ -41,8 +43,7 @@ def choose_view() -> tuple[CostView, bool]:
                           help=tr("Median of {n} forwards after warming up; a large model takes a while. The shares "
                                   "mean something elsewhere too.", n=ROUNDS))
         offered = views.MEASURES if timed else views.MEASURES[:-1]
-        measure = chart.segmented_control(tr("Show"), offered, required=True,
-                                          format_func=lambda name: told(MEASURES[name]),
+        measure = chart.segmented_control(tr("Show"), offered, format_func=named(MEASURES), required=True,
                                           key=state.hold("cost_measure", old.measure, offered))
     return state.save_cost_view(replace(old, height=height, width=width, measure=measure or old.measure)), timed
 
@@ -117,10 +118,10 @@ def _second_setting(view: CostView) -> CostView:
         topk = st.selectbox("topk", ks, key=state.hold("cost_topk", min(view.topk, n_win**2), ks), width=100)
         narrow = st.selectbox(tr("q and k channels"), views.NARROW, width=150,
                               key=state.hold("cost_narrow", view.narrow, views.NARROW),
-                              format_func=lambda n: tr("all") if n == 1 else f"1/{n}")
+                              format_func=named({n: NARROW.get(n, f"1/{n}") for n in views.NARROW}))
         pool = st.selectbox(tr("Mean pooling of k, v"), views.POOLS, width=160,
                             key=state.hold("cost_pool", view.pool, views.POOLS),
-                            format_func=lambda n: tr("none") if n == 1 else f"{n}×{n}")
+                            format_func=named({n: POOLS.get(n, f"{n}×{n}") for n in views.POOLS}))
         projections = st.selectbox(tr("Projections"), views.PROJECTIONS, width=130,
                                    key=state.hold("cost_projections", view.projections, views.PROJECTIONS))
     return state.save_cost_view(

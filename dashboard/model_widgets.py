@@ -16,11 +16,13 @@ from dashboard import services, state
 from dashboard.selection import Selection
 from dashboard.uploads import LARGEST
 from dashboard.widgets import plain
-from dashboard.words import mark, told, tr
+from dashboard.words import mark, named, told, tr
 
+MODEL_NAMES = {key: entry.label for key, entry in CATALOG.items()}
 POOL_NAMES = {"identity": mark("none"), "maxpool": mark("max"), "avgpool": mark("mean"),
               "ada_maxpool": mark("adaptive max"), "ada_avgpool": mark("adaptive mean"),
               "fracpool": mark("fractional max"), "conv": mark("convolution (starts as mean)")}
+WEIGHTS = {"trained": mark("trained"), "untrained": mark("untrained")}
 PLACES = {"": mark("{base}: neck, before each C2f"), "-residual": mark("{base}: the same, with norm and shortcut"),
           "-c2f": mark("{base}: inside each C2f"), "-p3": mark("{base}: backbone, after P3"),
           "-p5": mark("{base}: backbone, at its end")}
@@ -32,7 +34,7 @@ def choose_settings(photo: Photo | None) -> Selection:
     """Model and settings, as far as the model lets one choose; without a photo the model alone."""
     view = state.current()
     old = view.settings
-    key = st.selectbox(tr("Model"), list(CATALOG), format_func=lambda name: told(CATALOG[name].label),
+    key = st.selectbox(tr("Model"), list(CATALOG), format_func=named(MODEL_NAMES),
                        key=state.hold("model", old.model, list(CATALOG)))
     entry = CATALOG[key]
     st.caption(told(entry.about))
@@ -71,13 +73,14 @@ def _choose_variant(entry: ModelEntry, old: ModelSettings) -> str:
         stems = list(YOLO_FILES)
         stem, scale = next((stem, letter) for stem in stems for letter in YOLO_SCALES
                            if stem.format(letter) == old.chosen_variant)
-        stem = st.selectbox(tr("Model file"), stems, format_func=_file_name, key=state.hold("yolo_file", stem, stems))
+        stem = st.selectbox(tr("Model file"), stems, format_func={stem: _file_name(stem) for stem in stems}.__getitem__,
+                            key=state.hold("yolo_file", stem, stems))
         scales = list(YOLO_SCALES)
         letter = st.segmented_control(tr("Scale"), scales, required=True, key=state.hold("yolo_scale", scale, scales))
         chosen = stem.format(letter or scale)
     else:
         names = list(BIFORMERS)
-        chosen = st.selectbox(tr("Size"), names, format_func=lambda name: told(BIFORMER_NAMES[name]),
+        chosen = st.selectbox(tr("Size"), names, format_func=named(BIFORMER_NAMES),
                               key=state.hold("biformer", old.chosen_variant, names))
     return "" if chosen == entry.variants[0] else chosen
 
@@ -91,8 +94,8 @@ def _choose_weights(entry: ModelEntry, old: ModelSettings) -> bool:
     """Whether random weights are wanted in place of trained ones."""
     if not entry.card:
         return False
-    options = [mark("trained"), mark("untrained")]
-    chosen = st.segmented_control(tr("Weights"), options, format_func=tr, required=True,
+    options = list(WEIGHTS)
+    chosen = st.segmented_control(tr("Weights"), options, format_func=named(WEIGHTS), required=True,
                                   key=state.hold(f"weights_{entry.key}", options[old.untrained], options),
                                   help=tr("The same layers on the same picture, as they learned or with random "
                                           "numbers."))
@@ -175,7 +178,7 @@ def _choose_pooling(photo: Photo, settings: ModelSettings, old: ModelSettings) -
     room = min(grid.window_h, grid.window_w)
     ratios = [ratio for ratio in views.RATIOS if ratio <= room]
     pools = views.POOLS if ratios else views.POOLS[:1]
-    pool = st.selectbox(tr("Pooling of keys and values"), pools, format_func=lambda name: told(POOL_NAMES[name]),
+    pool = st.selectbox(tr("Pooling of keys and values"), pools, format_func=named(POOL_NAMES),
                         key=state.hold("kv_downsample_mode", old.kv_downsample_mode, pools))
     ratio = old.kv_downsample_ratio
     if pool != "identity":

@@ -20,7 +20,7 @@ from bra.viewer.pack import FULL, Place
 from dashboard import components, services, state
 from dashboard.gallery import GALLERY
 from dashboard.selection import UPLOAD
-from dashboard.words import mark, told, tr
+from dashboard.words import mark, named, told, tr
 
 HINT = mark("Point at a window to see where it is routed; click to keep it.")
 THUMBNAIL = 160
@@ -110,8 +110,8 @@ def warn_of_padding(grid: WindowGrid) -> None:
 def choose_attention(whole: bool) -> bool:
     """Attention of one token or of the whole window."""
     options = state.ATTENTION_OF
-    chosen = st.segmented_control(tr("Attention of"), options, format_func=tr, required=True,
-                                  on_change=state.take_whole, label_visibility="collapsed",
+    chosen = st.segmented_control(tr("Attention of"), options, required=True, label_visibility="collapsed",
+                                  format_func=named({one: one for one in options}), on_change=state.take_whole,
                                   key=state.hold(state.WHOLE, options[whole], options))
     return chosen == options[True]
 

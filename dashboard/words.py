@@ -6,10 +6,10 @@ The catalogue `text/zh.json` has the English of each text as its key. Values sta
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import streamlit as st
 
@@ -22,6 +22,7 @@ CATALOGUES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({
     "en": MappingProxyType({}),
     "zh": MappingProxyType(json.loads((TEXT / "zh.json").read_text(encoding="utf-8")))})
 CHOSEN: Final = "language"
+T = TypeVar("T")
 
 
 def language() -> str:
@@ -74,6 +75,18 @@ def told(sentence: object) -> str:
         return tr(sentence.template, **{name: told(value) if isinstance(value, Said) else value
                                         for name, value in sentence.values.items()})
     return tr(str(sentence))
+
+
+def named(names: Mapping[T, object]) -> Callable[[T], str]:
+    """A widget's `format_func`: what each option is called in the language of now.
+
+    Said here and now, since a test asks for names outside of the visitor's session, where no language was chosen.
+
+    Args:
+        names: for each option its name as `told` takes it.
+    """
+    said = {option: told(name) for option, name in names.items()}
+    return said.__getitem__
 
 
 def mark(text: str) -> str:
