@@ -17,8 +17,7 @@ from dashboard import compare_panel, components, services, state
 from dashboard.compare_panel import setting_of
 from dashboard.figures import comparing as charts
 from dashboard.selection import Selection
-from dashboard.uploads import LARGEST
-from dashboard.widgets import heads, plain
+from dashboard.widgets import ask_file, heads, plain
 from dashboard.words import mark, told, tr
 
 PROBE_NAMES = {"brightness": mark("brightness"), "flip": mark("flip"), "shift": mark("shift"), "crop": mark("crop"),
@@ -90,8 +89,7 @@ def sweeps() -> None:
     st.markdown(tr("A folder of any size is swept on the command line; a run that was cut off goes on where it "
                    "stopped."))
     st.code("bra sweep FOLDER --n-win 4,7,8 --topk 1,2,4,8 --jobs 2 -o sweep", language="bash")
-    st.file_uploader(tr("Open its rows.parquet"), ["parquet"], key=state.SWEEP_UPLOADER, max_upload_size=LARGEST,
-                     on_change=state.take_file, args=(state.SWEEP_UPLOADER,))
+    ask_file(tr("Open its rows.parquet"), ["parquet"], state.SWEEP_UPLOADER, state.take_file, state.SWEEP_UPLOADER)
     file = state.brought(state.SWEEP_UPLOADER)
     if file is None:
         return

@@ -20,8 +20,7 @@ from dashboard.comparison import EQUAL_TO, Comparison
 from dashboard.figures import comparing as charts
 from dashboard.held import hold_some
 from dashboard.selection import Selection
-from dashboard.uploads import LARGEST
-from dashboard.widgets import heads
+from dashboard.widgets import ask_file, heads
 from dashboard.words import mark, named, told, tr
 
 EXPLORE = Path(__file__).parent / "views" / "explore.py"
@@ -171,8 +170,8 @@ def _choose_kind(settings: ModelSettings) -> ModelSettings:
                                        key=state.hold(f"b_weights_{entry.key}", options[settings.untrained], options))
         return replace(settings, untrained=weights == "untrained")
     if entry.family == "own":
-        st.file_uploader(tr("B: model file"), ["yaml", "yml", "pt", "pth", "safetensors"], key=state.MODEL_UPLOADER_B,
-                         on_change=state.take_file, args=(state.MODEL_UPLOADER_B,), max_upload_size=LARGEST)
+        ask_file(tr("B: model file"), model_widgets.MODEL_ENDINGS, state.MODEL_UPLOADER_B, state.take_file,
+                 state.MODEL_UPLOADER_B)
     return settings
 
 

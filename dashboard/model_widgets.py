@@ -15,9 +15,10 @@ from dashboard import selection as views
 from dashboard import services, state
 from dashboard.selection import Selection
 from dashboard.uploads import LARGEST
-from dashboard.widgets import plain
+from dashboard.widgets import ask_file, plain
 from dashboard.words import mark, named, told, tr
 
+MODEL_ENDINGS = ["yaml", "yml", "pt", "pth", "safetensors"]
 MODEL_NAMES = {key: entry.label for key, entry in CATALOG.items()}
 POOL_NAMES = {"identity": mark("none"), "maxpool": mark("max"), "avgpool": mark("mean"),
               "ada_maxpool": mark("adaptive max"), "ada_avgpool": mark("adaptive mean"),
@@ -46,10 +47,9 @@ def choose_settings(photo: Photo | None) -> Selection:
     same = old if old.model == key else ModelSettings(key, side=entry.side)
     settings = ModelSettings(key, variant=_choose_variant(entry, same), untrained=_choose_weights(entry, same))
     if entry.family == "own":
-        st.file_uploader(tr("Model file"), ["yaml", "yml", "pt", "pth", "safetensors"], key=state.MODEL_UPLOADER,
-                         on_change=state.take_model, max_upload_size=LARGEST,
-                         help=tr("Up to {size} MB. It stays in this server's memory until you leave; nobody else sees "
-                                 "it.", size=LARGEST))
+        ask_file(tr("Model file"), MODEL_ENDINGS, state.MODEL_UPLOADER, state.take_model,
+                 help=tr("Up to {size} MB. It stays in this server's memory until you leave; nobody else sees it.",
+                         size=LARGEST))
     if photo is None:
         kept = replace(same, variant=settings.variant, untrained=settings.untrained)
         return state.save(replace(view, settings=kept, layer=view.layer if kept.opens == old.opens else ""))

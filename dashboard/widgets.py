@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -20,7 +21,8 @@ from bra.viewer.pack import FULL, Place
 from dashboard import components, services, state
 from dashboard.gallery import GALLERY
 from dashboard.selection import UPLOAD
-from dashboard.words import mark, named, told, tr
+from dashboard.uploads import LARGEST
+from dashboard.words import language, mark, named, told, tr
 
 HINT = mark("Point at a window to see where it is routed; click to keep it.")
 THUMBNAIL = 160
@@ -41,11 +43,44 @@ def choose_picture() -> None:
                 pictures.insert(0, (UPLOAD, tr("Yours"), services.encoded(mine, THUMBNAIL)))
         components.gallery(pictures, state.current().picture, state.STRIP, state.take_picked)
     with drop:
-        st.file_uploader(
+        ask_file(
             tr("Your own picture: choose, drop or paste"), ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
-            key=state.UPLOADER, on_change=state.take_upload, max_upload_size=20,
+            state.UPLOADER, state.take_upload, size=20,
             help=tr("PNG, JPEG, WebP, BMP, GIF or TIFF of up to 20 MB. It stays in this server's memory until you "
                     "leave; nobody else sees it."))
+
+
+def ask_file(label: str, endings: list[str], key: str, on_change: Callable[..., None], *args: str,
+             size: int = LARGEST, help: str | None = None) -> None:
+    """The place for a file of the visitor's own.
+
+    Args:
+        label: what is asked for.
+        endings: of files that are taken.
+        key: of the widget.
+        on_change: called with `args` when a file came or went.
+        args: see there.
+        size: the largest file in MB.
+        help: more, on a question mark.
+    """
+    st.file_uploader(label, endings, key=key, on_change=on_change, args=args, max_upload_size=size, help=help)
+    if language() == "en":
+        return
+    # Streamlit's own words on it can be had in no other way than by style.
+    zone = f'.st-key-{key} [data-testid="stFileUploaderDropzone"]'
+    about = tr("{size} MB at most: {endings}", size=size, endings=" ".join(endings).upper())
+    st.html(f"""<style>
+{zone} > span p, {zone} > input + div > span, {zone} [data-testid="stFileUploaderDropzoneInstructions"] span
+{{ display: none; }}
+{zone} > span [data-testid="stMarkdownContainer"]::after {{ content: {_quoted(tr("Upload"))}; }}
+{zone} > input + div::after {{ content: {_quoted(tr("Drop the file here"))}; }}
+{zone} [data-testid="stFileUploaderDropzoneInstructions"]::after
+{{ content: {_quoted(about)}; font-size: .875rem; opacity: .7; }}
+</style>""")
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)     # style sheets quote as JSON does, but know no \\u
 
 
 def picture() -> tuple[Photo, str, str, Place]:

@@ -21,6 +21,8 @@ LANGUAGES: Final = MappingProxyType({"en": "English", "zh": "中文"})
 CATALOGUES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({
     "en": MappingProxyType({}),
     "zh": MappingProxyType(json.loads((TEXT / "zh.json").read_text(encoding="utf-8")))})
+TAGS: Final = MappingProxyType({"en": "en", "zh": "zh-CN"})
+"""Each language as a page's `lang` says it: by that, browsers choose the shapes of Chinese letters, and voices."""
 CHOSEN: Final = "language"
 T = TypeVar("T")
 
@@ -43,7 +45,9 @@ def chosen_language() -> str:
 
 
 def switch() -> None:
-    """The button for the other language, in the header beside the menu."""
+    """The button for the other language, in the header beside the menu; and the page itself says its language."""
+    with st.container(key="language_tag"):
+        st.html(f'<script>document.documentElement.lang = "{TAGS[language()]}"</script>', unsafe_allow_javascript=True)
     other = next(name for name in LANGUAGES if name != language())
     st.button(LANGUAGES[other], key="language_switch", type="tertiary", on_click=_choose, args=(other,))
 
