@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import streamlit as st
@@ -12,7 +11,7 @@ from bra.models.catalog import CATALOG
 from dashboard import state
 from dashboard.figures import cards as charts
 from dashboard.widgets import heads
-from dashboard.words import mark, told, tr
+from dashboard.words import mark, named, told, tr
 
 EXPLORE = Path(__file__).parent / "views" / "explore.py"
 RECALL = mark("Share of full attention that falls on the routed windows")
@@ -23,10 +22,9 @@ def choose_card(known: dict[str, ModelCard]) -> ModelCard:
     """Which card to read; the address remembers it."""
     st.subheader(tr("Models that were trained here"), anchor=False)
     names = list(known)
-    # What comes before the colon, which in Chinese is a wide one.
-    short = {key: re.split("[:：]", told(card.title))[0] for key, card in known.items()}
     name = st.segmented_control(tr("Model card"), names, required=True, label_visibility="collapsed",
-                                format_func=short.__getitem__, key=state.card(names)) or names[0]
+                                format_func=named({key: card.title.partition(":")[0] for key, card in known.items()}),
+                                key=state.card(names)) or names[0]
     state.save_card(name)
     return known[name]
 

@@ -18,7 +18,7 @@ from dashboard.compare_panel import setting_of
 from dashboard.figures import comparing as charts
 from dashboard.selection import Selection
 from dashboard.widgets import ask_file, heads, plain
-from dashboard.words import mark, told, tr
+from dashboard.words import mark, told, tongue, tr
 
 PROBE_NAMES = {"brightness": mark("brightness"), "flip": mark("flip"), "shift": mark("shift"), "crop": mark("crop"),
                "swap": mark("swap")}
@@ -115,4 +115,6 @@ def sweeps() -> None:
               mark("random"): 100 * row.chance, "MACs": quantity(row.macs),
               mark("memory"): quantity(row.peak_bytes) + "B"} for row in shown]
     st.dataframe(found, hide_index=True, column_config=heads(found[0], ("keeps", "nearest", "random")))
-    st.download_button(tr("Report, HTML"), lambda: sweep_html(table), "sweep.html", "text/html", on_click="ignore")
+    language = tongue()
+    st.download_button(tr("Report, HTML"), lambda: sweep_html(table, language=language), "sweep.html",
+                       "text/html", on_click="ignore")

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import streamlit as st
 
-from bra.wording import Said
+from bra.wording import Language, Said, sentence_of
 
 TEXT: Final = Path(__file__).parent / "text"
 LANGUAGES: Final = MappingProxyType({"en": "English", "zh": "中文"})
@@ -73,12 +73,14 @@ def told(sentence: object) -> str:
     Values that are such sentences are said in that language too. What is not in the catalogue, such as a file's name,
     stays as it is.
     """
-    if isinstance(sentence, Exception) and sentence.args:
-        sentence = sentence.args[0]
-    if isinstance(sentence, Said):
-        return tr(sentence.template, **{name: told(value) if isinstance(value, Said) else value
-                                        for name, value in sentence.values.items()})
-    return tr(str(sentence))
+    if isinstance(sentence, Exception):
+        sentence = sentence_of(sentence)
+    return tongue().tell(sentence if isinstance(sentence, Said) else str(sentence))
+
+
+def tongue() -> Language:
+    """The visitor's language as `bra` takes it, for files that are made outside of the visitor's session."""
+    return Language(TAGS[language()], CATALOGUES[language()])
 
 
 def named(names: Mapping[T, object]) -> Callable[[T], str]:
