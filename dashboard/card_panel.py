@@ -15,6 +15,8 @@ from dashboard.words import mark, named, told, tr
 
 EXPLORE = Path(__file__).parent / "views" / "explore.py"
 RECALL = mark("Share of full attention that falls on the routed windows")
+MADE = {"date": mark("date")}
+"""What a card was made with; anything else is the name of a package."""
 OVERLAP = mark("Likeness of labels between a window and those it is routed to")
 
 
@@ -68,6 +70,6 @@ def show(card: ModelCard) -> None:
             st.markdown(f"- {told(sentence)}")
     st.markdown("#### " + tr("How it was made"))
     st.code(card.command, language="bash", wrap_lines=True)
-    made = ", ".join(f"{told(what)} {value}" for what, value in card.made_with.items())
+    made = ", ".join(f"{told(MADE.get(what, what))} {value}" for what, value in card.made_with.items())
     st.caption(tr("{made}. Learned at {side} px. Data: {licence}", made=made, side=card.side,
                   licence=told(card.licence)))

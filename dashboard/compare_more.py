@@ -52,19 +52,22 @@ def sides(view: Selection, photo: Photo, focus: Place) -> None:
                    chance=100 * found.chance))
     less = mark("B less A")
     st.dataframe([
-        {"": tr("keeps of its full attention"), "A": f"{100 * a.recall:.1f} %", "B": f"{100 * b.recall:.1f} %",
-         less: f"{100 * (b.recall - a.recall):+.1f} %"},
-        {"": tr("its nearest windows keep"), "A": f"{100 * a.nearest:.1f} %", "B": f"{100 * b.nearest:.1f} %",
-         less: f"{100 * (b.nearest - a.nearest):+.1f} %"},
+        {"": tr("keeps of its full attention"), **_shares(a.recall, b.recall, less)},
+        {"": tr("its nearest windows keep"), **_shares(a.nearest, b.nearest, less)},
         {"": tr("multiply-adds of the layer"), "A": told(amount(a, "macs")), "B": told(amount(b, "macs")),
          less: _change(a.macs, b.macs)},
         {"": tr("memory of the layer"), "A": told(amount(a, "peak_bytes")), "B": told(amount(b, "peak_bytes")),
          less: _change(a.peak_bytes, b.peak_bytes)}], hide_index=True, column_config=heads([less]))
 
 
+def _shares(a: float, b: float, less: str) -> dict[str, str]:
+    return {"A": tr("{share:.1f} %", share=100 * a), "B": tr("{share:.1f} %", share=100 * b),
+            less: tr("{gain:+.1f} %", gain=100 * (b - a))}
+
+
 def _change(a: int, b: int) -> str:
     sign = "−" if b < a else "+"
-    return f"{sign}{quantity(abs(b - a))} ({100 * (b - a) / a:+.0f} %)"
+    return tr("{amount} ({gain:+.0f} %)", amount=f"{sign}{quantity(abs(b - a))}", gain=100 * (b - a) / a)
 
 
 def probes(view: Selection, photo: Photo) -> None:

@@ -6,6 +6,7 @@ The catalogue `text/zh.json` has the English of each text as its key. Values sta
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -112,4 +113,6 @@ class later(str):  # noqa: N801  it is written like `tr`, and is a text like wha
 
 def chapter(name: str) -> str:
     """A longer text, `text/<language>/<name>.md`."""
-    return (TEXT / language() / f"{name}.md").read_text(encoding="utf-8")
+    text = (TEXT / language() / f"{name}.md").read_text(encoding="utf-8")
+    # A line that goes on after a Chinese letter or comma goes on without a space, which Markdown would put there.
+    return re.sub(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n(?=[^\s#*-])", "", text)
