@@ -8,6 +8,7 @@ import streamlit as st
 
 from bra.models.card import WEIGHTS, ModelCard
 from bra.models.catalog import CATALOG
+from bra.wording import listed
 from dashboard import state
 from dashboard.figures import cards as charts
 from dashboard.widgets import heads
@@ -70,6 +71,6 @@ def show(card: ModelCard) -> None:
             st.markdown(f"- {told(sentence)}")
     st.markdown("#### " + tr("How it was made"))
     st.code(card.command, language="bash", wrap_lines=True)
-    made = ", ".join(f"{told(MADE.get(what, what))} {value}" for what, value in card.made_with.items())
-    st.caption(tr("{made}. Learned at {side} px. Data: {licence}", made=made, side=card.side,
+    made = listed([f"{told(MADE.get(what, what))} {value}" for what, value in card.made_with.items()])
+    st.caption(tr("{made}. Learned at {side} px. Data: {licence}", made=told(made), side=card.side,
                   licence=told(card.licence)))

@@ -19,6 +19,7 @@ from bra.models.opened import Answer
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import FULL, Place
+from bra.wording import listed
 from dashboard import components, services, state
 from dashboard.gallery import GALLERY
 from dashboard.selection import UPLOAD
@@ -137,9 +138,9 @@ def worded(answer: Answer) -> Answer:
 def say(answer: Answer) -> None:
     """What the model makes of the picture, in its own words and with how sure it is."""
     if answer.classes:
-        said = ", ".join(tr("{name} {share:.0f} %", name=plain(label), share=100 * share)
-                         for label, share in answer.classes)
-        st.caption(tr("The model says: {classes}. It knows no other classes than its own.", classes=said))
+        classes = listed([tr("{name} {share:.0f} %", name=plain(label), share=100 * share)
+                          for label, share in answer.classes])
+        st.caption(tr("The model says: {classes}. It knows no other classes than its own.", classes=told(classes)))
 
 
 def warn_of_padding(grid: WindowGrid) -> None:

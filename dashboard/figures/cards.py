@@ -78,7 +78,7 @@ def _marks(row: LayerQuality, field: str, kind: str) -> Mapping[str, float | Non
     own: dict[str, float | None] = {kind: getattr(row, field)}
     if kind == "untrained":
         return own      # its controls lie where the trained ones' do, or so near that they would cover them
-    controls = {"nearest windows": "nearest", "random windows": "chance", "best possible": "oracle"}
+    controls = {mark("nearest windows"): "nearest", mark("random windows"): "chance", mark("best possible"): "oracle"}
     return own | {what: getattr(row, f"{field}_{control}") for what, control in controls.items()}
 
 
