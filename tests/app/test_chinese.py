@@ -140,6 +140,8 @@ def strings(plain: Any, skip: frozenset[str]) -> Iterator[str]:
 GRAMMAR = frozenset({"field", "type", "test", "filter", "name", "views", "fields", "mark", "params", "format", "row",
                      "run", "variant", "$schema", "config", "select", "autosize"})
 
+MACHINERY = frozenset({"arrays", "photo", "version", "roles", "layers", "kind", "names"})
+
 
 def shown(app: AppTest) -> Iterator[str]:
     """Everything that stands on the page, but for what scripts say, which the browser's tests read."""
@@ -164,7 +166,7 @@ def shown(app: AppTest) -> Iterator[str]:
         elif kind == "bidi_component":
             if proto.bytes:
                 header, _, _ = unpack(proto.bytes)
-                yield from strings(header, frozenset({"arrays", "photo", "version", "roles", "layers", "kind", "names"}))
+                yield from strings(header, MACHINERY)
         else:
             yield from texts(proto)
 
