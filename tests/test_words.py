@@ -23,6 +23,7 @@ SCRIPTS = [path for folder in ("bra", "dashboard") for path in sorted((ROOT / fo
 SKELETONS = sorted((ROOT / "bra").rglob("*.html"))
 CARDS = sorted((ROOT / "bra" / "weights").glob("*.json"))
 ZH = words.CATALOGUES["zh"]
+WRAPPERS = ("tr", "mark", "said", "later")
 
 
 def short(path: Path) -> str:
@@ -31,7 +32,7 @@ def short(path: Path) -> str:
 
 def calls(path: Path) -> Iterator[ast.Call]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("tr", "mark", "said"):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in WRAPPERS:
             yield node
 
 
