@@ -10,13 +10,14 @@ import re
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from chinese import in_chinese
+from chinese import CHINESE, ENGLISH, in_chinese
 from PIL import Image
 from torch import nn
 from torch_files import saved
@@ -26,7 +27,7 @@ from bra.advice import choices, levers, positions
 from bra.areas import windows_at
 from bra.checkpoint import CheckpointLimits, read_checkpoint
 from bra.compare import SettingRow, compare, layer_input, settings_of
-from bra.compare_table import reason, words
+from bra.compare_table import compare_html, reason, words
 from bra.cost_words import PARTS, REST, summary
 from bra.costing import cost
 from bra.grid import WindowGrid
@@ -39,7 +40,7 @@ from bra.opening import look, named, open_file, open_model
 from bra.overlap import label_map
 from bra.photo import Photo, PhotoLimits
 from bra.probes import PROBES, probe
-from bra.sweep_report import model_line, over_nearest
+from bra.sweep_report import model_line, over_nearest, sweep_html
 from bra.sweep_table import Summary, read_table, table_of, to_parquet
 from bra.tracing import trace
 from bra.variants import without_bra
@@ -81,13 +82,11 @@ def untrained() -> OpenModel:
 PHOTO = Photo.from_array(np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8))
 GRID = WindowGrid(6, 8, 3)
 SMALL = PhotoLimits(max_bytes=100_000, max_pixels=10_000)
-ROW = ("n_win", "topk", "windows", "padding_share", "recall", "chance", "nearest", "oracle", "kept", "macs",
-       "peak_bytes")
+ROW = SettingRow(4, 2, 16, 0.0, 0.5, 0.1, 0.2, 0.6, 0.3, 10, 20)
 
 
 def swept(**changes: Any) -> bytes:
-    row = SettingRow(4, 2, 16, 0.0, 0.5, 0.1, 0.2, 0.6, 0.3, 10, 20)
-    return to_parquet(table_of([("a.png", "layer", replace(row, **changes))], {}))
+    return to_parquet(table_of([("a.png", "layer", replace(ROW, **changes))], {}))
 
 
 ERRORS: dict[str, Callable[[], object]] = {
@@ -328,3 +327,46 @@ def test_sentences_in_a_row() -> None:
     error = BRAError(said("values"))
     assert isinstance(sentence_of(error), Said)
     assert sentence_of(ValueError("x", 3)) == "('x', 3)"
+
+
+# pages of their own ---------------------------------------------------------------------------------------
+
+
+class Words(HTMLParser):
+    """The texts of a page, without its style and scripts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.inside = ""
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.inside = tag
+
+    def handle_data(self, data: str) -> None:
+        if self.inside not in ("style", "script") and data.strip():
+            self.found.append(data.strip())
+
+
+def texts_of(page: str) -> list[str]:
+    words = Words()
+    words.feed(page)
+    return words.found
+
+
+def test_an_exported_comparison_is_chinese() -> None:
+    rows = compare(layer_input(untrained(), PHOTO, 64), settings_of((2, 3), (1, 4))).rows
+    page = compare_html(rows, "T", "A", language=CHINESE)
+    assert '<html lang="zh">' in page
+    texts = texts_of(page)
+    assert {"召回率", CHINESE.words["nearest windows"], "100%", "由 RouteScope 生成。"} <= {*texts}
+    assert [text for text in texts if ENGLISH.search(text) or " %" in text] == []
+    assert texts_of(compare_html(rows, "T", "A"))[-1] == "Made by RouteScope."
+
+
+def test_an_exported_sweep_is_chinese() -> None:
+    made = [(f"{n}.png", "stage", replace(ROW, recall=0.5 + n / 10)) for n in range(3)]
+    page = sweep_html(read_table(to_parquet(table_of(made, {}))), {"b.png": "?"}, CHINESE)
+    texts = texts_of(page)
+    assert {"3 张图片上的路由", "跳过的文件：1", "95% 区间"} <= {*texts}
+    assert [text for text in texts if ENGLISH.search(text) or " %" in text] == []
