@@ -17,7 +17,6 @@ from dashboard import compare_panel, components, services, state
 from dashboard.compare_panel import setting_of
 from dashboard.figures import comparing as charts
 from dashboard.selection import Selection
-from dashboard.uploads import LARGEST
 
 
 def sides(view: Selection, photo: Photo, focus: Place) -> None:
@@ -82,8 +81,9 @@ def sweeps() -> None:
     """Opens the table of a sweep, and says how to make one."""
     st.markdown("A folder of any size is swept on the command line; a run that was cut off goes on where it stopped.")
     st.code("bra sweep FOLDER --n-win 4,7,8 --topk 1,2,4,8 --jobs 2 -o sweep", language="bash")
-    st.file_uploader("Open its rows.parquet", ["parquet"], key=state.SWEEP_UPLOADER, max_upload_size=LARGEST,
-                     on_change=state.take_file, args=(state.SWEEP_UPLOADER,))
+    st.file_uploader("Open its rows.parquet", ["parquet"], key=state.SWEEP_UPLOADER,
+                     max_upload_size=services.limits().upload_mb, on_change=state.take_file,
+                     args=(state.SWEEP_UPLOADER,))
     file = state.brought(state.SWEEP_UPLOADER)
     if file is None:
         return

@@ -21,7 +21,6 @@ from dashboard.comparison import EQUAL_TO, Comparison
 from dashboard.figures import comparing as charts
 from dashboard.held import hold_some
 from dashboard.selection import Selection
-from dashboard.uploads import LARGEST
 
 EXPLORE = Path(__file__).parent / "views" / "explore.py"
 TAB_NAMES = {"grid": "All settings at once", "versus": "A against B", "probes": "Does it follow content?",
@@ -172,7 +171,8 @@ def _choose_kind(settings: ModelSettings) -> ModelSettings:
         return replace(settings, untrained=weights == "untrained")
     if entry.family == "own":
         st.file_uploader("B: model file", ["yaml", "yml", "pt", "pth", "safetensors"], key=state.MODEL_UPLOADER_B,
-                         on_change=state.take_file, args=(state.MODEL_UPLOADER_B,), max_upload_size=LARGEST)
+                         on_change=state.take_file, args=(state.MODEL_UPLOADER_B,),
+                         max_upload_size=services.limits().upload_mb)
     return settings
 
 

@@ -14,7 +14,6 @@ from bra.spec import BRASpec
 from dashboard import selection as views
 from dashboard import services, state
 from dashboard.selection import Selection
-from dashboard.uploads import LARGEST
 from dashboard.widgets import plain
 
 POOL_NAMES = {"identity": "none", "maxpool": "max", "avgpool": "mean", "ada_maxpool": "adaptive max",
@@ -41,9 +40,10 @@ def choose_settings(photo: Photo | None) -> Selection:
     same = old if old.model == key else ModelSettings(key, side=entry.side)
     settings = ModelSettings(key, variant=_choose_variant(entry, same), untrained=_choose_weights(entry, same))
     if entry.family == "own":
+        mb = services.limits().upload_mb
         st.file_uploader("Model file", ["yaml", "yml", "pt", "pth", "safetensors"], key=state.MODEL_UPLOADER,
-                         on_change=state.take_model, max_upload_size=LARGEST,
-                         help=f"Up to {LARGEST} MB. It stays in this server's memory until you leave; nobody else "
+                         on_change=state.take_model, max_upload_size=mb,
+                         help=f"Up to {mb} MB. It stays in this server's memory until you leave; nobody else "
                               "sees it.")
     if photo is None:
         kept = replace(same, variant=settings.variant, untrained=settings.untrained)

@@ -39,11 +39,12 @@ def choose_picture() -> None:
                 pictures.insert(0, (UPLOAD, "Yours", services.encoded(mine, THUMBNAIL)))
         components.gallery(pictures, state.current().picture, state.STRIP, state.take_picked)
     with drop:
+        mb = services.limits().picture_mb
         st.file_uploader(
             "Your own picture: choose, drop or paste", ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
-            key=state.UPLOADER, on_change=state.take_upload, max_upload_size=20,
-            help="PNG, JPEG, WebP, BMP, GIF or TIFF of up to 20 MB. It stays in this server's memory until you leave; "
-                 "nobody else sees it.")
+            key=state.UPLOADER, on_change=state.take_upload, max_upload_size=mb,
+            help=f"PNG, JPEG, WebP, BMP, GIF or TIFF of up to {mb} MB. It stays in this server's memory until you "
+                 "leave; nobody else sees it.")
 
 
 def picture() -> tuple[Photo, str, str, Place]:
