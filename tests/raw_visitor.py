@@ -15,7 +15,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
@@ -84,15 +84,16 @@ class Visitor:
         with urllib.request.urlopen(f"http://{host}/_stcore/health", timeout=30) as answer:
             cookies = SimpleCookie(answer.headers.get("Set-Cookie", ""))
         self._xsrf = cookies["_streamlit_xsrf"].value
-        self._socket = connect(f"ws://{host}/_stcore/stream", subprotocols=["streamlit", self._xsrf],  # type: ignore
-                               additional_headers={"Cookie": f"_streamlit_xsrf={self._xsrf}"}, max_size=None,
-                               open_timeout=60)
+        self._open = ExitStack()
+        self._socket = self._open.enter_context(connect(
+            f"ws://{host}/_stcore/stream", subprotocols=["streamlit", self._xsrf],  # type: ignore[list-item]
+            additional_headers={"Cookie": f"_streamlit_xsrf={self._xsrf}"}, max_size=None, open_timeout=60))
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def close(self) -> None:
         """Leave."""
-        self._socket.close()
+        self._open.close()
         self._reader.join(10)
 
     # what is on the page ------------------------------------------------------------------------------------
@@ -166,10 +167,15 @@ class Visitor:
 
     def page(self, title: str, seconds: float = 120) -> None:
         """Go to another page, and wait for it."""
+        self.go(title)
+        self.wait(seconds)
+
+    def go(self, title: str) -> None:
+        """Go to another page, without waiting for it."""
         if not self.pages:
-            self.run(seconds=seconds)
+            self.run()
         self._page = self.pages[title]
-        self.run(seconds=seconds)
+        self.send()
 
     def send(self, fragment: bool = False) -> None:
         """Ask for a run, without waiting for it."""
