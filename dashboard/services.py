@@ -10,6 +10,7 @@ from pathlib import Path
 
 import streamlit as st
 import torch
+from starlette.formparsers import MultiPartParser
 
 from bra import opening
 from bra.compare import Compared, LayerInput, Setting, compare, layer_inputs
@@ -40,7 +41,10 @@ FAR = 5_000_000_000
 @st.cache_resource(show_spinner=False)
 def office() -> Office:
     """Where all work is done; raises BRAError for a setting of this server that cannot be."""
-    return Office.of(Limits.from_environment(os.environ, st.get_option("server.maxUploadSize")), _share_processors)
+    limits = Limits.from_environment(os.environ, st.get_option("server.maxUploadSize"))
+    # An upload of more than a megabyte would go through a file on the disk, which may be full; it is promised not to.
+    MultiPartParser.spool_max_size = (limits.upload_mb + 1) * 2**20
+    return Office.of(limits, _share_processors)
 
 
 def limits() -> Limits:
