@@ -28,6 +28,7 @@ from bra.models.opened import Change, OpenModel, Prepared, on_photo, with_window
 from bra.photo import Photo
 from bra.record import recording
 from bra.tracing import LayerTrace, trace
+from bra.wording import said
 
 CostName = Literal["macs", "peak_bytes", "seconds"]
 MAX_SETTINGS = 400
@@ -143,7 +144,8 @@ def layer_inputs(model: OpenModel, photo: Photo, side: int) -> Mapping[str, Laye
         if isinstance(layer, BiLevelRoutingAttention) and capture.x is not None and names[layer] not in found:
             found[names[layer]] = LayerInput(names[layer], layer, capture.x.cpu(), prepared)
     if not found:
-        raise BRAError(f"{model.label} has no routed layer whose windows could be compared: choose another model.")
+        raise BRAError(said("{model} has no routed layer whose windows could be compared: choose another model.",
+                            model=model.label))
     return MappingProxyType(found)
 
 
@@ -156,7 +158,8 @@ def layer_input(model: OpenModel, photo: Photo, side: int, name: str = "") -> La
     found = layer_inputs(model, photo, side)
     wanted = name or next(iter(found))
     if wanted not in found:
-        raise BRAError(f"layer {wanted!r} has no windows to compare: choose one of {', '.join(found)}.")
+        raise BRAError(said("layer {wanted!r} has no windows to compare: choose one of {layers}.", wanted=wanted,
+                            layers=", ".join(found)))
     return found[wanted]
 
 
@@ -198,16 +201,16 @@ def compare(given: LayerInput, settings: Sequence[Setting], rounds: int = 0,
         BRAError: none or too many settings, or one that cannot be.
     """
     if not 1 <= len(settings) <= MAX_SETTINGS:
-        raise BRAError(f"{len(settings)} settings cannot be compared: 1 to {MAX_SETTINGS}; choose others.")
+        raise BRAError(said("{count} settings cannot be compared: 1 to {most}; choose others.", count=len(settings),
+                            most=MAX_SETTINGS))
     traces = traces_of(given, settings)
     firsts = {lt.grid.n_win: lt for lt in reversed(traces)}
     masses = dict(zip(firsts, dense_masses([*firsts.values()], still=partial(progress, 0, len(settings))), strict=True))
     best = {n_win: np.argsort(-mass.mean(0), -1, kind="stable") for n_win, mass in masses.items()}
-    h, w = given.x.shape[-2:]
     rows = []
     for lt in traces:
         n_win, topk, mapped = lt.spec.n_win, lt.spec.topk, bf.on_map(lt)
-        cost = layer_cost(lt.spec, h, w)
+        cost = layer_cost(lt.spec, *given.x.shape[-2:])
         rows.append(SettingRow(
             n_win, topk, int(mapped.sum()), lt.grid.padding_share,
             recall=_held(masses[n_win], lt.r_idx[0].numpy(), mapped), chance=bf.chance(lt),
@@ -232,9 +235,6 @@ def _seconds(given: LayerInput, lt: LayerTrace, rounds: int) -> float:
         layer(given.x)
         marks.append(time.perf_counter())
     return float(np.median(np.diff(marks)[1:]))
-
-
-# choosing -------------------------------------------------------------------------------------------------
 
 
 def front(rows: Sequence[SettingRow], cost: CostName) -> tuple[bool, ...]:

@@ -28,7 +28,7 @@ class Limits:
     upload_mb: int = _setting(120, 1, 4096, "MB of a model file or a sweep's table")
     picture_mb: int = _setting(20, 1, 512, "MB of a picture's file")
     megapixels: int = _setting(40, 1, 400, "million pixels of a picture, before it is reduced")
-    cache_mb: int = _setting(768, 16, 1_048_576, "MB of models, pictures and results kept for the next to ask")
+    keep_mb: int = _setting(768, 16, 1_048_576, "MB of models, pictures and results kept for the next to ask")
     seconds: int = _setting(120, 1, 86_400, "seconds that one piece of work may take; waiting does not count")
     queue: int = _setting(50, 1, 10_000, "pieces of work that may wait, in each of the two lines")
     slots: int = _setting(0, 0, 256, "quick pieces of work at once; 0 for one per processor")

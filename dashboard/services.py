@@ -28,7 +28,7 @@ from dashboard.limits import Limits
 from dashboard.line import Tell
 from dashboard.state import Selection, Upload
 from dashboard.waiting import HEAVY, QUICK, Office, worked
-from dashboard.words import mark
+from dashboard.words import later, mark
 
 opening.stay_offline()
 SAMPLES = Path(__file__).parents[1] / "sample_images"
@@ -57,7 +57,7 @@ def _share_processors(working: int) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // working))
 
 
-@st.cache_resource(show_spinner="Starting …")
+@st.cache_resource(show_spinner=later("Starting …"))
 def warm_up() -> None:
     """Load torch's kernels once and take everything loaded so far out of the garbage collector's way.
 
@@ -96,7 +96,7 @@ def opened(settings: ModelSettings, file: Upload | None = None) -> OpenModel:
     if settings.entry.family != "own":
         return _opened(settings.opens, "", None)
     if file is None:
-        raise BRAError("a model of your own needs its file: choose one in the side bar.")
+        raise BRAError(said("a model of your own needs its file: choose one in the side bar."))
     return _opened(settings.opens, file_key(settings, file), file)
 
 

@@ -15,7 +15,7 @@ from dashboard import held
 from dashboard.limits import Limits
 from dashboard.line import Line, LineFullError, Stopped, Tell, Ticket
 from dashboard.shelf import Kept, Shelf
-from dashboard.words import tr
+from dashboard.words import told, tr
 
 T = TypeVar("T")
 QUICK: Final = "quick"
@@ -41,7 +41,7 @@ class Office:
     def of(cls, limits: Limits, before: Callable[[int], None] | None = None) -> Office:
         """An office with these limits; `before` as for Line."""
         lanes = {QUICK: limits.quick, HEAVY: limits.heavy_slots}
-        return cls(limits, Line(lanes, limits.queue, before), Shelf(limits.cache_mb * 2**20))
+        return cls(limits, Line(lanes, limits.queue, before), Shelf(limits.keep_mb * 2**20))
 
 
 def silent(done: int, todo: int) -> None:
@@ -99,7 +99,7 @@ def _value(kept: Kept) -> Any:
 def _waited(office: Office, lane: str, key: Hashable, words: str, work: Callable[[Tell], Any]) -> Any:
     sign = str(hash((lane, key)))
     if held.called_off() == sign:
-        _offer_again("info", tr("Called off: {what}", what=tr(words).rstrip(" …")), tr("Do it again"))
+        _offer_again("info", tr("Called off: {what}", what=told(words).rstrip(" …")), tr("Do it again"))
     while True:
         try:
             with office.line.ask(lane, key, work) as ticket:
@@ -141,8 +141,8 @@ def _standing(ticket: Ticket, words: str) -> str:
     """How it stands: the place in the line, or how much is done."""
     before, (done, todo) = ticket.before, ticket.job.parts
     if before is not None:
-        return f"{tr(words)} " + (tr("{n} before you.", n=before) if before else tr("You are next."))
-    return f"{tr(words)} " + tr("{done} of {todo}", done=done, todo=todo) if todo else tr(words)
+        return f"{told(words)} " + (tr("{n} before you.", n=before) if before else tr("You are next."))
+    return f"{told(words)} " + tr("{done} of {todo}", done=done, todo=todo) if todo else told(words)
 
 
 def _offer_again(kind: str, sentence: str, label: str) -> NoReturn:

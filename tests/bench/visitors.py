@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from raw_visitor import Visitor, serving  # noqa: E402
 
-from bra import fidelity, opening  # noqa: E402
+from bra import opening  # noqa: E402
 from bra.models.catalog import ModelSettings  # noqa: E402
 from bra.photo import Photo  # noqa: E402
 from bra.tracing import LayerTrace  # noqa: E402
@@ -75,11 +75,15 @@ class Explorer:
         """The stage's numbers are those of this image, this setting and this layer."""
         header, _, arrays = visitor.component("stage")
         layer = self.truth[self.setting][self.layer]
-        for name, wanted in (("r_idx", layer.r_idx[0].numpy()), ("in_degree", fidelity.in_degree(layer)),
-                             ("affinity", layer.affinity[0].numpy())):
-            if arrays[name].shape != wanted.shape or not np.allclose(arrays[name], wanted, atol=1e-4):
-                self.seen.errors.append(f"visitor {self.number}: {name} is not that of {header['name']}, "
-                                        f"n_win {self.setting[0]}, topk {self.setting[1]}, {self.layer}")
+        wanted, routed = layer.affinity[0].numpy(), arrays["r_idx"]
+        if arrays["affinity"].shape != wanted.shape or not np.allclose(arrays["affinity"], wanted, atol=1e-4):
+            self.seen.errors.append(f"visitor {self.number}: the affinities of {header['name']}, n_win "
+                                    f"{self.setting[0]}, topk {self.setting[1]}, {self.layer} are another's")
+        # Which of two equally near windows is chosen hangs on the last bit: the chosen are told by what they hold.
+        elif not np.allclose(np.take_along_axis(wanted, routed, 1),
+                             np.take_along_axis(wanted, layer.r_idx[0].numpy(), 1), atol=1e-4) \
+                or not np.array_equal(arrays["in_degree"], np.bincount(routed.ravel(), minlength=len(routed))):
+            self.seen.errors.append(f"visitor {self.number}: the chosen windows are not the best of {header['name']}")
         if header["photo"] != self.photo.digest or header["name"] != f"image{self.number}.png":
             self.seen.errors.append(f"visitor {self.number} sees {header['name']}")
         self.seen.checked += 1
