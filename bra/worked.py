@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from bra import functional as BF
-from bra.attention import BiLevelRoutingAttention, QKVLinear
+from bra.attention import BiLevelRoutingAttention
 from bra.errors import BRAError
 from bra.record import recording
 
@@ -97,7 +97,6 @@ class Worked:
     out: Tensor
 
 
-@torch.no_grad()
 def worked_module(topk: int = 1) -> BiLevelRoutingAttention:
     """The module of the example, its weights set to small numbers.
 
@@ -105,12 +104,10 @@ def worked_module(topk: int = 1) -> BiLevelRoutingAttention:
         topk: routed windows, 1 to 4.
     """
     made = BiLevelRoutingAttention(CHANNELS, n_win=N_WIN, num_heads=1, qk_scale=SCALE, topk=topk).eval()
-    assert isinstance(made.qkv, QKVLinear)
-    assert made.lepe is not None
-    weights = {made.qkv.qkv: W_Q + W_K + W_V, made.wo: W_O, made.lepe: [[kernel] for kernel in LEPE]}
-    for layer, weight in weights.items():
-        layer.weight.copy_(torch.tensor(weight))
-        layer.bias.zero_()
+    made.load_state_dict({
+        "qkv.qkv.weight": torch.tensor(W_Q + W_K + W_V), "qkv.qkv.bias": torch.zeros(3 * CHANNELS),
+        "lepe.weight": torch.tensor(LEPE)[:, None], "lepe.bias": torch.zeros(CHANNELS),
+        "wo.weight": torch.tensor(W_O), "wo.bias": torch.zeros(CHANNELS)})
     return made.requires_grad_(False)
 
 
@@ -136,14 +133,14 @@ def work(tokens: Tokens = FIRST, topk: int = 1) -> Worked:
     k_map, v_map = kv_map.split([module.qk_dim, module.dim], -1)
     q, k, v = (BF.partition(of, N_WIN) for of in (q_map, k_map, v_map))                 # (b, p2, h/p, w/p, ·)
     keys, values = BF.gather_keys(seen.k, r_idx, seen.factor), BF.gather_keys(seen.v, r_idx, seen.factor)
-    mixed = BF.attend_explicit(seen.q, keys, values, module.scale)[0]                   # (b, m, p2, t, c/m)
-    mixed, lepe = (_on_map(of) for of in (mixed, seen.lepe))
+    by_window = BF.attend_explicit(seen.q, keys, values, module.scale)[0]               # (b, m, p2, t, c/m)
+    mixed, lepe = _on_map(by_window), _on_map(seen.lepe)
     return Worked(
         topk=topk, x=x, q_map=q_map, k_map=k_map, v_map=v_map,
         q=q.flatten(2, 3), k=k.flatten(2, 3), v=v.flatten(2, 3), q_mean=BF.pool(q), k_mean=BF.pool(k),
         affinity=seen.affinity, r_idx=r_idx, r_weight=r_weight, keys=keys, values=values,
         # The same product as between windows; `attention_rows` keeps its own to itself.
-        scores=BF.affinity(seen.q, keys, module.scale), attention=rows.view(1, N_WIN**2, *rows.shape[1:]).transpose(1, 2),
+        scores=BF.affinity(seen.q, keys, module.scale), attention=rearrange(rows, "(b n) m t l -> b m n t l", b=1),
         mixed=mixed, lepe=lepe, summed=mixed + lepe, out=out.permute(0, 2, 3, 1))
 
 
