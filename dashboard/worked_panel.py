@@ -1,0 +1,82 @@
+"""The worked example, one step at a time: on a map of 4×4 tokens with every number, and on a photograph."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import streamlit as st
+
+from bra import worked_source
+from bra.worked import FIRST, HIGHEST, SIDE, TOPKS, Worked
+from dashboard import components, worked_formula, worked_services, worked_state
+from dashboard.figures.worked_scene import GRID, Scene
+from dashboard.figures.worked_steps import board
+from dashboard.handout import handout
+from dashboard.words import language, told, tr
+from dashboard.worked_view import WorkedView
+from dashboard.worked_words import NAMES, WHAT, WHY
+
+STEPS: Final = worked_source.STEPS
+
+
+def show_example(step: str, large: bool) -> None:
+    """One step of the example on 4×4 tokens.
+
+    Args:
+        step: one of STEPS.
+        large: whether it is projected: larger numbers.
+    """
+    view = worked_state.current()
+    now, first = worked_services.worked(view.tokens, view.topk), worked_services.worked(FIRST, WorkedView().topk)
+    say(step)
+    components.board(board(step, Scene(now, first, view.token, tr)), worked_state.BOARD, worked_state.take_token)
+    choose_numbers(view)
+    explain(step, now, view.token)
+    if not large:
+        handouts()
+
+
+def say(step: str) -> None:
+    """What the step does, and why."""
+    st.markdown(f"**{told(NAMES[step])}.** {told(WHAT[step])} {told(WHY[step])}")
+
+
+def explain(step: str, made: Worked, token: int) -> None:
+    """Formula, numbers, shapes and the lines of code of a step."""
+    left, right = st.columns([1.1, 1], gap="medium", vertical_alignment="center")
+    with left:
+        st.latex(worked_formula.LETTERS[step])
+        st.latex(worked_formula.with_numbers(step, made, token))
+    lines = worked_source.lines_of(step)
+    with right:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(" ".join(f"`{line}`" for line in worked_formula.shapes(step, made)), width="stretch")
+            name = tr("{file}, line {number}", file=lines[0].file, number=lines[0].number)
+            with st.popover(name, type="tertiary", width="content"):
+                st.code(lines[0].body, "python")
+        st.code("\n".join(line.text for line in lines), "python", wrap_lines=True)
+
+
+def handouts() -> None:
+    """The example on two sheets of paper, with blanks and filled in."""
+    with st.container(horizontal=True):
+        for solved, label in ((False, tr("Handout, 2 pages")), (True, tr("Its solution"))):
+            st.download_button(label, handout(*worked_services.handout_numbers(), solved, language()),
+                               f"bra_{'solution' if solved else 'handout'}_{language()}.html", "text/html",
+                               on_click="ignore")
+
+
+def choose_numbers(view: WorkedView) -> None:
+    """The chosen token's two numbers, topk, and the way back."""
+    row, col = divmod(view.token, SIDE)
+    window, inside = GRID.window_of_token(row, col)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        for channel, letter in enumerate("ab"):
+            key = worked_state.given(f"x{view.token}{letter}", int(view.tokens[view.token][channel]))
+            st.number_input(tr("Window {w}, token {t}: number {n}", w=window, t=inside, n=channel + 1), -HIGHEST,
+                            HIGHEST, key=key, on_change=worked_state.take_number, args=(view.token, channel, key),
+                            width=190)
+        key = worked_state.given("topk", view.topk)
+        st.segmented_control("topk", TOPKS, key=key, on_change=worked_state.take, args=("topk", key))
+        st.button(tr("First numbers"), on_click=worked_state.reset,
+                  disabled=(view.tokens, view.topk) == (FIRST, WorkedView().topk))
