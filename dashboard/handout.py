@@ -27,14 +27,14 @@ body { margin: 0; color: #000; background: #fff;
 .paper { box-sizing: border-box; width: 186mm; margin: 0 auto; break-after: page; }
 .paper:last-child { break-after: auto; }
 h1 { font-size: 15pt; margin: 0 0 1mm; }
-h2 { font-size: 11pt; margin: 3.2mm 0 .6mm; }
-p { margin: 0 0 1.2mm; }
+h2 { font-size: 11pt; margin: 2.6mm 0 .4mm; }
+p { margin: 0 0 1mm; }
 .name { float: right; }
-.wx { --px: .86px; font-family: inherit; gap: 1mm 4mm; font-size: 9.5pt; }
+.wx { --px: .84px; font-family: inherit; gap: 1mm 4mm; font-size: 9.5pt; }
+.paper:last-child .wx { --px: .76px; }
 .answer { border-bottom: .3mm solid; display: inline-block; min-width: 42mm; font-weight: 700; }
-li { margin-bottom: 1.6mm; }
+li { margin-bottom: 1mm; }
 ol { padding-left: 5mm; margin: 1mm 0; }
-footer { margin-top: 2mm; font-size: 8.5pt; }
 """
 
 
@@ -71,13 +71,15 @@ def _first_sheet(s: Scene, solved: bool) -> str:
     table = products(
         "<b>A</b> = ½ <b>q̄</b> · <b>k̄</b>", [fill(cell(q_mean[i], q_mean[i], window=i), True) for i in windows],
         [fill(cell(k_mean[j], k_mean[j], window=j), True) for j in windows],
-        [[fill(cell(affinity[i][j], affinity[i][j]), i < 2) for j in windows] for i in windows], names, names, None, across=66)
+        [[fill(cell(affinity[i][j], affinity[i][j]), i < 2) for j in windows] for i in windows],
+        names, names, None, across=66)
     chosen = grid("<b>r_idx</b>", [[fill(Cell((str(j),)), True)] for j in routes], names)
     empty = [[Cell(("", ""), window=GRID.window_of_token(r, c)[0]) for c in range(SIDE)] for r in range(SIDE)]
     arrows = windowed("", empty, CUT, names, list(enumerate(routes)), drawn=solved)
     return "".join((
-        f'<p class="name">{tr("Name")} ____________________</p>',
-        f"<p>{tr('A map of 4×4 tokens, two numbers each, n_win 2, topk 1, one head. Fill in every empty cell.')}</p>",
+        "" if solved else f'<p class="name">{tr("Name")} ____________________</p>',
+        f"<p>{tr('4×4 tokens of two numbers, n_win 2, topk 1, one head.')} ",
+        f"{tr('Bold: what was to be filled in.') if solved else tr('Fill in every empty cell.')}</p>",
         _step(1, tr("Tokens and windows"), tr("Here q = v = x.")
               + " " + tr("A key is k = (x₁ − x₂, x₁ + x₂): upper number minus lower, upper plus lower."),
               row_of([windowed("<b>x = q = v</b>", tokens_map, CUT, names), sign("→"), keys])),
