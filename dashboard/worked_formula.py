@@ -24,10 +24,9 @@ LETTERS: Final[Mapping[str, str]] = MappingProxyType({
     "projection": r"y = W_o\,(O + L)",
 })
 SHAPES: Final[Mapping[str, tuple[tuple[str, str, str], ...]]] = MappingProxyType({
-    "tokens": (("x", "b, h, w, c", "x"), ("q", "b, h, w, Q", "q_map"), ("k", "b, h, w, Q", "k_map"),
-               ("v", "b, h, w, c", "v_map")),
-    "windows": (("q", "b, p2, t, Q", "q"), ("k", "b, p2, t, Q", "k"), ("v", "b, p2, t, c", "v")),
-    "means": (("q̄", "b, p2, Q", "q_mean"), ("k̄", "b, p2, Q", "k_mean")),
+    "tokens": (("x, v", "b, h, w, c", "x"), ("q, k", "b, h, w, Q", "q_map")),
+    "windows": (("q, k", "b, p2, t, Q", "q"), ("v", "b, p2, t, c", "v")),
+    "means": (("q̄, k̄", "b, p2, Q", "q_mean"),),
     "affinity": (("A", "b, p2, p2", "affinity"),),
     "topk": (("r_idx", "b, p2, k", "r_idx"),),
     "gather": (("K", "b, m, p2, k·t, Q", "keys"), ("V", "b, m, p2, k·t, c", "values")),
@@ -38,6 +37,11 @@ SHAPES: Final[Mapping[str, tuple[tuple[str, str, str], ...]]] = MappingProxyType
     "projection": (("y", "b, h, w, c", "out"),),
 })
 """For each step the tensors that it makes: symbol, letters of its axes, name in `Worked`."""
+
+
+def formula(step: str, made: Worked, token: int) -> str:
+    """Both, one under the other, as LaTeX."""
+    return rf"\begin{{gathered}} {LETTERS[step]} \\[.6em] {with_numbers(step, made, token)} \end{{gathered}}"
 
 
 def shapes(step: str, made: Worked) -> tuple[str, ...]:

@@ -45,14 +45,12 @@ def explain(step: str, made: Worked, token: int) -> None:
     """Formula, numbers, shapes and the lines of code of a step."""
     left, right = st.columns([1.1, 1], gap="medium", vertical_alignment="center")
     with left:
-        st.latex(worked_formula.LETTERS[step])
-        st.latex(worked_formula.with_numbers(step, made, token))
+        st.latex(worked_formula.formula(step, made, token))
     lines = worked_source.lines_of(step)
     with right:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(" ".join(f"`{line}`" for line in worked_formula.shapes(step, made)), width="stretch")
-            name = tr("{file}, line {number}", file=lines[0].file, number=lines[0].number)
-            with st.popover(name, type="tertiary", width="content"):
+            with st.popover(f"{lines[0].file}:{lines[0].number}", type="tertiary", width="content"):
                 st.code(lines[0].body, "python")
         st.code("\n".join(line.text for line in lines), "python", wrap_lines=True)
 
@@ -70,13 +68,15 @@ def choose_numbers(view: WorkedView) -> None:
     """The chosen token's two numbers, topk, and the way back."""
     row, col = divmod(view.token, SIDE)
     window, inside = GRID.window_of_token(row, col)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        for channel, letter in enumerate("ab"):
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(tr("Window {w}, token {t}:", w=window, t=inside), width="content")
+        for channel, letter in enumerate("₁₂"):
             key = worked_state.given(f"x{view.token}{letter}", int(view.tokens[view.token][channel]))
-            st.number_input(tr("Window {w}, token {t}: number {n}", w=window, t=inside, n=channel + 1), -HIGHEST,
-                            HIGHEST, key=key, on_change=worked_state.take_number, args=(view.token, channel, key),
-                            width=190)
+            st.number_input(f"x{letter}", -HIGHEST, HIGHEST, key=key, label_visibility="collapsed", width=130,
+                            on_change=worked_state.take_number, args=(view.token, channel, key))
         key = worked_state.given("topk", view.topk)
-        st.segmented_control("topk", TOPKS, key=key, on_change=worked_state.take, args=("topk", key))
+        st.markdown("topk", width="content")
+        st.segmented_control("topk", TOPKS, key=key, label_visibility="collapsed", width="content",
+                             on_change=worked_state.take, args=("topk", key))
         st.button(tr("First numbers"), on_click=worked_state.reset,
                   disabled=(view.tokens, view.topk) == (FIRST, WorkedView().topk))

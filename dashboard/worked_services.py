@@ -18,3 +18,43 @@ def worked(tokens: Tokens, topk: int) -> Worked:
 def handout_numbers() -> tuple[Worked, Worked]:
     """The numbers of the handout, and those after the change that its last question asks about."""
     return worked(FIRST, 1), worked(WorkedView().with_number(*NUDGED).tokens, 1)
+
+
+PHOTO_MODEL: Final = replace(Selection().settings, n_win=WorkedView().n_win, topk=WorkedView().k)
+PHOTO_LAYER: Final = "stages.1.0.attn"
+"""A layer of which a window still holds dozens of tokens; as it was trained: n_win 5, topk 4."""
+
+
+def photo_layer(n_win: int, topk: int, photo: Photo) -> LayerTrace:
+    """The layer that the steps are shown on, with these windows, on a picture."""
+    trained = (n_win, topk) == (WorkedView().n_win, WorkedView().k)
+    settings = replace(PHOTO_MODEL, n_win=n_win, topk=topk, changed=not trained)
+    return services.look(settings, photo, PHOTO_LAYER).trace.layers[PHOTO_LAYER]
+
+
+def photo_maps(n_win: int, topk: int, photo: Photo) -> LayerMaps:
+    """Its maps, from keys to output."""
+    return _photo_maps(n_win, topk, photo.digest, photo)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _photo_maps(n_win: int, topk: int, digest: str, _photo: Photo) -> LayerMaps:
+    return layer_maps(photo_layer(n_win, topk, _photo))
+
+
+def photo_input(photo: Photo) -> NDArray[np.float32]:
+    """(c, h, w): what the layer was given."""
+    given: NDArray[np.float32] = services.given(PHOTO_MODEL, photo, PHOTO_LAYER).x[0].numpy()
+    return given
+
+
+def photo_scores(layer: LayerTrace, window: int, token: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(h, w) scores and attention of one token in the layer's first head; NaN where it cannot look."""
+    scores = score_map(layer, window, token)[0]
+    shares = layer.grid.crop(layer.attention_map(window, token)[0].numpy()).astype(np.float64)
+    return scores, np.where(np.isnan(scores), np.nan, shares)
+
+
+def photo_stage(layer: LayerTrace, photo: Photo, caption: Caption, focus: Place, tint: tuple[str, ...]) -> bytes:
+    """The message of the stage."""
+    return stage_message(photo, layer, caption, focus, {}, tint, services.encoded(photo, PICTURE_SIDE))

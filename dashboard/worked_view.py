@@ -32,7 +32,7 @@ class WorkedView:
     token: int = 0
     topk: int = 1
     tokens: Tokens = FIRST
-    n_win: int = 7
+    n_win: int = 5
     k: int = 4
     channel: int = 0
     place: Place | None = None

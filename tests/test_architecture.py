@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     "wording", "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "worked",
     "worked_source", "tracing", "photo",
-    "fidelity", "dense", "dense_grids", "areas", "overlap", "scorecard", "svg",
+    "fidelity", "layer_maps", "dense", "dense_grids", "areas", "overlap", "scorecard", "svg",
     "formula", "operators", "model_rows", "timing", "costing", "cost_table", "advice",
     "variants", "cost_words",
     "pickled", "torchfile", "unpack", "checkpoint",

@@ -48,10 +48,9 @@ class Cell:
 def number(value: float) -> str:
     """1.875 -> "1.875", 0.19661 -> "0.20"; a true minus sign.
 
-    Sums and products of few whole numbers, their halves and quarters are written out, up to three decimals; anything
-    else is rounded to two.
+    Eighths are written out, up to three decimals; anything else is rounded to two.
     """
-    written_out = abs(value * 32 - round(value * 32)) < 1e-4
+    written_out = abs(value * 8 - round(value * 8)) < 1e-4
     text = f"{value:.3f}".rstrip("0").rstrip(".") if written_out else f"{value:.2f}"
     return ("0" if text in ("-0", "-0.00") else text).replace("-", "−")
 
@@ -95,11 +94,12 @@ def windowed(title: str, cells: Sequence[Sequence[Cell]], cut: int, windows: Seq
     """
     high, per_side = _height(cells), len(cells) // cut
     street = STREET if arrows else GAP
-    margin = STREET - 8 if any(a == b for a, b in arrows) else 2
+    left, right = (STREET - 8 if any(a == b and a % per_side == side for a, b in arrows) else 2
+                   for side in (0, per_side - 1))
 
     def corner(window: int) -> tuple[int, int]:
-        down, right = divmod(window, per_side)
-        return margin + right * (cut * ACROSS + street), HEAD + down * (cut * high + street)
+        down, across = divmod(window, per_side)
+        return left + across * (cut * ACROSS + street), HEAD + down * (cut * high + street)
 
     places = {}
     for r, row in enumerate(cells):
@@ -117,7 +117,7 @@ def windowed(title: str, cells: Sequence[Sequence[Cell]], cut: int, windows: Seq
         parts.append(_loop(*corner(a), wide, tall, left=a % per_side == 0) if a == b
                      else _arrow(corner(a), corner(b), wide, tall))
     last = corner(per_side * per_side - 1)
-    return _figure(title, parts, last[0] + wide + max(margin, 3), last[1] + tall + HEAD)
+    return _figure(title, parts, last[0] + wide + right + 1, last[1] + tall + HEAD)
 
 
 def row_of(figures: Sequence[str]) -> str:

@@ -17,10 +17,10 @@ SYMBOLS: Final = MappingProxyType({"q_mean": "q̄", "k_mean": "k̄"})
 def board(step: str, scene: Scene) -> str:
     """The figures of a step, as HTML."""
     tr = scene.tr
-    made = row_of(_BOARDS[step](scene, tr))
-    if "wx-mark" not in made:
-        return made
-    return made + f'<p class="wx-note">◥ {tr("differs from the first numbers")}</p>'
+    figures = _BOARDS[step](scene, tr)
+    if any("wx-mark" in figure for figure in figures):
+        figures.append(f'<p class="wx-note">◥ {tr("differs from the first numbers")}</p>')
+    return row_of(figures)
 
 
 def as_map(scene: Scene, title: str, name: str, cut: bool = True, click: bool = False, frame: Sequence[int] = (),
@@ -106,7 +106,7 @@ def _topk(s: Scene, tr: Tr) -> list[str]:
     was = [[*row, *[None] * len(now[0])] for row in first]
     routes = grid("<b>r_idx</b>", [[cell(j, was[i][n], window=j, framed=True) for n, j in enumerate(row)]
                                    for i, row in enumerate(now)], window_names(tr),
-                  [RANKS[n] for n in range(len(now[0]))])
+                  [RANKS[n] for n in range(len(now[0]))], across=36)
     return [affinities(s, ranks=True), sign("→"), routes, routed_map(s, every=len(now[0]) == 1)]
 
 
@@ -126,7 +126,7 @@ def gathered(s: Scene, title: str) -> str:
         now, first = s.of(name, 0, 0, s.at[0])
         first = [*first, *[None] * len(now)]
         rows.append([cell(now[n], first[n], window=window) for n, (window, _) in enumerate(s.sources)])
-    return grid(title, rows, ["K", "V"], sources(s), across=52)
+    return grid(title, rows, ["K", "V"], sources(s), across=46)
 
 
 def sources(s: Scene) -> list[str]:
@@ -141,7 +141,7 @@ def rows_of(s: Scene, title: str, name: str) -> str:
     now, first = s.of(name, 0, 0, window)
     rows = [[cell(row[n], [*first[t], *[None] * len(row)][n], window=source) for n, (source, _) in enumerate(s.sources)]
             for t, row in enumerate(now)]
-    return grid(title, rows, [tr("token {n}", n=n) for n in range(len(rows))], sources(s), across=52, row_ring=token)
+    return grid(title, rows, [tr("token {n}", n=n) for n in range(len(rows))], sources(s), across=46, row_ring=token)
 
 
 def _gather(s: Scene, tr: Tr) -> list[str]:
@@ -173,7 +173,7 @@ def _output(s: Scene, tr: Tr) -> list[str]:
     were, values0 = [*were, *[None] * len(shares)], [*values0, *[None] * len(values)]
     rows = [[cell(of[n], was[n], window=source) for n, (source, _) in enumerate(s.sources)]
             for of, was in ((shares, were), (values, values0))]
-    return [grid(tr("shares P of token {n}, times values V", n=token), rows, ["P", "V"], sources(s), across=52),
+    return [grid(tr("shares P of token {n}, times values V", n=token), rows, ["P", "V"], sources(s), across=46),
             sign("→"), as_map(s, f"<b>O</b> {tr('their sum')}", "mixed", click=True)]
 
 
