@@ -24,7 +24,7 @@ RUNS: Final[Mapping[str, tuple[tuple[Any, str], ...]]] = MappingProxyType({
     "means": ((BF.pool, "return x.mean"),),
     "affinity": ((BF.affinity, "q_win * scale"),),
     "topk": ((BF.route, "torch.topk"),),
-    "gather": ((BF.gather, "rows ="), (BF.gather, "index_select")),
+    "gather": ((BF.gather, "index_select"),),
     "scores": ((BF.attention_rows, "q * scale"),),
     "softmax": ((BF.attention_rows, "softmax"),),
     "output": ((BF.attend_explicit, "@ values"),),

@@ -8,7 +8,7 @@ import streamlit as st
 
 from bra import worked_source
 from bra.worked import FIRST, HIGHEST, SIDE, TOPKS, Worked
-from dashboard import components, worked_formula, worked_services, worked_state
+from dashboard import components, worked_formula, worked_photo_panel, worked_services, worked_state
 from dashboard.figures.worked_scene import GRID, Scene
 from dashboard.figures.worked_steps import board
 from dashboard.handout import handout
@@ -33,7 +33,13 @@ def show_example(step: str, large: bool) -> None:
     choose_numbers(view)
     explain(step, now, view.token)
     if not large:
+        show_function(step)
         handouts()
+
+
+def show_photo(step: str, large: bool) -> None:
+    """The same step on the visitor's picture; the arguments as in `show_example`."""
+    worked_photo_panel.show(step)
 
 
 def say(step: str) -> None:
@@ -43,16 +49,21 @@ def say(step: str) -> None:
 
 def explain(step: str, made: Worked, token: int) -> None:
     """Formula, numbers, shapes and the lines of code of a step."""
-    left, right = st.columns([1.1, 1], gap="medium", vertical_alignment="center")
+    left, right = st.columns([1.3, 1], gap="medium", vertical_alignment="center")
     with left:
         st.latex(worked_formula.formula(step, made, token))
     lines = worked_source.lines_of(step)
     with right:
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(" ".join(f"`{line}`" for line in worked_formula.shapes(step, made)), width="stretch")
-            with st.popover(f"{lines[0].file}:{lines[0].number}", type="tertiary", width="content"):
-                st.code(lines[0].body, "python")
-        st.code("\n".join(line.text for line in lines), "python", wrap_lines=True)
+        st.markdown(" ".join(f"`{line}`" for line in worked_formula.shapes(step, made)))
+        # Where the line stands is a comment before it, so that both are copied and projected together.
+        st.code("\n".join(f"# {line.file}:{line.number}\n{line.text}" for line in lines), "python", wrap_lines=True)
+
+
+def show_function(step: str) -> None:
+    """The whole function around the step's line, for who wants to read on."""
+    line = worked_source.lines_of(step)[0]
+    with st.expander(tr("The function around it: {name} in {file}", name=line.function, file=line.file)):
+        st.code(line.body, "python")
 
 
 def handouts() -> None:
@@ -72,7 +83,7 @@ def choose_numbers(view: WorkedView) -> None:
         st.markdown(tr("Window {w}, token {t}:", w=window, t=inside), width="content")
         for channel, letter in enumerate("₁₂"):
             key = worked_state.given(f"x{view.token}{letter}", int(view.tokens[view.token][channel]))
-            st.number_input(f"x{letter}", -HIGHEST, HIGHEST, key=key, label_visibility="collapsed", width=130,
+            st.number_input(f"x{letter}", -HIGHEST, HIGHEST, key=key, label_visibility="collapsed", width=160,
                             on_change=worked_state.take_number, args=(view.token, channel, key))
         key = worked_state.given("topk", view.topk)
         st.markdown("topk", width="content")

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-import streamlit as st
+from dataclasses import replace
+from typing import Final
 
+import numpy as np
+import streamlit as st
+from numpy.typing import NDArray
+
+from bra.layer_maps import LayerMaps, layer_maps, score_map
+from bra.models.catalog import ModelSettings
+from bra.photo import Photo
+from bra.tracing import LayerTrace
+from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
 from bra.worked import FIRST, Tokens, Worked, work
+from dashboard import services
 from dashboard.handout import NUDGED
+from dashboard.selection import Selection
 from dashboard.worked_view import WorkedView
 
 
@@ -25,11 +37,15 @@ PHOTO_LAYER: Final = "stages.1.0.attn"
 """A layer of which a window still holds dozens of tokens; as it was trained: n_win 5, topk 4."""
 
 
+def photo_settings(n_win: int, topk: int) -> ModelSettings:
+    """The model that the steps are shown on, with these windows in its layer."""
+    trained = (n_win, topk) == (PHOTO_MODEL.n_win, PHOTO_MODEL.topk)
+    return replace(PHOTO_MODEL, n_win=n_win, topk=topk, changed=not trained)
+
+
 def photo_layer(n_win: int, topk: int, photo: Photo) -> LayerTrace:
-    """The layer that the steps are shown on, with these windows, on a picture."""
-    trained = (n_win, topk) == (WorkedView().n_win, WorkedView().k)
-    settings = replace(PHOTO_MODEL, n_win=n_win, topk=topk, changed=not trained)
-    return services.look(settings, photo, PHOTO_LAYER).trace.layers[PHOTO_LAYER]
+    """What its layer did on a picture."""
+    return services.look(photo_settings(n_win, topk), photo, PHOTO_LAYER).trace.layers[PHOTO_LAYER]
 
 
 def photo_maps(n_win: int, topk: int, photo: Photo) -> LayerMaps:

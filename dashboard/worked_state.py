@@ -7,13 +7,14 @@ from typing import Any, Final
 
 import streamlit as st
 
+from bra.grid import WindowGrid
 from bra.worked import FIRST
 from dashboard.selection import inside
-from dashboard.worked_view import TOKENS, WorkedView
+from dashboard.worked_view import TOKENS, WorkedView, place_of
 
 RECORD: Final = "worked_view"
-BOARD, PHOTO_STAGE = "worked_board", "worked_stage"
-"""Keys of the widgets that one points at."""
+BOARD: Final = "worked_board"
+"""Key of the board, of which a token is clicked."""
 
 
 def current() -> WorkedView:
@@ -55,10 +56,22 @@ def take_token() -> None:
         _keep(replace(current(), token=int(token)))
 
 
-def take_place() -> None:
-    """Callback of the stage: the query that was pinned is the place looked at."""
-    pin = (st.session_state[PHOTO_STAGE].pins or {}).get("a")
-    _keep(replace(current(), place=inside(int(pin[0]), int(pin[1])) if pin else None))
+def take_place(stage: str) -> None:
+    """Callback of the stage with that key: the query that was pinned is the place looked at."""
+    pin = (st.session_state[stage].pins or {}).get("a")
+    if pin:
+        _keep(replace(current(), place=inside(int(pin[0]), int(pin[1]))))
+
+
+def take_window(grid: WindowGrid, key: str) -> None:
+    """Callback of the choice of a window: its middle token is looked at."""
+    middle_token = grid.window_h // 2 * grid.window_w + grid.window_w // 2
+    _keep(replace(current(), place=place_of(grid, st.session_state[key], middle_token)))
+
+
+def take_token_of(grid: WindowGrid, window: int, key: str) -> None:
+    """Callback of the choice of a token in a window."""
+    _keep(replace(current(), place=place_of(grid, window, st.session_state[key])))
 
 
 def reset() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from bra.grid import WindowGrid
 from bra.viewer.pack import FULL, Place
 from bra.worked import FIRST, HIGHEST, TOPKS, Tokens
 
@@ -74,6 +75,14 @@ class WorkedView:
         if self.place is not None:
             query["w_place"] = f"{self.place[0]}.{self.place[1]}"
         return query if self.lepe else query | {"w_lepe": "0"}
+
+
+def place_of(grid: WindowGrid, window: int, token: int) -> Place:
+    """The middle of a token, as a place on the picture; of one beyond its edge, the nearest place on it."""
+    top, left, bottom, right = grid.box_of_token(*grid.token_of_window(window, token))
+    height, width = grid.image or (grid.h, grid.w)
+    x, y = (left + right) / 2 / width, (top + bottom) / 2 / height
+    return min(round(FULL * x), FULL), min(round(FULL * y), FULL)
 
 
 def _number(text: str) -> int | None:

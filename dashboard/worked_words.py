@@ -42,3 +42,22 @@ WHY: Final[Mapping[str, str]] = MappingProxyType({
     "lepe": mark("It reads neighbours straight from the map, across the borders of windows, whatever was routed."),
     "projection": mark("The map has its first shape again, so that the layer fits between any two others."),
 })
+
+ON_PHOTO: Final[Mapping[str, str]] = MappingProxyType({
+    "tokens": mark("Each token now stands on {pixels}×{pixels} pixels and has {channels} numbers: choose which one is "
+                   "shown."),
+    "windows": mark("The {h}×{w} tokens are cut into {n_win}×{n_win} windows of {t} tokens: choose n_win."),
+    "means": mark("Left one number of every key, right its mean in each window: what is smaller than a window is "
+                  "gone."),
+    "affinity": mark("Point at a window: the brighter another one, the better it fits."),
+    "topk": mark("Only the numbered windows stay within reach of the one you point at: choose topk."),
+    "gather": mark("All that the tokens of the orange window can look at: {seen} of {all} tokens. Choose the window."),
+    "scores": mark("The query of the token marked white, times every gathered key, in head 1; grey was dropped. Choose "
+                   "the token."),
+    "softmax": mark("The same as shares: the largest is {most}, an even one would be {even}. Choose the token."),
+    "output": mark("Left one number of every value, right what attention makes of it: choose which number."),
+    "lepe": mark("In this layer and picture LePE adds {ratio} % of what attention adds (root mean square): switch it "
+                 "off."),
+    "projection": mark("Each number of the output mixes all {channels} numbers of the sum: choose which one."),
+})
+"""What to see and to choose on a photograph."""

@@ -19,17 +19,17 @@ CIVIDIS: Final = ((0, 34, 78), (18, 53, 112), (59, 73, 108), (87, 93, 109), (112
 """At nine places of the scale; monotone in lightness and safe for colour-blind eyes, as in the viewer."""
 NOTHING: Final = (112, 117, 125)
 WIDE: Final = 400
-"""Width of a picture in units of its drawing."""
+"""Width of a picture in units of its drawing; `shown` says how large it is shown, as a share of that."""
 
 
 def photo_figure(title: str, webp: bytes, grid: WindowGrid, windows: bool = False, query: int | None = None,
-                 routed: Sequence[int] = (), token: tuple[int, int] | None = None) -> str:
+                 routed: Sequence[int] = (), token: tuple[int, int] | None = None, shown: float = 1) -> str:
     """The photograph, with the window grid, a query window and those it was routed to."""
-    return _figure(title, _image(webp, "webp", *_whole(grid)), grid, windows, query, routed, token)
+    return _figure(title, _image(webp, "webp", *_whole(grid)), grid, windows, query, routed, token, shown)
 
 
 def map_figure(title: str, values: NDArray[Any], grid: WindowGrid, span: tuple[float, float], windows: bool = False,
-               query: int | None = None, routed: Sequence[int] = (), token: tuple[int, int] | None = None) -> str:
+               token: tuple[int, int] | None = None, shown: float = 1) -> str:
     """A map (h, w) in one colour scale from `span`'s first to its last number; grey where it is NaN.
 
     Its caption says the scale's ends.
@@ -39,7 +39,7 @@ def map_figure(title: str, values: NDArray[Any], grid: WindowGrid, span: tuple[f
     image = _image(encode(heat(values, low, high), "PNG"), "png", left, top, grid.w * grid.stride[1],
                    grid.h * grid.stride[0])
     ends = f'<span class="wx-scale">{number(low)} <i></i> {number(high)}</span>'
-    return _figure(f"{title} {ends}", image, grid, windows, query, routed, token)
+    return _figure(f"{title} {ends}", image, grid, windows, None, (), token, shown)
 
 
 def heat(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
@@ -75,7 +75,7 @@ def strip_figure(title: str, webp: bytes, grid: WindowGrid, chosen: Sequence[int
 
 
 def _figure(title: str, image: str, grid: WindowGrid, windows: bool, query: int | None, routed: Sequence[int],
-            token: tuple[int, int] | None) -> str:
+            token: tuple[int, int] | None, shown: float) -> str:
     top, left, bottom, right = grid.box()
     scale = WIDE / (right - left)
     parts = [f'<rect class="wx-off" x="0" y="0" width="{WIDE}" height="{(bottom - top) * scale:.1f}"/>',
@@ -99,7 +99,7 @@ def _figure(title: str, image: str, grid: WindowGrid, windows: bool, query: int 
         parts.append(box(grid.box_of_window(query), ROLES["a"], 3))
     if token is not None:
         parts.append(box(grid.box_of_token(*token), "#fff", 2))
-    return _svg(title, parts, WIDE, (bottom - top) * scale)
+    return _svg(title, parts, WIDE, (bottom - top) * scale, shown)
 
 
 def _whole(grid: WindowGrid) -> tuple[float, float, float, float]:
@@ -110,9 +110,9 @@ def _whole(grid: WindowGrid) -> tuple[float, float, float, float]:
 def _image(data: bytes, kind: str, x: float, y: float, wide: float, tall: float) -> str:
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     sharp = ' style="image-rendering:pixelated"' if kind == "png" else ""
-    return (f'<image href="{source}" x="{x}" y="{y}" width="{wide}" height="{tall}" preserveAspectRatio="none"{sharp}/>')
+    return f'<image href="{source}" x="{x}" y="{y}" width="{wide}" height="{tall}" preserveAspectRatio="none"{sharp}/>'
 
 
-def _svg(title: str, parts: Sequence[str], wide: float, tall: float) -> str:
+def _svg(title: str, parts: Sequence[str], wide: float, tall: float, shown: float = 1) -> str:
     return (f'<figure class="wx-figure wx-photo"><figcaption>{title}</figcaption><svg viewBox="0 0 {wide} {tall:.1f}" '
-            f'style="--w:{wide}" role="img">{"".join(parts)}</svg></figure>')
+            f'style="--w:{wide * shown:g}" role="img">{"".join(parts)}</svg></figure>')
