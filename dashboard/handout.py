@@ -51,8 +51,9 @@ def handout(first: Worked, nudged: Worked, solved: bool, language: str) -> str:
     scene = Scene(first, first, 0, tr)
     title = tr("Bi-level routing attention by hand: solution") if solved else tr("Bi-level routing attention by hand")
     name = "" if solved else f'<span class="name">{tr("Name")} ____________________</span>'
-    pages = "".join(f'<section class="paper">{name if n == 1 else ""}<h1>{title} <small>{n} / 2</small></h1>{body}'
-                    "</section>" for n, body in ((1, _first_sheet(scene, solved)), (2, _second_sheet(scene, nudged, solved))))
+    sheets = (name, _first_sheet(scene, solved)), ("", _second_sheet(scene, nudged, solved))
+    pages = "".join(f'<section class="paper">{beside}<h1>{title} <small>{n} / 2</small></h1>{body}</section>'
+                    for n, (beside, body) in enumerate(sheets, 1))
     board = (Path(__file__).parent / "components" / "board.css").read_text(encoding="utf-8")
     return (f'<!doctype html><html lang="{"zh-Hans" if language == "zh" else language}"><meta charset="utf-8">'
             f"<title>{escape(title)}</title><style>{board}{CSS}</style>{pages}</html>")
