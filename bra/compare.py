@@ -28,6 +28,7 @@ from bra.models.opened import Change, OpenModel, Prepared, on_photo, with_window
 from bra.photo import Photo
 from bra.record import recording
 from bra.tracing import LayerTrace, trace
+from bra.wording import said
 
 CostName = Literal["macs", "peak_bytes", "seconds"]
 MAX_SETTINGS = 400
@@ -143,7 +144,8 @@ def layer_inputs(model: OpenModel, photo: Photo, side: int) -> Mapping[str, Laye
         if isinstance(layer, BiLevelRoutingAttention) and capture.x is not None and names[layer] not in found:
             found[names[layer]] = LayerInput(names[layer], layer, capture.x.cpu(), prepared)
     if not found:
-        raise BRAError(f"{model.label} has no routed layer whose windows could be compared: choose another model.")
+        raise BRAError(said("{model} has no routed layer whose windows could be compared: choose another model.",
+                            model=model.label))
     return MappingProxyType(found)
 
 
@@ -156,7 +158,8 @@ def layer_input(model: OpenModel, photo: Photo, side: int, name: str = "") -> La
     found = layer_inputs(model, photo, side)
     wanted = name or next(iter(found))
     if wanted not in found:
-        raise BRAError(f"layer {wanted!r} has no windows to compare: choose one of {', '.join(found)}.")
+        raise BRAError(said("layer {wanted!r} has no windows to compare: choose one of {layers}.", wanted=wanted,
+                            layers=", ".join(found)))
     return found[wanted]
 
 
@@ -196,7 +199,8 @@ def compare(given: LayerInput, settings: Sequence[Setting], rounds: int = 0) -> 
         BRAError: none or too many settings, or one that cannot be.
     """
     if not 1 <= len(settings) <= MAX_SETTINGS:
-        raise BRAError(f"{len(settings)} settings cannot be compared: 1 to {MAX_SETTINGS}; choose others.")
+        raise BRAError(said("{count} settings cannot be compared: 1 to {most}; choose others.", count=len(settings),
+                            most=MAX_SETTINGS))
     traces = traces_of(given, settings)
     firsts = {lt.grid.n_win: lt for lt in reversed(traces)}
     masses = dict(zip(firsts, dense_masses(list(firsts.values())), strict=True))
@@ -230,9 +234,6 @@ def _seconds(given: LayerInput, lt: LayerTrace, rounds: int) -> float:
         layer(given.x)
         taken.append(time.perf_counter() - began)
     return statistics.median(taken[1:])
-
-
-# choosing -------------------------------------------------------------------------------------------------
 
 
 def front(rows: Sequence[SettingRow], cost: CostName) -> tuple[bool, ...]:

@@ -24,6 +24,7 @@ from bra.fidelity import Floats
 from bra.models.opened import OpenModel
 from bra.photo import Photo
 from bra.tracing import LayerTrace
+from bra.wording import said
 
 Pixels = NDArray[np.uint8]
 SHIFT: Final = 0.1
@@ -36,11 +37,13 @@ class Probe:
     """One change of a picture.
 
     Attributes:
+        name: for people.
         about: what it does, and what it leaves as it was.
         change: (H, W, 3) pixels -> pixels.
         moved: (n, 2) places of the picture -> where their content is on the changed one; outside 0 to 1 it is gone.
     """
 
+    name: str
     about: str
     change: Callable[[Pixels], Pixels]
     moved: Callable[[Floats], Floats]
@@ -118,13 +121,15 @@ def _to_swap(places: Floats) -> Floats:
 
 
 PROBES: Final[Mapping[str, Probe]] = MappingProxyType({
-    "brightness": Probe(f"{round(100 - 100 * DIM)} % darker, nothing moves", _dimmed, _as_it_was),
-    "flip": Probe("left and right mirrored, neighbours stay neighbours", _mirrored, _to_mirror),
-    "shift": Probe(f"moved right by {100 * SHIFT:.0f} % of the width, neighbours stay neighbours", _shifted,
-                   _to_shift),
-    "crop": Probe(f"the middle {100 * CROP:.0f} % of each side, enlarged", _cropped, _to_crop),
-    "swap": Probe("left and right half exchanged: only who follows content finds the other half again", _swapped,
-                  _to_swap),
+    "brightness": Probe(said("brightness"), said("{share} % darker, nothing moves", share=round(100 - 100 * DIM)),
+                        _dimmed, _as_it_was),
+    "flip": Probe(said("flip"), said("left and right mirrored, neighbours stay neighbours"), _mirrored, _to_mirror),
+    "shift": Probe(said("shift"), said("moved right by {share:.0f} % of the width, neighbours stay neighbours",
+                                       share=100 * SHIFT), _shifted, _to_shift),
+    "crop": Probe(said("crop"), said("the middle {share:.0f} % of each side, enlarged", share=100 * CROP), _cropped,
+                  _to_crop),
+    "swap": Probe(said("swap"), said("left and right half exchanged: only who follows content finds the other half "
+                                     "again"), _swapped, _to_swap),
 })
 
 
@@ -141,12 +146,13 @@ def probe(model: OpenModel, photo: Photo, side: int, names: Sequence[str] = tupl
         BRAError: there is no such probe, or no routed layer.
     """
     if unknown := [name for name in names if name not in PROBES]:
-        raise BRAError(f"probe {unknown[0]!r} is not known: choose of {', '.join(PROBES)}.")
+        raise BRAError(said("probe {name!r} is not known: choose of {names}.", name=unknown[0],
+                            names=", ".join(PROBES)))
     # Reduced once, yet large enough that a crop can still fill the side.
     photo = Photo.from_array(photo.resized(round(side / CROP)))
     before = {name: lt for name, lt in model.look(photo, side).trace.layers.items() if lt.routed}
     if not before:
-        raise BRAError(f"{model.label} has no routed layer to probe: choose another model.")
+        raise BRAError(said("{model} has no routed layer to probe: choose another model.", model=model.label))
     rows = []
     for name in names:
         one = PROBES[name]

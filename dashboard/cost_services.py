@@ -14,6 +14,7 @@ from bra.models.opened import OpenModel
 from dashboard.cost_view import CostView
 from dashboard.services import file_key, opened, slots
 from dashboard.uploads import Upload
+from dashboard.words import later
 
 if TYPE_CHECKING:       # Ultralytics is optional
     from bra.yolo.printed import Printed
@@ -37,7 +38,7 @@ def cost_of(settings: ModelSettings, view: CostView, kind: str = "as it is",
                  opened(settings, file))
 
 
-@st.cache_resource(max_entries=48, show_spinner="Counting …")
+@st.cache_resource(max_entries=48, show_spinner=later("Counting …"))
 def _cost(settings: ModelSettings, file: str, kind: str, second: tuple[Any, ...], size: tuple[int, int],
           _model: OpenModel) -> Cost:
     module = _model.module
@@ -60,7 +61,7 @@ def timed_cost(settings: ModelSettings, view: CostView, rounds: int, file: Uploa
     return _timed(settings.opens, file_key(settings, file), (view.height, view.width), rounds, opened(settings, file))
 
 
-@st.cache_resource(max_entries=16, show_spinner="Running the model on this machine, to time it …")
+@st.cache_resource(max_entries=16, show_spinner=later("Running the model on this machine, to time it …"))
 def _timed(settings: ModelSettings, file: str, size: tuple[int, int], rounds: int, _model: OpenModel) -> Cost:
     with slots():
         return costing.cost(_model.module, size, rounds=rounds)
@@ -76,7 +77,7 @@ def ultralytics(settings: ModelSettings, cost: Cost, file: Upload | None = None)
     return _ultralytics(settings.opens, file_key(settings, file), cost.input[2:], cost, opened(settings, file))
 
 
-@st.cache_resource(max_entries=16, show_spinner="Asking Ultralytics …")
+@st.cache_resource(max_entries=16, show_spinner=later("Asking Ultralytics …"))
 def _ultralytics(settings: ModelSettings, file: str, size: tuple[int, ...], _cost: Cost,
                  _model: OpenModel) -> Printed:
     from bra.yolo.printed import printed

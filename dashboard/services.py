@@ -22,13 +22,15 @@ from bra.probes import ProbeRow, probe
 from bra.sweep_table import Summary, SweepTable, read_table, summaries
 from bra.tracing import LayerTrace, ModelTrace
 from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
+from bra.wording import said
 from dashboard.state import Selection, Upload
+from dashboard.words import later
 
 opening.stay_offline()
 SAMPLES = Path(__file__).parents[1] / "sample_images"
 
 
-@st.cache_resource(show_spinner="Starting …")
+@st.cache_resource(show_spinner=later("Starting …"))
 def warm_up() -> None:
     """Load torch's kernels once and take everything loaded so far out of the garbage collector's way.
 
@@ -58,7 +60,7 @@ def photo_of(data: bytes, digest: str = "") -> Photo:
     return _photo(digest or hashlib.sha256(data).hexdigest(), data)
 
 
-@st.cache_resource(max_entries=32, show_spinner="Reading the picture …")
+@st.cache_resource(max_entries=32, show_spinner=later("Reading the picture …"))
 def _photo(digest: str, _data: bytes) -> Photo:
     return Photo.from_bytes(_data)
 
@@ -72,7 +74,7 @@ def opened(settings: ModelSettings, file: Upload | None = None) -> OpenModel:
     if settings.entry.family != "own":
         return _opened(settings.opens, "", None)
     if file is None:
-        raise BRAError("a model of your own needs its file: choose one in the side bar.")
+        raise BRAError(said("a model of your own needs its file: choose one in the side bar."))
     return _opened(settings.opens, file_key(settings, file), file)
 
 
@@ -84,7 +86,7 @@ def file_key(settings: ModelSettings, file: Upload | None) -> str:
     return f"{file.digest} {file.name}" if file is not None and settings.entry.family == "own" else ""
 
 
-@st.cache_resource(max_entries=6, show_spinner="Opening the model …")
+@st.cache_resource(max_entries=6, show_spinner=later("Opening the model …"))
 def _opened(settings: ModelSettings, file: str, _file: Upload | None) -> OpenModel:
     with slots():
         return opening.open_model(settings) if _file is None else opening.open_file(_file.data, _file.name)
@@ -101,7 +103,7 @@ def look(settings: ModelSettings, photo: Photo, layer: str = "", file: Upload | 
                  model, photo)
 
 
-@st.cache_resource(max_entries=16, show_spinner="Running the model …")
+@st.cache_resource(max_entries=16, show_spinner=later("Running the model …"))
 def _look(settings: ModelSettings, file: str, side: int, change: Change | None, digest: str, _model: OpenModel,
           _photo: Photo) -> Look:
     with slots():
@@ -152,7 +154,7 @@ def given(settings: ModelSettings, photo: Photo, layer: str, file: Upload | None
     return found[layer] if layer in found else next(iter(found.values()))
 
 
-@st.cache_resource(max_entries=8, show_spinner="Running the model …")
+@st.cache_resource(max_entries=8, show_spinner=later("Running the model …"))
 def _given(settings: ModelSettings, file: str, side: int, digest: str, _model: OpenModel,
            _photo: Photo) -> Mapping[str, LayerInput]:
     with slots():
@@ -166,7 +168,7 @@ def compared(settings: ModelSettings, photo: Photo, one: LayerInput, windows: tu
                      one)
 
 
-@st.cache_resource(max_entries=8, show_spinner="Comparing …")
+@st.cache_resource(max_entries=8, show_spinner=later("Comparing …"))
 def _compared(settings: ModelSettings, file: str, side: int, digest: str, layer: str, windows: tuple[Setting, ...],
               rounds: int, _one: LayerInput) -> Compared:
     with slots():
@@ -178,7 +180,7 @@ def probed(settings: ModelSettings, photo: Photo, file: Upload | None = None) ->
     return _probed(settings.opens, file_key(settings, file), settings.side, photo.digest, opened(settings, file), photo)
 
 
-@st.cache_resource(max_entries=8, show_spinner="Changing the picture and looking again …")
+@st.cache_resource(max_entries=8, show_spinner=later("Changing the picture and looking again …"))
 def _probed(settings: ModelSettings, file: str, side: int, digest: str, _model: OpenModel,
             _photo: Photo) -> tuple[ProbeRow, ...]:
     with slots():
@@ -190,7 +192,7 @@ def sweep_table(file: Upload) -> tuple[SweepTable, tuple[Summary, ...]]:
     return _sweep_table(file.digest, file.data)
 
 
-@st.cache_resource(max_entries=2, show_spinner="Reading the table …")
+@st.cache_resource(max_entries=2, show_spinner=later("Reading the table …"))
 def _sweep_table(digest: str, _data: bytes) -> tuple[SweepTable, tuple[Summary, ...]]:
     table = read_table(_data)
     return table, summaries(table.rows)

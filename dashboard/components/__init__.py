@@ -16,10 +16,9 @@ HERE = Path(__file__).parent
 
 def _registered(name: str, html: str, css: str, code: str) -> Mapping[str, Callable[..., object]]:
     """A component in every language: one script each, so that no message depends on the language."""
-    texts = viewer.texts_of_script(code) | viewer.texts_of_skeleton(html)
     return {language: st.components.v2.component(
         f"routescope_{name}" + (f"_{language}" if catalogue else ""), html=html, css=css,
-        js=viewer.in_words(code, {text: catalogue[text] for text in texts if text in catalogue}))
+        js=viewer.in_words(code, viewer.words_of(code, html, catalogue)))
         for language, catalogue in CATALOGUES.items()}
 
 
