@@ -15,7 +15,7 @@ from bra.photo import Photo
 from bra.svg import quantity
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Place, locate
-from dashboard import board, components, lesson_services, lesson_state, services, state
+from dashboard import components, lesson_services, lesson_state, pane, services, state
 from dashboard import lesson_view as views
 from dashboard.figures import lesson as charts
 from dashboard.figures.lesson import Bar, percent
@@ -66,7 +66,7 @@ def windows(at: Lesson) -> Lesson:
     caption = tr("Content likeness: fixed rules compare colour and texture. Nothing was learned.")
     if lt.grid.padding_share:
         caption += " " + tr("Hatched: padding, see chapter 5.")
-    grid, (above, below) = lt.grid, sides(at)
+    grid, (above, below) = lt.grid, sides()
     with above:
         look(at, photo, lt, GALLERY["animal"].focus, caption)
     below.markdown(tr("Each window attends to {k} of {n} windows, {share} of the map. So each token is compared with "
@@ -75,15 +75,16 @@ def windows(at: Lesson) -> Lesson:
     return replace(at, n_win=n_win, topk=topk)
 
 
-def sides(at: Lesson) -> Sequence[Any]:
-    """Where the picture and its figures go: beside each other where it is projected, else below each other."""
-    return st.columns(2, gap="large") if at.present else (st.container(), st.container())
+def sides() -> Sequence[Any]:
+    """Where the picture and its figures go: beside each other where there is room."""
+    with st.container(key="lesson_sides"):
+        return st.columns([1.12, 1], gap="medium")
 
 
 def look(at: Lesson, photo: Photo, lt: LayerTrace, place: Place, caption: str) -> None:
     """The picture to point at."""
-    picture = services.encoded(photo, board.PICTURE_SIDE)
-    components.board(board.look_message(photo, lt, place, caption, picture, at.present), lesson_state.BOARD,
+    picture = services.encoded(photo, pane.PICTURE_SIDE)
+    components.pane(pane.look_message(photo, lt, place, caption, picture, at.present), lesson_state.PANE,
                      lesson_state.take_guess)
 
 
@@ -121,7 +122,7 @@ def cuts(at: Lesson) -> Lesson:
     n = views.CUTS.index(cut)
     row, lt = compared.rows[n], compared.traces[n]
     most = max(each.peak_bytes for each in compared.rows)
-    above, below = sides(at)
+    above, below = sides()
     with above:
         look(at, photo, lt, GALLERY["portrait"].focus,
              tr("Layer {layer} of the model trained on flowers.", layer=one.name))

@@ -30,7 +30,7 @@ def padding(at: Lesson) -> Lesson:
     one = lesson_services.input_of("trained", photo, 1)
     topk = max(1, round(COVERED * n_win**2))
     lt, found = lesson_services.leak(photo, one, n_win, topk, masked)
-    above, below = sides(at)
+    above, below = sides()
     with above:
         look(at, photo, lt, GALLERY["street"].focus,
              tr("Hatched: padding. Layer {layer} of the model trained on flowers, topk {k}.",
@@ -51,7 +51,7 @@ def worth(at: Lesson) -> Lesson:
     photo = services.sample("animal")
     lt = lesson_services.layer_of(weights, photo, 4)
     found, shared = lesson_services.fidelity_of(weights, photo, 4)
-    above, below = sides(at)
+    above, below = sides()
     with above:
         look(at, photo, lt, GALLERY["animal"].focus, _whose(weights, lt.name))
     below.html(charts.figure(
@@ -80,7 +80,7 @@ def proof(at: Lesson) -> Lesson:
     photo = services.sample("animal")
     lt = lesson_services.layer_of("trained", photo, layer)
     found, side = lesson_services.voices(photo, layer), lt.spec.side_dwconv
-    above, below = sides(at)
+    above, below = sides()
     with above:
         look(at, photo, lt, GALLERY["animal"].focus, _whose("trained", lt.name))
     below.html(charts.figure(

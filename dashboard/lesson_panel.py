@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from dashboard import components, lesson_chapters, lesson_chapters_more, lesson_state, lesson_text, predict_panel, state
+from dashboard import components, lesson_chapters, lesson_chapters_more, lesson_state, lesson_text, predict_panel
 from dashboard import lesson_view as views
 from dashboard.figures import lesson as charts
 from dashboard.lesson_text import Chapter
@@ -30,7 +30,7 @@ TRIALS: Final[tuple[Callable[[Lesson], Lesson], ...]] = (
 
 def page() -> None:
     """Everything on the page."""
-    at = state.lesson()
+    at = lesson_state.current()
     style = (HERE / "lesson.css").read_text() + ((HERE / "presenter.css").read_text() if at.present else "")
     st.html(f"<style>{style}</style>")
     if not at.present:
@@ -60,7 +60,7 @@ def _chapter(at: Lesson) -> Lesson:
     text, trial = lesson_text.of_step(at.step), TRIALS[at.step - 1]
     if at.present:
         return _scene(at, text, trial)
-    left, right = st.columns(2, gap="large")
+    left, right = st.columns([1, 1.55], gap="large")
     with left:
         st.subheader(text.claim, anchor=False)
         st.markdown(text.words)

@@ -1,4 +1,4 @@
-"""What a visitor did in the lesson, as far as it is not in the link: answers, guesses and their score."""
+"""Where a visitor is in the lesson and its link; and what is not in the link: answers, guesses and their score."""
 
 from __future__ import annotations
 
@@ -10,16 +10,24 @@ from bra.lesson import Score
 from dashboard import state
 from dashboard.lesson_view import LENGTHS, PARTS, Lesson
 
-LECTERN, BOARD, PART, STEP = "lectern", "board", "learn_part", "learn_step"
+LECTERN, PANE, PART, STEP = "lectern", "pane", "learn_part", "learn_step"
 """Keys of the widgets whose callbacks stand here."""
 Round = tuple[str, int]
 """Whose routing was to be predicted, and the number of the round."""
 
 
+def current() -> Lesson:
+    """Where this visitor is; a new visit begins with what its link says."""
+    if "lesson" not in st.session_state:
+        st.session_state["lesson"] = Lesson.from_query(st.query_params.to_dict())
+    found: Lesson = st.session_state["lesson"]
+    return found
+
+
 def save(wanted: Lesson) -> Lesson:
-    """Keep where the visitor is, and put it into the link."""
+    """Keep where the visitor is, and put it into the link, with the picture and the model of Explore."""
     st.session_state["lesson"] = wanted
-    state.save(state.current())
+    state.put_link(state.current().to_query() | wanted.to_query())
     return wanted
 
 
@@ -30,7 +38,7 @@ def link() -> dict[str, str]:
 
 def take_go() -> None:
     """Callback of the lectern: a stop on or back, and in front of a class or not."""
-    asked, at = st.session_state[LECTERN].go, state.lesson()
+    asked, at = st.session_state[LECTERN].go, current()
     if asked in ("next", "back"):
         save(at.moved(1 if asked == "next" else -1))
     elif asked in ("present", "leave"):
@@ -40,12 +48,12 @@ def take_go() -> None:
 def take_part() -> None:
     """Callback of the choice of a part."""
     if st.session_state[PART] in PARTS:
-        save(state.lesson().at(st.session_state[PART]))
+        save(current().at(st.session_state[PART]))
 
 
 def take_step() -> None:
     """Callback of the choice of a step."""
-    at, step = state.lesson(), st.session_state[STEP]
+    at, step = current(), st.session_state[STEP]
     if step in range(1, LENGTHS[at.part] + 1):
         save(at.at(at.part, step))
 
@@ -67,8 +75,8 @@ def take_answer(step: int) -> None:
 
 
 def take_guess() -> None:
-    """Callback of the board: the windows that were marked."""
-    marked, at = st.session_state[BOARD].guess, state.lesson()
+    """Callback of the picture: the windows that were marked."""
+    marked, at = st.session_state[PANE].guess, current()
     if isinstance(marked, (list, tuple)) and all(isinstance(one, int) for one in marked):
         # The first guess counts: the answer is on show from then on.
         _guesses().setdefault((at.who, at.step), tuple(dict.fromkeys(marked)))

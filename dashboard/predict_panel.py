@@ -11,7 +11,7 @@ import streamlit as st
 from bra.fidelity import shared_choices
 from bra.lesson import score
 from bra.viewer.pack import Place, locate
-from dashboard import board, components, lesson_services, lesson_state, services, state
+from dashboard import components, lesson_services, lesson_state, pane, services, state
 from dashboard import lesson_view as views
 from dashboard.figures import lesson as charts
 from dashboard.figures.lesson import Bar, percent
@@ -32,7 +32,7 @@ LAYERS: Final[Mapping[str, int]] = {"trained": 1, "untrained": 1, "likeness": 0}
 
 
 def show(at: Lesson) -> Lesson:
-    """One round: the board, and once there is a guess, its score."""
+    """One round: the picture, and once there is a guess, its score."""
     left, right = st.columns([1.25, 1], gap="medium")
     with right:
         who = st.segmented_control(tr("Whose answer?"), views.WEIGHTS, format_func=tr, required=True,
@@ -51,9 +51,9 @@ def show(at: Lesson) -> Lesson:
         caption = tr("Layer {layer}, n_win {n_win}, topk {k}", layer=lt.name, n_win=lt.grid.n_win, k=lt.spec.topk)
         if lt.grid.padding_share:
             caption += ". " + tr("Hatched: padding, see chapter 5.")
-        components.board(board.guess_message(photo, lt, window, guess, caption,
-                                             services.encoded(photo, board.PICTURE_SIDE), at.present),
-                         lesson_state.BOARD, lesson_state.take_guess)
+        components.pane(pane.guess_message(photo, lt, window, guess, caption,
+                                             services.encoded(photo, pane.PICTURE_SIDE), at.present),
+                         lesson_state.PANE, lesson_state.take_guess)
     with right:
         if guess is None:
             st.markdown(tr("Many mark what looks like the window with the star, or what lies next to it. Does the "

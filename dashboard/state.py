@@ -13,7 +13,6 @@ from bra.viewer.pack import Place
 from dashboard.comparison import Comparison
 from dashboard.cost_view import CostView
 from dashboard.held import hold
-from dashboard.lesson_view import Lesson
 from dashboard.selection import LAYER_NAME, N_WINS, UPLOAD, Selection, inside, shows_of
 from dashboard.uploads import Upload, uploaded
 from dashboard.words import chosen_language, mark
@@ -37,7 +36,7 @@ def save(selection: Selection) -> Selection:
     if selection.picture != current().picture:
         selection = replace(selection, a=None, b=None)
     st.session_state["selection"] = selection
-    put_link(selection.to_query() | comparison().to_query() | cost_view().to_query() | lesson().to_query())
+    put_link(selection.to_query() | comparison().to_query() | cost_view().to_query())
     return selection
 
 
@@ -95,11 +94,6 @@ def cost_view() -> CostView:
 def save_cost_view(wanted: CostView) -> CostView:
     """Keep what is counted, and put it into the link."""
     return _keep("cost_view", wanted)
-
-
-def lesson() -> Lesson:
-    """Where this visitor is in the lesson; a new visit begins with what its link says."""
-    return _record("lesson", Lesson.from_query)
 
 
 def use_setting(n_win: int, topk: int) -> None:

@@ -30,8 +30,8 @@ _multiples = _registered("multiples", '<div class="multiples"></div>', viewer.te
 _gallery = _registered("gallery", '<div class="gallery"></div>', (HERE / "gallery.css").read_text(),
                        viewer.script("core") + "\n" + (HERE / "gallery.js").read_text(encoding="utf-8"))
 
-_board = _registered("board", '<div class="board"></div>', (HERE / "board.css").read_text(),
-                     viewer.script("core", "draw") + "\n" + (HERE / "board.js").read_text(encoding="utf-8"))
+_pane = _registered("pane", '<div class="pane"></div>', (HERE / "pane.css").read_text(),
+                     viewer.script("core", "draw") + "\n" + (HERE / "pane.js").read_text(encoding="utf-8"))
 _lectern = _registered("lectern", '<div class="lectern"></div>', (HERE / "lectern.css").read_text(),
                        viewer.script("core") + "\n" + (HERE / "lectern.js").read_text(encoding="utf-8"))
 
@@ -94,7 +94,7 @@ def gallery(pictures: Sequence[tuple[str, str, bytes]], chosen: str, key: str, o
     _gallery[language()](data={"items": items, "chosen": chosen}, key=key, on_picked_change=on_pick)
 
 
-def board(message: bytes, key: str, on_guess: Callable[[], None]) -> None:
+def pane(message: bytes, key: str, on_guess: Callable[[], None]) -> None:
     """The lesson's picture, to point at or to guess on.
 
     Args:
@@ -102,7 +102,7 @@ def board(message: bytes, key: str, on_guess: Callable[[], None]) -> None:
         key: of the widget; `st.session_state[key].guess` lists the windows that were marked.
         on_guess: called when the visitor asked for the answer.
     """
-    _board[language()](data=_checked(message), key=key, on_guess_change=on_guess)
+    _pane[language()](data=_checked(message), key=key, on_guess_change=on_guess)
 
 
 def lectern(about: Mapping[str, str | bool], key: str, on_go: Callable[[], None]) -> None:

@@ -18,20 +18,21 @@ export default function mount({ parentElement, data, setTriggerValue }) {
     document.querySelector("[data-testid=stMain]")?.scrollTo(0, 0);
     if (data.present) deepest()?.blur();
   }
-  // Some browsers tell focus by mouse from focus by keyboard only as long as no key is pressed: it is noted here.
-  const onPointer = () => { view.tabbed = false; };
-  const onKey = (event) => keys(view, event);
-  document.addEventListener("pointerdown", onPointer, true);
-  document.addEventListener("keydown", onKey, true);
+  // The same two functions at every call: a page listens once, however often it is drawn.
+  document.addEventListener("pointerdown", view.onPointer, true);
+  document.addEventListener("keydown", view.onKey, true);
   root.dataset.ready = data.stop;
   return () => {
-    document.removeEventListener("pointerdown", onPointer, true);
-    document.removeEventListener("keydown", onKey, true);
+    document.removeEventListener("pointerdown", view.onPointer, true);
+    document.removeEventListener("keydown", view.onKey, true);
   };
 }
 
 function build(root) {
   const view = { root, tabbed: false };
+  // Some browsers tell focus by mouse from focus by keyboard only as long as no key is pressed: it is noted here.
+  view.onPointer = () => { view.tabbed = false; };
+  view.onKey = (event) => keys(view, event);
   const button = (name, go) => el("button", { type: "button", class: name, onclick: () => view.tell("go", go) });
   view.back = button("back", "back"); view.next = button("next", "next");
   view.switch = el("button", { type: "button", class: "switch", onclick: () => view.tell("go", view.data.present ? "leave" : "present") });

@@ -48,9 +48,10 @@ def photo(key: str) -> Photo:
 
 def page(**query: str) -> AppTest:
     app = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=120)
-    for name, value in {"lang": "en", **query}.items():
-        app.query_params[name] = value
+    app.query_params["lang"] = query.get("lang", "en")
     app.run()
+    for name, value in query.items():       # the first page has put its own link
+        app.query_params[name] = value
     app.switch_page("views/learn.py").run()
     assert not app.exception
     return app
@@ -72,8 +73,8 @@ def component(app: AppTest, name: str) -> Any:
                 if block.proto.component_name.removesuffix("_zh") == f"routescope_{name}")
 
 
-def board(app: AppTest) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    header, _, arrays = unpack(component(app, "board").bytes)
+def pane_of(app: AppTest) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    header, _, arrays = unpack(component(app, "pane").bytes)
     return header, arrays
 
 
@@ -202,7 +203,7 @@ def test_cost_is_that_of_the_formula(pixels: int) -> None:
 def test_windows_are_those_of_the_module() -> None:
     app = page(step="2", learn_n_win="5", learn_topk="3")
     lt = look(ModelSettings("similarity", n_win=5, topk=3, side=336), photo("animal")).trace.layers["layers.0"]
-    header, arrays = board(app)
+    header, arrays = pane_of(app)
     np.testing.assert_array_equal(arrays["r_idx"], lt.r_idx[0])
     assert header["query"] == locate(lt.grid, photo("animal"), GALLERY["animal"].focus)[0]
     assert f"{3 * lt.grid.n_tokens:,} tokens instead of {lt.grid.H * lt.grid.W:,}" in said(app)
@@ -236,7 +237,7 @@ def test_a_quarter_is_cut_as_the_comparison_cuts_it(flowers: OpenModel, cut: int
     row = found.rows[0]
     assert numbers(app) == [percent(row.recall), percent(row.nearest), percent(row.chance), quantity(row.macs),
                             f"{quantity(row.peak_bytes)}B"]
-    np.testing.assert_array_equal(board(app)[1]["r_idx"], found.traces[0].r_idx[0])
+    np.testing.assert_array_equal(pane_of(app)[1]["r_idx"], found.traces[0].r_idx[0])
 
 
 def test_smaller_windows_keep_more_at_equal_coverage_as_the_chapter_says(flowers: OpenModel) -> None:
@@ -283,7 +284,7 @@ def test_voices_are_those_of_the_layer(layer: int) -> None:
     found = lesson.voices(lt)
     assert numbers(app) == [percent(x) for x in (found.attention, 1 - found.attention, found.at_random,
                                                  found.to_nearest, found.without_lepe)]
-    np.testing.assert_array_equal(board(app)[1]["r_idx"], lt.r_idx[0])
+    np.testing.assert_array_equal(pane_of(app)[1]["r_idx"], lt.r_idx[0])
 
 
 # predict, then see -----------------------------------------------------------------------------------------
@@ -292,7 +293,7 @@ def test_voices_are_those_of_the_layer(layer: int) -> None:
 @pytest.mark.parametrize("who", views.WEIGHTS)
 def test_a_guess_is_answered_by_the_module_and_scored(who: str) -> None:
     app = page(part="predict", step="3", learn_who=who)
-    header, arrays = board(app)
+    header, arrays = pane_of(app)
     assert not header["answered"]
     assert len(arrays["answer"]) == 0                             # the answer is not in the page before it is asked for
     assert numbers(app) == []
@@ -303,10 +304,10 @@ def test_a_guess_is_answered_by_the_module_and_scored(who: str) -> None:
     window = locate(lt.grid, photo(key), place)[0]
     answer = lt.r_idx[0, window].tolist()
     marks = (answer[1], *[w for w in range(25) if w not in answer][:3])
-    app.session_state["lesson_guesses"] = {(who, 3): marks}       # what the callback of the board keeps
+    app.session_state["lesson_guesses"] = {(who, 3): marks}       # what the callback of the pane keeps
     app.run()
     assert not app.exception
-    header, arrays = board(app)
+    header, arrays = pane_of(app)
     assert header["query"] == window
     assert (arrays["answer"].tolist(), arrays["marked"].tolist()) == (answer, list(marks))
     made = lesson.score(lt, window, marks)
@@ -326,7 +327,7 @@ def test_rounds_add_up_and_can_be_begun_again() -> None:
     app.button[[b.label for b in app.button].index("Start again")].click().run()
     assert not app.exception
     assert numbers(app) == []
-    assert not board(app)[0]["answered"]
+    assert not pane_of(app)[0]["answered"]
 
 
 # in front of a class ---------------------------------------------------------------------------------------
@@ -368,22 +369,22 @@ def test_the_lectern_goes_on_presents_and_leaves(words: list[object], link: str)
     assert app.text[0].value == link
 
 
-def told_by_the_board(marked: object) -> None:
-    """A page that hears of marks from the board, and then of others."""
+def told_by_the_pane(marked: object) -> None:
+    """A page that hears of marks from the pane, and then of others."""
     from types import SimpleNamespace
 
     import streamlit as st
 
     from dashboard import lesson_state
     for marks in (marked, [9, 9]):
-        st.session_state["board"] = SimpleNamespace(guess=marks)
+        st.session_state["pane"] = SimpleNamespace(guess=marks)
         lesson_state.take_guess()
     st.text(str(lesson_state.guess(("trained", 1))))
 
 
 @pytest.mark.parametrize(("marked", "kept"), [([3, 1, 3], "(3, 1)"), (None, "(9,)"), (["a"], "(9,)"), ("31", "(9,)")])
 def test_the_first_guess_counts_and_nonsense_does_not(marked: object, kept: str) -> None:
-    app = AppTest.from_function(told_by_the_board, args=(marked,)).run()
+    app = AppTest.from_function(told_by_the_pane, args=(marked,)).run()
     assert not app.exception
     assert app.text[0].value == kept
 

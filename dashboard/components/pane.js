@@ -1,11 +1,11 @@
 // The lesson's picture: point at a window and see where it is routed, or mark the windows that one expects.
 
-const boards = new WeakMap();
+const panes = new WeakMap();
 
 export default function mount({ parentElement, data, setTriggerValue }) {
-  const root = parentElement.querySelector(".board");
-  let view = boards.get(root);
-  if (!view) { view = build(root); boards.set(root, view); }
+  const root = parentElement.querySelector(".pane");
+  let view = panes.get(root);
+  if (!view) { view = build(root); panes.set(root, view); }
   view.tell = setTriggerValue;
   const message = unpack(data);
   if (view.data && view.data.version === message.version) { plan(view); return undefined; }
@@ -85,7 +85,7 @@ function plan(view) {
 function render(view) {
   const { data, canvas, root } = view;
   if (!data || !view.picture || !root.clientWidth) return;
-  const box = extent(data.grid), tallest = Math.max(160, window.innerHeight * (data.large ? 0.56 : data.mode === "look" ? 0.4 : 0.52));
+  const box = extent(data.grid), tallest = Math.max(160, window.innerHeight * (data.large ? 0.47 : 0.5));
   view.scale = Math.min(root.clientWidth / box.width, tallest / box.height);
   const width = box.width * view.scale, height = box.height * view.scale, g = fit(canvas, width, height);
   if (!view.base) {
