@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -64,12 +65,13 @@ def _shipped(settings: ModelSettings) -> OpenModel:
                           () if settings.untrained else card.classes)
 
 
-def open_file(data: bytes, name: str) -> OpenModel:
+def open_file(data: bytes, name: str, progress: Callable[[int, int], None] = lambda done, todo: None) -> OpenModel:
     """A stranger's file: a YOLO model file, a checkpoint of Ultralytics, or BiFormer weights. None of its code runs.
 
     Args:
         data: its bytes.
         name: its name, whose ending says what it is, and whose scale letter counts for a YOLO model file.
+        progress: told (0, 0) again and again while a checkpoint is read; what it raises ends the work.
 
     Raises:
         BRAError: it is none of these, is damaged, or asks for too much.
@@ -80,7 +82,8 @@ def open_file(data: bytes, name: str) -> OpenModel:
         return made
     if ending == "safetensors":
         return _biformer(_read_safetensors(data), name)
-    checkpoint = read_checkpoint(data)
+    checkpoint = read_checkpoint(data, still=partial(progress, 0, 0))
+    progress(0, 0)
     if checkpoint.facts.yaml is None:
         return _biformer(checkpoint.tensors, name)
     saved: OpenModel = yolo().open_saved(checkpoint, name)

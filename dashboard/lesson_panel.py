@@ -9,12 +9,14 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from dashboard import components, lesson_chapters, lesson_chapters_more, lesson_state, lesson_text, predict_panel
+from dashboard import components, lesson_chapters, lesson_state, lesson_text, predict_panel, worked_panel
+from dashboard import lesson_chapters_more as more
 from dashboard import lesson_view as views
 from dashboard.figures import lesson as charts
 from dashboard.lesson_text import Chapter
 from dashboard.lesson_view import Lesson
 from dashboard.words import mark, told, tr
+from dashboard.worked_words import NAMES
 
 HERE: Final = Path(__file__).parent / "components"
 PART_NAMES: Final = {
@@ -25,7 +27,7 @@ CHAPTER_NAMES: Final = (
     mark("Padding"), mark("Trained or not"), mark("Pretty maps"))
 TRIALS: Final[tuple[Callable[[Lesson], Lesson], ...]] = (
     lesson_chapters.cost, lesson_chapters.windows, lesson_chapters.weights, lesson_chapters.cuts,
-    lesson_chapters_more.padding, lesson_chapters_more.worth, lesson_chapters_more.proof)
+    more.padding, more.worth, more.proof)
 
 
 def page() -> None:
@@ -49,11 +51,18 @@ def _choose(at: Lesson) -> None:
                              key=lesson_state.shown(lesson_state.PART, at.part), on_change=lesson_state.take_part,
                              label_visibility="collapsed")
     steps = range(1, views.LENGTHS[at.part] + 1)
-    names = {step: f"{step} {told(CHAPTER_NAMES[step - 1])}" for step in steps} if at.part == "chapters" else {}
-    if at.part in ("chapters", "predict"):
-        st.pills(tr("Step"), steps, format_func=lambda step: names.get(step, f"{step}"), required=True,
-                 key=lesson_state.shown(lesson_state.STEP, at.step), on_change=lesson_state.take_step,
-                 label_visibility="collapsed")
+    names = {step: _step_name(at.part, step) for step in steps}
+    st.pills(tr("Step"), steps, format_func=names.__getitem__, required=True,
+             key=lesson_state.shown(lesson_state.STEP, at.step), on_change=lesson_state.take_step,
+             label_visibility="collapsed")
+
+
+def _step_name(part: str, step: int) -> str:
+    """A step's number, and its name where it has one."""
+    if part == "predict":
+        return f"{step}"
+    named = CHAPTER_NAMES[step - 1] if part == "chapters" else NAMES[worked_panel.STEPS[step - 1]]
+    return f"{step} {told(named)}"
 
 
 def _chapter(at: Lesson) -> Lesson:
@@ -98,10 +107,12 @@ def _question(at: Lesson, text: Chapter) -> None:
 
 
 def _example(at: Lesson) -> Lesson:
+    worked_panel.show_example(worked_panel.STEPS[at.step - 1], at.present)
     return at
 
 
 def _photo(at: Lesson) -> Lesson:
+    worked_panel.show_photo(worked_panel.STEPS[at.step - 1], at.present)
     return at
 
 

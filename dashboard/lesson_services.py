@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-import streamlit as st
-
 from bra import fidelity, lesson, scorecard
 from bra.compare import LayerInput
 from bra.lesson import Leak, Reweighed, Voices
@@ -15,7 +13,9 @@ from bra.models.catalog import ModelSettings
 from bra.photo import Photo
 from bra.scorecard import LayerFidelity
 from bra.tracing import LayerTrace
-from dashboard.services import given, look, slots
+from dashboard.services import given, look, office
+from dashboard.waiting import worked
+from dashboard.words import mark
 
 SIDE: Final = 320
 TRAINED: Final = ModelSettings("flowers", side=SIDE)
@@ -41,10 +41,9 @@ def reweighed(photo: Photo, one: LayerInput, window: int, factor: int, soft: boo
     return _reweighed(photo.digest, one.name, window, factor, soft, one)
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
+@worked(office, mark("Measuring …"))
 def _reweighed(digest: str, layer: str, window: int, factor: int, soft: bool, _one: LayerInput) -> Reweighed:
-    with slots():
-        return lesson.reweighed(_one, window, factor / 100, soft)
+    return lesson.reweighed(_one, window, factor / 100, soft)
 
 
 def leak(photo: Photo, one: LayerInput, n_win: int, topk: int, masked: bool) -> tuple[LayerTrace, Leak]:
@@ -52,10 +51,9 @@ def leak(photo: Photo, one: LayerInput, n_win: int, topk: int, masked: bool) -> 
     return _leak(photo.digest, one.name, n_win, topk, masked, one)
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
+@worked(office, mark("Measuring …"))
 def _leak(digest: str, layer: str, n_win: int, topk: int, masked: bool, _one: LayerInput) -> tuple[LayerTrace, Leak]:
-    with slots():
-        return lesson.leak(_one, n_win, topk, masked)
+    return lesson.leak(_one, n_win, topk, masked)
 
 
 def fidelity_of(weights: str, photo: Photo, at: int) -> tuple[LayerFidelity, float]:
@@ -63,10 +61,9 @@ def fidelity_of(weights: str, photo: Photo, at: int) -> tuple[LayerFidelity, flo
     return _fidelity(weights, photo.digest, at, layer_of(weights, photo, at))
 
 
-@st.cache_resource(max_entries=32, show_spinner="Measuring …")
+@worked(office, mark("Measuring …"))
 def _fidelity(weights: str, digest: str, at: int, _layer: LayerTrace) -> tuple[LayerFidelity, float]:
-    with slots():
-        return scorecard.report(_layer), fidelity.shared_choices(_layer)
+    return scorecard.report(_layer), fidelity.shared_choices(_layer)
 
 
 def voices(photo: Photo, at: int) -> Voices:
@@ -74,7 +71,6 @@ def voices(photo: Photo, at: int) -> Voices:
     return _voices(photo.digest, at, layer_of("trained", photo, at))
 
 
-@st.cache_resource(max_entries=32, show_spinner="Measuring …")
+@worked(office, mark("Measuring …"))
 def _voices(digest: str, at: int, _layer: LayerTrace) -> Voices:
-    with slots():
-        return lesson.voices(_layer)
+    return lesson.voices(_layer)

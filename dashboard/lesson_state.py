@@ -7,7 +7,7 @@ from dataclasses import replace
 import streamlit as st
 
 from bra.lesson import Score
-from dashboard import state
+from dashboard import state, worked_state
 from dashboard.lesson_view import LENGTHS, PARTS, Lesson
 
 LECTERN, PANE, PART, STEP = "lectern", "pane", "learn_part", "learn_step"
@@ -25,9 +25,9 @@ def current() -> Lesson:
 
 
 def save(wanted: Lesson) -> Lesson:
-    """Keep where the visitor is, and put it into the link, with the picture and the model of Explore."""
+    """Keep where the visitor is, and put it into the link, with the picture of Explore and the worked example."""
     st.session_state["lesson"] = wanted
-    state.put_link(state.current().to_query() | wanted.to_query())
+    state.put_link(state.current().to_query() | wanted.to_query() | worked_state.current().to_query())
     return wanted
 
 

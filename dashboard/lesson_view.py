@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from bra.worked_source import STEPS
 from dashboard.words import mark
 
 PARTS: Final = ("chapters", "example", "photo", "predict")
 SCENES: Final = ("words", "try", "ask")
 """What a chapter is shown as, one after the other, where it is projected."""
-LENGTHS: Final[Mapping[str, int]] = {"chapters": 7, "example": 11, "photo": 11, "predict": 8}
+LENGTHS: Final[Mapping[str, int]] = {
+    "chapters": 7, "example": len(STEPS), "photo": len(STEPS), "predict": 8}
 PIXELS: Final = range(112, 1793, 56)
 """Sides of which the map divides into 7 windows without padding."""
 N_WINS: Final = range(2, 11)

@@ -14,7 +14,6 @@ from bra.spec import BRASpec
 from dashboard import selection as views
 from dashboard import services, state
 from dashboard.selection import Selection
-from dashboard.uploads import LARGEST
 from dashboard.widgets import ask_file, plain
 from dashboard.words import mark, named, told, tr
 
@@ -49,7 +48,7 @@ def choose_settings(photo: Photo | None) -> Selection:
     if entry.family == "own":
         ask_file(tr("Model file"), MODEL_ENDINGS, state.MODEL_UPLOADER, state.take_model,
                  help=tr("Up to {size} MB. It stays in this server's memory until you leave; nobody else sees it.",
-                         size=LARGEST))
+                         size=services.limits().upload_mb))
     if photo is None:
         kept = replace(same, variant=settings.variant, untrained=settings.untrained)
         return state.save(replace(view, settings=kept, layer=view.layer if kept.opens == old.opens else ""))

@@ -21,7 +21,6 @@ from bra.viewer.pack import FULL, Place
 from dashboard import components, services, state
 from dashboard.gallery import GALLERY
 from dashboard.selection import UPLOAD
-from dashboard.uploads import LARGEST
 from dashboard.words import language, mark, named, told, tr
 
 HINT = mark("Point at a window to see where it is routed; click to keep it.")
@@ -43,15 +42,16 @@ def choose_picture() -> None:
                 pictures.insert(0, (UPLOAD, tr("Yours"), services.encoded(mine, THUMBNAIL)))
         components.gallery(pictures, state.current().picture, state.STRIP, state.take_picked)
     with drop:
+        size = services.limits().picture_mb
         ask_file(
             tr("Your own picture: choose, drop or paste"), ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
-            state.UPLOADER, state.take_upload, size=20,
-            help=tr("PNG, JPEG, WebP, BMP, GIF or TIFF of up to 20 MB. It stays in this server's memory until you "
-                    "leave; nobody else sees it."))
+            state.UPLOADER, state.take_upload, size=size,
+            help=tr("PNG, JPEG, WebP, BMP, GIF or TIFF of up to {size} MB. It stays in this server's memory until you "
+                    "leave; nobody else sees it.", size=size))
 
 
 def ask_file(label: str, endings: list[str], key: str, on_change: Callable[..., None], *args: str,
-             size: int = LARGEST, help: str | None = None) -> None:
+             size: int = 0, help: str | None = None) -> None:
     """The place for a file of the visitor's own.
 
     Args:
@@ -60,9 +60,10 @@ def ask_file(label: str, endings: list[str], key: str, on_change: Callable[..., 
         key: of the widget.
         on_change: called with `args` when a file came or went.
         args: see there.
-        size: the largest file in MB.
+        size: the largest file in MB; 0 for what this server takes.
         help: more, on a question mark.
     """
+    size = size or services.limits().upload_mb
     st.file_uploader(label, endings, key=key, on_change=on_change, args=args, max_upload_size=size, help=help)
     if language() == "en":
         return

@@ -63,8 +63,13 @@ def tr(text: str, /, **values: Any) -> str:
         text: the English, written out where it is used: the catalogue's test reads the code.
         values: what stands in it as `{name}`; without any, braces are left as they are.
     """
-    wanted = CATALOGUES[language()].get(text, text)
-    return wanted.format(**values) if values else wanted
+    return tr_in(language(), text, **values)
+
+
+def tr_in(wanted: str, text: str, /, **values: Any) -> str:
+    """A text of the app in the language `wanted`, which need not be the visitor's; see `tr`."""
+    found = CATALOGUES[wanted].get(text, text)
+    return found.format(**values) if values else found
 
 
 def told(sentence: object) -> str:

@@ -34,6 +34,8 @@ _pane = _registered("pane", '<div class="pane"></div>', (HERE / "pane.css").read
                      viewer.script("core", "draw") + "\n" + (HERE / "pane.js").read_text(encoding="utf-8"))
 _lectern = _registered("lectern", '<div class="lectern"></div>', (HERE / "lectern.css").read_text(),
                        viewer.script("core") + "\n" + (HERE / "lectern.js").read_text(encoding="utf-8"))
+_board = _registered("board", '<div class="board"></div>', (HERE / "board.css").read_text(),
+                     (HERE / "board.js").read_text(encoding="utf-8"))
 
 
 def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callable[[], None]) -> None:
@@ -115,6 +117,17 @@ def lectern(about: Mapping[str, str | bool], key: str, on_go: Callable[[], None]
         on_go: called when one of these was asked for.
     """
     _lectern[language()](data=dict(about), key=key, on_go_change=on_go)
+
+
+def board(html: str, key: str, on_token: Callable[[], None]) -> None:
+    """Figures of the worked example, of which a token may be chosen.
+
+    Args:
+        html: what `figures.worked_steps.board` drew.
+        key: of the widget; `st.session_state[key].token` is the number of the token that was clicked.
+        on_token: called when the visitor clicked.
+    """
+    _board[language()](data={"html": html}, key=key, on_token_change=on_token)
 
 
 def _checked(message: bytes) -> bytes:

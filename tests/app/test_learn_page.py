@@ -24,6 +24,7 @@ from bra.photo import Photo
 from bra.svg import quantity
 from bra.tracing import LayerTrace
 from bra.viewer.pack import locate, unpack
+from bra.worked_source import STEPS
 from dashboard import lesson_view as views
 from dashboard import predict_panel
 from dashboard.figures import lesson as charts
@@ -31,7 +32,8 @@ from dashboard.figures.lesson import Bar, percent
 from dashboard.gallery import GALLERY
 from dashboard.lesson_text import Chapter, taken_apart
 from dashboard.lesson_view import LENGTHS, PARTS, SCENES, Lesson, stops
-from dashboard.words import LANGUAGES, TEXT
+from dashboard.words import CATALOGUES, LANGUAGES, TEXT
+from dashboard.worked_words import NAMES
 
 ROOT = Path(__file__).parents[2]
 CHAPTERS = range(1, LENGTHS["chapters"] + 1)
@@ -105,11 +107,11 @@ def test_the_default_lesson_has_an_empty_link() -> None:
     assert Lesson().to_query() == {}
 
 
-NAMES = ["part", "step", "scene", "present", *(f"learn_{name}" for name in Lesson.__slots__)]
+QUERY = ["part", "step", "scene", "present", *(f"learn_{name}" for name in Lesson.__slots__)]
 
 
 @settings(max_examples=200)
-@given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=8) | st.integers(-9, 9999).map(str) | st.just("²")
+@given(st.dictionaries(st.sampled_from(QUERY), st.text(max_size=8) | st.integers(-9, 9999).map(str) | st.just("²")
                        | st.sampled_from([*PARTS, *SCENES, "trained"]), max_size=9))
 def test_any_query_string_gives_a_possible_lesson(query: dict[str, str]) -> None:
     found = Lesson.from_query(query)
@@ -328,6 +330,28 @@ def test_rounds_add_up_and_can_be_begun_again() -> None:
     assert not app.exception
     assert numbers(app) == []
     assert not pane_of(app)[0]["answered"]
+
+
+# the worked example ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["example", "photo"])
+@pytest.mark.parametrize(("language", "present"), [("en", "0"), ("zh", "1")])
+def test_every_step_of_the_example_stands_on_the_page(part: str, language: str, present: str) -> None:
+    app = page(part=part, lang=language, present=present)
+    for step, name in enumerate(STEPS, 1):
+        if step > 1:
+            app.session_state["lesson"] = replace(app.session_state["lesson"], step=step)
+            app.run()
+        assert not app.exception, name
+        named = CATALOGUES[language].get(NAMES[name], NAMES[name])
+        assert any(block.value.startswith(f"**{named}.**") for block in app.markdown), name
+        assert app.query_params.get("step", "1") == str(step)
+
+
+def test_the_examples_numbers_are_in_the_lessons_link() -> None:
+    app = page(part="example", step="5", w_topk="2")
+    assert (app.query_params["step"], app.query_params["w_topk"]) == ("5", "2")
 
 
 # in front of a class ---------------------------------------------------------------------------------------
