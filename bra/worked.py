@@ -124,8 +124,8 @@ def work(tokens: Tokens = FIRST, topk: int = 1) -> Worked:
         SpecError: topk is out of range.
     """
     if len(tokens) != SIDE * SIDE or any(len(token) != CHANNELS for token in tokens):
-        raise BRAError(said("the worked example has {count} tokens of {channels} numbers each: give as many.",
-                            count=SIDE * SIDE, channels=CHANNELS))
+        raise BRAError(said("the worked example has {n} tokens of {c} numbers each: give as many.", n=SIDE * SIDE,
+                            c=CHANNELS))
     module = worked_module(topk)
     x = torch.tensor(tokens, dtype=torch.float32).view(1, SIDE, SIDE, CHANNELS)
     with torch.no_grad(), recording() as recorder:

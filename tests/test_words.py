@@ -43,7 +43,8 @@ def texts_of(path: Path) -> set[str]:
 def texts_of_card(path: Path) -> set[str]:
     """What a model card says in words; its file stays English, and the page that shows it translates."""
     card = json.loads(path.read_text(encoding="utf-8"))
-    return {card["title"], card["title"].partition(":")[0], card["data"], card["licence"], *card["limits"]}
+    return {card["title"], card["title"].partition(":")[0], card["data"], card["licence"], *card["limits"],
+            *card["classes"]}
 
 
 def used() -> set[str]:
