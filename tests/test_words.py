@@ -64,6 +64,10 @@ def fields(template: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
 
 
+def formats(template: str) -> set[tuple[str, str | None, str | None]]:
+    return {(name, form, how) for _, name, form, how in string.Formatter().parse(template) if name is not None}
+
+
 @pytest.mark.parametrize("path", PYTHON, ids=short)
 def test_a_text_is_written_out_where_it_is_used(path: Path) -> None:
     assert not [node.lineno for node in calls(path) if not isinstance(node.args[0], ast.Constant)]
@@ -89,6 +93,8 @@ def test_both_languages_name_the_same_values() -> None:
     with_values = {text for path in PYTHON for node in calls(path) if node.keywords for text in [node.args[0].value]}
     with_values |= {text for path in SCRIPTS for text in viewer.texts_of_script(path.read_text(encoding="utf-8"))}
     assert [text for text in sorted(with_values) if fields(text) != fields(ZH[text])] == []
+    # A format that does not suit its value would break the page in one language only.
+    assert [text for text in sorted(with_values) if formats(text) != formats(ZH[text])] == []
 
 
 def test_the_catalogue_is_sorted_and_holds_no_text_twice() -> None:

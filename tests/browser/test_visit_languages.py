@@ -1,116 +1,132 @@
-"""Every page in both languages, on a desk and on a phone: nothing is cut off, no page scrolls sideways, and a page in
-Chinese says nothing in English, whether Streamlit wrote it, a script drew it, or a style sheet put it there."""
+"""What a Chinese visitor reads in the pictures: the page's own texts, what is painted on canvases, and the report."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from chinese import CHINESE
 from playwright.sync_api import expect
 
-pytest.importorskip("ultralytics")
+from bra.models.catalog import CATALOG, ModelSettings
+from bra.models.opened import Detection
+from bra.opening import look
+from bra.photo import Photo
+from bra.report import report_html
+from bra.viewer.pack import Caption
 
 pytestmark = pytest.mark.browser
-SIZES = {"desk": (1440, 900), "phone": (390, 844)}
-LINKS = ("/?model=similarity&n_win=9&show=in_degree", "/?model=cells&picture=smear&a=5000.5000&b=2000.3000",
-         "/?model=own", "/compare?side=224&model=similarity", "/compare?side=224&tab=versus&b_model=similarity",
-         "/compare?side=224&model=similarity&tab=probes", "/compare?side=224&tab=sweeps",
-         "/cost?model=cells&cost_height=320&cost_width=320", "/models?card=cells", "/guide")
-READ_ALL = r"""() => {
+PICTURE = Path(__file__).parents[2] / "sample_images" / "animal.jpg"
+SPY = """(() => {
+  window.painted = new Set();
+  const paint = CanvasRenderingContext2D.prototype.fillText;
+  CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
+    window.painted.add(String(text)); return paint.call(this, text, ...rest); };
+})()"""
+NAMES = {"n", "win", "topk", "token", "softmax", "Shift", "Enter", "Escape", "Esc", "MACs", "MB", "kB", "GB", "px",
+         "RouteScope"}
+LAYERS = {"stages", "layers", "attn", "BiFormer"}
+"""What stays as it is in Chinese."""
+WORD = re.compile(r"[A-Za-z]{2,}")
+READ = """(root) => {
   const found = [];
-  const visit = (root) => {
-    for (const node of root.childNodes) {
-      if (node.nodeType === 3 && node.textContent.trim()) found.push(node.textContent.trim());
-      if (node.nodeType !== 1 || ["STYLE", "SCRIPT", "CODE", "PRE"].includes(node.tagName)) continue;
-      if (node.tagName === "TABLE" && node.closest("canvas")) continue;       // what a table's canvas tells readers
-      const style = getComputedStyle(node);
-      if (style.display === "none" || node.matches("[data-testid=stIconMaterial], [data-testid=stMainMenu], " +
-          "[data-testid=stStatusWidget], [data-testid=stElementToolbar], [data-testid=stHeader] button")) continue;
-      const after = getComputedStyle(node, "::after").content;
-      if (/[A-Za-z\u4e00-\u9fff]/.test(after)) found.push(after);
-      for (const name of ["title", "placeholder", "alt"]) if (node.getAttribute(name)) found.push(node[name]);
-      visit(node.shadowRoot ?? node);
-    }
+  const walk = (node) => {
+    if (node.nodeType === Node.TEXT_NODE) { found.push(node.textContent); return; }
+    if (node.nodeType !== Node.ELEMENT_NODE || ["SCRIPT", "STYLE"].includes(node.tagName)) return;
+    found.push(...["title", "aria-label"].map((name) => node.getAttribute(name) ?? ""));
+    node.childNodes.forEach(walk);
   };
-  visit(document.querySelector("[data-testid=stApp]"));
+  walk(root);
   return found;
 }"""
-CUT = r"""() => {
-  const found = [];
-  const visit = (root) => {
-    for (const node of root.querySelectorAll("*")) {
-      if (node.shadowRoot) visit(node.shadowRoot);
-      if (!node.matches("button, label, nav a, h1, h2, h3, h4, p, td, th, figcaption, summary, [role=radio], " +
-          "[data-testid=stMetricValue], [data-testid=stSidebarNav] *, select, option, span")) continue;
-      const style = getComputedStyle(node), box = node.getBoundingClientRect();
-      if (!box.width || !box.height || box.height < 4 || style.visibility === "hidden") continue;
-      const hidden = ["hidden", "clip"].includes(style.overflowX);
-      if (hidden && node.scrollWidth > node.clientWidth + 1 && node.clientWidth > 2 && node.textContent.trim())
-        found.push(`${node.tagName} ${node.textContent.trim().slice(0, 60)}`);
-    }
-  };
-  visit(document);
-  return found;
-}"""
-SIDEWAYS = """() => ["[data-testid=stMain]", "[data-testid=stSidebarContent]", "html"]
-  .map((name) => document.querySelector(name)).filter(Boolean)
-  .filter((node) => node.clientWidth > 200)      // a side bar that is folded away has none
-  .map((node) => [node.dataset.testid, node.scrollWidth - node.clientWidth]).filter(([, over]) => over > 1)"""
-PROPER = re.compile(r"RouteScope|BiFormer|YOLO\w*|Ultralytics|KIT AIS Data Set|KIT AIS|BCCD Dataset|TensorFlow|"
-                    r"github\S*|n_win|topk|tokens?|\bpx\b|softmax|[A-Za-z]+_\w+|\S*\d\S*|\S+\.\w+|MACs|English|LePE|"
-                    r"BRA|Shift|PNG|JPE?G|WEBP|BMP|GIF|TIFF?|YA?ML|PTH?|SAFETENSORS|PARQUET|CC-BY|MIT|Escape|Enter|"
-                    r"Skip to main content", re.IGNORECASE)       # the last is Streamlit's, for who uses the keyboard
-ENGLISH = re.compile(r"[A-Za-z]{2,}[,:;.]?\s+[A-Za-z]{2,}")
+"""Texts and labels of an element."""
 
 
-def opened(context: Any, url: str) -> Any:
+def english(texts: list[str], names: set[str]) -> list[str]:
+    """Texts in which a word of English is left."""
+    return [text for text in texts if {*WORD.findall(text)} - NAMES - names]
+
+
+def use_everything(page: Any) -> None:
+    """Point at every panel of the stage, in both views, with every tint, so that all of its words are said."""
+    stage = page.locator(".stage")
+    picture = stage.locator('[data-part="canvas"]')
+    picture.click(position={"x": 60, "y": 60})
+    for tint in ("affinity", "in_degree"):
+        stage.locator('[data-part="tint"]').select_option(tint)
+    for panel in ("rank", "matrix"):
+        stage.locator(f'[data-part="{panel}"]').hover(position={"x": 90, "y": 40})
+        expect(stage.locator('[data-part="tip"]')).to_have_text(re.compile(r"窗口 \d+"))
+    picture.hover(position={"x": 90, "y": 60})
+    stage.locator('[data-part="reverse"]').click()
+    expect(stage.locator('[data-part="readout"]')).to_have_text(re.compile(r"^窗口 \d+（行 \d+，列 \d+）.*(选中|填充)"))
+    stage.locator("[data-tab=indegree]").click()
+    stage.locator('[data-part="indegree"]').hover(position={"x": 40, "y": 40})
+    expect(stage.locator('[data-part="tip"]')).to_have_text(re.compile(r"^窗口 \d+ 被 \d+ 个窗口中的 \d+ 个选中$"))
+
+
+def test_the_stage_speaks_chinese(context: Any, app_url: str) -> None:
+    context.add_init_script(SPY)
     page = context.new_page()
-    page.goto(url)
-    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
-    page.wait_for_function("() => !document.querySelector('[data-testid=stSpinner]')")
-    if "/?" in url:
-        page.wait_for_selector(".stage[data-ready]")
-    return page
+    page.goto(app_url + "/?lang=zh&side=224")
+    page.wait_for_selector(".stage[data-ready]")
+    page.wait_for_selector(".tiles[data-ready]")
+    readout = page.locator('[data-part="readout"]')
+    expect(readout).to_have_text(re.compile(r"^窗口 \d+（行 \d+，列 \d+）路由到 1\. 窗口 \d+（[\d.]+%）"))
+    expect(page.locator(".stage th").nth(2)).to_have_text("亲和度")
+    first = page.locator(".stage").evaluate(READ)
+    use_everything(page)
+    texts = [*first, *page.locator(".stage").evaluate(READ), *page.locator(".tiles").evaluate(READ)]
+    assert len([text for text in texts if text.strip()]) > 60
+    assert english(texts, LAYERS) == []
+    assert english(page.evaluate("[...window.painted]"), set()) == []
+    rail = page.locator(".rail").evaluate(READ)
+    assert "层" in rail
+    assert english(rail, LAYERS) == []
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("link", LINKS)
-def test_nothing_is_cut_off_or_left_in_english(context: Any, app_url: str, link: str, language: str) -> None:
-    page = opened(context, f"{app_url}{link}{'&' if '?' in link else '?'}lang={language}")
-    expect(page.locator("html")).to_have_attribute("lang", {"en": "en", "zh": "zh-CN"}[language])
-    for name, (width, height) in SIZES.items():
-        page.set_viewport_size({"width": width, "height": height})
-        page.wait_for_timeout(400)      # charts and pictures take their new width
-        assert page.evaluate(SIDEWAYS) == [], name
-        assert page.evaluate(CUT) == [], name
-    texts = page.evaluate(READ_ALL)
-    assert len(texts) > 15
-    if language == "zh":
-        assert [text for text in texts if ENGLISH.search(PROPER.sub("·", text))] == []
+def test_the_same_stage_speaks_english(context: Any, app_url: str) -> None:
+    page = context.new_page()
+    page.goto(app_url + "/?lang=en&side=224")
+    page.wait_for_selector(".stage[data-ready]")
+    readout = re.compile(r"^Window \d+ \(row \d+, column \d+\) routes to")
+    expect(page.locator('[data-part="readout"]')).to_have_text(readout)
+    assert [text for text in page.locator(".stage").evaluate(READ) if re.search("[\u4e00-\u9fff]", text)] == []
 
 
-def test_the_uploader_speaks_chinese_and_still_takes_a_file(context: Any, app_url: str) -> None:
-    page = opened(context, f"{app_url}/compare?tab=sweeps&side=224&lang=zh")
-    zone = page.locator(".st-key-sweep_uploader")
-    expect(zone.get_by_role("button", name="上传", exact=True)).to_be_visible()
-    expect(zone.get_by_text("Upload", exact=True)).to_be_hidden()
-    expect(zone.get_by_text("per file")).to_be_hidden()
-    zone.locator('input[type="file"]').set_input_files({"name": "rows.parquet", "mimeType": "", "buffer": b"PAR1?"})
-    expect(page.get_by_text("此表已损坏")).to_be_visible()
+@pytest.mark.parametrize("query", ["rows=4.8&columns=4.2", "tab=versus"])
+def test_many_small_pictures_speak_chinese(context: Any, app_url: str, query: str) -> None:
+    context.add_init_script(SPY)
+    page = context.new_page()
+    page.goto(f"{app_url}/compare?lang=zh&side=224&{query}")
+    page.wait_for_selector(".multiples[data-ready]")
+    page.locator(".multiples canvas").first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".multiples p[aria-live]")).to_have_text(re.compile(r"^查询位于横向 \d+%、纵向 \d+% 处。"))
+    assert english(page.locator(".multiples").evaluate(READ), LAYERS) == []
 
 
-def test_the_language_is_changed_by_a_button_and_the_view_stays(context: Any, app_url: str) -> None:
-    page = opened(context, f"{app_url}/?model=similarity&n_win=5&side=224&lang=en")
-    canvas = page.locator('[data-part="canvas"]')
-    box = canvas.bounding_box()
-    canvas.click(position={"x": 0.9 * box["width"], "y": 0.1 * box["height"]})
-    page.wait_for_function("() => location.search.includes('a=')")
-    window = page.locator(".stage").get_attribute("data-window")
-    page.get_by_role("button", name="中文").click()
-    expect(page.get_by_role("heading", name="路由注意力在看哪里")).to_be_visible()
-    expect(page.locator('[data-part="readout"]')).to_contain_text("窗口")
-    expect(page.locator(".stage")).to_have_attribute("data-window", window)
-    expect(page.get_by_role("slider", name="每边窗口数 n_win")).to_have_value("5")
-    assert "lang=zh" in page.url
-    assert "a=" in page.url
+def test_the_report_is_chinese_in_every_word(context: Any, tmp_path: Path) -> None:
+    photo = Photo.from_bytes(PICTURE.read_bytes())
+    lt = look(ModelSettings(n_win=5, topk=3, stride=16, side=224), photo).trace.layers["layers.0"]
+    entry = CATALOG["similarity"]
+    found = [Detection("RBC", 0.9, (0.1, 0.1, 0.3, 0.3))]
+    path = tmp_path / "report.html"
+    caption = Caption(entry.label, "layers.0", entry.provenance, "animal.jpg")
+    path.write_text(report_html(photo, lt, caption, (5000, 5000), {"a": (1000, 2000), "b": (9000, 9000)}, True,
+                                detections=found, language=CHINESE), encoding="utf-8")
+    context.add_init_script(SPY)
+    page = context.new_page()
+    page.goto(path.as_uri())
+    page.wait_for_selector(".stage[data-ready]")
+    page.wait_for_selector(".tiles[data-ready]")
+    assert page.locator("html").get_attribute("lang") == "zh"
+    assert page.title() == "“animal.jpg”被路由到哪里"
+    names = {"layers", "animal", "jpg", "RBC"}
+    use_everything(page)
+    texts = page.locator("body").evaluate(READ)
+    assert "查询 token 关注什么" in texts
+    assert english(texts, names) == []
+    assert english(page.evaluate("[...window.painted]"), names) == []
