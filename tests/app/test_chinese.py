@@ -24,7 +24,7 @@ CODE = [path for path in sorted(DASHBOARD.rglob("*.py")) if path.name not in ("w
 """Without the catalogue itself, and the table of settings, which who runs a server reads in a terminal."""
 VIEWS = sorted((DASHBOARD / "views").glob("*.py"))
 WRAPPERS = {"tr", "told", "mark", "said", "later", "chapter"}
-LETTERS = re.compile(r"[A-Za-z]{2,}")
+LETTERS = re.compile(r"(?<!_)\b[A-Za-z]{2,}(?!\w)")     # no name such as soft_routing
 PROSE = re.compile(r"[A-Za-z]{2,}[,:;.]? [A-Za-z]{2,}")
 
 

@@ -16,7 +16,7 @@ SIZES = {"desk": (1440, 900), "phone": (390, 844)}
 LINKS = ("/?model=similarity&n_win=9&show=in_degree", "/?model=cells&picture=smear&a=5000.5000&b=2000.3000",
          "/?model=own", "/compare?side=224&model=similarity", "/compare?side=224&tab=versus&b_model=similarity",
          "/compare?side=224&model=similarity&tab=probes", "/compare?side=224&tab=sweeps",
-         "/cost?model=cells&cost_height=320&cost_width=320", "/models?card=cells", "/guide")
+         "/cost?model=cells&cost_height=320&cost_width=320", "/models?card=cells", "/guide", "/learn")
 READ_ALL = r"""() => {
   const found = [];
   const visit = (root) => {
@@ -28,8 +28,9 @@ READ_ALL = r"""() => {
       if (style.display === "none" || node.matches("[data-testid=stIconMaterial], [data-testid=stMainMenu], " +
           "[data-testid=stStatusWidget], [data-testid=stElementToolbar], [data-testid=stHeader] button")) continue;
       const after = getComputedStyle(node, "::after").content;
-      if (/[A-Za-z\u4e00-\u9fff]/.test(after)) found.push(after);
-      for (const name of ["title", "placeholder", "alt"]) if (node.getAttribute(name)) found.push(node[name]);
+      if (/^".*[A-Za-z\u4e00-\u9fff]/.test(after)) found.push(after);
+      for (const name of ["title", "alt"]) if (node.getAttribute(name)) found.push(node[name]);
+      if (node.placeholder && !node.value) found.push(node.placeholder);
       visit(node.shadowRoot ?? node);
     }
   };
@@ -90,6 +91,16 @@ def test_nothing_is_cut_off_or_left_in_english(context: Any, app_url: str, link:
         assert [text for text in texts if ENGLISH.search(PROPER.sub("·", text))] == []
 
 
+def test_what_is_cut_off_or_too_wide_is_found(context: Any) -> None:
+    page = context.new_page()
+    page.set_content('<div data-testid="stApp"><div data-testid="stMain" style="width: 300px; overflow: auto">'
+                     '<button style="width: 60px; overflow: hidden; white-space: nowrap">Much too long</button>'
+                     '<button>Long enough</button><p style="width: 500px; margin: 0">wide</p></div></div>')
+    assert page.evaluate(CUT) == ["BUTTON Much too long"]
+    assert page.evaluate(SIDEWAYS) == [["stMain", 200]]
+    assert page.evaluate(READ_ALL) == ["Much too long", "Long enough", "wide"]
+
+
 def test_the_uploader_speaks_chinese_and_still_takes_a_file(context: Any, app_url: str) -> None:
     page = opened(context, f"{app_url}/compare?tab=sweeps&side=224&lang=zh")
     zone = page.locator(".st-key-sweep_uploader")
@@ -109,7 +120,8 @@ def test_the_language_is_changed_by_a_button_and_the_view_stays(context: Any, ap
     window = page.locator(".stage").get_attribute("data-window")
     page.get_by_role("button", name="中文").click()
     expect(page.get_by_role("heading", name="路由注意力在看哪里")).to_be_visible()
-    expect(page.locator('[data-part="readout"]')).to_contain_text("窗口")
+    expect(page.locator('.st-key-stage_zh [data-part="readout"]')).to_contain_text("窗口")
+    expect(page.locator(".stage")).to_have_count(1)     # for a moment the one in English is there too
     expect(page.locator(".stage")).to_have_attribute("data-window", window)
     expect(page.get_by_role("slider", name="每边窗口数 n_win")).to_have_value("5")
     assert "lang=zh" in page.url
