@@ -31,7 +31,7 @@ _gallery = _registered("gallery", '<div class="gallery"></div>', (HERE / "galler
                        viewer.script("core") + "\n" + (HERE / "gallery.js").read_text(encoding="utf-8"))
 
 _pane = _registered("pane", '<div class="pane"></div>', (HERE / "pane.css").read_text(),
-                     viewer.script("core", "draw") + "\n" + (HERE / "pane.js").read_text(encoding="utf-8"))
+                    viewer.script("core", "draw") + "\n" + (HERE / "pane.js").read_text(encoding="utf-8"))
 _lectern = _registered("lectern", '<div class="lectern"></div>', (HERE / "lectern.css").read_text(),
                        viewer.script("core") + "\n" + (HERE / "lectern.js").read_text(encoding="utf-8"))
 _board = _registered("board", '<div class="board"></div>', (HERE / "board.css").read_text(),
