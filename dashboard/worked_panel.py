@@ -83,7 +83,7 @@ def choose_numbers(view: WorkedView) -> None:
         st.markdown(tr("Window {w}, token {t}:", w=window, t=inside), width="content")
         for channel, letter in enumerate("₁₂"):
             key = worked_state.given(f"x{view.token}{letter}", int(view.tokens[view.token][channel]))
-            st.number_input(f"x{letter}", -HIGHEST, HIGHEST, key=key, label_visibility="collapsed", width=140,
+            st.number_input(f"x{letter}", -HIGHEST, HIGHEST, key=key, label_visibility="collapsed", width=160,
                             on_change=worked_state.take_number, args=(view.token, channel, key))
         key = worked_state.given("topk", view.topk)
         st.markdown("topk", width="content")
