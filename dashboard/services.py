@@ -188,14 +188,15 @@ def _encoded(digest: str, longest: int, _photo: Photo) -> bytes:
 
 
 def given(settings: ModelSettings, photo: Photo, layer: str, file: Upload | None = None) -> LayerInput:
-    """What a layer of the model was given on the picture; the first routed one where `layer` is not routed.
+    """What a layer of the model was given on the picture; the one to look at first where `layer` is not routed.
 
     Raises:
         BRAError: as `opened`, or the model has no routed layer.
     """
     model = opened(settings, file)
     found = _given(settings.opens, file_key(settings, file), settings.side, photo.digest, model, photo)
-    return found[layer] if layer in found else next(iter(found.values()))
+    first = found.get(settings.entry.layer, next(iter(found.values())))
+    return found.get(layer, first)
 
 
 @worked(office, mark("Running the model …"), _running_lane)
