@@ -38,6 +38,14 @@ _board = _registered("board", '<div class="board"></div>', (HERE / "board.css").
                      (HERE / "board.js").read_text(encoding="utf-8"))
 
 
+_wake = st.components.v2.component("routescope_wake", html="<span></span>", js=(HERE / "wake.js").read_text())
+
+
+def wake() -> None:
+    """Let the page run again when the browser has found its server again."""
+    _wake(key="wake", on_back_change=lambda: None)
+
+
 def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callable[[], None]) -> None:
     """The picture one points at.
 
