@@ -17,6 +17,7 @@ from bra.errors import BRAError
 from bra.models.card import ModelCard, cards
 from bra.models.catalog import ModelSettings
 from bra.models.opened import Answer, Change, Look, OpenModel
+from bra.models.resumed import KeptLooks, look_on
 from bra.photo import Photo
 from bra.probes import ProbeRow, probe
 from bra.sweep_table import Summary, SweepTable, read_table, summaries
@@ -26,6 +27,8 @@ from dashboard.state import Selection, Upload
 
 opening.stay_offline()
 SAMPLES = Path(__file__).parents[1] / "sample_images"
+KEPT_BYTES = 2**28
+"""256 MiB of all visitors together: about 40 MiB for a square picture of 640 px in the smallest YOLO."""
 
 
 @st.cache_resource(show_spinner="Starting …")
@@ -104,10 +107,18 @@ def look(settings: ModelSettings, photo: Photo, layer: str = "", file: Upload | 
 @st.cache_resource(max_entries=16, show_spinner="Running the model …")
 def _look(settings: ModelSettings, file: str, side: int, change: Change | None, digest: str, _model: OpenModel,
           _photo: Photo) -> Look:
+    key = (settings, file, side, digest)
     with slots():
-        found = _model.look(_photo, side, change)
+        found, kept = look_on(_model, _photo, side, change, _kept_looks().get(key))
+    _kept_looks().put(key, kept)
     # The raw output of a detector holds its maps too, many times what its layers' traces take.
     return Look(ModelTrace(None, found.trace.layers), found.answer)
+
+
+@st.cache_resource(show_spinner=False)
+def _kept_looks() -> KeptLooks:
+    """What the last pictures' forwards left, so that other windows in one layer run only what follows it."""
+    return KeptLooks(KEPT_BYTES)
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)

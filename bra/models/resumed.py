@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from threading import Lock
 from types import MappingProxyType
 
 from torch import nn
@@ -42,6 +44,41 @@ class Kept:
                 *(tensor for layer in self.layers.values() for tensor in (layer.q, layer.k, layer.v, layer.lepe)
                   if tensor is not None)]
         return tensor_bytes(kept)
+
+
+class KeptLooks:
+    """What looks kept, by a key, within so many bytes; those that were used longest ago go first. Safe in threads.
+
+    Args:
+        most: bytes of all together. What is larger alone is not kept at all.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._lock = Lock()
+        self._kept: OrderedDict[Hashable, Kept] = OrderedDict()
+
+    def get(self, key: Hashable) -> Kept | None:
+        """What was kept under the key, if it is still there."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def put(self, key: Hashable, kept: Kept | None) -> None:
+        """Keep it, as the last used; None keeps nothing."""
+        if kept is None:
+            return
+        with self._lock:
+            self._kept[key] = kept
+            self._kept.move_to_end(key)
+            while self.bytes > self.most:
+                self._kept.popitem(last=False)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of all."""
+        return sum(kept.bytes for kept in self._kept.values())
 
 
 def look_on(model: OpenModel, photo: Photo, side: int, change: Change | None = None,
