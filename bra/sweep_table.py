@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from bra.compare import SettingRow
 from bra.errors import BRAError
 from bra.fidelity import Floats
+from bra.wording import said
 
 MAX_BYTES: Final = 200 * 2**20
 MAX_ROWS: Final = 5_000_000
@@ -95,24 +96,25 @@ def read_table(data: bytes) -> SweepTable:
         BRAError: it is too large, damaged, not a sweep's, or holds values that no sweep writes.
     """
     if len(data) > MAX_BYTES:
-        raise BRAError(f"this table has {len(data) / 2**20:.0f} MB: {MAX_BYTES / 2**20:.0f} MB at most; sweep fewer "
-                       "pictures or settings.")
+        raise BRAError(said("this table has {size:.0f} MB: {most:.0f} MB at most; sweep fewer pictures or settings.",
+                            size=len(data) / 2**20, most=MAX_BYTES / 2**20))
     try:
         file = pq.ParquetFile(io.BytesIO(data))
         schema, count = file.schema_arrow, file.metadata.num_rows
         size = sum(file.metadata.row_group(n).total_byte_size for n in range(file.metadata.num_row_groups))
         if not schema.remove_metadata().equals(SCHEMA):
-            raise BRAError("this Parquet file is not the table of a sweep: choose rows.parquet of a folder that bra "
-                           "sweep wrote.")
+            raise BRAError(said("this Parquet file is not the table of a sweep: choose rows.parquet of a folder that "
+                                "bra sweep wrote."))
         if count > MAX_ROWS or size > 8 * MAX_BYTES:    # declared before anything is unpacked
-            raise BRAError(f"this table has {count:,} rows: {MAX_ROWS:,} at most; sweep fewer pictures or settings.")
+            raise BRAError(said("this table has {count:,} rows: {most:,} at most; sweep fewer pictures or settings.",
+                                count=count, most=MAX_ROWS))
         table = file.read()
         about = json.loads((schema.metadata or {}).get(ABOUT, b"{}"))
     except BRAError:
         raise
     except (pa.ArrowException, OSError, ValueError, MemoryError, RecursionError) as error:
-        raise BRAError("this table is damaged or no Parquet file: choose rows.parquet of a folder that bra sweep "
-                       "wrote.") from error
+        raise BRAError(said("this table is damaged or no Parquet file: choose rows.parquet of a folder that bra sweep "
+                            "wrote.")) from error
     if not isinstance(about, dict):
         about = {}
     _check(table)
@@ -122,14 +124,16 @@ def read_table(data: bytes) -> SweepTable:
 def _check(table: pa.Table) -> None:
     for name in SCHEMA.names:
         if name != "seconds" and table[name].null_count:
-            raise BRAError(f"column {name!r} of this table has gaps, which no sweep leaves: sweep again.")
+            raise BRAError(said("column {name!r} of this table has gaps, which no sweep leaves: sweep again.",
+                                name=name))
     for name in SHARES:
         values = table[name].to_numpy()
         if not ((values >= -1e-9) & (values <= 1 + 1e-6)).all():
-            raise BRAError(f"column {name!r} of this table holds values outside of 0 to 1: sweep again.")
+            raise BRAError(said("column {name!r} of this table holds values outside of 0 to 1: sweep again.",
+                                name=name))
     for name in ("n_win", "topk", "windows", "macs", "peak_bytes"):
         if not (table[name].to_numpy() > 0).all():
-            raise BRAError(f"column {name!r} of this table holds values below 1: sweep again.")
+            raise BRAError(said("column {name!r} of this table holds values below 1: sweep again.", name=name))
 
 
 def summaries(table: pa.Table) -> tuple[Summary, ...]:

@@ -6,10 +6,10 @@ The catalogue `text/zh.json` has the English of each text as its key. Values sta
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import streamlit as st
 
@@ -21,7 +21,10 @@ LANGUAGES: Final = MappingProxyType({"en": "English", "zh": "中文"})
 CATALOGUES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({
     "en": MappingProxyType({}),
     "zh": MappingProxyType(json.loads((TEXT / "zh.json").read_text(encoding="utf-8")))})
+TAGS: Final = MappingProxyType({"en": "en", "zh": "zh-CN"})
+"""Each language as a page's `lang` says it: by that, browsers choose the shapes of Chinese letters, and voices."""
 CHOSEN: Final = "language"
+T = TypeVar("T")
 
 
 def language() -> str:
@@ -42,7 +45,9 @@ def chosen_language() -> str:
 
 
 def switch() -> None:
-    """The button for the other language, in the header beside the menu."""
+    """The button for the other language, in the header beside the menu; and the page itself says its language."""
+    with st.container(key="language_tag"):
+        st.html(f'<script>document.documentElement.lang = "{TAGS[language()]}"</script>', unsafe_allow_javascript=True)
     other = next(name for name in LANGUAGES if name != language())
     st.button(LANGUAGES[other], key="language_switch", type="tertiary", on_click=_choose, args=(other,))
 
@@ -58,8 +63,13 @@ def tr(text: str, /, **values: Any) -> str:
         text: the English, written out where it is used: the catalogue's test reads the code.
         values: what stands in it as `{name}`; without any, braces are left as they are.
     """
-    wanted = CATALOGUES[language()].get(text, text)
-    return wanted.format(**values) if values else wanted
+    return tr_in(language(), text, **values)
+
+
+def tr_in(wanted: str, text: str, /, **values: Any) -> str:
+    """A text of the app in the language `wanted`, which need not be the visitor's; see `tr`."""
+    found = CATALOGUES[wanted].get(text, text)
+    return found.format(**values) if values else found
 
 
 def told(sentence: object) -> str:
@@ -76,9 +86,31 @@ def told(sentence: object) -> str:
     return tr(str(sentence))
 
 
+def named(names: Mapping[T, object]) -> Callable[[T], str]:
+    """A widget's `format_func`: what each option is called in the language of now.
+
+    Said here and now, since a test asks for names outside of the visitor's session, where no language was chosen.
+
+    Args:
+        names: for each option its name as `told` takes it.
+    """
+    said = {option: told(name) for option, name in names.items()}
+    return said.__getitem__
+
+
 def mark(text: str) -> str:
     """The text itself: it is shown by `tr` or `told` somewhere else, and its translation belongs to the catalogue."""
     return text
+
+
+class later(str):  # noqa: N801  it is written like `tr`, and is a text like what that gives
+    """A text that is kept before anyone visits, such as a cached function's spinner: said when it is shown.
+
+    Streamlit makes a `str` of it then, in the visitor's own thread.
+    """
+
+    def __str__(self) -> str:
+        return tr(str.__str__(self))
 
 
 def chapter(name: str) -> str:

@@ -18,10 +18,12 @@ from dashboard import words
 
 ROOT = Path(__file__).parents[1]
 PYTHON = [path for folder in ("bra", "dashboard") for path in sorted((ROOT / folder).rglob("*.py"))
-          if path.name not in ("words.py", "wording.py")]
+          if path.name != "words.py"]
 SCRIPTS = [path for folder in ("bra", "dashboard") for path in sorted((ROOT / folder).rglob("*.js"))]
 SKELETONS = sorted((ROOT / "bra").rglob("*.html"))
+CARDS = sorted((ROOT / "bra" / "weights").glob("*.json"))
 ZH = words.CATALOGUES["zh"]
+WRAPPERS = ("tr", "mark", "said", "later")
 
 
 def short(path: Path) -> str:
@@ -30,12 +32,18 @@ def short(path: Path) -> str:
 
 def calls(path: Path) -> Iterator[ast.Call]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("tr", "mark", "said"):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in WRAPPERS:
             yield node
 
 
 def texts_of(path: Path) -> set[str]:
     return {node.args[0].value for node in calls(path) if isinstance(node.args[0], ast.Constant)}
+
+
+def texts_of_card(path: Path) -> set[str]:
+    """What a model card says in words; its file stays English, and the page that shows it translates."""
+    card = json.loads(path.read_text(encoding="utf-8"))
+    return {card["title"], card["title"].partition(":")[0], card["data"], card["licence"], *card["limits"]}
 
 
 def used() -> set[str]:
@@ -46,6 +54,8 @@ def used() -> set[str]:
         found |= viewer.texts_of_script(path.read_text(encoding="utf-8"))
     for path in SKELETONS:
         found |= viewer.texts_of_skeleton(path.read_text(encoding="utf-8"))
+    for path in CARDS:
+        found |= texts_of_card(path)
     return found
 
 

@@ -6,17 +6,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from threading import Lock
 from types import MappingProxyType
+from weakref import ReferenceType, ref
 
 from torch import nn
 
 from bra.models.opened import Change, Look, OpenModel, Prepared, on_photo, with_windows
-from bra.models.steps import INPUT, Point, Step, names_in, step_of, tensor_bytes, walk, within
+from bra.models.steps import INPUT, Point, Step, names_in, step_of, walk, within
 from bra.photo import Photo
 from bra.tracing import LayerTrace, ModelTrace, traced
 
@@ -26,59 +25,20 @@ class Kept:
     """What of one forward still holds in others, whose windows differ in one layer.
 
     Attributes:
-        of: the model's module, the photo's digest and the side it was read at: it is of use for these alone.
+        module: the model that ran, without holding it: what is kept is of use for it alone,
+        photo: for the picture of this digest,
+        side: and for this size.
         prepared: the photo as the model read it.
         points: by the number of a step that routes, what was there before it, with every layer as it was built.
         layers: traces on the photo, with every layer as it was built; at least of all before the last point.
     """
 
-    of: tuple[nn.Module, str, int]
+    module: ReferenceType[nn.Module] = field(repr=False)
+    photo: str
+    side: int
     prepared: Prepared = field(repr=False)
     points: Mapping[int, Point] = field(repr=False)
     layers: Mapping[str, LayerTrace] = field(repr=False)
-
-    @property
-    def bytes(self) -> int:
-        """Memory of its tensors, those of the traces too, which it mostly shares with the looks that are shown."""
-        kept = [self.prepared.x, *(tensor for point in self.points.values() for tensor in point.values()),
-                *(tensor for layer in self.layers.values() for tensor in (layer.q, layer.k, layer.v, layer.lepe)
-                  if tensor is not None)]
-        return tensor_bytes(kept)
-
-
-class KeptLooks:
-    """What looks kept, by a key, within so many bytes; those that were used longest ago go first. Safe in threads.
-
-    Args:
-        most: bytes of all together. What is larger alone is not kept at all.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self._lock = Lock()
-        self._kept: OrderedDict[Hashable, Kept] = OrderedDict()
-
-    def get(self, key: Hashable) -> Kept | None:
-        """What was kept under the key, if it is still there."""
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
-
-    def put(self, key: Hashable, kept: Kept | None) -> None:
-        """Keep it, as the last used; None keeps nothing."""
-        if kept is None:
-            return
-        with self._lock:
-            self._kept[key] = kept
-            self._kept.move_to_end(key)
-            while self.bytes > self.most:
-                self._kept.popitem(last=False)
-
-    @property
-    def bytes(self) -> int:
-        """Memory of all."""
-        return sum(kept.bytes for kept in self._kept.values())
 
 
 def look_on(model: OpenModel, photo: Photo, side: int, change: Change | None = None,
@@ -102,9 +62,8 @@ def look_on(model: OpenModel, photo: Photo, side: int, change: Change | None = N
     at = len(steps) if change is None else step_of(steps, change.layer)
     if not steps or at is None or (change is not None and change.layer not in model.specs):
         return model.look(photo, side, change), None
-    of = (model.module, photo.digest, side)
-    if kept is None or kept.of != of:
-        kept = Kept(of, model.prepare(photo, side), {}, {})
+    if kept is None or kept.module() is not model.module or (kept.photo, kept.side) != (photo.digest, side):
+        kept = Kept(ref(model.module), photo.digest, side, model.prepare(photo, side), {}, {})
     start = max((point for point in kept.points if point <= at), default=0)
     given = kept.points[start] if start else {INPUT: kept.prepared.x}
     running = steps if change is None else _changed(steps, at, change)
@@ -117,8 +76,8 @@ def look_on(model: OpenModel, photo: Photo, side: int, change: Change | None = N
     if any("#" in name or step_of(steps, name) is None for name in fresh):
         return look, None       # a layer that runs twice, or outside of the steps: its trace has no one place
     built = {name: layer for name, layer in fresh.items() if _before(steps, name, at)}
-    points = within({**kept.points, **ran.out.points})
-    return look, Kept(of, kept.prepared, MappingProxyType(points), MappingProxyType({**kept.layers, **built}))
+    points = MappingProxyType(within({**kept.points, **ran.out.points}))
+    return look, replace(kept, points=points, layers=MappingProxyType({**kept.layers, **built}))
 
 
 def _changed(steps: tuple[Step, ...], at: int, change: Change) -> tuple[Step, ...]:

@@ -58,8 +58,7 @@ def stage(app: AppTest) -> dict[str, np.ndarray]:
     ("flowers", "stages.2.2.attn", False), ("cells", "model.19.attn", True)])
 def test_another_topk_runs_from_its_layer_on_and_shows_what_the_whole_model_would(
         app: AppTest, model: str, layer: str, first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    services._kept_looks.clear()
-    services._look.clear()
+    services.office.clear()
     app.query_params["model"], app.query_params["layer"] = model, layer
     if first:       # a link that opens on other windows
         app.query_params["changed"], app.query_params["topk"] = "1", "3"

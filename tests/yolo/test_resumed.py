@@ -132,7 +132,6 @@ def test_points_stay_within_their_bytes_and_the_last_are_kept(monkeypatch: pytes
     alone = {at: walking.tensor_bytes(point.values()) for at, point in kept.points.items()}
     together = walking.tensor_bytes(tensor for point in kept.points.values() for tensor in point.values())
     assert together < sum(alone.values())           # what did not change in between is kept once
-    assert together <= kept.bytes
     last = max(alone)
     monkeypatch.setattr(walking, "POINT_BYTES", alone[last])
     _, less = look_on(model, BUTTONS, SIDE)
