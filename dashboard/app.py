@@ -14,7 +14,7 @@ st.set_page_config("RouteScope", str(HERE / "icon.png"), layout="wide")
 st.html("""<style>
 .stMainBlockContainer { padding-left: 2rem; padding-right: 2rem; }
 .st-key-language_switch { position: fixed; top: .65rem; right: 3.4rem; width: auto; z-index: 999991; }
-.st-key-language_tag { position: absolute; }
+.st-key-language_tag, .st-key-picture { position: absolute; }
 [data-testid="stFileUploaderDropzoneInstructions"] span { white-space: normal; }
 </style>""")
 st.logo(str(HERE / "icon.png"), size="large")

@@ -23,7 +23,7 @@ from bra.photo import Photo, PhotoLimits
 from bra.probes import ProbeRow, probe
 from bra.sweep_table import Summary, SweepTable, read_table, summaries
 from bra.tracing import LayerTrace, ModelTrace
-from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
+from bra.viewer.pack import PICTURE_SIDE, Caption, Place, picture_message, stage_message
 from bra.wording import said
 from dashboard.limits import Limits
 from dashboard.line import Tell
@@ -179,8 +179,12 @@ def stage_bytes(view: Selection, photo: Photo, layer: LayerTrace, answer: Answer
 def _stage(settings: ModelSettings, file: str, digest: str, name: str, caption: Caption, focus: Place,
            pins: tuple[tuple[str, Place], ...], show: tuple[str, ...], _photo: Photo, _layer: LayerTrace,
            _answer: Answer) -> bytes:
-    return stage_message(_photo, _layer, caption, focus, dict(pins), show, encoded(_photo, PICTURE_SIDE),
-                         _answer.detections)
+    return stage_message(_photo, _layer, caption, focus, dict(pins), show, b"", _answer.detections)
+
+
+def picture_bytes(photo: Photo) -> bytes:
+    """The message with the picture of the stage and of the tiles."""
+    return picture_message(photo, encoded(photo, PICTURE_SIDE))
 
 
 def encoded(photo: Photo, longest: int) -> bytes:
