@@ -17,6 +17,7 @@ from bra import functional as BF
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import BRAError
 from bra.record import recording
+from bra.wording import said
 
 SIDE: Final = 4
 N_WIN: Final = 2
@@ -123,7 +124,8 @@ def work(tokens: Tokens = FIRST, topk: int = 1) -> Worked:
         SpecError: topk is out of range.
     """
     if len(tokens) != SIDE * SIDE or any(len(token) != CHANNELS for token in tokens):
-        raise BRAError(f"the worked example has {SIDE * SIDE} tokens of {CHANNELS} numbers each: give as many.")
+        raise BRAError(said("the worked example has {n} tokens of {c} numbers each: give as many.", n=SIDE * SIDE,
+                            c=CHANNELS))
     module = worked_module(topk)
     x = torch.tensor(tokens, dtype=torch.float32).view(1, SIDE, SIDE, CHANNELS)
     with torch.no_grad(), recording() as recorder:

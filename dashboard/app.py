@@ -27,6 +27,7 @@ except BRAError as error:       # a setting of this server that cannot be
     st.stop()
 st.navigation([
     st.Page(HERE / "views" / "explore.py", title=tr("Explore"), default=True),
+    st.Page(HERE / "views" / "learn.py", title=tr("Learn")),
     st.Page(HERE / "views" / "compare.py", title=tr("Compare")),
     st.Page(HERE / "views" / "cost.py", title=tr("Cost")),
     st.Page(HERE / "views" / "models.py", title=tr("Models")),

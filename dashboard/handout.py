@@ -50,8 +50,10 @@ def handout(first: Worked, nudged: Worked, solved: bool, language: str) -> str:
     tr = partial(tr_in, language)
     scene = Scene(first, first, 0, tr)
     title = tr("Bi-level routing attention by hand: solution") if solved else tr("Bi-level routing attention by hand")
-    pages = "".join(f'<section class="paper"><h1>{title} <small>{n} / 2</small></h1>{body}</section>'
-                    for n, body in ((1, _first_sheet(scene, solved)), (2, _second_sheet(scene, nudged, solved))))
+    name = "" if solved else f'<span class="name">{tr("Name")} ____________________</span>'
+    sheets = (name, _first_sheet(scene, solved)), ("", _second_sheet(scene, nudged, solved))
+    pages = "".join(f'<section class="paper">{beside}<h1>{title} <small>{n} / 2</small></h1>{body}</section>'
+                    for n, (beside, body) in enumerate(sheets, 1))
     board = (Path(__file__).parent / "components" / "board.css").read_text(encoding="utf-8")
     return (f'<!doctype html><html lang="{"zh-Hans" if language == "zh" else language}"><meta charset="utf-8">'
             f"<title>{escape(title)}</title><style>{board}{CSS}</style>{pages}</html>")
@@ -77,7 +79,6 @@ def _first_sheet(s: Scene, solved: bool) -> str:
     empty = [[Cell(("", ""), window=GRID.window_of_token(r, c)[0]) for c in range(SIDE)] for r in range(SIDE)]
     arrows = windowed("", empty, CUT, names, list(enumerate(routes)), drawn=solved)
     return "".join((
-        "" if solved else f'<p class="name">{tr("Name")} ____________________</p>',
         f"<p>{tr('4×4 tokens of two numbers, n_win 2, topk 1, one head.')} ",
         f"{tr('Bold: what was to be filled in.') if solved else tr('Fill in every empty cell.')}</p>",
         _step(1, tr("Tokens and windows"), tr("Here q = v = x.")

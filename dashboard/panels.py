@@ -14,7 +14,7 @@ from bra.tracing import LayerTrace
 from bra.viewer.pack import Caption, Place, rail_message, tiles_message
 from dashboard import components, services, state, widgets
 from dashboard.selection import Selection
-from dashboard.words import tr
+from dashboard.words import tongue, tr
 
 
 def rail(look: Look, chosen: str) -> None:
@@ -39,7 +39,7 @@ def explorer(view: Selection, photo: Photo, look: Look, layer: LayerTrace, capti
     with choice:
         whole = widgets.choose_attention(selection.whole)
     # Read here: a download is made outside of the visitor's session, where there is no view to ask for.
-    pins = selection.pins
+    pins, language = selection.pins, tongue()
     queries = [(role, place, whole) for role, place in (pins or {"a": focus}).items()]
     components.tiles(tiles_message(photo, layer, caption, queries, b""), "tiles")
 
@@ -50,6 +50,6 @@ def explorer(view: Selection, photo: Photo, look: Look, layer: LayerTrace, capti
                            on_click="ignore")
         st.download_button(
             tr("Report, HTML"), lambda: report_html(photo, layer, caption, focus, pins, whole, selection.show,
-                                                  look.answer.detections),
+                                                      look.answer.detections, language),
             f"{stem}.html", "text/html", on_click="ignore",
             help=tr("This view as one file that opens anywhere, without a network."))

@@ -19,7 +19,7 @@ ORDER = (
     "pickled", "torchfile", "unpack", "checkpoint",
     "weights", "models", "models.card", "models.untrained", "models.patches", "models.full_attention",
     "models.layout", "models.biformer", "models.nano", "models.steps", "models.opened", "models.resumed",
-    "compare", "versus", "probes", "models.families", "models.catalog",
+    "compare", "versus", "probes", "lesson", "models.families", "models.catalog",
     "viewer", "viewer.pack", "export", "report", "compare_table", "viewer.multiples",
     "training", "training.state", "training.photographs", "training.classifier", "training.quality",
     "training.flowers",
@@ -30,8 +30,8 @@ ORDER = (
 """A file of bra imports only from files before it; `bra/__init__.py` is the shop window and may import them all."""
 BRA = sorted((ROOT / "bra").rglob("*.py"))
 DASHBOARD = sorted((ROOT / "dashboard").rglob("*.py"))
-SERVICES = ("services.py", "cost_services.py", "worked_services.py")
-SESSION = ("state.py", "held.py", "words.py", "worked_state.py")       # words.py: the language alone
+SERVICES = ("services.py", "cost_services.py", "worked_services.py", "lesson_services.py")
+SESSION = ("state.py", "held.py", "words.py", "worked_state.py", "lesson_state.py")     # words.py: the language alone
 CODE = [path for folder in ("bra", "dashboard") for ending in ("py", "js", "css", "html")
         for path in sorted((ROOT / folder).rglob(f"*.{ending}"))]
 

@@ -140,6 +140,10 @@ views = st.builds(
     place=st.none() | st.tuples(st.integers(0, 10_000), st.integers(0, 10_000)), lepe=st.booleans())
 
 
+def test_a_link_with_more_windows_than_there_are_is_lowered() -> None:
+    assert WorkedView.from_query({"w_k": "100", "w_n_win": "3"}).k == 9
+
+
 @given(views)
 def test_a_link_restores_the_view(view: WorkedView) -> None:
     assert WorkedView.from_query(view.to_query()) == view

@@ -1,8 +1,8 @@
 """What an answer of the app costs: another topk in forwards of the model, another query, what goes to the browser.
 
 All in one process and in turn, medians; the browser's own work is in page.py. One picture of 640 px through yolov8n-bra
-(three rows of attention in its neck), as a visitor would look into it. What a changed topk sends is told by the messages
-that the components are given; Streamlit sends a component's script again with each of them, which comes on top.
+(three rows of attention in its neck), as a visitor would look into it. What a changed topk sends is told by the
+messages that the components are given; Streamlit sends a component's script with each of them, which comes on top.
 """
 
 from __future__ import annotations
