@@ -11,15 +11,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = (
-    "wording", "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "worked",
+    "wording", "errors", "spec", "grid", "functional", "flex", "kv_pool", "record", "attention", "worked",
     "worked_source", "tracing", "photo",
     "fidelity", "layer_maps", "dense", "dense_grids", "areas", "overlap", "scorecard", "svg",
     "formula", "operators", "model_rows", "timing", "costing", "cost_table", "advice",
     "variants", "cost_words",
     "pickled", "torchfile", "unpack", "checkpoint",
     "weights", "models", "models.card", "models.untrained", "models.patches", "models.full_attention",
-    "models.layout", "models.biformer", "models.nano", "models.opened", "compare", "versus", "probes", "lesson",
-    "models.families", "models.catalog",
+    "models.layout", "models.biformer", "models.nano", "models.steps", "models.opened", "models.resumed",
+    "compare", "versus", "probes", "lesson", "models.families", "models.catalog",
     "viewer", "viewer.pack", "export", "report", "compare_table", "viewer.multiples",
     "training", "training.state", "training.photographs", "training.classifier", "training.quality",
     "training.flowers",

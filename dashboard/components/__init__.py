@@ -24,6 +24,7 @@ def _registered(name: str, html: str, css: str, code: str) -> Mapping[str, Calla
 
 _stage = _registered("stage", viewer.text("stage.html"), viewer.text("viewer.css"), viewer.script(*viewer.STAGE))
 _tiles = _registered("tiles", '<div class="tiles"></div>', viewer.text("viewer.css"), viewer.script(*viewer.TILES))
+_picture = _registered("picture", "<div></div>", "", viewer.script(*viewer.PICTURE))
 _rail = _registered("rail", '<div class="rail"></div>', viewer.text("viewer.css"), viewer.script(*viewer.RAIL))
 _multiples = _registered("multiples", '<div class="multiples"></div>', viewer.text("viewer.css"),
                          viewer.script(*viewer.MULTIPLES))
@@ -57,6 +58,11 @@ def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callab
     """
     _stage[language()](data=_checked(message), key=keyed(key), default={"pins": None, "show": None},
                        on_pins_change=on_pins, on_show_change=on_show)
+
+
+def picture(message: bytes, key: str) -> None:
+    """A picture for the stage and the tiles of the page, itself unseen; `message` as `picture_message` packed it."""
+    _picture[language()](data=_checked(message), key=key)
 
 
 def tiles(message: bytes, key: str) -> None:
