@@ -4,6 +4,7 @@ BIN := .venv/bin
 
 .PHONY: run test lint bench
 run: .venv/installed
+	$(BIN)/python -m dashboard.limits
 	$(BIN)/streamlit run dashboard/app.py
 
 test: .venv/installed-test lint
