@@ -15,6 +15,7 @@ from dashboard.cost_view import CostView
 from dashboard.held import hold
 from dashboard.selection import LAYER_NAME, N_WINS, UPLOAD, Selection, inside, shows_of
 from dashboard.uploads import Upload, uploaded
+from dashboard.words import chosen_language
 
 T = TypeVar("T")
 STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"
@@ -35,12 +36,18 @@ def save(selection: Selection) -> Selection:
     if selection.picture != current().picture:
         selection = replace(selection, a=None, b=None)
     st.session_state["selection"] = selection
-    link = selection.to_query() | comparison().to_query() | cost_view().to_query()
+    put_link(selection.to_query() | comparison().to_query() | cost_view().to_query())
+    return selection
+
+
+def put_link(parameters: Mapping[str, str]) -> None:
+    """Make these parameters, and the language if one was chosen, the page's link."""
+    chosen = chosen_language()
+    link = dict(parameters) | ({"lang": chosen} if chosen else {})
     # The browser tells its address with each request, and that may be older than the last one that was set here.
     if link != st.session_state.get("link") or link != st.query_params.to_dict():
         st.query_params.from_dict(link)
         st.session_state["link"] = link
-    return selection
 
 
 def _record(key: str, from_query: Callable[[Mapping[str, str]], T]) -> T:
@@ -76,8 +83,7 @@ def card(names: Sequence[str]) -> str:
 
 def save_card(name: str) -> None:
     """Put the card into the link."""
-    if st.query_params.to_dict() != {"card": name}:
-        st.query_params.from_dict({"card": name})
+    put_link({"card": name})
 
 
 def cost_view() -> CostView:

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = (
-    "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo",
+    "wording", "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo",
     "fidelity", "dense", "dense_grids", "areas", "overlap", "scorecard", "svg",
     "formula", "operators", "model_rows", "timing", "costing", "cost_table", "advice",
     "variants", "cost_words",
@@ -30,6 +30,7 @@ ORDER = (
 BRA = sorted((ROOT / "bra").rglob("*.py"))
 DASHBOARD = sorted((ROOT / "dashboard").rglob("*.py"))
 SERVICES = ("services.py", "cost_services.py")
+SESSION = ("state.py", "held.py", "words.py")       # words.py: the language alone
 CODE = [path for folder in ("bra", "dashboard") for ending in ("py", "js", "css", "html")
         for path in sorted((ROOT / folder).rglob(f"*.{ending}"))]
 
@@ -98,7 +99,7 @@ def test_only_services_may_touch_torch(path: Path) -> None:
     assert not roots(path) & {"torch", "torchvision"}
 
 
-@pytest.mark.parametrize("path", [path for path in DASHBOARD if path.name not in ("state.py", "held.py")], ids=short)
+@pytest.mark.parametrize("path", [path for path in DASHBOARD if path.name not in SESSION], ids=short)
 def test_only_state_reads_and_writes_the_session_and_the_link(path: Path) -> None:
     assert not set(names_and_attributes(path)) & {"session_state", "query_params"}
 

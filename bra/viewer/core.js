@@ -1,6 +1,7 @@
 // Shared by every view: reading a message, colours, geometry, canvases. Numbers come from Python; nothing is recomputed.
 
 const KINDS = { f4: Float32Array, i4: Int32Array, u1: Uint8Array };
+let words = {}; // English -> another language; a page in that language sets it, see viewer.script
 const FULL = 10000; // a place is (x, y) in ten-thousandths of the picture
 
 function unpack(bytes) {
@@ -17,6 +18,20 @@ function unpack(bytes) {
   }
   const picture = new Blob([bytes.buffer.slice(start, start + header.picture)]);
   return { ...header, ...arrays, picture };
+}
+
+// A text in the language of the page; values stand in it as {name}.
+function tr(text, values = {}) { return (words[text] ?? text).replace(/\{(\w+)\}/g, (all, name) => values[name] ?? all); }
+
+// What is written in the skeleton: data-tr names what is to be translated of an element, "text" or attributes.
+function translate(root) {
+  for (const element of root.querySelectorAll("[data-tr]")) {
+    for (const what of element.dataset.tr.split(" ")) {
+      if (what === "text") element.textContent = tr(element.textContent);
+      else element.setAttribute(what, tr(element.getAttribute(what)));
+    }
+    element.removeAttribute("data-tr");
+  }
 }
 
 // Cividis (Nuñez, Anderton, Renslow 2018) at nine places; monotone in lightness and safe for colour-blind eyes.

@@ -1,4 +1,4 @@
-"""Our four browser components, each with one Python face."""
+"""Our browser components, each with one Python face."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ from pathlib import Path
 import streamlit as st
 
 from bra import viewer
+from dashboard.words import CATALOGUES, language
 
 HERE = Path(__file__).parent
-_stage = st.components.v2.component(
-    "routescope_stage", html=viewer.text("stage.html"), css=viewer.text("viewer.css"), js=viewer.script(*viewer.STAGE))
-_tiles = st.components.v2.component(
-    "routescope_tiles", html='<div class="tiles"></div>', css=viewer.text("viewer.css"),
-    js=viewer.script(*viewer.TILES))
-_rail = st.components.v2.component(
-    "routescope_rail", html='<div class="rail"></div>', css=viewer.text("viewer.css"), js=viewer.script(*viewer.RAIL))
-_multiples = st.components.v2.component(
-    "routescope_multiples", html='<div class="multiples"></div>', css=viewer.text("viewer.css"),
-    js=viewer.script(*viewer.MULTIPLES))
-_gallery = st.components.v2.component(
-    "routescope_gallery", html='<div class="gallery"></div>', css=(HERE / "gallery.css").read_text(),
-    js=viewer.script("core") + "\n" + (HERE / "gallery.js").read_text(encoding="utf-8"))
+
+
+def _registered(name: str, html: str, css: str, code: str) -> Mapping[str, Callable[..., object]]:
+    """A component in every language: one script each, so that no message depends on the language."""
+    texts = viewer.texts_of_script(code) | viewer.texts_of_skeleton(html)
+    return {language: st.components.v2.component(
+        f"routescope_{name}" + (f"_{language}" if catalogue else ""), html=html, css=css,
+        js=viewer.in_words(code, {text: catalogue[text] for text in texts if text in catalogue}))
+        for language, catalogue in CATALOGUES.items()}
+
+
+_stage = _registered("stage", viewer.text("stage.html"), viewer.text("viewer.css"), viewer.script(*viewer.STAGE))
+_tiles = _registered("tiles", '<div class="tiles"></div>', viewer.text("viewer.css"), viewer.script(*viewer.TILES))
+_rail = _registered("rail", '<div class="rail"></div>', viewer.text("viewer.css"), viewer.script(*viewer.RAIL))
+_multiples = _registered("multiples", '<div class="multiples"></div>', viewer.text("viewer.css"),
+                         viewer.script(*viewer.MULTIPLES))
+_gallery = _registered("gallery", '<div class="gallery"></div>', (HERE / "gallery.css").read_text(),
+                       viewer.script("core") + "\n" + (HERE / "gallery.js").read_text(encoding="utf-8"))
 
 
 def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callable[[], None]) -> None:
@@ -35,13 +41,13 @@ def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callab
         on_pins: called when the visitor pinned or cleared a query.
         on_show: called when the visitor switched something on or off; `st.session_state[key].show` lists what is on.
     """
-    _stage(data=_checked(message), key=key, default={"pins": None, "show": None}, on_pins_change=on_pins,
-           on_show_change=on_show)
+    _stage[language()](data=_checked(message), key=key, default={"pins": None, "show": None}, on_pins_change=on_pins,
+                       on_show_change=on_show)
 
 
 def tiles(message: bytes, key: str) -> None:
     """Attention of the pinned queries, one small picture per head; `message` as `tiles_message` packed it."""
-    _tiles(data=_checked(message), key=key)
+    _tiles[language()](data=_checked(message), key=key)
 
 
 def rail(message: bytes, key: str, on_pick: Callable[[], None]) -> None:
@@ -52,7 +58,7 @@ def rail(message: bytes, key: str, on_pick: Callable[[], None]) -> None:
         key: of the widget; `st.session_state[key].picked` is the name of the layer that was clicked.
         on_pick: called when the visitor clicked.
     """
-    _rail(data=_checked(message), key=key, on_picked_change=on_pick)
+    _rail[language()](data=_checked(message), key=key, on_picked_change=on_pick)
 
 
 def multiples(message: bytes, key: str, on_place: Callable[[], None], on_open: Callable[[], None]) -> None:
@@ -65,7 +71,7 @@ def multiples(message: bytes, key: str, on_place: Callable[[], None], on_open: C
         on_place: called when the visitor kept a query.
         on_open: called when the visitor asked for a setting.
     """
-    _multiples(data=_checked(message), key=key, default={"place": None}, on_place_change=on_place,
+    _multiples[language()](data=_checked(message), key=key, default={"place": None}, on_place_change=on_place,
                on_opened_change=on_open)
 
 
@@ -81,7 +87,7 @@ def gallery(pictures: Sequence[tuple[str, str, bytes]], chosen: str, key: str, o
     items: list[Mapping[str, str]] = [
         {"key": name, "label": label, "src": "data:image/webp;base64," + base64.b64encode(data).decode()}
         for name, label, data in pictures]
-    _gallery(data={"items": items, "chosen": chosen}, key=key, on_picked_change=on_pick)
+    _gallery[language()](data={"items": items, "chosen": chosen}, key=key, on_picked_change=on_pick)
 
 
 def _checked(message: bytes) -> bytes:

@@ -1,8 +1,9 @@
 """How to read it: the words that the pictures need."""
 
-from pathlib import Path
-
 import streamlit as st
 
+from dashboard import state, words
+
+state.put_link({})
 left, _ = st.columns([2, 1])
-left.markdown((Path(__file__).parents[1] / "text" / "guide.md").read_text(encoding="utf-8"))
+left.markdown(words.chapter("guide"))

@@ -188,3 +188,27 @@ def test_the_guide_opens_and_the_view_is_still_there_afterwards(app: AppTest) ->
     app.switch_page("views/explore.py").run()
     assert not app.exception
     assert messages(app)["stage"][0]["grid"]["n_win"] == 6
+
+
+def test_the_link_says_the_language_and_keeps_it() -> None:
+    app = AppTest.from_file(str(APP), default_timeout=60)
+    app.query_params["lang"] = "zh"
+    app.query_params["model"] = "similarity"
+    app.run()
+    assert app.button(key="language_switch").label == "English"
+    assert app.query_params["lang"] == "zh"
+    app.button(key="language_switch").click().run()
+    assert app.button(key="language_switch").label == "中文"
+    assert app.query_params["lang"] == "en"
+    assert app.query_params["model"] == "similarity"
+
+
+@pytest.mark.parametrize("asked", ["", "de", "zh-TW", "en\0"])
+def test_a_language_that_is_not_there_is_not_kept(asked: str) -> None:
+    app = AppTest.from_file(str(APP), default_timeout=60)
+    app.query_params["lang"] = asked
+    app.query_params["model"] = "similarity"
+    app.run()
+    assert not app.exception
+    assert app.button(key="language_switch").label == "中文"
+    assert "lang" not in app.query_params
