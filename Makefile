@@ -1,8 +1,11 @@
 # make run: install and open the app.  make test: install, lint, type-check, run every test, the browser's too.
+# make fuzz MINUTES=10: hand made-up files and links to every door; without MINUTES until Ctrl-C.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint bench
+MINUTES ?= 1000000
+
+.PHONY: run test lint bench fuzz
 run: .venv/installed
 	$(BIN)/streamlit run dashboard/app.py
 
@@ -16,6 +19,9 @@ lint: .venv/installed-test
 
 bench: .venv/installed-test
 	for file in tests/bench/*.py; do $(BIN)/python $$file || exit 1; done
+
+fuzz: .venv/installed-test
+	$(BIN)/python tests/fuzz/fuzz.py --minutes $(MINUTES) 2>/dev/null
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
-import safetensors
-import safetensors.torch
 from torch import Tensor, nn
 
 from bra.checkpoint import read_checkpoint
-from bra.errors import BRAError, CheckpointError
+from bra.errors import BRAError
 from bra.models import biformer
 from bra.models.card import shipped
 from bra.models.catalog import CATALOG, UNTRAINED, ModelSettings, build
@@ -21,6 +19,7 @@ from bra.models.nano import biformer_nano
 from bra.models.opened import Look, OpenModel
 from bra.models.untrained import redraw
 from bra.photo import Photo
+from bra.weights_file import read_safetensors
 
 
 def open_model(settings: ModelSettings) -> OpenModel:
@@ -78,20 +77,12 @@ def open_file(data: bytes, name: str) -> OpenModel:
         made: OpenModel = yolo().open_text(data, name)
         return made
     if ending == "safetensors":
-        return _biformer(_read_safetensors(data), name)
+        return _biformer(read_safetensors(data), name)
     checkpoint = read_checkpoint(data)
     if checkpoint.facts.yaml is None:
         return _biformer(checkpoint.tensors, name)
     saved: OpenModel = yolo().open_saved(checkpoint, name)
     return saved
-
-
-def _read_safetensors(data: bytes) -> Mapping[str, Tensor]:
-    try:
-        tensors: Mapping[str, Tensor] = safetensors.torch.load(data)
-    except safetensors.SafetensorError as error:
-        raise CheckpointError("this .safetensors file is damaged: download it again.") from error
-    return tensors
 
 
 def _biformer(tensors: Mapping[str, Tensor], name: str) -> OpenModel:

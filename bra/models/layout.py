@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bra.errors import CheckpointError
+from bra.wording import said
 
 Shapes = Mapping[str, tuple[int, ...]]
 PUBLISHED: Final[dict[tuple[tuple[int, ...], tuple[int, ...], bool], str]] = {
@@ -22,6 +23,8 @@ PUBLISHED: Final[dict[tuple[tuple[int, ...], tuple[int, ...], bool], str]] = {
 """By depth, dims and whether the layout is Swin's."""
 MAX_BLOCKS = 256
 """The deepest published model has 30 blocks."""
+MAX_AXIS = 2**22
+"""An empty tensor may say any length; torch cannot even count the bytes of a layer made after one of 2**62."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,9 @@ def _first_axis(shapes: Shapes, name: str) -> int:
     shape = shapes.get(name, ())
     if not shape or shape[0] < 1:
         raise CheckpointError(f"{name!r} is missing or empty: a BiFormer needs it; choose a whole checkpoint.")
+    if shape[0] > MAX_AXIS:
+        raise CheckpointError(said("{name} has {n:,} rows: {most:,} at most; choose a smaller model.", name=repr(name),
+                                   n=shape[0], most=MAX_AXIS))
     return shape[0]
 
 

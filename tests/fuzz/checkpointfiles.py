@@ -17,8 +17,11 @@ from torch_files import Small, Store, View, archive
 SIDES = (0, 1, 2, 4, 8, 10**6, 2**31, 2**62, -1)
 LABELS = st.text(max_size=8) | st.sampled_from(("\u202e", "a\nb", "x" * 5000, "\0", "*", "<b>", "$x$"))
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | LABELS
-VALUES = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(LABELS | st.integers(), inner,
-                                                                                         max_size=4), max_leaves=12)
+VALUES = st.recursive(
+    PLAIN,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(LABELS | st.integers(), inner, max_size=4),
+    max_leaves=12,
+)
 
 
 @st.composite
@@ -71,5 +74,5 @@ def _flat(value: Any) -> Any:
     if isinstance(value, nn.Module):
         for part in value.modules():
             for held in (part._parameters, part._buffers):
-                held.update({name: _flat(tensor) for name, tensor in held.items()})     # type: ignore[misc]
+                held.update({name: _flat(tensor) for name, tensor in held.items()})  # type: ignore[misc]
     return value

@@ -12,23 +12,85 @@ from strangers import TINY
 from bra.yolo.gate import ACTIVATIONS, HEADS, LAYERS
 from bra.yolo.rows import OPTIONS
 
-VALUES = (-2, -1, 0, 1, 2, 3, 5, 7, 31, 64, 640, 8192, 8193, 0.5, 1e-9, 1e308, 10**6, 10**30, float("inf"), float("nan"),
-          True, False, None, "nc", "kpt_shape", "nearest", "maxpool", "conv", "none", "d", "nn.SiLU()", "a\nb", "x" * 5000,
-          "__import__('os').system('true')", "os.system", [], {}, [1, 2], [[[[1]]]], [1] * 33, {"n_win": 3}, {"dim": 4})
+VALUES = (
+    -2,
+    -1,
+    0,
+    1,
+    2,
+    3,
+    5,
+    7,
+    31,
+    64,
+    640,
+    8192,
+    8193,
+    0.5,
+    1e-9,
+    1e308,
+    10**6,
+    10**30,
+    float("inf"),
+    float("nan"),
+    True,
+    False,
+    None,
+    "nc",
+    "kpt_shape",
+    "nearest",
+    "maxpool",
+    "conv",
+    "none",
+    "d",
+    "nn.SiLU()",
+    "a\nb",
+    "x" * 5000,
+    "__import__('os').system('true')",
+    "os.system",
+    [],
+    {},
+    [1, 2],
+    [[[[1]]]],
+    [1] * 33,
+    {"n_win": 3},
+    {"dim": 4},
+)
 NAMES = ("torch.hub.load", "eval", "TorchVision", "nn.Linear", "Conv ", *sorted(LAYERS), *sorted(HEADS))
-SETTINGS = ("nc", "kpt_shape", "reg_max", "end2end", "depth_multiple", "width_multiple", "scale", "channels", "activation",
-            "backbone", "head", "scales", "download", "yaml_file")
+SETTINGS = (
+    "nc",
+    "kpt_shape",
+    "reg_max",
+    "end2end",
+    "depth_multiple",
+    "width_multiple",
+    "scale",
+    "channels",
+    "activation",
+    "backbone",
+    "head",
+    "scales",
+    "download",
+    "yaml_file",
+)
 
 
 @st.composite
 def _row(draw: st.DrawFn, at: int) -> list[Any]:
     """A row that can follow, of layers that change size, width, or nothing."""
-    kind = draw(st.sampled_from(("Conv", "Conv", "C2f", "SPPF", "up", "pad", "pool", "transposed", "ours", "ours", "concat",
-                                 "other")))
+    kind = draw(
+        st.sampled_from(
+            ("Conv", "Conv", "C2f", "SPPF", "up", "pad", "pool", "transposed", "ours", "ours", "concat", "other")
+        )
+    )
     small, width = st.sampled_from((1, 2, 3, 5)), draw(st.sampled_from((8, 16, 32, 48, 33)))
     if kind == "up":
-        return [-1, 1, "nn.Upsample", [draw(st.sampled_from((None, 20, 64))), draw(st.sampled_from((2, 0.5, 1.5, None))),
-                                       "nearest"]]
+        return [
+            -1,
+            1,
+            "nn.Upsample",
+            [draw(st.sampled_from((None, 20, 64))), draw(st.sampled_from((2, 0.5, 1.5, None))), "nearest"],
+        ]
     if kind == "pad":
         return [-1, 1, "nn.ZeroPad2d", [[0, draw(small), 0, draw(small)]]]
     if kind == "pool":
@@ -39,7 +101,9 @@ def _row(draw: st.DrawFn, at: int) -> list[Any]:
         name = draw(st.sampled_from(("BiLevelRoutingAttention", "BRABlock", "C2fBRA")))
         if name == "C2fBRA":
             return [-1, 1, name, [width]]
-        wanted = st.dictionaries(st.sampled_from(("n_win", "topk", "num_heads", "kv_downsample_ratio")), small, max_size=3)
+        wanted = st.dictionaries(
+            st.sampled_from(("n_win", "topk", "num_heads", "kv_downsample_ratio")), small, max_size=3
+        )
         return [-1, 1, name, [draw(wanted) | draw(st.sampled_from(({}, {"kv_downsample_mode": "avgpool"})))]]
     if kind == "concat":
         return [[-1, draw(st.integers(0, max(0, at - 1)))], 1, "Concat", [1]]
@@ -55,7 +119,9 @@ def contents(draw: st.DrawFn) -> dict[str, Any]:
     rows: list[Any] = [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Conv", [32, 3, 2]]]
     for _ in range(draw(st.integers(0, 4))):
         rows.append(draw(_row(len(rows))))
-    name = draw(st.sampled_from(("Detect", "Detect", "Segment", "Pose", "OBB", "Classify", "RTDETRDecoder", "v10Detect")))
+    name = draw(
+        st.sampled_from(("Detect", "Detect", "Segment", "Pose", "OBB", "Classify", "RTDETRDecoder", "v10Detect"))
+    )
     head = [-1 if name == "Classify" else [len(rows) - 1], 1, name, ["nc"] + (["kpt_shape"] if name == "Pose" else [])]
     model: dict[str, Any] = {"nc": 3, "kpt_shape": [5, 3], "scales": {"n": [0.5, 0.25, 64]}}
     model |= {"activation": "nn.ReLU()"} if draw(st.booleans()) else {}
@@ -68,7 +134,7 @@ def contents(draw: st.DrawFn) -> dict[str, Any]:
             place = draw(st.integers(0, 4))
             if place == 4:
                 args = [*row[3], draw(st.sampled_from(VALUES))] if isinstance(row[3], list) else []
-                row[3] = [*args[:draw(st.integers(0, len(args)))], draw(st.sampled_from(VALUES))]
+                row[3] = [*args[: draw(st.integers(0, len(args)))], draw(st.sampled_from(VALUES))]
             else:
                 row[place] = draw(st.sampled_from(NAMES if place == 2 else VALUES))
             rows[draw(st.integers(0, len(rows) - 1))] = row
@@ -82,7 +148,15 @@ def model_files() -> st.SearchStrategy[tuple[str, str]]:
     written = contents().map(lambda model: str(yaml.safe_dump(model, default_flow_style=None)))
     changed = mutants({"tiny": TINY.encode()}).map(lambda data: data.decode("latin-1"))
     bombs = st.sampled_from(("[", "{a: ", "- ", "a: &a [*a]\n", "? ", "!!python/object:os.system ", "'", "|\n  ", "#"))
-    text = written | written | written | changed | st.text(max_size=200) | st.tuples(bombs, st.integers(1, 9000)).map(
-        lambda one: one[0] * one[1])
-    name = st.sampled_from(("yolov8n.yaml", "x.yml", "yolo11x-bra.yaml", "a" * 300 + ".yaml", "../../x.yaml", "\0.yaml"))
+    text = (
+        written
+        | written
+        | written
+        | changed
+        | st.text(max_size=200)
+        | st.tuples(bombs, st.integers(1, 9000)).map(lambda one: one[0] * one[1])
+    )
+    name = st.sampled_from(
+        ("yolov8n.yaml", "x.yml", "yolo11x-bra.yaml", "a" * 300 + ".yaml", "../../x.yaml", "\0.yaml")
+    )
     return st.tuples(text, name)

@@ -22,7 +22,9 @@ def mutants(draw: st.DrawFn, seeds: Mapping[str, bytes]) -> bytes:
         kind = draw(st.sampled_from(("flip", "set", "number", "number", "cut", "drop", "repeat", "splice", "insert")))
         # Squared, mostly: the head of a file is where it can lie; not its first bytes, which say what it is.
         power = 1 if kind == "cut" else draw(st.sampled_from((1, 2, 3)))
-        at = max(8 * draw(st.sampled_from((1, 1, 1, 0))), int(draw(st.floats(0, 1, exclude_max=True)) ** power * len(data)))
+        at = max(
+            8 * draw(st.sampled_from((1, 1, 1, 0))), int(draw(st.floats(0, 1, exclude_max=True)) ** power * len(data))
+        )
         size = draw(st.sampled_from((1, 2, 4, 8, 16, 64, 256)))
         if at >= len(data):
             continue
@@ -33,17 +35,17 @@ def mutants(draw: st.DrawFn, seeds: Mapping[str, bytes]) -> bytes:
         elif kind == "number":
             form = draw(st.sampled_from(("<B", "<H", ">H", "<I", ">I", "<Q")))
             number = struct.pack(form, draw(st.sampled_from(NUMBERS)) & (256 ** struct.calcsize(form) - 1))
-            data[at:at + len(number)] = number
+            data[at : at + len(number)] = number
         elif kind == "cut":
             del data[at:]
         elif kind == "drop":
-            del data[at:at + size]
+            del data[at : at + size]
         elif kind == "repeat":
-            data[at:at] = data[at:at + size] * draw(st.sampled_from((1, 2, 50)))
+            data[at:at] = data[at : at + size] * draw(st.sampled_from((1, 2, 50)))
         elif kind == "splice":
             other = seeds[draw(st.sampled_from(names))]
             start = draw(st.integers(0, len(other)))
-            data[at:at + size] = other[start:start + draw(st.sampled_from((size, len(other))))]
+            data[at : at + size] = other[start : start + draw(st.sampled_from((size, len(other))))]
         else:
             data[at:at] = draw(st.binary(min_size=1, max_size=8))
     made = bytes(data)
@@ -54,11 +56,9 @@ def with_sums(data: bytes) -> bytes:
     """A PNG with the checksum of every chunk put right, so that what is in the chunk reaches the decoder."""
     out, at = bytearray(data), len(PNG)
     while at + 12 <= len(out):
-        end = at + 8 + int.from_bytes(out[at:at + 4], "big")
+        end = at + 8 + int.from_bytes(out[at : at + 4], "big")
         if end + 4 > len(out):
             break
-        out[end:end + 4] = struct.pack(">I", zlib.crc32(out[at + 4:end]))
+        out[end : end + 4] = struct.pack(">I", zlib.crc32(out[at + 4 : end]))
         at = end + 4
     return bytes(out)
-
-

@@ -6,16 +6,19 @@ import io
 import json
 import struct
 import zipfile
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from strangers import TINY, half, written
 from torch_files import Small, saved
 
 from bra.compare import SettingRow
 from bra.models.biformer import BiFormer
 from bra.sweep_table import table_of, to_parquet
+from bra.yolo.untrusted import build_untrusted, check_model
 
 
 def file(image: Image.Image, fmt: str, frames: bool = False, **options: Any) -> bytes:
@@ -32,26 +35,45 @@ def pictures() -> dict[str, bytes]:
     exif[0x0112], exif[0x010E] = 6, "words"
     deep = Image.fromarray(np.linspace(0, 65535, 1200).astype(np.uint16).reshape(30, 40))
     return {
-        "png": file(image, "PNG", exif=exif), "grey alpha png": file(image.convert("LA"), "PNG"),
-        "palette png": file(image.convert("P"), "PNG", transparency=bytes([0, 128])), "deep png": file(deep, "PNG"),
-        "animated png": file(image, "PNG", frames=True), "one-bit png": file(image.convert("1"), "PNG"),
-        "jpeg": file(image, "JPEG", exif=exif), "progressive jpeg": file(image, "JPEG", progressive=True),
-        "cmyk jpeg": file(image.convert("CMYK"), "JPEG"), "mpo": file(image, "MPO", frames=True),
-        "webp": file(image, "WEBP", exif=exif), "lossless webp": file(image, "WEBP", lossless=True),
-        "animated webp": file(image, "WEBP", frames=True), "bmp": file(image, "BMP"),
-        "palette bmp": file(image.convert("P"), "BMP"), "gif": file(image, "GIF", frames=True),
-        "tiff": file(image, "TIFF"), "deflated tiff": file(image, "TIFF", compression="tiff_deflate"),
-        "lzw tiff": file(image, "TIFF", compression="tiff_lzw"), "fax tiff": file(image.convert("1"), "TIFF",
-                                                                                  compression="group4"),
-        "float tiff": file(image.convert("F"), "TIFF"), "deep tiff": file(deep, "TIFF"),
-        "jpeg tiff": file(image, "TIFF", compression="jpeg"), "pages tiff": file(image, "TIFF", frames=True)}
+        "png": file(image, "PNG", exif=exif),
+        "grey alpha png": file(image.convert("LA"), "PNG"),
+        "palette png": file(image.convert("P"), "PNG", transparency=bytes([0, 128])),
+        "deep png": file(deep, "PNG"),
+        "animated png": file(image, "PNG", frames=True),
+        "one-bit png": file(image.convert("1"), "PNG"),
+        "jpeg": file(image, "JPEG", exif=exif),
+        "progressive jpeg": file(image, "JPEG", progressive=True),
+        "cmyk jpeg": file(image.convert("CMYK"), "JPEG"),
+        "mpo": file(image, "MPO", frames=True),
+        "webp": file(image, "WEBP", exif=exif),
+        "lossless webp": file(image, "WEBP", lossless=True),
+        "animated webp": file(image, "WEBP", frames=True),
+        "bmp": file(image, "BMP"),
+        "palette bmp": file(image.convert("P"), "BMP"),
+        "gif": file(image, "GIF", frames=True),
+        "tiff": file(image, "TIFF"),
+        "deflated tiff": file(image, "TIFF", compression="tiff_deflate"),
+        "lzw tiff": file(image, "TIFF", compression="tiff_lzw"),
+        "fax tiff": file(image.convert("1"), "TIFF", compression="group4"),
+        "float tiff": file(image.convert("F"), "TIFF"),
+        "deep tiff": file(deep, "TIFF"),
+        "jpeg tiff": file(image, "TIFF", compression="jpeg"),
+        "pages tiff": file(image, "TIFF", frames=True),
+    }
 
 
+@cache
 def checkpoints() -> dict[str, bytes]:
-    """What torch.save writes of a model, of a training, and of a state_dict."""
+    """What torch.save writes of a model, of a training, and of state_dicts; the last two open."""
     model = Small()
-    return {"model": saved(model), "training": saved({"model": model, "ema": None, "epoch": 3, "train_args": {}}),
-            "state": saved(model.state_dict())}
+    rows = build_untrusted(check_model(TINY))
+    return {
+        "model": saved(model),
+        "training": saved({"model": model, "ema": None, "epoch": 3, "train_args": {}}),
+        "state": saved(model.state_dict()),
+        "biformer": saved({"model": biformer()}),
+        "rows": written(half(rows)),
+    }
 
 
 def inside(data: bytes) -> dict[str, bytes]:
@@ -82,7 +104,12 @@ def biformer() -> dict[str, torch.Tensor]:
 
 def tables() -> dict[str, bytes]:
     """Tables of sweeps: of some rows, and of none."""
-    rows = [(f"{n}.png", layer, SettingRow(4, 2, 16, 0.0, 0.3, 0.125, 0.2, 0.9, 0.5, 1000, 5000))
-            for n in range(5) for layer in ("layers.0", "layers.1")]
-    return {"rows": to_parquet(table_of(rows, {"settings": {"model": "similarity", "side": 224}})),
-            "none": to_parquet(table_of([], {}))}
+    rows = [
+        (f"{n}.png", layer, SettingRow(4, 2, 16, 0.0, 0.3, 0.125, 0.2, 0.9, 0.5, 1000, 5000))
+        for n in range(5)
+        for layer in ("layers.0", "layers.1")
+    ]
+    return {
+        "rows": to_parquet(table_of(rows, {"settings": {"model": "similarity", "side": 224}})),
+        "none": to_parquet(table_of([], {})),
+    }
