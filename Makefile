@@ -21,7 +21,7 @@ bench: .venv/installed-test
 	for file in tests/bench/*.py; do $(BIN)/python $$file || exit 1; done
 
 fuzz: .venv/installed-test
-	$(BIN)/python tests/fuzz/fuzz.py --minutes $(MINUTES) 2>/dev/null
+	$(BIN)/python tests/fuzz/fuzz.py --minutes $(MINUTES)
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 
 HOME = tempfile.mkdtemp(prefix="bra-fuzz-")
-for name, value in {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "YOLO_CONFIG_DIR": HOME}.items():
+QUIET = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "YOLO_CONFIG_DIR": HOME, "YOLO_VERBOSE": "false"}
+for name, value in QUIET.items():
     os.environ.setdefault(name, value)
-YOLO = str(Path(__file__).parents[1] / "yolo")
-if YOLO not in sys.path:
-    sys.path.append(YOLO)
+for folder in (Path(__file__).parents[1] / "yolo", Path(__file__).parents[1]):
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))

@@ -6,32 +6,25 @@ Each round has another seed, which is printed with a find; the case itself is ke
 from __future__ import annotations
 
 import argparse
-import collections
 import hashlib
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "yolo"), str(ROOT)]
-os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="0", YOLO_CONFIG_DIR=tempfile.mkdtemp(prefix="bra-fuzz-"))
-
+import conftest  # noqa: F401  where the tests' own modules are, and Ultralytics off the network
 import torch
 from doors import DOORS, Door, Find, knock
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-KEPT = ROOT / "runs" / "fuzz"
-ROUND = 200
+KEPT = Path(__file__).parents[2] / "runs" / "fuzz"
 
 
 def cases(door: Door, number: int, try_one: Callable[[object], None]) -> None:
     """Hand a round's cases to a function."""
     every = given(door.cases)(try_one)
-    quiet = settings(max_examples=ROUND, database=None, deadline=None, suppress_health_check=list(HealthCheck),
+    quiet = settings(max_examples=door.suite, database=None, deadline=None, suppress_health_check=list(HealthCheck),
                      phases=[Phase.generate])
     seed(number)(quiet(every))()
 
@@ -45,46 +38,59 @@ def kept(door: Door, case: object) -> Path:
     return path
 
 
+class Tally:
+    """What was tried at one door, and what came of it."""
+
+    def __init__(self, door: Door) -> None:
+        self.door = door
+        self.tried = self.entered = 0
+        self.finds: set[str] = set()
+        self.slowest = 0.0
+
+    def round(self, number: int, until: float) -> None:
+        """As many cases as the test suite tries, or fewer where the time is over."""
+
+        def try_one(case: object) -> None:
+            if time.monotonic() > until:
+                return
+            self.tried += 1
+            started = time.monotonic()
+            try:
+                self.entered += knock(self.door, case)
+            except Find as find:
+                if str(find) not in self.finds:
+                    self.finds.add(str(find))
+                    print(f"FIND (seed {number}) {find}\n     {kept(self.door, case)}", flush=True)
+            self.slowest = max(self.slowest, time.monotonic() - started)
+
+        cases(self.door, number, try_one)
+
+    def __str__(self) -> str:
+        return (f"{self.door.name:12} {self.tried:9,} cases, {self.entered:7,} let in, {len(self.finds)} finds, "
+                f"slowest {self.slowest:.2f} s")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--door", choices=[door.name for door in DOORS], action="append")
     args = parser.parse_args()
+    # libtiff writes a line for every damaged line of a picture; what Python says still comes through.
+    sys.stderr = os.fdopen(os.dup(2), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     torch.set_num_threads(1)
-    until = time.monotonic() + 60 * args.minutes
-    tried: collections.Counter[str] = collections.Counter()
-    entered: collections.Counter[str] = collections.Counter()
-    finds: dict[str, set[str]] = collections.defaultdict(set)
-    slowest: dict[str, float] = collections.defaultdict(float)
-    number = args.seed
+    until, number = time.monotonic() + 60 * args.minutes, args.seed
+    tallies = [Tally(door) for door in DOORS if not args.door or door.name in args.door]
     try:
         while time.monotonic() < until:
-            for door in DOORS:
-                if args.door and door.name not in args.door:
-                    continue
-
-                def try_one(case: object, door: Door = door, number: int = number) -> None:
-                    if time.monotonic() > until:
-                        return
-                    tried[door.name] += 1
-                    started = time.monotonic()
-                    try:
-                        entered[door.name] += knock(door, case)
-                    except Find as find:
-                        if str(find) not in finds[door.name]:
-                            finds[door.name].add(str(find))
-                            print(f"FIND (seed {number}) {find}\n     {kept(door, case)}", flush=True)
-                    slowest[door.name] = max(slowest[door.name], time.monotonic() - started)
-
-                cases(door, number, try_one)
+            for tally in tallies:
+                tally.round(number, until)
             number += 1
     except KeyboardInterrupt:
         print()
-    for door in DOORS:
-        print(f"{door.name:12} {tried[door.name]:9,} cases, {entered[door.name]:7,} let in, "
-              f"{len(finds[door.name])} finds, slowest {slowest[door.name]:.2f} s")
-    return int(any(finds.values()))
+    print(*tallies, sep="\n")
+    return int(any(tally.finds for tally in tallies))
 
 
 if __name__ == "__main__":
