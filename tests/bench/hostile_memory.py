@@ -15,7 +15,6 @@ import pickle
 import random
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -89,13 +88,13 @@ def main() -> None:
 
     def enter(door: str, data: bytes) -> None:
         nonlocal slowest
-        started = time.monotonic()
+        started = worked()
         try:
             ENTER[door](data)
             ends["taken"] += 1
         except BRAError:
             ends["refused"] += 1
-        slowest = max(slowest, (time.monotonic() - started, door))
+        slowest = max(slowest, (worked() - started, door))
 
     for door, files in found.items():       # once each, so that what is loaded once is loaded
         for data in files:
@@ -111,6 +110,11 @@ def main() -> None:
     result = {"files": args.count, **ends, "before_mb": round(before, 1), "after_mb": round(settled(), 1),
               "highest_between_mb": round(peak, 1), "slowest_s": round(slowest[0], 2), "slowest_door": slowest[1]}
     print(json.dumps(result) if args.json else "\n".join(f"{name}: {value}" for name, value in result.items()))
+
+
+def worked() -> float:
+    """Seconds of a processor that this process and its children have had; the clock also tells of other work."""
+    return sum(os.times()[:4])
 
 
 def settled() -> float:
