@@ -11,6 +11,7 @@ from bra.errors import BRAError
 from bra.formula import LayerCost, keys_per_window, layer_cost
 from bra.grid import WindowGrid
 from bra.spec import MAX_N_WIN, BRASpec
+from bra.wording import chained, said, sentence_of
 
 EXPLOSION = 2**30
 """Bytes beyond which memory is said to explode: 1 GiB for one layer and one image."""
@@ -60,17 +61,19 @@ def positions(base: Cost, itemsize: int = 4, **options: Any) -> tuple[Position, 
             layer = layer_cost(BRASpec(dim, **options), h, w, itemsize)
             found.append(Position(row.name, dim, h, w, layer, _place_words(layer)))
         except BRAError as error:
-            found.append(Position(row.name, dim, h, w, None, str(error)))
+            found.append(Position(row.name, dim, h, w, None, sentence_of(error)))
     return tuple(found)
 
 
 def _place_words(layer: LayerCost) -> str:
     c, grid = layer.spec.dim, layer.grid
-    words = f"{grid.h}×{grid.w} tokens of {c} channels"
+    words = said("{h}×{w} tokens of {channels} channels", h=grid.h, w=grid.w, channels=c)
     growth = sum(part.macs for part in layer.parts if part.name in ("QKᵀ", "AV"))
     if growth > layer.macs / 2:
-        return f"{words}: attention, which grows with tokens², is {growth / layer.macs:.0%} of the multiply-adds"
-    return f"{words}: attention is {growth / layer.macs:.0%}, the rest mostly projections, which grow with channels²"
+        return said("{map}: attention, which grows with tokens², is {share:.0%} of the multiply-adds", map=words,
+                    share=growth / layer.macs)
+    return said("{map}: attention is {share:.0%}, the rest mostly projections, which grow with channels²", map=words,
+                share=growth / layer.macs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,30 +143,31 @@ def _choice(layer: LayerCost, cheapest: int, wanted: float) -> Choice:
     explodes = tuple(name for name, size in by_backend.items() if size > EXPLOSION)
     reasons = [_padding_words(grid)]
     if not equal:
-        reasons.append(f"{spec.topk} of {spec.n_windows} windows is {coverage:.1%} of the map where {wanted:.1%} was "
-                       "asked for: whole windows come no closer")
-    reasons.append("the fewest multiply-adds at this coverage" if equal and layer.macs == cheapest
-                   else f"{layer.macs / cheapest:.2f} times the multiply-adds of the cheapest of equal coverage")
+        reasons.append(said("{topk} of {n} windows is {coverage:.1%} of the map where {wanted:.1%} was asked for: "
+                            "whole windows come no closer", topk=spec.topk, n=spec.n_windows, coverage=coverage,
+                            wanted=wanted))
+    reasons.append(said("the fewest multiply-adds at this coverage") if equal and layer.macs == cheapest
+                   else said("{times:.2f} times the multiply-adds of the cheapest of equal coverage",
+                             times=layer.macs / cheapest))
     if "explicit" in explodes:
         weights = spec.num_heads * grid.H * grid.W * spec.topk * keys_per_window(spec, grid)
-        reasons.append(f"written out, {weights:,} attention weights take it to {_gib(layer.explicit_peak_bytes)}")
+        reasons.append(said("written out, {weights:,} attention weights take it to {memory:.1f} GiB", weights=weights,
+                            memory=layer.explicit_peak_bytes / 2**30))
     if "fused" in explodes:
-        reasons.append(f"even fused it takes {_gib(layer.peak_bytes)}, since the map itself is that large")
+        reasons.append(said("even fused it takes {memory:.1f} GiB, since the map itself is that large",
+                            memory=layer.peak_bytes / 2**30))
     return Choice(spec.n_win, spec.topk, coverage, equal, grid.padding_share, layer, layer.macs / cheapest, explodes,
-                  "; ".join(reasons))
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
+                  chained(reasons))
 
 
 def _padding_words(grid: WindowGrid) -> str:
     if not grid.padding_share:
-        return f"pads nothing: {grid.n_win} divides {grid.h} and {grid.w}"
-    empty = int(grid.padding_windows.sum())
-    windows = f", {empty} of {grid.n_windows} windows nothing else" if empty else ""
-    share = f"{grid.padding_share:.1%} of the tokens are padding{windows}"
-    return f"{grid.h}×{grid.w} is padded to {grid.H}×{grid.W}: {share}"
+        return said("pads nothing: {n_win} divides {h} and {w}", n_win=grid.n_win, h=grid.h, w=grid.w)
+    sizes = {"h": grid.h, "w": grid.w, "H": grid.H, "W": grid.W, "share": grid.padding_share}
+    if empty := int(grid.padding_windows.sum()):
+        return said("{h}×{w} is padded to {H}×{W}: {share:.1%} of the tokens are padding, {empty} of {n} windows "
+                    "nothing else", **sizes, empty=empty, n=grid.n_windows)
+    return said("{h}×{w} is padded to {H}×{W}: {share:.1%} of the tokens are padding", **sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,17 +219,19 @@ def levers(spec: BRASpec, h: int, w: int, itemsize: int = 4) -> tuple[Lever, ...
 
 def _candidates(spec: BRASpec) -> list[tuple[dict[str, Any], str]]:
     c, m = spec.dim, spec.num_heads
-    none = "windows and their number are no weights: no parameter depends on them"
-    narrow = "q and k are narrower: 2·(c + 1) parameters for every channel less"
-    pooled = "fewer keys per window to attend to; averaging has no weights"
+    none = said("windows and their number are no weights: no parameter depends on them")
+    narrow = said("q and k are narrower: 2·(c + 1) parameters for every channel less")
+    pooled = said("fewer keys per window to attend to; averaging has no weights")
     return [
-        ({"param_attention": "none", "qk_dim": c}, "q = k = v = the map, and no output: LePE and routing are left"),
-        ({"param_attention": "qkv"}, "no output projection: c² + c less"),
+        ({"param_attention": "none", "qk_dim": c},
+         said("q = k = v = the map, and no output: LePE and routing are left")),
+        ({"param_attention": "qkv"}, said("no output projection: c² + c less")),
         *(({"qk_dim": Q}, narrow) for Q in (c // 2, c // 4) if Q and Q % m == 0),
-        ({"side_dwconv": 0}, "no local position encoding"),
-        ({"side_dwconv": 3}, "a smaller kernel of the local position encoding"),
+        ({"side_dwconv": 0}, said("no local position encoding")),
+        ({"side_dwconv": 3}, said("a smaller kernel of the local position encoding")),
         *(({"kv_downsample_mode": "avgpool", "kv_downsample_ratio": ratio}, pooled) for ratio in (2, 4)),
         ({"topk": max(1, spec.topk // 2)}, none),
         ({"n_win": spec.n_win + 3}, none),
-        ({"num_heads": max(1, m // 2)}, "heads share out the same channels: no parameter depends on their number"),
+        ({"num_heads": max(1, m // 2)},
+         said("heads share out the same channels: no parameter depends on their number")),
     ]

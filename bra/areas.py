@@ -14,6 +14,7 @@ from bra.errors import GridError
 from bra.fidelity import Bools, Floats, Ints
 from bra.grid import WindowGrid
 from bra.tracing import LayerTrace
+from bra.wording import said
 
 ACROSS, DOWN = 112, 84
 """Places counted: fine enough that a window of 16 per side still holds about thirty."""
@@ -59,7 +60,7 @@ def windows_at(grid: WindowGrid, places: Floats) -> Ints:
         GridError: the grid does not lie on a picture.
     """
     if grid.image is None:
-        raise GridError("this grid lies on no picture: trace an image, not a map of tokens.")
+        raise GridError(said("this grid lies on no picture: trace an image, not a map of tokens."))
     token = [np.clip((places[:, axis] * size - origin) // stride, 0, last - 1).astype(np.int64)
              for axis, size, origin, stride, last in zip((1, 0), grid.image, grid.origin, grid.stride,
                                                          (grid.H, grid.W), strict=True)]

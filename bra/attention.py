@@ -17,6 +17,7 @@ from bra.errors import GridError
 from bra.kv_pool import check_window_fits, make_kv_pool, pool_kv, pool_real_kv
 from bra.record import Capture, active_recorder
 from bra.spec import BRASpec, KVDownsampleMode, MulWeight, ParamAttention
+from bra.wording import said
 
 
 class TopkRouting(nn.Module):
@@ -199,8 +200,9 @@ class BiLevelRoutingAttention(nn.Module):
             return BF.pad(x, self.n_win)
         h, w = x.shape[1:3]
         if h % self.n_win or w % self.n_win:
-            raise GridError(f"a map of {h}×{w} tokens does not divide into {self.n_win}×{self.n_win} windows: set "
-                            "auto_pad=True, or choose an n_win that divides both sides.")
+            raise GridError(said("a map of {h}×{w} tokens does not divide into {n_win}×{n_win} windows: set "
+                                 "auto_pad=True, or choose an n_win that divides both sides.", h=h, w=w,
+                                 n_win=self.n_win))
         return x
 
     def _lepe(self, v: Tensor, h: int, w: int) -> Tensor | None:

@@ -13,8 +13,10 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -25,17 +27,19 @@ import safetensors.torch
 from torch import Tensor
 
 from bra.errors import CheckpointError
-from bra.pickled import DAMAGED
+from bra.pickled import damaged
 from bra.unpack import OUT_OF_MEMORY, REFUSED
+from bra.wording import from_plain, said
 
 START: Final = ("import sys, types; package = types.ModuleType('bra'); package.__path__ = [sys.argv[1]]; "
                 "sys.modules['bra'] = package; from bra.unpack import main; import json; "
                 "sys.exit(main(json.loads(sys.argv[2])))")
 """An empty package in place of `bra`, whose own start would import torch."""
 KEPT_ENVIRONMENT: Final = ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-OTHER_KINDS: Final = ((b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", "in the format of torch before 1.6"),
-                      (b"\x80", "a bare pickle"), (b"", "not a checkpoint of torch"))
+OTHER_KINDS: Final = ((b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", said("in the format of torch before 1.6")),
+                      (b"\x80", said("a bare pickle")), (b"", said("not a checkpoint of torch")))
 MAX_LABEL: Final = 64
+MAX_REFUSAL: Final = 8_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,25 +100,29 @@ class Checkpoint:
     facts: Facts
 
 
-def read_checkpoint(data: bytes, limits: CheckpointLimits | None = None) -> Checkpoint:
+def read_checkpoint(data: bytes, limits: CheckpointLimits | None = None,
+                    still: Callable[[], object] = lambda: None) -> Checkpoint:
     """The bytes of a .pt or .pth file of torch.save -> the model that predicts best in it.
 
     Args:
         data: the file: a training checkpoint, a model, or a state_dict, also under "model" or "state_dict".
         limits: sizes and times beyond which it is refused.
+        still: called ten times a second while the file is read; what it raises ends the reading process.
 
     Raises:
         CheckpointError: not such a file, damaged, or beyond the limits; one sentence with the cure.
     """
     limits = limits or CheckpointLimits()
     if len(data) > limits.max_bytes:
-        raise CheckpointError(f"This file has {len(data) / 2**20:.1f} MB: {limits.max_bytes / 2**20:g} MB at most; "
-                              "save the model without its optimizer, or as half precision.")
+        raise CheckpointError(said("This file has {size:.1f} MB: {most:g} MB at most; save the model without its "
+                                   "optimizer, or as half precision.", size=len(data) / 2**20,
+                                   most=limits.max_bytes / 2**20))
     if not data.startswith(b"PK\3\4"):
-        kind = next(kind for start, kind in OTHER_KINDS if data.startswith(start)) if data else "empty"
-        raise CheckpointError(f"This file is {kind}: choose a .pt or .pth file, or save it again with torch.save.")
+        kind = next(kind for start, kind in OTHER_KINDS if data.startswith(start)) if data else said("empty")
+        raise CheckpointError(said("This file is {kind}: choose a .pt or .pth file, or save it again with torch.save.",
+                                   kind=kind))
     try:
-        raw = _unpacked(data, limits)
+        raw = _unpacked(data, limits, still)
         size = int.from_bytes(raw[:8], "little")
         facts = json.loads(json.loads(raw[8:8 + size])["__metadata__"]["facts"])
         axes, tensors = facts.pop("axes"), safetensors.torch.load(raw)
@@ -122,12 +130,12 @@ def read_checkpoint(data: bytes, limits: CheckpointLimits | None = None) -> Chec
             tensors[name] = tensors[name].permute(order).contiguous()
         return Checkpoint(hashlib.sha256(data).hexdigest(), MappingProxyType(tensors), _facts(facts))
     except MemoryError as error:
-        raise CheckpointError("This checkpoint is too large to read here: save it as half precision.") from error
+        raise CheckpointError(said("This checkpoint is too large to read here: save it as half precision.")) from error
     except OSError as error:
-        raise CheckpointError("There is no room here to read this checkpoint: try again later, or save it as half "
-                              "precision.") from error
+        raise CheckpointError(said("There is no room here to read this checkpoint: try again later, or save it as half "
+                                   "precision.")) from error
     except (safetensors.SafetensorError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
-        raise CheckpointError(DAMAGED.format("what was read from it does not fit together")) from error
+        raise damaged(said("what was read from it does not fit together")) from error
 
 
 def label(text: object) -> str:
@@ -137,38 +145,50 @@ def label(text: object) -> str:
     return " ".join(kept.split())[:MAX_LABEL]
 
 
-def _unpacked(data: bytes, limits: CheckpointLimits) -> bytes:
+def _unpacked(data: bytes, limits: CheckpointLimits, still: Callable[[], object]) -> bytes:
     with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as words:
         source.write(data)
         source.seek(0)
         allowed = {"memory": limits.memory + len(data), "cpu": limits.cpu_seconds,
                    "output": min(2 * len(data), limits.max_bytes) + 64 * 2**20}
-        status = _status(json.dumps(allowed), source, out, words, limits.seconds)
+        status = _status(json.dumps(allowed), source, out, words, limits.seconds, still)
         if status == 0:
             out.seek(0)
             return out.read()
         words.seek(0)
-        said = words.read(4_000).decode("ascii", "replace").strip()
-    if status == REFUSED and said:
-        raise CheckpointError(said)
+        refusal = _refusal(words.read(MAX_REFUSAL)) if status == REFUSED else None
+    if refusal is not None:
+        raise refusal
     if status == OUT_OF_MEMORY:
-        raise CheckpointError(f"Reading this checkpoint took more than {limits.memory / 2**20:,.0f} MB of memory: save "
-                              "only the model's state_dict().")
+        raise CheckpointError(said("Reading this checkpoint took more than {memory:,.0f} MB of memory: save only the "
+                                   "model's state_dict().", memory=limits.memory / 2**20))
     if status is None:
-        raise CheckpointError(f"Reading this checkpoint took more than {limits.seconds:g} seconds: try again, or save "
-                              "only the model's state_dict().")
-    raise CheckpointError(f"Reading this checkpoint was stopped ({_end(status)}): save only the model's state_dict(), "
-                          "and choose that file.")
+        raise CheckpointError(said("Reading this checkpoint took more than {seconds:g} seconds: try again, or save "
+                                   "only the model's state_dict().", seconds=limits.seconds))
+    raise CheckpointError(said("Reading this checkpoint was stopped ({end}): save only the model's state_dict(), and "
+                               "choose that file.", end=_end(status)))
 
 
-def _status(allowed: str, source: IO[bytes], out: IO[bytes], words: IO[bytes], seconds: float) -> int | None:
+def _refusal(words: bytes) -> CheckpointError:
+    """What the reading process refused the file with."""
+    try:
+        return CheckpointError(from_plain(json.loads(words)))
+    except (ValueError, RecursionError):
+        return damaged(said("what was read from it does not fit together"))
+
+
+def _status(allowed: str, source: IO[bytes], out: IO[bytes], words: IO[bytes], seconds: float,
+            still: Callable[[], object]) -> int | None:
     """Exit status of the reading process; None when it ran out of time."""
     command = [sys.executable, "-I", "-S", "-B", "-c", START, str(Path(__file__).parent), allowed]
     environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
     with subprocess.Popen(command, stdin=source, stdout=out, stderr=words, env=environment) as process:
+        until = time.monotonic() + seconds
         try:
-            return process.wait(seconds)
-        except subprocess.TimeoutExpired:
+            while (left := until - time.monotonic()) > 0:
+                still()
+                with suppress(subprocess.TimeoutExpired):
+                    return process.wait(min(left, 0.1))
             return None
         finally:
             process.kill()
@@ -176,26 +196,27 @@ def _status(allowed: str, source: IO[bytes], out: IO[bytes], words: IO[bytes], s
 
 def _end(status: int) -> str:
     if status >= 0:
-        return f"status {status}"
-    return {-9: "killed, or out of processor time", -24: "out of processor time"}.get(status, f"signal {-status}")
+        return said("status {status}", status=status)
+    return {-9: said("killed, or out of processor time"), -24: said("out of processor time")}.get(
+        status, said("signal {number}", number=-status))
 
 
-def _facts(said: Mapping[str, Any]) -> Facts:
-    nc, yaml = _whole(said["nc"]), said["yaml"] if isinstance(said["yaml"], dict) else None
+def _facts(given: Mapping[str, Any]) -> Facts:
+    nc, yaml = _whole(given["nc"]), given["yaml"] if isinstance(given["yaml"], dict) else None
     nc = nc if nc is not None or yaml is None else _whole(yaml.get("nc"))
     return Facts(
-        root=str(said["root"]), task=_text(said["task"]), yaml=None if yaml is None else MappingProxyType(yaml),
-        names=_names(said["names"]), nc=nc, stride=tuple(filter(math.isfinite, said["stride"])),
-        imgsz=_whole(said["imgsz"]), epoch=_whole(said["epoch"]), version=_text(said["version"]),
-        fused=bool(said["fused"]), layers=tuple(map(str, said["layers"])),
-        attention=MappingProxyType({name: MappingProxyType(held) for name, held in said["attention"].items()}))
+        root=str(given["root"]), task=_text(given["task"]), yaml=None if yaml is None else MappingProxyType(yaml),
+        names=_names(given["names"]), nc=nc, stride=tuple(filter(math.isfinite, given["stride"])),
+        imgsz=_whole(given["imgsz"]), epoch=_whole(given["epoch"]), version=_text(given["version"]),
+        fused=bool(given["fused"]), layers=tuple(map(str, given["layers"])),
+        attention=MappingProxyType({name: MappingProxyType(held) for name, held in given["attention"].items()}))
 
 
-def _names(said: Any) -> tuple[str, ...]:
+def _names(given: Any) -> tuple[str, ...]:
     """A list of labels, or a mapping from 0, 1, 2, …; anything else is no names."""
-    if isinstance(said, dict):
-        said = [said[str(n)] for n in range(len(said))] if all(str(n) in said for n in range(len(said))) else []
-    return tuple(label(name) for name in said) if isinstance(said, list) else ()
+    if isinstance(given, dict):
+        given = [given[str(n)] for n in range(len(given))] if all(str(n) in given for n in range(len(given))) else []
+    return tuple(label(name) for name in given) if isinstance(given, list) else ()
 
 
 def _whole(value: Any) -> int | None:

@@ -12,10 +12,12 @@ from typing import Final
 
 from bra import svg, viewer
 from bra.compare import CostName, SettingRow, cheapest, front
+from bra.wording import ENGLISH, Language, said
 
 COSTS: Final[Mapping[CostName, str]] = {
-    "macs": "multiply-adds", "peak_bytes": "bytes alive at the worst moment", "seconds": "seconds"}
-HEADINGS = ("n_win", "topk", "recall", "chance", "nearest", "best", "padding", "MACs", "memory", "time")
+    "macs": said("multiply-adds"), "peak_bytes": said("bytes alive at the worst moment"), "seconds": said("seconds")}
+HEADINGS = ("n_win", "topk", said("recall"), said("chance"), said("nearest"), said("best"), said("padding"), "MACs",
+            said("memory"), said("time"))
 GOALS = (0.95, 0.9, 0.75, 0.5)
 
 
@@ -37,24 +39,37 @@ def compare_csv(rows: Sequence[SettingRow]) -> str:
     return text.getvalue()
 
 
-def compare_html(rows: Sequence[SettingRow], title: str, about: str, cost: CostName = "macs") -> str:
+def compare_html(rows: Sequence[SettingRow], title: str, about: str, cost: CostName = "macs",
+                 language: Language = ENGLISH) -> str:
     """A page with the chart that decides and the table; `title` and `about` are escaped here."""
+    tell = language.tell
     on_front = front(rows, cost)
     costed = [(row, on, float(value)) for row, on in zip(rows, on_front, strict=True)
               if (value := getattr(row, cost)) is not None]
-    chart = svg.scatter([(value, row.recall, words(row)) for row, _, value in costed], [on for _, on, _ in costed],
-                        COSTS[cost], "of full attention kept",
-                        {"nearest windows": [(value, row.nearest) for row, _, value in costed],
-                         "random windows": [(value, row.chance) for row, _, value in costed]})
-    head = "".join(f"<th>{name}</th>" for name in HEADINGS)
-    body = "".join(f"<tr{' class=front' if on else ''}>" + "".join(f"<td>{cell}</td>" for cell in _cells(row)) + "</tr>"
-                   for row, on in zip(rows, on_front, strict=True))
-    parts = (f"<p>{escape(reason(rows, cost))}</p>{chart}<p class=faint>Joined: no other setting keeps as much for "
-             "less. Dashed: what the nearest windows and as many random windows would keep.</p>"
+    chart = svg.scatter([(value, row.recall, tell(words(row))) for row, _, value in costed],
+                        [on for _, on, _ in costed], tell(COSTS[cost]), tell(said("of full attention kept")),
+                        {tell(said("nearest windows")): [(value, row.nearest) for row, _, value in costed],
+                         tell(said("random windows")): [(value, row.chance) for row, _, value in costed]},
+                        tell(svg.PERCENT))
+    head = "".join(f"<th>{tell(name)}</th>" for name in HEADINGS)
+    lines = ["".join(f"<td>{tell(cell)}</td>" for cell in _cells(row)) for row in rows]
+    body = "".join(f"<tr{' class=front' if on else ''}>{line}</tr>" for line, on in zip(lines, on_front, strict=True))
+    joined = said("Joined: no other setting keeps as much for less. Dashed: what the nearest windows and as many "
+                  "random windows would keep.")
+    legend = said("recall: share of full attention that falls on the routed windows; chance, nearest, best: on as many "
+                  "random, nearest, and best possible windows. Costs are those of the layer.")
+    parts = (f"<p>{escape(tell(reason(rows, cost)))}</p>{chart}<p class=faint>{tell(joined)}</p>"
              f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-             "<p class=faint>recall: share of full attention that falls on the routed windows; chance, nearest, best: "
-             "on as many random, nearest, and best possible windows. Costs are those of the layer.</p>")
-    return Template(viewer.text("sheet.html")).substitute(title=escape(title), about=escape(about), body=parts)
+             f"<p class=faint>{tell(legend)}</p>")
+    return sheet(title, about, parts, language)
+
+
+def sheet(title: str, about: str, body: str, language: Language = ENGLISH) -> str:
+    """A page without scripts; title and about are told in its language and escaped here, the body is HTML."""
+    tell = language.tell
+    return Template(viewer.text("sheet.html")).substitute(
+        title=escape(tell(title)), about=escape(tell(about)), body=body, lang=escape(language.code),
+        foot=escape(tell(said("Made by RouteScope."))))
 
 
 def reason(rows: Sequence[SettingRow], cost: CostName = "macs") -> str:
@@ -62,17 +77,20 @@ def reason(rows: Sequence[SettingRow], cost: CostName = "macs") -> str:
     for goal in GOALS:
         best = cheapest([row for row in rows if row.topk < row.n_win**2], cost, goal)
         if best is not None:
-            than = "more than" if best.recall > best.nearest + 0.005 else "no more than"
-            return (f"n_win {best.n_win}, topk {best.topk} is the cheapest here that keeps {100 * goal:.0f} % of full "
-                    f"attention: {100 * best.recall:.1f} %, {than} its nearest windows ({100 * best.nearest:.1f} %), "
-                    f"for {amount(best, cost)}.")
-    return f"No routed setting here keeps {100 * GOALS[-1]:.0f} % of full attention: raise topk, or lower n_win."
+            than = said("more than") if best.recall > best.nearest + 0.005 else said("no more than")
+            return said("n_win {n_win}, topk {topk} is the cheapest here that keeps {goal:.0f} % of full attention: "
+                        "{recall:.1f} %, {than} its nearest windows ({nearest:.1f} %), for {cost}.", n_win=best.n_win,
+                        topk=best.topk, goal=100 * goal, recall=100 * best.recall, than=than,
+                        nearest=100 * best.nearest, cost=amount(best, cost))
+    return said("No routed setting here keeps {goal:.0f} % of full attention: raise topk, or lower n_win.",
+                goal=100 * GOALS[-1])
 
 
 def words(row: SettingRow) -> str:
     """One setting in one line."""
-    return (f"n_win {row.n_win}, topk {row.topk}: keeps {100 * row.recall:.1f} %, nearest {100 * row.nearest:.1f} %, "
-            f"chance {100 * row.chance:.1f} %, {amount(row, 'macs')}, {amount(row, 'peak_bytes')}")
+    return said("n_win {n_win}, topk {topk}: keeps {recall:.1f} %, nearest {nearest:.1f} %, chance {chance:.1f} %, "
+                "{macs}, {memory}", n_win=row.n_win, topk=row.topk, recall=100 * row.recall, nearest=100 * row.nearest,
+                chance=100 * row.chance, macs=amount(row, "macs"), memory=amount(row, "peak_bytes"))
 
 
 def amount(row: SettingRow, cost: CostName) -> str:
@@ -87,5 +105,5 @@ def amount(row: SettingRow, cost: CostName) -> str:
 
 def _cells(row: SettingRow) -> tuple[str, ...]:
     shares = (row.recall, row.chance, row.nearest, row.oracle, row.padding_share)
-    return (str(row.n_win), str(row.topk), *(f"{100 * share:.1f} %" for share in shares),
+    return (str(row.n_win), str(row.topk), *(said("{n:.1f} %", n=100 * share) for share in shares),
             svg.quantity(row.macs), amount(row, "peak_bytes"), amount(row, "seconds"))

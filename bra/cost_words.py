@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from bra.costing import Cost, CostRow
+from bra.wording import said
 
 PARTS: Final[Mapping[str, str]] = {
-    "qkv": "projection to q, k, v", "routing": "routing between windows", "pooling": "pooling of k, v",
-    "QKᵀ": "queries × keys (QKᵀ)", "AV": "weights × values (AV)", "LePE": "local position (LePE)",
-    "output": "output projection"}
+    "qkv": said("projection to q, k, v"), "routing": said("routing between windows"),
+    "pooling": said("pooling of k, v"), "QKᵀ": said("queries × keys (QKᵀ)"), "AV": said("weights × values (AV)"),
+    "LePE": said("local position (LePE)"), "output": said("output projection")}
 """Parts of `bra.formula`, for people."""
-REST: Final = "everything else"
+REST: Final = said("everything else")
 NO_BREAK: Final = "\u00a0"
 
 
@@ -23,7 +24,7 @@ def part_words(name: str) -> str:
 
 def short(name: str) -> str:
     """A row's name, the longest class of all by its usual letters."""
-    return name.replace("BiLevelRoutingAttention", "BRA")
+    return name.replace("BiLevelRoutingAttention", "BRA") if "BiLevelRoutingAttention" in name else name
 
 
 def summary(cost: Cost, plain: Cost) -> tuple[str, ...]:
@@ -35,19 +36,23 @@ def summary(cost: Cost, plain: Cost) -> tuple[str, ...]:
     """
     total, rows = cost.total, [row for row in cost.rows if row.layers]
     size = f"{cost.input[2]}×{cost.input[3]}"
-    whole = f"{_millions(total.params)} parameters and takes {_billions(total.macs)} multiply-adds per image of {size}"
+    whole = said("{params} parameters and takes {macs} multiply-adds per image of {size}",
+                 params=_millions(total.params), macs=_billions(total.macs), size=size)
     if not rows:
-        return (f"This model has {whole}, none of it for BRA: it has no BRA layer.",)
+        return (said("This model has {whole}, none of it for BRA: it has no BRA layer.", whole=whole),)
     params, macs = total.params - plain.total.params, total.macs - plain.total.macs
     layers = sum(len(row.layers) for row in rows)
     written = max(layer.explicit_peak_bytes for row in rows for layer in row.layers)
     return (
-        f"This model has {whole}; BRA adds {_millions(params)} ({share(params, total.params)}) and {_billions(macs)} "
-        f"({share(macs, total.macs)}) of that, in {layers} layer{'s' * (layers > 1)}.",
+        said("This model has {whole}; BRA adds {params} ({params_share}) and {macs} ({macs_share}) of that, in "
+             "{layers}.", whole=whole, params=_millions(params),
+             params_share=share(params, total.params), macs=_billions(macs),
+             macs_share=share(macs, total.macs),
+             layers=said("{n} layers", n=layers) if layers > 1 else said("1 layer")),
         _where(rows),
-        f"At its worst moment one image needs {_mega(total.peak_bytes)} beside the weights, "
-        f"{_mega(plain.total.peak_bytes)} without BRA; with attention written out, as the usual copies of the module "
-        f"do, one layer alone would take {_mega(written)}.")
+        said("At its worst moment one image needs {memory} beside the weights, {plain} without BRA; with attention "
+             "written out, as the usual copies of the module do, one layer alone would take {written}.",
+             memory=_mega(total.peak_bytes), plain=_mega(plain.total.peak_bytes), written=_mega(written)))
 
 
 def _where(rows: list[CostRow]) -> str:
@@ -60,18 +65,20 @@ def _where(rows: list[CostRow]) -> str:
             parts[part.name] = parts.get(part.name, 0) + part.macs
     attending = parts.get("QKᵀ", 0) + parts.get("AV", 0)
     grid, here = busiest.layers[0].grid, macs[busiest.name]
-    sentence = (f"Of BRA's multiply-adds {share(here, sum(macs.values()))} are in {short(busiest.name)}, "
-                f"{grid.h}×{grid.w} tokens of {busiest.layers[0].spec.dim} channels: {share(attending, here)} of them "
-                f"attend (QKᵀ, AV), {share(parts['qkv'] + parts['output'], here)} project (q, k, v, output)")
+    sentence = said("Of BRA's multiply-adds {share} are in {row}, {h}×{w} tokens of {channels} channels: {attending} "
+                    "of them attend (QKᵀ, AV), {projecting} project (q, k, v, output)",
+                    share=share(here, sum(macs.values())), row=short(busiest.name), h=grid.h, w=grid.w,
+                    channels=busiest.layers[0].spec.dim, attending=share(attending, here),
+                    projecting=share(parts["qkv"] + parts["output"], here))
     if len(rows) == 1:
-        return f"{sentence}."
-    return (f"{sentence}; of its parameters {share(params[largest.name], sum(params.values()))} are in "
-            f"{short(largest.name)}.")
+        return said("{sentence}.", sentence=sentence)
+    return said("{sentence}; of its parameters {share} are in {row}.", sentence=sentence,
+                share=share(params[largest.name], sum(params.values())), row=short(largest.name))
 
 
 def share(part: float, whole: float) -> str:
     """A share in per cent."""
-    return f"{100 * part / whole if whole else 0:.1f}{NO_BREAK}%"
+    return said("{n:.1f}\u00a0%", n=100 * part / whole if whole else 0)
 
 
 def _millions(number: int) -> str:

@@ -19,6 +19,7 @@ from bra.grid import WindowGrid
 from bra.model_rows import common_prefix, input_channels, is_bra, kind, network, parameters_of, rows_of, within
 from bra.operators import OUTSIDE, Meter, Shape, Span, metered
 from bra.timing import Progress, timed
+from bra.wording import said
 
 MAX_SIDE = 16_384
 
@@ -137,7 +138,8 @@ def cost(model: nn.Module, imgsz: int | tuple[int, int] = 640, channels: int | N
     model = network(model)
     h, w = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
     if not all(isinstance(side, int) and 1 <= side <= MAX_SIDE for side in (h, w)):
-        raise CostError(f"imgsz={imgsz!r} is not possible: whole numbers from 1 to {MAX_SIDE}; 640 is usual.")
+        raise CostError(said("imgsz={imgsz!r} is not possible: whole numbers from 1 to {most}; 640 is usual.",
+                             imgsz=imgsz, most=MAX_SIDE))
     shape = (1, input_channels(model) if channels is None else channels, h, w)
     weight = next((t for t in model.parameters() if t.is_floating_point()), torch.empty(0))
     rows = rows_of(model)
@@ -148,9 +150,9 @@ def cost(model: nn.Module, imgsz: int | tuple[int, int] = 640, channels: int | N
     except BRAError:
         raise
     except LIBRARY as error:
-        raise CostError(f"{type(model).__name__} does not run on an input of {'×'.join(map(str, shape))} "
-                        f"({brief(error)}): "
-                        "give the channels that it reads, and sides that its strides divide, such as 640.") from error
+        raise CostError(said("{model} does not run on an input of {shape} ({error}): give the channels that it reads, "
+                             "and sides that its strides divide, such as 640.", model=type(model).__name__,
+                             shape="×".join(map(str, shape)), error=brief(error))) from error
     return _cost(model, rows, shape, meter, ms, rounds, weight.element_size())
 
 
@@ -169,7 +171,8 @@ def _cost(model: nn.Module, rows: dict[str, nn.Module], shape: Shape, meter: Met
         executed = sum(one.macs for one in inside)
         macs = executed - sum(layer.fill_macs for layer in inner)
         ms = times.get(path)
-        name = f"{type(model).__name__} itself" if outside else f"{path.removeprefix(prefix)} {kind(module)}".strip()
+        name = said("{model} itself", model=type(model).__name__) if outside else \
+            f"{path.removeprefix(prefix)} {kind(module)}".strip()
         parts = _parts(inner, owner[path], macs, span.added)
         made.append(CostRow(name, owner[path], macs, span.added, span.alive, 0.0, executed,
                             next(iter(span.given), ()), next(iter(span.returned), ()), tuple(inner), parts, ms))
@@ -178,7 +181,7 @@ def _cost(model: nn.Module, rows: dict[str, nn.Module], shape: Shape, meter: Met
             for row in made]
     alive = max(row.alive_bytes for row in made)
     image = torch.Size(shape).numel() * itemsize
-    total = CostRow("total", sum(row.params for row in made), macs, alive - image, alive, float(bool(macs)),
+    total = CostRow(said("total"), sum(row.params for row in made), macs, alive - image, alive, float(bool(macs)),
                     sum(row.executed_macs for row in made), (shape,), ms=ms, time_share=1.0 if rounds else None)
     passed = sorted(meter.passed.items(), key=lambda item: -item[1][1])
     left_out = tuple(Uncounted(name, *counts) for name, counts in passed)

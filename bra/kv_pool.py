@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bra.errors import GridError
 from bra.spec import BRASpec
+from bra.wording import said
 
 
 class FractionalPool(nn.Module):
@@ -65,9 +66,9 @@ def check_window_fits(spec: BRASpec, h: int, w: int) -> None:
             "conv": spec.kernel - 2 * (max(0, spec.kernel - spec.kv_downsample_ratio + 1) // 2)}
     side = need.get(spec.kv_downsample_mode)
     if side is not None and min(h, w) < side:
-        raise GridError(f"kv_downsample_mode={spec.kv_downsample_mode!r} needs windows of at least {side}×{side} "
-                        f"tokens, and n_win={spec.n_win} makes windows of {h}×{w} here: lower n_win or "
-                        "kv_downsample_ratio, or use 'identity'.")
+        raise GridError(said("kv_downsample_mode={mode!r} needs windows of at least {side}×{side} tokens, and "
+                             "n_win={n_win} makes windows of {h}×{w} here: lower n_win or kv_downsample_ratio, or use "
+                             "'identity'.", mode=spec.kv_downsample_mode, side=side, n_win=spec.n_win, h=h, w=w))
 
 
 def pool_kv(layer: nn.Module, kv: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +21,7 @@ from bra.models.opened import Look, OpenModel
 from bra.models.untrained import redraw
 from bra.photo import Photo
 from bra.weights_file import read_safetensors
+from bra.wording import said
 
 
 def open_model(settings: ModelSettings) -> OpenModel:
@@ -40,14 +42,14 @@ def open_model(settings: ModelSettings) -> OpenModel:
     if entry.family == "yolo":
         named: OpenModel = yolo().open_named(settings.chosen_variant, settings.chosen_variant, UNTRAINED)
         return named
-    raise BRAError("a model of your own needs its file: choose one.")
+    raise BRAError(said("a model of your own needs its file: choose one."))
 
 
 def _shipped(settings: ModelSettings) -> OpenModel:
     """A model that was trained here, or the same layers with random weights."""
     entry = settings.entry
     card, tensors = shipped(entry.card)
-    label = entry.label.replace(", trained", ", untrained") if settings.untrained else entry.label
+    label = entry.untrained if settings.untrained else entry.label
     provenance = UNTRAINED if settings.untrained else entry.provenance
     if card.task == "detect":
         made: OpenModel = yolo().open_rows(card.rows, None if settings.untrained else tensors, label, provenance,
@@ -62,12 +64,13 @@ def _shipped(settings: ModelSettings) -> OpenModel:
                           () if settings.untrained else card.classes)
 
 
-def open_file(data: bytes, name: str) -> OpenModel:
+def open_file(data: bytes, name: str, progress: Callable[[int, int], None] = lambda done, todo: None) -> OpenModel:
     """A stranger's file: a YOLO model file, a checkpoint of Ultralytics, or BiFormer weights. None of its code runs.
 
     Args:
         data: its bytes.
         name: its name, whose ending says what it is, and whose scale letter counts for a YOLO model file.
+        progress: told (0, 0) again and again while a checkpoint is read; what it raises ends the work.
 
     Raises:
         BRAError: it is none of these, is damaged, or asks for too much.
@@ -78,7 +81,8 @@ def open_file(data: bytes, name: str) -> OpenModel:
         return made
     if ending == "safetensors":
         return _biformer(read_safetensors(data), name)
-    checkpoint = read_checkpoint(data)
+    checkpoint = read_checkpoint(data, still=partial(progress, 0, 0))
+    progress(0, 0)
     if checkpoint.facts.yaml is None:
         return _biformer(checkpoint.tensors, name)
     saved: OpenModel = yolo().open_saved(checkpoint, name)
@@ -89,7 +93,8 @@ def _biformer(tensors: Mapping[str, Tensor], name: str) -> OpenModel:
     model = biformer.from_state(tensors).requires_grad_(False)
     count = model.head.out_features if isinstance(model.head, nn.Linear) else 0
     # The file tells how many classes there are, not what they are called.
-    return OpenClassifier(model, name, f"weights from {name}", tuple(f"class {n}" for n in range(count)))
+    return OpenClassifier(model, name, said("weights from {name}", name=name),
+                          tuple(said("class {n}", n=n) for n in range(count)))
 
 
 def named(name: str) -> tuple[str, str]:
@@ -105,8 +110,8 @@ def named(name: str) -> tuple[str, str]:
         if variant and variant in entry.variants and not Path(name).is_file():
             return entry.key, variant
     if not Path(name).is_file():
-        raise BRAError(f"{name} is neither a file nor a model: choose one of "
-                       f"{', '.join(key for key in CATALOG if key != 'own')}, or give a file.")
+        raise BRAError(said("{name} is neither a file nor a model: choose one of {names}, or give a file.", name=name,
+                            names=", ".join(key for key in CATALOG if key != "own")))
     return "own", ""
 
 
@@ -135,10 +140,10 @@ def yolo() -> ModuleType:
         from bra.yolo import opened
     except ImportError as error:
         if "libGL" in str(error):
-            raise BRAError("OpenCV, which Ultralytics needs, does not find libGL here: install it, on Debian with "
-                           "apt-get install libgl1 libglib2.0-0.") from error
+            raise BRAError(said("OpenCV, which Ultralytics needs, does not find libGL here: install it, on Debian with "
+                                "apt-get install libgl1 libglib2.0-0.")) from error
         if not isinstance(error, ModuleNotFoundError) or error.name != "ultralytics":
             raise
-        raise BRAError("ultralytics is not installed, which this needs: run pip install 'bra[yolo]' or pip install "
-                       "ultralytics.") from error
+        raise BRAError(said("ultralytics is not installed, which this needs: run pip install 'bra[yolo]' or pip "
+                            "install ultralytics.")) from error
     return opened

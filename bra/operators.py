@@ -30,12 +30,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from bra.wording import said
+
 OUTSIDE: Final = ""
 """Path of the model itself: what runs outside of every row, unless the model is the row."""
 CPU_ATTENTION: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 """Attention on a CPU, which torch's own FlopCounterMode passes over."""
 NO_ARITHMETIC: Final = frozenset({"_unsafe_view", "empty", "empty_like", "empty_strided", "new_empty", "lift_fresh"})
-SOFTMAX: Final = "softmax inside attention"
+SOFTMAX: Final = said("softmax inside attention")
 NEEDS_VALUES: Final = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 """What a forward raises when its course hangs on numbers, which stand-ins have not."""
 Shape = tuple[int, ...]
@@ -180,7 +182,8 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             name = SOFTMAX if "attention" in name else ""
         self.spans[self._open[-1][0] if self._open else OUTSIDE].macs += macs
         if name and tensors and not func.is_view and name not in NO_ARITHMETIC and func.namespace != "prim":
-            name = name.removeprefix("_").removeprefix("native_").removeprefix("unsafe_")
+            if name is not SOFTMAX:
+                name = name.removeprefix("_").removeprefix("native_").removeprefix("unsafe_")
             calls, so_far = self.passed.get(name, (0, 0))
             self.passed[name] = calls + 1, so_far + elements
 

@@ -24,11 +24,10 @@ from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from bra.errors import PhotoError
+from bra.wording import said
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-READABLE = "PNG, JPEG, WebP, BMP, GIF or TIFF"
 
 # Chosen here and not by Image.open, which warns of a large picture through the process-wide warnings filter: that
 # filter cannot be changed for one thread only, and _check_size asks the question anyway.
@@ -41,11 +40,11 @@ _READERS: tuple[tuple[bytes, Callable[[io.BytesIO], ImageFile.ImageFile]], ...] 
     (rb"II[*+]\0|MM\0[*+]", TiffImageFile),
 )
 _OTHER_KINDS = (
-    (rb"....ftyp(hei|hev|mif|msf|avi)", "a HEIC or AVIF picture"),
-    (rb"%PDF", "a PDF document"),
-    (rb"PK\x03\x04", "a ZIP archive or an office document"),
-    (rb"(\xef\xbb\xbf)?\s*(<!doctype html|<html)", "a web page"),
-    (rb"(\xef\xbb\xbf)?\s*<(\?xml|!--|!doctype svg|svg)", "an SVG drawing or other XML"),
+    (rb"....ftyp(hei|hev|mif|msf|avi)", said("a HEIC or AVIF picture")),
+    (rb"%PDF", said("a PDF document")),
+    (rb"PK\x03\x04", said("a ZIP archive or an office document")),
+    (rb"(\xef\xbb\xbf)?\s*(<!doctype html|<html)", said("a web page")),
+    (rb"(\xef\xbb\xbf)?\s*<(\?xml|!--|!doctype svg|svg)", said("an SVG drawing or other XML")),
 )
 # Eighty bytes ask a JPEG decoder to pass over every pixel once more: 20 MB of them would keep it busy for hours.
 _JPEG_SCAN = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e][\x01-\x04]")
@@ -103,7 +102,8 @@ class Photo:
             PhotoError: another shape or another type of number.
         """
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
-            raise PhotoError(f"This array is {rgb.dtype} {rgb.shape}: pass uint8 of shape (height, width, 3).")
+            raise PhotoError(said("This array is {kind} {shape}: pass uint8 of shape (height, width, 3).",
+                                  kind=rgb.dtype, shape=rgb.shape))
         rgb = _frozen(rgb)
         digest = hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
         return cls(digest, rgb, (rgb.shape[1], rgb.shape[0]))
@@ -120,7 +120,8 @@ class Photo:
         """
         limits = limits or PhotoLimits()
         if len(data) > limits.max_bytes:
-            raise PhotoError(f"This file has {len(data) / 2**20:.1f} MB: reduce it to {limits.max_bytes / 2**20:g} MB.")
+            raise PhotoError(said("This file has {size:.1f} MB: reduce it to {most:g} MB.", size=len(data) / 2**20,
+                                  most=limits.max_bytes / 2**20))
         try:
             image = _reader(data)(io.BytesIO(data))
             _check_size(image, limits)
@@ -128,9 +129,9 @@ class Photo:
         except PhotoError:
             raise
         except (MemoryError, Image.DecompressionBombError) as error:
-            raise PhotoError("This picture is too large to decode: save a smaller copy.") from error
+            raise PhotoError(said("This picture is too large to decode: save a smaller copy.")) from error
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-            raise PhotoError("This picture is damaged: save it again in a picture program.") from error
+            raise PhotoError(said("This picture is damaged: save it again in a picture program.")) from error
         return cls(hashlib.sha256(data).hexdigest(), _frozen(rgb), size, tuple(notes))
 
     def size_at(self, longest: int) -> tuple[int, int]:
@@ -141,7 +142,7 @@ class Photo:
         """(h, w, 3) uint8 with the longer side `longest` pixels, or the picture itself when it is not longer."""
         if longest >= max(self.width, self.height):
             return self.rgb
-        size = _fitted((self.width, self.height), longest)
+        size = self.size_at(longest)
         return np.asarray(Image.fromarray(self.rgb).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
 
     def encoded(self, longest: int, fmt: Literal["WEBP", "JPEG", "PNG"] = "WEBP", quality: int = 85) -> bytes:
@@ -159,7 +160,6 @@ def encode(rgb: NDArray[np.uint8], fmt: Literal["WEBP", "JPEG", "PNG"] = "WEBP",
 def to_tensor(rgb: NDArray[np.uint8]) -> Tensor:
     """(H, W, 3) uint8 -> (1, 3, H, W) float32 in 0 to 1, contiguous."""
     import torch
-
     return torch.tensor(rgb).permute(2, 0, 1)[None].contiguous().float() / 255
 
 
@@ -178,31 +178,35 @@ def _reader(data: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
     for signature, reader in _READERS:
         if re.match(signature, data, re.DOTALL):
             if reader is jpeg_factory and len(_JPEG_SCAN.findall(data)) > _MAX_SCANS:
-                raise PhotoError(f"This JPEG has more than {_MAX_SCANS} scans: save it again as a baseline JPEG.")
+                raise PhotoError(said("This JPEG has more than {most} scans: save it again as a baseline JPEG.",
+                                      most=_MAX_SCANS))
             return reader
     kinds = (kind for signature, kind in _OTHER_KINDS if re.match(signature, data[:256], re.DOTALL | re.IGNORECASE))
-    kind = next(kinds, f"not a {READABLE}" if data else "empty")
-    raise PhotoError(f"This file is {kind}: save the picture as PNG or JPEG and choose that file.")
+    kind = next(kinds, said("not a PNG, JPEG, WebP, BMP, GIF or TIFF") if data else said("empty"))
+    raise PhotoError(said("This file is {kind}: save the picture as PNG or JPEG and choose that file.", kind=kind))
 
 
 def _check_size(image: Image.Image, limits: PhotoLimits) -> None:
     w, h = image.size
     if w * h > limits.max_pixels:
-        raise PhotoError(f"This picture has {w:,} × {h:,} px: reduce it to {limits.max_pixels / 1e6:g} million px.")
+        raise PhotoError(said("This picture has {w:,} × {h:,} px: reduce it to {most:g} million px.", w=w, h=h,
+                              most=limits.max_pixels / 1e6))
     tags = getattr(image, "tag_v2", {})  # a few bytes can declare a tile of gigabytes in a small TIFF
     if tags.get(TILEWIDTH, 0) * tags.get(TILELENGTH, 0) > limits.max_pixels:
-        raise PhotoError("This TIFF has tiles far larger than itself: save it again without tiles.")
+        raise PhotoError(said("This TIFF has tiles far larger than itself: save it again without tiles."))
     if min(w, h) < limits.min_side:
-        raise PhotoError(f"This picture has {w} × {h} px: choose one of at least {limits.min_side} on each side.")
+        raise PhotoError(said("This picture has {w} × {h} px: choose one of at least {least} on each side.", w=w, h=h,
+                              least=limits.min_side))
     if max(w, h) > limits.max_ratio * min(w, h):
-        raise PhotoError(f"This picture of {w:,} × {h:,} px is a strip: crop it to {limits.max_ratio:g} : 1 or less.")
+        raise PhotoError(said("This picture of {w:,} × {h:,} px is a strip: crop it to {most:g} : 1 or less.", w=w, h=h,
+                              most=limits.max_ratio))
 
 
 def _decode(image: ImageFile.ImageFile, max_side: int) -> tuple[NDArray[np.uint8], tuple[int, int], list[str]]:
-    notes = []
+    notes: list[str] = []
     if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a photo and previews of it
         count = getattr(image, "n_frames", 0) if image.format in ("PNG", "WEBP") else 0  # others must read them all
-        notes.append(f"first of {count:,} frames" if count else "first frame only")
+        notes.append(said("first of {count:,} frames", count=count) if count else said("first frame only"))
     w, h = image.size
     image.draft("RGB", _fitted((w, h), max_side))  # a large JPEG is decoded at a fraction of its size
     image.load()
@@ -212,17 +216,14 @@ def _decode(image: ImageFile.ImageFile, max_side: int) -> tuple[NDArray[np.uint8
     whole, more = _stretched(image) if image.mode[0] in "FI" else _in_colour(image)
     # Reduced before it is laid over white and turned: each copy of 40 million pixels costs 160 MB.
     whole.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    if whole.mode == "RGBA":
-        whole = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole)
+    whole = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole) if whole.mode == "RGBA" else whole
     rgb = np.asarray(whole.convert("RGB"))
     if turn in (5, 6, 7, 8):
         rgb, w, h = rgb.swapaxes(0, 1), h, w
-    if turn in (2, 3, 6, 7):
-        rgb = rgb[:, ::-1]
-    if turn in (3, 4, 7, 8):
-        rgb = rgb[::-1]
+    rgb = rgb[:, ::-1] if turn in (2, 3, 6, 7) else rgb
+    rgb = rgb[::-1] if turn in (3, 4, 7, 8) else rgb
     if rgb.shape[:2] != (h, w):
-        more.append(f"reduced from {w:,} × {h:,} px")
+        more.append(said("reduced from {w:,} × {h:,} px", w=w, h=h))
     return rgb, (w, h), notes + more
 
 
@@ -230,19 +231,20 @@ def _in_colour(image: Image.Image) -> tuple[Image.Image, list[str]]:
     if not image.has_transparency_data:
         return image if image.mode in ("L", "RGB") else image.convert("RGB"), []
     rgba = image.convert("RGBA")
-    return rgba, [] if rgba.getchannel("A").getextrema() == (255, 255) else ["transparency shown on white"]
+    return rgba, [] if rgba.getchannel("A").getextrema() == (255, 255) else [said("transparency shown on white")]
 
 
 def _stretched(image: Image.Image) -> tuple[Image.Image, list[str]]:
     values = np.array(image, np.float64)  # (H, W)
     finite = np.isfinite(values)
     if not finite.any():
-        raise PhotoError("This picture holds no finite value: export it again with ordinary pixel values.")
+        raise PhotoError(said("This picture holds no finite value: export it again with ordinary pixel values."))
     low, high = values.min(where=finite, initial=np.inf), values.max(where=finite, initial=-np.inf)
     values[~finite] = low
     values -= low
     values *= 255 / (high - low or 1)
-    depth = "16-bit values" if image.mode.startswith("I;16") else "values"
-    note = f"{depth} stretched from {low:g} to {high:g}" if high > low else f"every value is {low:g}, shown black"
-    notes = [note] if finite.all() else [note, "non-finite values shown black"]
+    depth = said("16-bit values") if image.mode.startswith("I;16") else said("values")
+    note = said("{depth} stretched from {low:g} to {high:g}", depth=depth, low=float(low), high=float(high)) \
+        if high > low else said("every value is {low:g}, shown black", low=float(low))
+    notes: list[str] = [note] if finite.all() else [note, said("non-finite values shown black")]
     return Image.fromarray(np.rint(values, out=values).astype(np.uint8)), notes

@@ -24,6 +24,7 @@ from bra.fidelity import Floats
 from bra.models.opened import OpenModel
 from bra.photo import Photo
 from bra.tracing import LayerTrace
+from bra.wording import said
 
 Pixels = NDArray[np.uint8]
 SHIFT: Final = 0.1
@@ -36,11 +37,13 @@ class Probe:
     """One change of a picture.
 
     Attributes:
+        name: for people.
         about: what it does, and what it leaves as it was.
         change: (H, W, 3) pixels -> pixels.
         moved: (n, 2) places of the picture -> where their content is on the changed one; outside 0 to 1 it is gone.
     """
 
+    name: str
     about: str
     change: Callable[[Pixels], Pixels]
     moved: Callable[[Floats], Floats]
@@ -118,17 +121,20 @@ def _to_swap(places: Floats) -> Floats:
 
 
 PROBES: Final[Mapping[str, Probe]] = MappingProxyType({
-    "brightness": Probe(f"{round(100 - 100 * DIM)} % darker, nothing moves", _dimmed, _as_it_was),
-    "flip": Probe("left and right mirrored, neighbours stay neighbours", _mirrored, _to_mirror),
-    "shift": Probe(f"moved right by {100 * SHIFT:.0f} % of the width, neighbours stay neighbours", _shifted,
-                   _to_shift),
-    "crop": Probe(f"the middle {100 * CROP:.0f} % of each side, enlarged", _cropped, _to_crop),
-    "swap": Probe("left and right half exchanged: only who follows content finds the other half again", _swapped,
-                  _to_swap),
+    "brightness": Probe(said("brightness"), said("{share} % darker, nothing moves", share=round(100 - 100 * DIM)),
+                        _dimmed, _as_it_was),
+    "flip": Probe(said("flip"), said("left and right mirrored, neighbours stay neighbours"), _mirrored, _to_mirror),
+    "shift": Probe(said("shift"), said("moved right by {share:.0f} % of the width, neighbours stay neighbours",
+                                       share=100 * SHIFT), _shifted, _to_shift),
+    "crop": Probe(said("crop"), said("the middle {share:.0f} % of each side, enlarged", share=100 * CROP), _cropped,
+                  _to_crop),
+    "swap": Probe(said("swap"), said("left and right half exchanged: only who follows content finds the other half "
+                                     "again"), _swapped, _to_swap),
 })
 
 
-def probe(model: OpenModel, photo: Photo, side: int, names: Sequence[str] = tuple(PROBES)) -> tuple[ProbeRow, ...]:
+def probe(model: OpenModel, photo: Photo, side: int, names: Sequence[str] = tuple(PROBES),
+          progress: Callable[[int, int], None] = lambda done, todo: None) -> tuple[ProbeRow, ...]:
     """How much of what each routed layer chose survives each probe.
 
     Args:
@@ -136,19 +142,22 @@ def probe(model: OpenModel, photo: Photo, side: int, names: Sequence[str] = tupl
         photo: the picture.
         side: its longer side in pixels when the model reads it.
         names: keys of PROBES.
+        progress: told (probes done, probes to do); what it raises ends the work.
 
     Raises:
         BRAError: there is no such probe, or no routed layer.
     """
     if unknown := [name for name in names if name not in PROBES]:
-        raise BRAError(f"probe {unknown[0]!r} is not known: choose of {', '.join(PROBES)}.")
+        raise BRAError(said("probe {name!r} is not known: choose of {names}.", name=unknown[0],
+                            names=", ".join(PROBES)))
     # Reduced once, yet large enough that a crop can still fill the side.
     photo = Photo.from_array(photo.resized(round(side / CROP)))
     before = {name: lt for name, lt in model.look(photo, side).trace.layers.items() if lt.routed}
     if not before:
-        raise BRAError(f"{model.label} has no routed layer to probe: choose another model.")
+        raise BRAError(said("{model} has no routed layer to probe: choose another model.", model=model.label))
     rows = []
-    for name in names:
+    for done, name in enumerate(names):
+        progress(done, len(names))
         one = PROBES[name]
         after = model.look(Photo.from_array(np.ascontiguousarray(one.change(photo.rgb))), side).trace.layers
         rows += [_row(name, one, lt, after[layer]) for layer, lt in before.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from string import Template
 
@@ -12,11 +13,12 @@ from bra.models.opened import Detection
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Caption, Place, stage_message, tiles_message
+from bra.wording import ENGLISH, Language, chained, said
 
 
 def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
                 pins: Mapping[str, Place] | None = None, whole: bool = False, show: Sequence[str] = (),
-                detections: Sequence[Detection] = ()) -> str:
+                detections: Sequence[Detection] = (), language: Language = ENGLISH) -> str:
     """The page as text.
 
     Args:
@@ -28,25 +30,34 @@ def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
         whole: show the mean over each query's window instead of its token.
         show: what is switched on, of `viewer.pack.SHOWS`.
         detections: what the model found on the photo.
+        language: of the page; the caption's model and provenance are told in it too.
     """
+    tell = language.tell
+    caption = replace(caption, model=tell(caption.model), provenance=tell(caption.provenance))
     pins = dict(pins or {})
     queries = [(role, place, whole) for role, place in pins.items()] or [("a", focus, whole)]
     grid = trace.grid
-    about = (f"{caption.line(trace)}. {grid.h}×{grid.w} tokens in {grid.n_win}×{grid.n_win} windows"
-             + (f", {100 * grid.padding_share:.1f} % of them padding" if grid.padding_share else "") + ".")
+    sizes = {"line": caption.line(trace), "h": grid.h, "w": grid.w, "n_win": grid.n_win}
+    about = said("{line}. {h}×{w} tokens in {n_win}×{n_win} windows, {padding:.1f} % of them padding.", **sizes,
+                 padding=100 * grid.padding_share) if grid.padding_share else \
+        said("{line}. {h}×{w} tokens in {n_win}×{n_win} windows.", **sizes)
+    notes = tell(chained(photo.notes)) if photo.notes else ""
+    stage, page = viewer.text("stage.html"), viewer.text("report.html")
     fill = {
-        "title": escape(f"Where {caption.picture} is routed"), "about": escape(about),
-        "style": viewer.text("viewer.css"), "stage": viewer.text("stage.html"),
-        "stage_code": _as_body(viewer.script(*viewer.STAGE)), "tiles_code": _as_body(viewer.script(*viewer.TILES)),
+        "title": escape(tell(said("Where {picture} is routed", picture=caption.picture))), "about": escape(tell(about)),
+        "lang": escape(language.code), "style": viewer.text("viewer.css"), "stage": stage,
+        "stage_code": _code(viewer.STAGE, stage + page, language), "tiles_code": _code(viewer.TILES, "", language),
         "stage_data": _base64(stage_message(photo, trace, caption, focus, pins, show, None, detections)),
         "tiles_data": _base64(tiles_message(photo, trace, caption, queries)),
-        "foot": escape("Made by RouteScope. " + "; ".join(photo.notes)),
+        "foot": escape(f"{tell(said('Made by RouteScope.'))} {notes}"),
     }
-    return Template(viewer.text("report.html")).substitute(fill)
+    return Template(page).substitute(fill)
 
 
-def _as_body(module: str) -> str:
-    return module.replace("export default function", "function")
+def _code(parts: Sequence[str], html: str, language: Language) -> str:
+    """A view's script as the body of a function, in a language."""
+    code = viewer.script(*parts).replace("export default function", "function")
+    return viewer.in_words(code, viewer.words_of(code, html, language.words))
 
 
 def _base64(message: bytes) -> str:

@@ -5,60 +5,68 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from string import Template
 from typing import Any
 
-from bra import svg, viewer
+from bra import svg
+from bra.compare_table import sheet
 from bra.sweep_table import Summary, SweepTable, summaries
+from bra.wording import ENGLISH, Language, said
 
-HEADINGS = ("n_win", "topk", "recall", "95 % interval", "nearest", "over nearest", "chance", "best", "MACs", "memory")
+HEADINGS = ("n_win", "topk", said("recall"), said("95 % interval"), said("nearest"), said("over nearest"),
+            said("chance"), said("best"), "MACs", said("memory"))
 SHOWN_TICKS = 400
 
 
-def sweep_html(swept: SweepTable, skipped: Mapping[str, str] | None = None) -> str:
+def sweep_html(swept: SweepTable, skipped: Mapping[str, str] | None = None, language: Language = ENGLISH) -> str:
     """The page as text; names in the table are escaped."""
     rows = summaries(swept.rows)
     layers = dict.fromkeys(row.layer for row in rows)
-    parts = [_layer(layer, [row for row in rows if row.layer == layer]) for layer in layers]
+    parts = [_layer(layer, [row for row in rows if row.layer == layer], language) for layer in layers]
     if skipped:
         listed = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in sorted(skipped.items()))
-        parts.append(f"<h2>Skipped files: {len(skipped)}</h2><ul>{listed}</ul>")
-    title = f"Routing over {len(set(swept.rows['picture'].to_pylist()))} pictures"
-    return Template(viewer.text("sheet.html")).substitute(title=escape(title), about=escape(model_line(swept.about)),
-                                                          body="".join(parts))
+        head = language.tell(said("Skipped files: {n}", n=len(skipped)))
+        parts.append(f"<h2>{head}</h2><ul>{listed}</ul>")
+    title = said("Routing over {n} pictures", n=len(set(swept.rows["picture"].to_pylist())))
+    return sheet(title, model_line(swept.about), "".join(parts), language)
 
 
 def model_line(about: Mapping[str, Any]) -> str:
     """What was swept, in a line; of a stranger's file only what is plain text."""
     settings = about.get("settings")
     if not isinstance(settings, Mapping):
-        return "The file does not say of which model."
-    words = [str(about.get("name") or settings.get("variant") or settings.get("model", ""))[:80]]
-    words += ["random weights"] if settings.get("untrained") is True else []
-    return f"Model {', '.join(words)}, pictures at {str(settings.get('side', ''))[:6]} px."
+        return said("The file does not say of which model.")
+    model, side = (about.get("name") or settings.get("variant") or settings.get("model", "")), settings.get("side", "")
+    given = {"model": str(model)[:80], "side": str(side)[:6]}
+    if settings.get("untrained") is True:
+        return said("Model {model}, random weights, pictures at {side} px.", **given)
+    return said("Model {model}, pictures at {side} px.", **given)
 
 
 def over_nearest(row: Summary) -> str:
     """Whether routing beats the nearest windows, in a word and with its interval."""
     low, high = row.gain
     if math.isnan(low):
-        return f"{100 * (row.recall - row.nearest):+.1f} %"
-    word = "more" if low > 0 else "less" if high < 0 else "open"
-    return f"{100 * low:+.1f} to {100 * high:+.1f} % ({word})"
+        return said("{gain:+.1f} %", gain=100 * (row.recall - row.nearest))
+    word = said("more") if low > 0 else said("less") if high < 0 else said("open")
+    return said("{low:+.1f} to {high:+.1f} % ({word})", low=100 * low, high=100 * high, word=word)
 
 
-def _layer(name: str, rows: Sequence[Summary]) -> str:
-    lines = []
+def _layer(name: str, rows: Sequence[Summary], language: Language) -> str:
+    tell, lines = language.tell, []
     for row in rows:
         low, high = row.interval
-        span = "–" if math.isnan(low) else f"{100 * low:.1f} to {100 * high:.1f} %"
-        cells = (row.n_win, row.topk, f"{100 * row.recall:.1f} %", span, f"{100 * row.nearest:.1f} %",
-                 over_nearest(row), f"{100 * row.chance:.1f} %", f"{100 * row.oracle:.1f} %",
+        span = "–" if math.isnan(low) else tell(said("{low:.1f} to {high:.1f} %", low=100 * low, high=100 * high))
+        recall, nearest, chance, best = (tell(said("{n:.1f} %", n=100 * share)) for share in
+                                         (row.recall, row.nearest, row.chance, row.oracle))
+        cells = (row.n_win, row.topk, recall, span, nearest, tell(over_nearest(row)), chance, best,
                  svg.quantity(row.macs), svg.quantity(row.peak_bytes) + "B")
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th>{heading}</th>" for heading in HEADINGS)
+    head = "".join(f"<th>{tell(heading)}</th>" for heading in HEADINGS)
     chart = svg.spreads([(f"n_win {row.n_win}, topk {row.topk}", row.values[:SHOWN_TICKS],
                           (row.recall, row.recall) if math.isnan(row.interval[0]) else row.interval)
-                         for row in rows], "of full attention kept, one tick per picture; bar: the mean's interval")
-    return (f"<h2>Layer {escape(name or 'attention')}</h2>{chart}<div class=scroll><table>"
+                         for row in rows],
+                        tell(said("of full attention kept, one tick per picture; bar: the mean's interval")),
+                        tell(svg.PERCENT), tell(svg.BETWEEN))
+    title = tell(said("Layer {name}", name=name or said("attention")))
+    return (f"<h2>{escape(title)}</h2>{chart}<div class=scroll><table>"
             f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>")

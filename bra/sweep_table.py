@@ -170,18 +170,18 @@ def _unpacked(data: bytes) -> bytes:
 def _check(table: pa.Table, gaps: Mapping[str, int]) -> None:
     for name in SCHEMA.names:
         if name != "seconds" and gaps[name]:
-            raise BRAError(said("column {name} of this table has gaps, which no sweep leaves: sweep again.",
-                                name=repr(name)))
+            raise BRAError(said("column {name!r} of this table has gaps, which no sweep leaves: sweep again.",
+                                name=name))
     for name in SHARES:
         values = table[name].to_numpy()
         if not ((values >= -1e-9) & (values <= 1 + 1e-6)).all():
-            raise BRAError(said("column {name} of this table holds values outside of 0 to 1: sweep again.",
-                                name=repr(name)))
+            raise BRAError(said("column {name!r} of this table holds values outside of 0 to 1: sweep again.",
+                                name=name))
     for name in ("n_win", "topk", "windows", "macs", "peak_bytes"):
         values = table[name].to_numpy()
         if not ((values > 0) & (values < MOST)).all():
-            raise BRAError(said("column {name} of this table holds values outside of 1 to {most:.0e}: sweep again.",
-                                name=repr(name), most=MOST))
+            raise BRAError(said("column {name!r} of this table holds values outside of 1 to {most:.0e}: sweep again.",
+                                name=name, most=MOST))
 
 
 def summaries(table: pa.Table) -> tuple[Summary, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bra.errors import CostError
 from bra.operators import OUTSIDE, Shape, watched_copy
+from bra.wording import said
 
 WARM_UP = 2
 Progress = Callable[[int, int], None]
@@ -52,7 +53,8 @@ def timed(model: nn.Module, paths: Sequence[str], shape: Shape, weight: Tensor, 
         CostError: `rounds` is below 1.
     """
     if rounds < 1:
-        raise CostError(f"rounds={rounds} is not possible: 0 for no time, or some forwards, such as 10.")
+        raise CostError(said("rounds={rounds} is not possible: 0 for no time, or some forwards, such as 10.",
+                             rounds=rounds))
     wait = torch.cuda.synchronize if weight.is_cuda else _no_wait
     clock, whole = Clock(wait), Clock(wait)
     private = watched_copy(model, paths, clock)

@@ -21,6 +21,7 @@ from bra.grid import WindowGrid
 from bra.kv_pool import FractionalPool, key_support
 from bra.record import Capture, recording
 from bra.spec import BRASpec
+from bra.wording import said
 
 ROW_ELEMENTS = 2**23
 """Attention weights computed at once where only their mean is wanted: 32 MiB of float32."""
@@ -182,8 +183,8 @@ def trace(model: nn.Module, x: Any) -> ModelTrace:
     with torch.inference_mode(), recording() as recorder:
         out = model(x)
     if not recorder.captures:
-        raise TraceError(f"{type(model).__name__} ran without a BiLevelRoutingAttention layer: choose a model that has "
-                         "one, or put one in.")
+        raise TraceError(said("{model} ran without a BiLevelRoutingAttention layer: choose a model that has one, or "
+                              "put one in.", model=type(model).__name__))
     layers: dict[str, LayerTrace] = {}
     for capture in recorder.captures:
         base = names.get(capture.layer, type(capture.layer).__name__)
@@ -196,8 +197,8 @@ def trace(model: nn.Module, x: Any) -> ModelTrace:
 
 def _layer_trace(name: str, capture: Capture, image: tuple[int, int]) -> LayerTrace:
     if isinstance(capture.kv_pool, FractionalPool) and capture.kv_pool.training:
-        raise TraceError(f"layer {name!r} pools at new random places in each call while it trains, so its attention "
-                         "cannot be laid back on its tokens: call model.eval() first.")
+        raise TraceError(said("layer {name!r} pools at new random places in each call while it trains, so its "
+                              "attention cannot be laid back on its tokens: call model.eval() first.", name=name))
     grid = WindowGrid.over_image(*image, *capture.size, capture.spec.n_win)
 
     def keep(t: Tensor) -> Tensor:

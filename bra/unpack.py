@@ -1,7 +1,7 @@
 """A process of its own that reads one checkpoint: the file on stdin, safetensors with facts in them on stdout.
 
 It imports the standard library only, so it starts at once and has little that a file could reach. What cannot be read
-ends with a sentence on stderr and the status `REFUSED`.
+ends with a sentence on stderr, as JSON, and the status `REFUSED`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from bra.errors import CheckpointError
 from bra.pickled import Thing
 from bra.spec import BRASpec
 from bra.torchfile import Archive, Layout, Stored
+from bra.wording import said, sentence_of, to_plain
 
 REFUSED: Final = 3
 OUT_OF_MEMORY: Final = 4
@@ -41,7 +42,7 @@ def main(limits: Mapping[str, int]) -> int:
     try:
         unpack(sys.stdin.buffer, sys.stdout.buffer)
     except CheckpointError as error:
-        sys.stderr.write(str(error).encode("ascii", "backslashreplace").decode())
+        sys.stderr.write(json.dumps(to_plain(sentence_of(error))))
         return REFUSED
     except MemoryError:
         return OUT_OF_MEMORY
@@ -64,13 +65,13 @@ def unpack(file: IO[bytes], out: IO[bytes]) -> None:
     else:
         tensors, modules = {_name(key): part for key, part in model.items() if isinstance(part, Stored)}, {}
     if not tensors or len(tensors) > MAX_MODULES:
-        raise CheckpointError(f"This checkpoint's model has {len(tensors):,} tensors: 1 to {MAX_MODULES:,} are read; "
-                              "save its state_dict().")
+        raise CheckpointError(said("This checkpoint's model has {count:,} tensors: 1 to {most:,} are read; save its "
+                                   "state_dict().", count=len(tensors), most=MAX_MODULES))
     places = {name: archive.layout(name, tensor) for name, tensor in tensors.items()}
     total = sum(place.size for place in places.values())
     if total > 2 * archive.size:
-        raise CheckpointError(f"This checkpoint's tensors take {total:,} bytes from a file of {archive.size:,}: they "
-                              "share their numbers; save them after .clone().")
+        raise CheckpointError(said("This checkpoint's tensors take {total:,} bytes from a file of {size:,}: they share "
+                                   "their numbers; save them after .clone().", total=total, size=archive.size))
     _write(archive, tensors, places, _facts(archive, root, model, modules, tensors), out)
 
 
@@ -101,8 +102,8 @@ def _best(root: Any) -> Thing | dict[Any, Any]:
             return found[0]
         if _is_state(root):
             return root
-    raise CheckpointError("This checkpoint holds no model and no state_dict: choose the file that training wrote, such "
-                          "as best.pt.")
+    raise CheckpointError(said("This checkpoint holds no model and no state_dict: choose the file that training wrote, "
+                               "such as best.pt."))
 
 
 def _is_module(value: Any) -> TypeGuard[Thing]:
@@ -120,8 +121,8 @@ def _walked(root: Thing) -> Iterator[tuple[str, Any]]:
         prefix, module, depth = waiting.pop()
         seen += 1
         if depth > MAX_DEPTH or seen > MAX_MODULES:
-            raise CheckpointError(f"This checkpoint's model has more than {MAX_MODULES:,} modules or {MAX_DEPTH} "
-                                  "levels: save its state_dict().")
+            raise CheckpointError(said("This checkpoint's model has more than {most:,} modules or {levels} levels: "
+                                       "save its state_dict().", most=MAX_MODULES, levels=MAX_DEPTH))
         yield prefix.removesuffix("."), module
         state = module.state
         hidden = state.get("_non_persistent_buffers_set")
@@ -137,8 +138,8 @@ def _walked(root: Thing) -> Iterator[tuple[str, Any]]:
 def _name(name: Any) -> str:
     if not (isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isascii() and name.isprintable()
             and name != "__metadata__"):
-        raise CheckpointError(f"This checkpoint names a tensor {str(name)[:40]!r}: names have 1 to {MAX_NAME} ordinary "
-                              "characters; save the model again.")
+        raise CheckpointError(said("This checkpoint names a tensor {name!r}: names have 1 to {most} ordinary "
+                                   "characters; save the model again.", name=str(name)[:40], most=MAX_NAME))
     return name
 
 
@@ -191,8 +192,8 @@ def _plain(value: Any, left: list[int], depth: int = 0) -> Any:
     """
     left[0] -= 1
     if left[0] < 0 or depth > MAX_DEPTH:
-        raise CheckpointError(f"This checkpoint's yaml or names hold more than {MAX_PLAIN:,} values or {MAX_DEPTH} "
-                              "levels: save the model again from its own yaml.")
+        raise CheckpointError(said("This checkpoint's yaml or names hold more than {most:,} values or {levels} levels: "
+                                   "save the model again from its own yaml.", most=MAX_PLAIN, levels=MAX_DEPTH))
     if isinstance(value, (list, tuple)):
         return [_plain(item, left, depth + 1) for item in value]
     if isinstance(value, dict):

@@ -60,13 +60,13 @@ def _check(name: str, entry: Any, room: int) -> None:
                                    "characters; save the model again.", name=ascii(name[:40]), most=MAX_NAME))
     kind = entry.get("dtype") if isinstance(entry, dict) else None
     if not isinstance(kind, str) or kind not in BYTES:
-        raise CheckpointError(said("{name} of this .safetensors file is of type {kind}: save it as one of {kinds}.",
-                                   name=repr(name[:80]), kind=ascii(kind)[:40], kinds=", ".join(BYTES)))
+        raise CheckpointError(said("{name!r} of this .safetensors file is of type {kind}: save it as one of {kinds}.",
+                                   name=name[:80], kind=ascii(kind)[:40], kinds=", ".join(BYTES)))
     shape, place = entry.get("shape"), entry.get("data_offsets")
     if not (_whole(shape, MAX_AXIS) and len(shape) <= MAX_AXES and _whole(place, room) and len(place) == 2
             and place[1] - place[0] == math.prod(shape) * BYTES[kind]):
-        raise CheckpointError(said("{name} of this .safetensors file does not have the bytes that its header says: "
-                                   "download it again.", name=repr(name[:80])))
+        raise CheckpointError(said("{name!r} of this .safetensors file does not have the bytes that its header says: "
+                                   "download it again.", name=name[:80]))
 
 
 def _whole(values: Any, most: int) -> bool:

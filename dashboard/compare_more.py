@@ -17,14 +17,18 @@ from dashboard import compare_panel, components, services, state
 from dashboard.compare_panel import setting_of
 from dashboard.figures import comparing as charts
 from dashboard.selection import Selection
-from dashboard.uploads import LARGEST
+from dashboard.widgets import ask_file, heads, plain
+from dashboard.words import mark, told, tongue, tr
+
+PROBE_NAMES = {"brightness": mark("brightness"), "flip": mark("flip"), "shift": mark("shift"), "crop": mark("crop"),
+               "swap": mark("swap")}
 
 
 def sides(view: Selection, photo: Photo, focus: Place) -> None:
     """A against B on one picture."""
-    st.caption("A is the model of the side bar, with its windows. Set B here.")
+    st.caption(tr("A is the model of the side bar, with its windows. Set B here."))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        view = compare_panel.choose_layer(view, "A: layer")
+        view = compare_panel.choose_layer(view, tr("A: layer"))
         other = compare_panel.choose_b(view, state.comparison())
     other = compare_panel.choose_b_windows(other, state.comparison())
     one = services.given(view.settings, photo, view.layer, state.model_upload())
@@ -34,77 +38,86 @@ def sides(view: Selection, photo: Photo, focus: Place) -> None:
     setting_b = setting_of(other, two.layer.n_win, two.layer.topk)
     found = versus(services.compared(view.settings, photo, one, (setting_a,), 0, state.model_upload()),
                    services.compared(other.settings, photo, two, (setting_b,), 0, file))
-    names = tuple(f"{services.opened(side.settings, upload).label}, {layer}" for side, upload, layer in
+    names = tuple(f"{told(services.opened(side.settings, upload).label)}, {layer}" for side, upload, layer in
                   ((view, state.model_upload(), one.name), (other, file, two.name)))
     at = state.opening_place(state.VERSUS, photo.digest, focus)
     caption = "" if found.difference is not None else \
-        "The two layers put out maps of different size or channels, so their outputs cannot be subtracted."
+        tr("The two layers put out maps of different size or channels, so their outputs cannot be subtracted.")
     message = versus_message(photo, found, (names[0], names[1]), at, caption, services.encoded(photo, TILE_SIDE))
     components.multiples(message, state.VERSUS, state.take_multiples, state.take_opened)
     a, b = found.rows
     shared = found.shared.union_share
-    st.markdown(f"Over all queries, A and B share **{100 * shared[shared == shared].mean():.0f} %** of what either "
-                f"is routed to; two random choices of that size would share {100 * found.chance:.0f} %.")
+    st.markdown(tr("Over all queries, A and B share **{shared:.0f} %** of what either is routed to; two random choices "
+                   "of that size would share {chance:.0f} %.", shared=100 * shared[shared == shared].mean(),
+                   chance=100 * found.chance))
+    less = mark("B less A")
     st.dataframe([
-        {"": "keeps of its full attention", "A": f"{100 * a.recall:.1f} %", "B": f"{100 * b.recall:.1f} %",
-         "B less A": f"{100 * (b.recall - a.recall):+.1f} %"},
-        {"": "its nearest windows keep", "A": f"{100 * a.nearest:.1f} %", "B": f"{100 * b.nearest:.1f} %",
-         "B less A": f"{100 * (b.nearest - a.nearest):+.1f} %"},
-        {"": "multiply-adds of the layer", "A": amount(a, "macs"), "B": amount(b, "macs"),
-         "B less A": _change(a.macs, b.macs)},
-        {"": "memory of the layer", "A": amount(a, "peak_bytes"), "B": amount(b, "peak_bytes"),
-         "B less A": _change(a.peak_bytes, b.peak_bytes)}], hide_index=True)
+        {"": tr("keeps of its full attention"), **_shares(a.recall, b.recall, less)},
+        {"": tr("its nearest windows keep"), **_shares(a.nearest, b.nearest, less)},
+        {"": tr("multiply-adds of the layer"), "A": told(amount(a, "macs")), "B": told(amount(b, "macs")),
+         less: _change(a.macs, b.macs)},
+        {"": tr("memory of the layer"), "A": told(amount(a, "peak_bytes")), "B": told(amount(b, "peak_bytes")),
+         less: _change(a.peak_bytes, b.peak_bytes)}], hide_index=True, column_config=heads([less]))
+
+
+def _shares(a: float, b: float, less: str) -> dict[str, str]:
+    return {"A": tr("{share:.1f} %", share=100 * a), "B": tr("{share:.1f} %", share=100 * b),
+            less: tr("{gain:+.1f} %", gain=100 * (b - a))}
 
 
 def _change(a: int, b: int) -> str:
     sign = "−" if b < a else "+"
-    return f"{sign}{quantity(abs(b - a))} ({100 * (b - a) / a:+.0f} %)"
+    return tr("{amount} ({gain:+.0f} %)", amount=f"{sign}{quantity(abs(b - a))}", gain=100 * (b - a) / a)
 
 
 def probes(view: Selection, photo: Photo) -> None:
     """What of each layer's routing survives a changed picture."""
-    st.markdown("The picture is changed, the same queries are asked again, and everything is taken back to where it "
-                "was: how much of the area that each query was routed to is routed to again?")
+    st.markdown(tr("The picture is changed, the same queries are asked again, and everything is taken back to where it "
+                   "was: how much of the area that each query was routed to is routed to again?"))
     rows = services.probed(view.settings, photo, state.model_upload())
-    columns = {"survived": "survives", "stayed": "if it kept its places", "nearest": "nearest windows",
-               "chance": "random windows"}
-    st.dataframe([{"layer": row.layer, "probe": f"{row.probe}: {PROBES[row.probe].about}",
-                   **{label: 100 * getattr(row, name) for name, label in columns.items()}} for row in rows],
-                 hide_index=True, height="content",
-                 column_config=compare_panel.percent_columns(*columns.values()))
-    st.caption("A routing that follows content survives about as well as the nearest windows, whose losses are those "
-               "of the grid itself, which cuts a moved picture elsewhere. One that is written into places survives "
-               "like the column beside it. The nearest windows survive without looking at anything: only above "
-               "“if it kept its places”, and with less local choices, does a high number speak for content.")
+    columns = {mark("survives"): "survived", mark("if it kept its places"): "stayed",
+               mark("nearest windows"): "nearest", mark("random windows"): "chance"}
+    table = [{mark("layer"): row.layer, mark("probe"): tr("{name}: {about}", name=told(PROBE_NAMES[row.probe]),
+                                                                     about=told(PROBES[row.probe].about)),
+              **{label: 100 * getattr(row, name) for label, name in columns.items()}} for row in rows]
+    st.dataframe(table, hide_index=True, height="content", column_config=heads(table[0], columns))
+    st.caption(tr("A routing that follows content survives about as well as the nearest windows, whose losses are "
+                  "those of the grid itself, which cuts a moved picture elsewhere. One that is written into places "
+                  "survives like the column beside it. The nearest windows survive without looking at anything: only "
+                  "above “if it kept its places”, and with less local choices, does a high number speak for content."))
 
 
 def sweeps() -> None:
     """Opens the table of a sweep, and says how to make one."""
-    st.markdown("A folder of any size is swept on the command line; a run that was cut off goes on where it stopped.")
+    st.markdown(tr("A folder of any size is swept on the command line; a run that was cut off goes on where it "
+                   "stopped."))
     st.code("bra sweep FOLDER --n-win 4,7,8 --topk 1,2,4,8 --jobs 2 -o sweep", language="bash")
-    st.file_uploader("Open its rows.parquet", ["parquet"], key=state.SWEEP_UPLOADER, max_upload_size=LARGEST,
-                     on_change=state.take_file, args=(state.SWEEP_UPLOADER,))
+    ask_file(tr("Open its rows.parquet"), ["parquet"], state.SWEEP_UPLOADER, state.take_file, state.SWEEP_UPLOADER)
     file = state.brought(state.SWEEP_UPLOADER)
     if file is None:
         return
     try:
         table, rows = services.sweep_table(file)
     except BRAError as error:
-        st.error(str(error), icon=":material/table:")
+        st.error(plain(told(error)), icon=":material/table:")
         return
     layers = list(dict.fromkeys(row.layer for row in rows))
     if not layers:
-        st.info("This table holds no rows: every file was skipped, or the folder was empty.")
+        st.info(tr("This table holds no rows: every file was skipped, or the folder was empty."))
         return
-    st.markdown(f"{max(row.pictures for row in rows):,} pictures. " + model_line(table.about).replace("$", "\\$"))
-    layer = st.selectbox("Layer", layers, key=state.hold("sweep_layer", layers[0], layers)) \
+    st.markdown(tr("{n:,} pictures. {model}", n=max(row.pictures for row in rows),
+                   model=told(model_line(table.about)).replace("$", "\\$")))
+    layer = st.selectbox(tr("Layer"), layers, key=state.hold("sweep_layer", layers[0], layers)) \
         if len(layers) > 1 else layers[0]
     shown = [row for row in rows if row.layer == layer]
     st.vega_lite_chart(charts.swept(shown), width="stretch")
-    st.caption("Blue: one tick per picture. Orange: 95 % interval of the mean, from resampling pictures. Green: the "
-               "mean of the nearest windows.")
-    st.dataframe([{"n_win": row.n_win, "topk": row.topk, "keeps": 100 * row.recall, "nearest": 100 * row.nearest,
-                   "over nearest, 95 %": over_nearest(row), "random": 100 * row.chance, "MACs": quantity(row.macs),
-                   "memory": quantity(row.peak_bytes) + "B"} for row in shown], hide_index=True,
-                 column_config=compare_panel.percent_columns("keeps", "nearest", "random"))
-    st.download_button("Report, HTML", lambda: sweep_html(table), "sweep.html", "text/html", on_click="ignore")
+    st.caption(tr("Blue: one tick per picture. Orange: 95 % interval of the mean, from resampling pictures. Green: the "
+                  "mean of the nearest windows."))
+    found = [{"n_win": row.n_win, "topk": row.topk, mark("keeps"): 100 * row.recall,
+              mark("nearest"): 100 * row.nearest, mark("over nearest, 95 %"): told(over_nearest(row)),
+              mark("random"): 100 * row.chance, "MACs": quantity(row.macs),
+              mark("memory"): quantity(row.peak_bytes) + "B"} for row in shown]
+    st.dataframe(found, hide_index=True, column_config=heads(found[0], ("keeps", "nearest", "random")))
+    language = tongue()
+    st.download_button(tr("Report, HTML"), lambda: sweep_html(table, language=language), "sweep.html",
+                       "text/html", on_click="ignore")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
@@ -21,12 +20,13 @@ from dashboard.comparison import EQUAL_TO, Comparison
 from dashboard.figures import comparing as charts
 from dashboard.held import hold_some
 from dashboard.selection import Selection
-from dashboard.uploads import LARGEST
+from dashboard.widgets import ask_file, heads
+from dashboard.words import mark, named, told, tongue, tr
 
 EXPLORE = Path(__file__).parent / "views" / "explore.py"
-TAB_NAMES = {"grid": "All settings at once", "versus": "A against B", "probes": "Does it follow content?",
-             "sweeps": "Many pictures"}
-COST_NAMES = {"macs": "multiply-adds", "peak_bytes": "memory", "seconds": "time"}
+TAB_NAMES = {"grid": mark("All settings at once"), "versus": mark("A against B"),
+             "probes": mark("Does it follow content?"), "sweeps": mark("Many pictures")}
+COST_NAMES = {"macs": mark("multiply-adds"), "peak_bytes": mark("memory"), "seconds": mark("time")}
 ROUNDS = 3
 
 
@@ -39,12 +39,12 @@ def leave_if_asked() -> None:
 def choose_tab() -> Comparison:
     """Which part of the page is open."""
     wanted = state.comparison()
-    tab = st.segmented_control("Compare", choices.TABS, format_func=TAB_NAMES.__getitem__, required=True,
+    tab = st.segmented_control(tr("Compare"), choices.TABS, format_func=named(TAB_NAMES), required=True,
                                key=state.hold("tab", wanted.tab, choices.TABS), label_visibility="collapsed")
     return state.save_comparison(replace(wanted, tab=tab or wanted.tab))
 
 
-def choose_layer(view: Selection, label: str = "Layer") -> Selection:
+def choose_layer(view: Selection, label: str = "") -> Selection:
     """Which routed layer, where there are several."""
     names = list(services.opened(view.settings, state.model_upload()).specs)
     if not names:
@@ -52,7 +52,7 @@ def choose_layer(view: Selection, label: str = "Layer") -> Selection:
     usual = model_widgets.shown_layer(view.settings, "", tuple(names))
     layer = view.layer if view.layer in names else usual
     if len(names) > 1:
-        layer = st.selectbox(label, names, key=state.hold("compare_layer", layer, names), width=260)
+        layer = st.selectbox(label or tr("Layer"), names, key=state.hold("compare_layer", layer, names), width=260)
     return state.save(replace(view, layer="" if layer == usual else layer))
 
 
@@ -61,7 +61,7 @@ def _choose_numbers(label: str, key: str, allowed: tuple[int, ...], wanted: tupl
     key = hold_some(key, wanted, allowed)
     chosen = st.pills(label, allowed, selection_mode="multi", key=key, help=explain)
     if len(chosen) > choices.MOST:
-        st.caption(f"The first {choices.MOST} are shown.")
+        st.caption(tr("The first {n} are shown.", n=choices.MOST))
     return choices.most(chosen) or wanted
 
 
@@ -70,18 +70,18 @@ def grid(view: Selection, photo: Photo, focus: Place) -> None:
     wanted = state.comparison()
     left, right = st.columns(2)
     with left:
-        rows = _choose_numbers("Windows per side, n_win: up to six rows", "rows", choices.N_WIN_CHOICES, wanted.n_wins,
-                               "The map is cut into n_win × n_win windows.")
+        rows = _choose_numbers(tr("Windows per side, n_win: up to six rows"), "rows", choices.N_WIN_CHOICES,
+                               wanted.n_wins, tr("The map is cut into n_win × n_win windows."))
     with right:
-        columns = _choose_numbers("Routed windows, topk: up to six columns", "columns", choices.TOPK_CHOICES,
-                                  wanted.topks, "Each window attends to so many windows.")
+        columns = _choose_numbers(tr("Routed windows, topk: up to six columns"), "columns", choices.TOPK_CHOICES,
+                                  wanted.topks, tr("Each window attends to so many windows."))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         view = choose_layer(view)
         state.hold("equal", wanted.equal, (False, True))
-        equal = st.toggle("Equal coverage", key="equal",
-                          help=f"topk is meant for n_win {EQUAL_TO} and scaled with n_win² for the others, so that a "
-                               "column covers about the same share of the picture.")
-        cost = st.segmented_control("Against", choices.COSTS, format_func=COST_NAMES.__getitem__, required=True,
+        equal = st.toggle(tr("Equal coverage"), key="equal",
+                          help=tr("topk is meant for n_win {n_win} and scaled with n_win² for the others, so that a "
+                                  "column covers about the same share of the picture.", n_win=EQUAL_TO))
+        cost = st.segmented_control(tr("Against"), choices.COSTS, format_func=named(COST_NAMES), required=True,
                                     key=state.hold("cost", wanted.cost, choices.COSTS))
     wanted = state.save_comparison(replace(wanted, n_wins=rows, topks=columns, equal=equal,
                                            cost=cost or wanted.cost))
@@ -89,41 +89,39 @@ def grid(view: Selection, photo: Photo, focus: Place) -> None:
     compared = services.compared(view.settings, photo, one, wanted.settings,
                                  ROUNDS if wanted.cost == "seconds" else 0, state.model_upload())
     model = services.opened(view.settings, state.model_upload())
-    caption = f"{model.label} · {one.name} · {model.provenance}"
+    caption = f"{told(model.label)} · {one.name} · {told(model.provenance)}"
     _pictures(photo, compared, wanted, caption, focus)
     _decide(compared, wanted, caption)
 
 
 def _pictures(photo: Photo, compared: Compared, wanted: Comparison, caption: str, focus: Place) -> None:
     at = state.opening_place(state.GRID, photo.digest, focus)
-    note = " · ★ no other setting keeps as much for less · click a name to open it in Explore"
-    message = multiples_message(photo, compared, wanted.cost, at, caption + note, services.encoded(photo, TILE_SIDE))
+    note = tr("★ no other setting keeps as much for less · click a name to open it in Explore")
+    message = multiples_message(photo, compared, wanted.cost, at, f"{caption} · {note}",
+                                services.encoded(photo, TILE_SIDE))
     components.multiples(message, state.GRID, state.take_multiples, state.take_opened)
 
 
 def _decide(compared: Compared, wanted: Comparison, caption: str) -> None:
-    st.subheader("Which one?", anchor=False)
-    st.markdown(reason(compared.rows, wanted.cost))
+    st.subheader(tr("Which one?"), anchor=False)
+    st.markdown(told(reason(compared.rows, wanted.cost)))
     chart, table = st.columns([1.4, 1], gap="large")
     with chart:
         st.vega_lite_chart(charts.deciding(compared.rows, wanted.cost), width="stretch", key=state.CHART,
                            on_select=state.take_point, selection_mode="pick")
-        st.caption("Thick grey: the Pareto front. Dashed: what the nearest windows of the same number keep; dotted: "
-                   "random ones. Click a point to open that setting in Explore.")
+        st.caption(tr("Thick grey: the Pareto front. Dashed: what the nearest windows of the same number keep; dotted: "
+                      "random ones. Click a point to open that setting in Explore."))
     with table:
-        st.dataframe([{"n_win": row.n_win, "topk": row.topk, "keeps": 100 * row.recall, "nearest": 100 * row.nearest,
-                       "chance": 100 * row.chance, "best": 100 * row.oracle, "padding": 100 * row.padding_share}
-                      for row in compared.rows], hide_index=True, height=360,
-                     column_config=percent_columns("keeps", "nearest", "chance", "best", "padding"))
+        shares = {mark("keeps"): "recall", mark("nearest"): "nearest", mark("chance"): "chance",
+                  mark("best"): "oracle", mark("padding"): "padding_share"}
+        st.dataframe([{"n_win": row.n_win, "topk": row.topk,
+                       **{name: 100 * getattr(row, field) for name, field in shares.items()}}
+                      for row in compared.rows], hide_index=True, height=360, column_config=heads(shares, shares))
+        title, language = tr("Settings side by side"), tongue()
         with st.container(horizontal=True):
-            _download("Table, CSV", lambda: compare_csv(compared.rows), "settings.csv", "text/csv")
-            _download("Report, HTML", lambda: compare_html(compared.rows, "Settings side by side", caption,
-                                                           wanted.cost), "settings.html", "text/html")
-
-
-def percent_columns(*names: str) -> dict[str, Any]:
-    """How columns of per cents are written."""
-    return {name: st.column_config.NumberColumn(format="%.1f %%") for name in names}
+            _download(tr("Table, CSV"), lambda: compare_csv(compared.rows), "settings.csv", "text/csv")
+            _download(tr("Report, HTML"), lambda: compare_html(compared.rows, title, caption, wanted.cost, language),
+                      "settings.html", "text/html")
 
 
 def _download(label: str, data: Callable[[], str], name: str, kind: str) -> None:
@@ -133,7 +131,7 @@ def _download(label: str, data: Callable[[], str], name: str, kind: str) -> None
 def choose_b(view: Selection, wanted: Comparison) -> Selection:
     """Side B: model, weights and layer, its windows still as they were."""
     old, keys = wanted.b.settings, list(CATALOG)
-    key = st.selectbox("B: model", keys, format_func=lambda name: CATALOG[name].label,
+    key = st.selectbox(tr("B: model"), keys, format_func=named(model_widgets.MODEL_NAMES),
                        key=state.hold("b_model", old.model, keys), width=300)
     entry, a = CATALOG[key], view.settings
     same = old if old.model == key else replace(old, model=key, variant="", untrained=False, changed=False)
@@ -146,7 +144,7 @@ def choose_b(view: Selection, wanted: Comparison) -> Selection:
     names = list(specs)
     layer = next((name for name in (wanted.b.layer, view.layer) if name in names), names[0] if names else "")
     if len(names) > 1:
-        layer = st.selectbox("B: layer", names, key=state.hold("b_layer", layer, names), width=260)
+        layer = st.selectbox(tr("B: layer"), names, key=state.hold("b_layer", layer, names), width=260)
     return Selection(settings=same, layer=layer)
 
 
@@ -162,17 +160,18 @@ def _choose_kind(settings: ModelSettings) -> ModelSettings:
     entry = settings.entry
     if len(entry.variants) > 1:
         variants = list(entry.variants)
-        variant = st.selectbox("B: variant", variants, width=260,
+        variant = st.selectbox(tr("B: variant"), variants, width=260,
                                key=state.hold(f"b_variant_{entry.key}", settings.chosen_variant, variants))
         return replace(settings, variant="" if variant == variants[0] else variant)
     if entry.card:
-        options = ["trained", "untrained"]
-        weights = st.segmented_control("B: weights", options, required=True,
+        options = list(model_widgets.WEIGHTS)
+        weights = st.segmented_control(tr("B: weights"), options, required=True,
+                                       format_func=named(model_widgets.WEIGHTS),
                                        key=state.hold(f"b_weights_{entry.key}", options[settings.untrained], options))
         return replace(settings, untrained=weights == "untrained")
     if entry.family == "own":
-        st.file_uploader("B: model file", ["yaml", "yml", "pt", "pth", "safetensors"], key=state.MODEL_UPLOADER_B,
-                         on_change=state.take_file, args=(state.MODEL_UPLOADER_B,), max_upload_size=LARGEST)
+        ask_file(tr("B: model file"), model_widgets.MODEL_ENDINGS, state.MODEL_UPLOADER_B, state.take_file,
+                 state.MODEL_UPLOADER_B)
     return settings
 
 

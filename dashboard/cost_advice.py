@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from bra.advice import choices, levers, positions
+from bra.advice import Position, choices, levers, positions
 from bra.cost_words import short
 from bra.costing import Cost, CostRow
 from bra.formula import LayerCost
@@ -19,6 +19,7 @@ from dashboard.figures import costs as charts
 from dashboard.selection import N_WINS
 from dashboard.widgets import plain as as_is
 from dashboard.widgets import table
+from dashboard.words import told, tr
 
 
 def show(settings: ModelSettings, view: CostView, cost: Cost, plain: Cost) -> None:
@@ -27,7 +28,8 @@ def show(settings: ModelSettings, view: CostView, cost: Cost, plain: Cost) -> No
     spec = BRASpec(64)
     if rows:
         numbers = list(range(len(rows)))
-        at = st.selectbox("For the row", numbers, format_func=lambda n: _described(rows[n]), width=520,
+        at = st.selectbox(tr("For the row"), numbers, width=520,
+                          format_func=[_described(row) for row in rows].__getitem__,
                           key=state.hold("cost_row", min(view.row, len(rows) - 1), numbers))
         view = state.save_cost_view(replace(view, row=at))
         layer = rows[at].layers[0]
@@ -40,37 +42,40 @@ def show(settings: ModelSettings, view: CostView, cost: Cost, plain: Cost) -> No
 
 def _described(row: CostRow) -> str:
     layer = row.layers[0]
-    return f"{short(row.name)}: {layer.grid.h}×{layer.grid.w} tokens of {layer.spec.dim} channels"
+    return tr("{row}: {h}×{w} tokens of {dim} channels", row=short(row.name), h=layer.grid.h, w=layer.grid.w,
+              dim=layer.spec.dim)
 
 
 def _windows(settings: ModelSettings, view: CostView, row: CostRow, layer: LayerCost) -> CostView:
     spec = layer.spec
     found = {one.n_win: one for one in choices(spec, layer.grid.h, layer.grid.w)}
-    st.markdown(f"**Which n_win?** Each token of this layer sees topk / n_win² = {spec.topk} / {spec.n_windows} = "
-                f"{spec.topk / spec.n_windows:.1%} of the map. Other windows at equal coverage, the cheapest first:")
+    st.markdown(tr("**Which n_win?** Each token of this layer sees topk / n_win² = {topk} / {windows} = {share:.1%} of "
+                   "the map. Other windows at equal coverage, the cheapest first:", topk=spec.topk,
+                   windows=spec.n_windows, share=spec.topk / spec.n_windows))
     table(charts.choice_table(list(found.values())), height=280)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        tried = st.selectbox("Try", list(found), format_func=lambda n: f"n_win {n}, topk {found[n].topk}", width=170,
+        tried = st.selectbox(tr("Try"), list(found), width=170,
+                             format_func=lambda n: f"n_win {n}, topk {found[n].topk}",
                              key=state.hold("cost_tried", view.tried or next(iter(found)), list(found)))
         one = found[tried]
-        st.button("Use it as the second setting", key="cost_use", on_click=state.use_setting,
+        st.button(tr("Use it as the second setting"), key="cost_use", on_click=state.use_setting,
                   args=(one.n_win, one.topk), disabled=one.n_win not in N_WINS)
         if cost_services.is_yolo(settings, state.model_upload()):
             text = cost_services.resettled_yaml(settings, {"n_win": one.n_win, "topk": one.topk},
                                                 state.model_upload(), [charts.number_of(row.name)])
-            st.download_button("Model file with it in this row, YAML", text, "model-bra.yaml", "text/yaml",
+            st.download_button(tr("Model file with it in this row, YAML"), text, "model-bra.yaml", "text/yaml",
                                on_click="ignore")
-    st.markdown(as_is(f"n_win {one.n_win} {one.why}."))
+    st.markdown(as_is(tr("n_win {n_win} {why}.", n_win=one.n_win, why=told(one.why))))
     return state.save_cost_view(replace(view, tried=tried if tried != next(iter(found)) else 0))
 
 
 def _settings(layer: LayerCost) -> None:
     found = levers(layer.spec, layer.grid.h, layer.grid.w)
     saving, without = [one for one in found if one.params], [one for one in found if not one.params]
-    st.markdown(f"**“BiFormer has many parameters.”** This layer has {layer.params:,}. What saves some of them, one "
-                "setting changed at a time:")
+    st.markdown(tr("**“BiFormer has many parameters.”** This layer has {n:,}. What saves some of them, one setting "
+                   "changed at a time:", n=layer.params))
     table(charts.lever_table(saving))
-    st.markdown("What saves none, whatever else it saves:")
+    st.markdown(tr("What saves none, whatever else it saves:"))
     table(charts.lever_table(without))
 
 
@@ -78,31 +83,38 @@ def _places(settings: ModelSettings, view: CostView, spec: BRASpec, cost: Cost, 
     options = _options(spec)
     found = positions(plain, **options)
     possible = [place for place in found if place.layer is not None]
-    st.markdown(f"**Where to put it?** One row with {_said(options)}, after each row of this model without BRA."
-                + (" The dashed line is 1 GiB." if view.measure == "peak_bytes" else ""))
+    st.markdown(tr("**Where to put it?** One row with {options}, after each row of this model without BRA.",
+                   options=_said(options))
+                + (tr(" The dashed line is 1 GiB.") if view.measure == "peak_bytes" else ""))
     measure = view.measure if view.measure != "ms" else "macs"
     here = charts.bra_after(cost, plain)
     st.vega_lite_chart(charts.places(found, measure, here), width="stretch")
     refused = [place for place in found if place.layer is None]
     if refused:
-        st.caption(as_is(f"{len(refused)} rows cannot have it, {refused[0].after} for one: {refused[0].why}"))
+        st.caption(as_is(tr("{n} rows cannot have it, {row} for one: {why}", n=len(refused), row=refused[0].after,
+                            why=told(refused[0].why))))
     if not possible:
         return
     least, most = (extreme(possible, key=lambda place: place.layer.params) for extreme in (min, max))
-    st.markdown(as_is(
-        f"Its place is the largest lever: after {least.after} ({least.h}×{least.w}×{least.dim}) such a row has "
-        f"{least.layer.params:,} parameters and takes {least.layer.macs / 1e6:,.0f} M multiply-adds, after "
-        f"{most.after} ({most.h}×{most.w}×{most.dim}) {most.layer.params:,} and {most.layer.macs / 1e6:,.0f} M."))
+    st.markdown(as_is(tr(
+        "Its place is the largest lever: after {least} such a row has {params:,} parameters and takes {macs:,.0f} M "
+        "multiply-adds, after {most} {most_params:,} and {most_macs:,.0f} M.",
+        least=_place(least), params=least.layer.params, macs=least.layer.macs / 1e6,
+        most=_place(most), most_params=most.layer.params, most_macs=most.layer.macs / 1e6)))
     rows = {charts.number_of(place.after): place for place in possible}
     first = next((number for number, place in rows.items() if place.after in here), next(iter(rows)))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        after = st.selectbox("After row", list(rows), format_func=lambda n: rows[n].after, width=170,
+        after = st.selectbox(tr("After row"), list(rows), format_func=lambda n: rows[n].after, width=170,
                              key=state.hold("cost_after", view.after or first, list(rows)))
-        st.download_button("Model file with one BRA row there, YAML",
+        st.download_button(tr("Model file with one BRA row there, YAML"),
                            cost_services.placed_yaml(settings, after, options, state.model_upload()),
                            "model-bra.yaml", "text/yaml", on_click="ignore")
     state.save_cost_view(replace(view, after=after if after != first else 0))
-    st.markdown(as_is(f"{rows[after].why}."))
+    st.markdown(as_is(tr("{why}.", why=told(rows[after].why))))
+
+
+def _place(place: Position) -> str:
+    return f"{place.after} ({place.h}×{place.w}×{place.dim})"
 
 
 def _options(spec: BRASpec) -> dict[str, Any]:
@@ -112,15 +124,15 @@ def _options(spec: BRASpec) -> dict[str, Any]:
 
 
 def _said(options: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in options.items()) or "default settings"
+    return ", ".join(f"{name}={value}" for name, value in options.items()) or tr("default settings")
 
 
 def beside_ultralytics(settings: ModelSettings, cost: Cost) -> None:
     """Ultralytics' printed figure beside ours, and why they differ."""
-    st.subheader("Beside Ultralytics' figure", anchor=False)
+    st.subheader(tr("Beside Ultralytics' figure"), anchor=False)
     found = cost_services.ultralytics(settings, cost, state.model_upload())
     with st.container(horizontal=True):
-        st.metric("Ultralytics prints, GFLOPs", f"{found.printed:.3f}", width=220)
-        st.metric("Its counter on the whole image", f"{found.direct:.3f}", width=220)
-        st.metric("Ours: 2 × multiply-adds", f"{found.ours:.3f}", width=220)
-    st.markdown(as_is(str(found)))
+        st.metric(tr("Ultralytics prints, GFLOPs"), f"{found.printed:.3f}", width=220)
+        st.metric(tr("Its counter on the whole image"), f"{found.direct:.3f}", width=220)
+        st.metric(tr("Ours: 2 × multiply-adds"), f"{found.ours:.3f}", width=220)
+    st.markdown(as_is(told(found.sentence)))

@@ -14,14 +14,19 @@ from bra.spec import BRASpec
 from dashboard import selection as views
 from dashboard import services, state
 from dashboard.selection import Selection
-from dashboard.uploads import LARGEST
-from dashboard.widgets import plain
+from dashboard.widgets import ask_file, plain, worded
+from dashboard.words import mark, named, told, tr
 
-POOL_NAMES = {"identity": "none", "maxpool": "max", "avgpool": "mean", "ada_maxpool": "adaptive max",
-              "ada_avgpool": "adaptive mean", "fracpool": "fractional max", "conv": "convolution (starts as mean)"}
-PLACES = {"": "neck, before each C2f", "-residual": "the same, with norm and shortcut", "-c2f": "inside each C2f",
-          "-p3": "backbone, after P3", "-p5": "backbone, at its end"}
-BIFORMER_NAMES = {"biformer_tiny": "T, 13.1 M parameters", "biformer_small": "S, 25.5 M",
+MODEL_ENDINGS = ["yaml", "yml", "pt", "pth", "safetensors"]
+MODEL_NAMES = {key: entry.label for key, entry in CATALOG.items()}
+POOL_NAMES = {"identity": mark("none"), "maxpool": mark("max"), "avgpool": mark("mean"),
+              "ada_maxpool": mark("adaptive max"), "ada_avgpool": mark("adaptive mean"),
+              "fracpool": mark("fractional max"), "conv": mark("convolution (starts as mean)")}
+WEIGHTS = {"trained": mark("trained"), "untrained": mark("untrained")}
+PLACES = {"": mark("{base}: neck, before each C2f"), "-residual": mark("{base}: the same, with norm and shortcut"),
+          "-c2f": mark("{base}: inside each C2f"), "-p3": mark("{base}: backbone, after P3"),
+          "-p5": mark("{base}: backbone, at its end")}
+BIFORMER_NAMES = {"biformer_tiny": mark("T, 13.1 M parameters"), "biformer_small": "S, 25.5 M",
                   "biformer_base": "B, 56.8 M", "biformer_stl": "STL, 28.4 M"}
 
 
@@ -29,10 +34,10 @@ def choose_settings(photo: Photo | None) -> Selection:
     """Model and settings, as far as the model lets one choose; without a photo the model alone."""
     view = state.current()
     old = view.settings
-    key = st.selectbox("Model", list(CATALOG), format_func=lambda name: CATALOG[name].label,
+    key = st.selectbox(tr("Model"), list(CATALOG), format_func=named(MODEL_NAMES),
                        key=state.hold("model", old.model, list(CATALOG)))
     entry = CATALOG[key]
-    st.caption(entry.about)
+    st.caption(told(entry.about))
     if entry.family == "patches":
         layer = view.layer if old.entry.family == "patches" else ""
         if photo is None:
@@ -41,10 +46,9 @@ def choose_settings(photo: Photo | None) -> Selection:
     same = old if old.model == key else ModelSettings(key, side=entry.side)
     settings = ModelSettings(key, variant=_choose_variant(entry, same), untrained=_choose_weights(entry, same))
     if entry.family == "own":
-        st.file_uploader("Model file", ["yaml", "yml", "pt", "pth", "safetensors"], key=state.MODEL_UPLOADER,
-                         on_change=state.take_model, max_upload_size=LARGEST,
-                         help=f"Up to {LARGEST} MB. It stays in this server's memory until you leave; nobody else "
-                              "sees it.")
+        ask_file(tr("Model file"), MODEL_ENDINGS, state.MODEL_UPLOADER, state.take_model,
+                 help=tr("Up to {size} MB. It stays in this server's memory until you leave; nobody else sees it.",
+                         size=services.limits().upload_mb))
     if photo is None:
         kept = replace(same, variant=settings.variant, untrained=settings.untrained)
         return state.save(replace(view, settings=kept, layer=view.layer if kept.opens == old.opens else ""))
@@ -56,7 +60,7 @@ def choose_settings(photo: Photo | None) -> Selection:
 
 def _choose_side(key: str, side: int, sides: tuple[int, ...]) -> int:
     # Each model keeps a size of its own: what suits one is too much for another.
-    return st.segmented_control("Picture size, longer side in px", sides, required=True,
+    return st.segmented_control(tr("Picture size, longer side in px"), sides, required=True,
                                 key=state.hold(f"side_{key}", side, sides)) or side
 
 
@@ -68,30 +72,32 @@ def _choose_variant(entry: ModelEntry, old: ModelSettings) -> str:
         stems = list(YOLO_FILES)
         stem, scale = next((stem, letter) for stem in stems for letter in YOLO_SCALES
                            if stem.format(letter) == old.chosen_variant)
-        stem = st.selectbox("Model file", stems, format_func=_file_name, key=state.hold("yolo_file", stem, stems))
+        stem = st.selectbox(tr("Model file"), stems, format_func={stem: _file_name(stem) for stem in stems}.__getitem__,
+                            key=state.hold("yolo_file", stem, stems))
         scales = list(YOLO_SCALES)
-        letter = st.segmented_control("Scale", scales, required=True, key=state.hold("yolo_scale", scale, scales))
+        letter = st.segmented_control(tr("Scale"), scales, required=True, key=state.hold("yolo_scale", scale, scales))
         chosen = stem.format(letter or scale)
     else:
         names = list(BIFORMERS)
-        chosen = st.selectbox("Size", names, format_func=BIFORMER_NAMES.__getitem__,
+        chosen = st.selectbox(tr("Size"), names, format_func=named(BIFORMER_NAMES),
                               key=state.hold("biformer", old.chosen_variant, names))
     return "" if chosen == entry.variants[0] else chosen
 
 
 def _file_name(stem: str) -> str:
     base, _, place = stem.format("").partition("-bra")
-    return f"{base.replace('yolo', 'YOLO')}: {PLACES[place]}"
+    return told(PLACES[place]).format(base=base.replace("yolo", "YOLO"))
 
 
 def _choose_weights(entry: ModelEntry, old: ModelSettings) -> bool:
     """Whether random weights are wanted in place of trained ones."""
     if not entry.card:
         return False
-    options = ["trained", "untrained"]
-    chosen = st.segmented_control("Weights", options, required=True,
+    options = list(WEIGHTS)
+    chosen = st.segmented_control(tr("Weights"), options, format_func=named(WEIGHTS), required=True,
                                   key=state.hold(f"weights_{entry.key}", options[old.untrained], options),
-                                  help="The same layers on the same picture, as they learned or with random numbers.")
+                                  help=tr("The same layers on the same picture, as they learned or with random "
+                                          "numbers."))
     return chosen == "untrained"
 
 
@@ -103,27 +109,28 @@ def _choose_change(settings: ModelSettings, old: ModelSettings, layer: str) -> M
         return settings     # the page says why
     name = shown_layer(settings, layer, tuple(specs))
     if name not in specs:
-        st.caption("This layer attends to everything: it has no windows to change." if specs else "")
+        st.caption(tr("This layer attends to everything: it has no windows to change.") if specs else "")
         return settings
     spec = specs[name]
-    st.caption(f"Layer {name} was built with n_win {spec.n_win}, topk {spec.topk}, {spec.num_heads} heads, "
-               f"{spec.dim} channels.")
+    st.caption(tr("Layer {name} was built with n_win {n_win}, topk {topk}, {heads} heads, {dim} channels.", name=name,
+                  n_win=spec.n_win, topk=spec.topk, heads=spec.num_heads, dim=spec.dim))
     state.hold("changed", old.changed, (False, True))
-    if not st.toggle("What if it had other windows?", key="changed",
-                     help="The weights stay; only this layer's n_win and topk change."):
+    if not st.toggle(tr("What if it had other windows?"), key="changed",
+                     help=tr("The weights stay; only this layer's n_win and topk change.")):
         return settings
     n_win, topk = _choose_windows(*(old.n_win, old.topk) if old.changed else (spec.n_win, spec.topk))
     return replace(settings, n_win=n_win, topk=topk, changed=True)
 
 
 def _choose_windows(n_win: int, topk: int) -> tuple[int, int]:
-    n_win = st.slider("Windows per side, n_win", views.N_WINS[0], views.N_WINS[-1],
+    n_win = st.slider(tr("Windows per side, n_win"), views.N_WINS[0], views.N_WINS[-1],
                       key=state.hold("n_win", n_win, views.N_WINS),
-                      help="The map is cut into n_win × n_win windows of equal size.")
+                      help=tr("The map is cut into n_win × n_win windows of equal size."))
     ks = range(1, n_win**2 + 1)
-    topk = st.slider("Routed windows, topk", 1, ks[-1], key=state.hold("topk", topk, ks),
-                     help="Each window attends to so many windows. All of them is full attention.")
-    st.caption(f"Each token sees {topk} of {n_win**2} windows: {100 * topk / n_win**2:.1f} % of the map.")
+    topk = st.slider(tr("Routed windows, topk"), 1, ks[-1], key=state.hold("topk", topk, ks),
+                     help=tr("Each window attends to so many windows. All of them is full attention."))
+    st.caption(tr("Each token sees {topk} of {n} windows: {share:.1f} % of the map.", topk=topk, n=n_win**2,
+                  share=100 * topk / n_win**2))
     return n_win, topk
 
 
@@ -134,31 +141,33 @@ def choose_b_windows(settings: ModelSettings, spec: BRASpec | None) -> ModelSett
         if spec is None:
             return settings
         state.hold("b_changed", settings.changed, (False, True))
-        if not st.toggle(f"B: other windows than its own n_win {spec.n_win}, topk {spec.topk}", key="b_changed"):
+        label = tr("B: other windows than its own n_win {n_win}, topk {topk}", n_win=spec.n_win, topk=spec.topk)
+        if not st.toggle(label, key="b_changed"):
             return replace(settings, changed=False)
     n_win, topk = (settings.n_win, settings.topk) if patches or settings.changed or spec is None else \
         (spec.n_win, spec.topk)
     left, right = st.columns(2)
     with left:
-        n_win = st.slider("B: windows per side, n_win", views.N_WINS[0], views.N_WINS[-1],
+        n_win = st.slider(tr("B: windows per side, n_win"), views.N_WINS[0], views.N_WINS[-1],
                           key=state.hold("b_n_win", n_win, views.N_WINS))
     ks = range(1, n_win**2 + 1)
     with right:
-        topk = st.slider("B: routed windows, topk", 1, ks[-1], key=state.hold("b_topk", topk, ks))
+        topk = st.slider(tr("B: routed windows, topk"), 1, ks[-1], key=state.hold("b_topk", topk, ks))
     return replace(settings, n_win=n_win, topk=topk, changed=not patches)
 
 
 def _patch_settings(photo: Photo, model: str, old: ModelSettings) -> ModelSettings:
     patches = CATALOG[old.model].family == "patches"
     n_win, topk = _choose_windows(old.n_win, old.topk)
-    heads = st.segmented_control("Heads", views.HEADS, required=True,
+    heads = st.segmented_control(tr("Heads"), views.HEADS, required=True,
                                  key=state.hold("num_heads", old.num_heads, views.HEADS))
     side = _choose_side("patches", old.side if patches else CATALOG[model].side, views.SIDES)
     strides = [stride for stride in views.STRIDES if side <= views.MAX_TOKENS * stride]
-    stride = st.segmented_control("Pixels per token, stride", strides, required=True,
+    stride = st.segmented_control(tr("Pixels per token, stride"), strides, required=True,
                                   key=state.hold("stride", old.stride, strides)) or strides[0]
     if len(strides) < len(views.STRIDES):
-        st.caption(f"A finer stride than {strides[0]} at {side} px would take minutes: first choose a smaller size.")
+        st.caption(tr("A finer stride than {stride} at {side} px would take minutes: first choose a smaller size.",
+                      stride=strides[0], side=side))
     settings = ModelSettings(model, n_win, topk, heads or old.num_heads, stride, side=side)
     return _choose_pooling(photo, settings, old)
 
@@ -168,24 +177,28 @@ def _choose_pooling(photo: Photo, settings: ModelSettings, old: ModelSettings) -
     room = min(grid.window_h, grid.window_w)
     ratios = [ratio for ratio in views.RATIOS if ratio <= room]
     pools = views.POOLS if ratios else views.POOLS[:1]
-    pool = st.selectbox("Pooling of keys and values", pools, format_func=POOL_NAMES.__getitem__,
+    pool = st.selectbox(tr("Pooling of keys and values"), pools, format_func=named(POOL_NAMES),
                         key=state.hold("kv_downsample_mode", old.kv_downsample_mode, pools))
     ratio = old.kv_downsample_ratio
     if pool != "identity":
-        label = "Keys per window side" if pool.startswith("ada_") else "Pooling ratio"
+        label = tr("Keys per window side") if pool.startswith("ada_") else tr("Pooling ratio")
         ratio = st.segmented_control(label, ratios, required=True,
                                      key=state.hold("kv_downsample_ratio", ratio, ratios)) or ratios[0]
     if len(ratios) < len(views.RATIOS):
-        st.caption(f"Windows are {grid.window_h}×{grid.window_w} tokens here: "
-                   + (f"no ratio above {ratios[-1]} fits." if ratios else "too small to pool."))
+        size = f"{grid.window_h}×{grid.window_w}"
+        st.caption(tr("Windows are {size} tokens here: no ratio above {ratio} fits.", size=size, ratio=ratios[-1])
+                   if ratios else tr("Windows are {size} tokens here: too small to pool.", size=size))
     mask = False
     if grid.padding_share:
         empty = int(grid.padding_windows.sum())
-        st.caption(f"{grid.h}×{grid.w} tokens are padded to {grid.H}×{grid.W}: {100 * grid.padding_share:.1f} % is "
-                   "padding" + (f", and {empty} of {grid.n_windows} windows hold nothing else." if empty else "."))
+        sizes = {"size": f"{grid.h}×{grid.w}", "padded": f"{grid.H}×{grid.W}", "share": 100 * grid.padding_share}
+        st.caption(tr("{size} tokens are padded to {padded}: {share:.1f} % is padding, and {empty} of {n} windows hold "
+                      "nothing else.", **sizes, empty=empty, n=grid.n_windows) if empty
+                   else tr("{size} tokens are padded to {padded}: {share:.1f} % is padding.", **sizes))
         state.hold("mask_padding", old.mask_padding, (False, True))
-        mask = st.toggle("Mask the padding", key="mask_padding",
-                         help="The original attends to padding as if it were picture. Masked, it gets no attention.")
+        mask = st.toggle(tr("Mask the padding"), key="mask_padding",
+                         help=tr("The original attends to padding as if it were picture. Masked, it gets no "
+                                 "attention."))
     return replace(settings, kv_downsample_mode=pool, kv_downsample_ratio=ratio, mask_padding=mask)
 
 
@@ -193,13 +206,14 @@ def looked(view: Selection, photo: Photo) -> tuple[Selection, OpenModel, Look]:
     """The model and what it did on the picture; says so where that cannot be, and shows the usual model instead."""
     file = state.model_upload()
     if view.settings.entry.family == "own" and file is None:
-        st.info("Drop a model file in the side bar: YAML, .pt, .pth or .safetensors. Until then, the usual model.",
+        st.info(tr("Drop a model file in the side bar: YAML, .pt, .pth or .safetensors. Until then, the usual model."),
                 icon=":material/upload_file:")
     else:
         try:
             model = services.opened(view.settings, file)
             layer = shown_layer(view.settings, view.layer, tuple(model.specs))
-            return view, model, services.look(view.settings, photo, layer, file)
+            look = services.look(view.settings, photo, layer, file)
+            return view, model, Look(look.trace, worded(look.answer))
         except BRAError as error:
             st.error(sentence(error), icon=":material/error:")
     view = replace(view, settings=ModelSettings(), layer="")
@@ -208,14 +222,14 @@ def looked(view: Selection, photo: Photo) -> tuple[Selection, OpenModel, Look]:
 
 def sentence(error: BRAError) -> str:
     """An error as it stands on a page; strangers' words in it are never read as Markdown."""
-    text = plain(str(error))
+    text = plain(told(error))
     return text[:1].upper() + text[1:]
 
 
 def layer_of(view: Selection, names: tuple[str, ...]) -> str:
     """The layer that is looked at, of those that ran; says so where a link names one that this model has not."""
     if view.layer and view.layer not in names:
-        st.info(f"This model has no layer {view.layer}; this is another.")
+        st.info(tr("This model has no layer {name}; this is another.", name=view.layer))
     return view.layer if view.layer in names else shown_layer(view.settings, "", names)
 
 
@@ -227,4 +241,4 @@ def shown_layer(settings: ModelSettings, layer: str, names: tuple[str, ...]) -> 
 
 def provenance_of(settings: ModelSettings, provenance: str) -> str:
     """Where the weights come from, and that the windows are not those they were trained with, where that is so."""
-    return provenance + (", windows changed" if settings.changed else "")
+    return tr("{provenance}, windows changed", provenance=told(provenance)) if settings.changed else told(provenance)

@@ -14,6 +14,7 @@ from bra.tracing import LayerTrace
 from bra.viewer.pack import TILE_SIDE, Caption, Place, rail_message, tiles_message
 from dashboard import components, services, state, widgets
 from dashboard.selection import Selection
+from dashboard.words import tongue, tr
 
 
 def rail(look: Look, chosen: str) -> None:
@@ -32,22 +33,22 @@ def explorer(view: Selection, photo: Photo, look: Look, layer: LayerTrace, capti
     components.stage(message, state.STAGE, state.take_pins, state.take_show)
 
     heading, choice = st.columns([2.2, 1], vertical_alignment="bottom")
-    heading.subheader("What the query tokens attend to", anchor=False)
+    heading.subheader(tr("What the query tokens attend to"), anchor=False)
     with choice:
         whole = widgets.choose_attention(selection.whole)
     # Read here: a download is made outside of the visitor's session, where there is no view to ask for.
-    pins = selection.pins
+    pins, language = selection.pins, tongue()
     queries = [(role, place, whole) for role, place in (pins or {"a": focus}).items()]
     thumbnail = services.encoded(photo, TILE_SIDE)
     components.tiles(tiles_message(photo, layer, caption, queries, thumbnail), "tiles")
 
     stem = f"routing_n{layer.spec.n_win}_k{layer.spec.topk}"
     with st.container(horizontal=True):
-        st.download_button("Routing, CSV", lambda: routing_csv(layer), f"{stem}.csv", "text/csv", on_click="ignore")
-        st.download_button("Trace, NPZ", lambda: trace_npz(layer), f"{stem}.npz", "application/octet-stream",
+        st.download_button(tr("Routing, CSV"), lambda: routing_csv(layer), f"{stem}.csv", "text/csv", on_click="ignore")
+        st.download_button(tr("Trace, NPZ"), lambda: trace_npz(layer), f"{stem}.npz", "application/octet-stream",
                            on_click="ignore")
         st.download_button(
-            "Report, HTML", lambda: report_html(photo, layer, caption, focus, pins, whole, selection.show,
-                                                  look.answer.detections),
+            tr("Report, HTML"), lambda: report_html(photo, layer, caption, focus, pins, whole, selection.show,
+                                                      look.answer.detections, language),
             f"{stem}.html", "text/html", on_click="ignore",
-            help="This view as one file that opens anywhere, without a network.")
+            help=tr("This view as one file that opens anywhere, without a network."))

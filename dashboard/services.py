@@ -7,44 +7,67 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from threading import BoundedSemaphore
 
 import streamlit as st
+import torch
+from starlette.formparsers import MultiPartParser
 
 from bra import opening
 from bra.compare import Compared, LayerInput, Setting, compare, layer_inputs
 from bra.errors import BRAError
 from bra.models.card import ModelCard, cards
-from bra.models.catalog import ModelSettings
+from bra.models.catalog import DIM, ModelSettings
 from bra.models.opened import Answer, Change, Look, OpenModel
-from bra.photo import Photo
+from bra.photo import Photo, PhotoLimits
 from bra.probes import ProbeRow, probe
 from bra.sweep_table import Summary, SweepTable, read_table, summaries
 from bra.tracing import LayerTrace, ModelTrace
 from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
+from bra.wording import said
+from dashboard.limits import Limits
+from dashboard.line import Tell
 from dashboard.state import Selection, Upload
+from dashboard.waiting import HEAVY, QUICK, Office, worked
+from dashboard.words import later, mark
 
 opening.stay_offline()
 SAMPLES = Path(__file__).parents[1] / "sample_images"
+LARGE = 15_000_000
+"""Parameters above which running a model is heavy work: a second or more on one processor."""
+FAR = 5_000_000_000
+"""Multiply-adds of attention above which that of patches is."""
 
 
-@st.cache_resource(show_spinner="Starting …")
+@st.cache_resource(show_spinner=False)
+def office() -> Office:
+    """Where all work is done; raises BRAError for a setting of this server that cannot be."""
+    limits = Limits.from_environment(os.environ, st.get_option("server.maxUploadSize"))
+    # An upload of more than a megabyte would go through a file on the disk, which may be full; it is promised not to.
+    MultiPartParser.spool_max_size = (limits.upload_mb + 1) * 2**20
+    return Office.of(limits, _share_processors)
+
+
+def limits() -> Limits:
+    """What this server gives to all its visitors."""
+    return office().limits
+
+
+def _share_processors(working: int) -> None:
+    """Called in a working thread: all processors for one piece of work, and fewer for each of several."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // working))
+
+
+@st.cache_resource(show_spinner=later("Starting …"))
 def warm_up() -> None:
     """Load torch's kernels once and take everything loaded so far out of the garbage collector's way.
 
     Streamlit collects garbage after every rerun; with torch loaded that alone takes over 100 ms.
     """
+    office()
     first = Selection()
-    opened(first.settings)
-    look(first.settings, sample(first.picture))
+    opening.look(first.settings, sample(first.picture))
     gc.collect()
     gc.freeze()
-
-
-@st.cache_resource(show_spinner=False)
-def slots() -> BoundedSemaphore:
-    """As many places as there are processors: heavy work takes one, so that no visitor starves the others."""
-    return BoundedSemaphore(os.cpu_count() or 1)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -58,9 +81,10 @@ def photo_of(data: bytes, digest: str = "") -> Photo:
     return _photo(digest or hashlib.sha256(data).hexdigest(), data)
 
 
-@st.cache_resource(max_entries=32, show_spinner="Reading the picture …")
+@worked(office, mark("Reading the picture …"))
 def _photo(digest: str, _data: bytes) -> Photo:
-    return Photo.from_bytes(_data)
+    most = limits()
+    return Photo.from_bytes(_data, PhotoLimits(most.picture_mb * 2**20, most.megapixels * 1_000_000))
 
 
 def opened(settings: ModelSettings, file: Upload | None = None) -> OpenModel:
@@ -72,7 +96,7 @@ def opened(settings: ModelSettings, file: Upload | None = None) -> OpenModel:
     if settings.entry.family != "own":
         return _opened(settings.opens, "", None)
     if file is None:
-        raise BRAError("a model of your own needs its file: choose one in the side bar.")
+        raise BRAError(said("a model of your own needs its file: choose one in the side bar."))
     return _opened(settings.opens, file_key(settings, file), file)
 
 
@@ -84,10 +108,25 @@ def file_key(settings: ModelSettings, file: Upload | None) -> str:
     return f"{file.digest} {file.name}" if file is not None and settings.entry.family == "own" else ""
 
 
-@st.cache_resource(max_entries=6, show_spinner="Opening the model …")
-def _opened(settings: ModelSettings, file: str, _file: Upload | None) -> OpenModel:
-    with slots():
-        return opening.open_model(settings) if _file is None else opening.open_file(_file.data, _file.name)
+def check_size(file: Upload) -> None:
+    """Raises BRAError for a file that is larger than this server allows; the browser alone cannot be believed."""
+    most = limits().upload_mb
+    if len(file.data) > most * 2**20:
+        raise BRAError(said("this file has {mb:.1f} MB, and this server takes {most} MB (ROUTESCOPE_UPLOAD_MB): save "
+                            "a smaller one, a model without its optimizer or as half precision.",
+                            mb=len(file.data) / 2**20, most=most))
+
+
+def _opening_lane(settings: ModelSettings, file: str, _file: Upload | None) -> str:
+    return QUICK if settings.entry.card or settings.entry.family == "patches" else HEAVY
+
+
+@worked(office, mark("Opening the model …"), _opening_lane)
+def _opened(settings: ModelSettings, file: str, _file: Upload | None, _tell: Tell) -> OpenModel:
+    if _file is None:
+        return opening.open_model(settings)
+    check_size(_file)
+    return opening.open_file(_file.data, _file.name, _tell)
 
 
 def look(settings: ModelSettings, photo: Photo, layer: str = "", file: Upload | None = None) -> Look:
@@ -101,11 +140,18 @@ def look(settings: ModelSettings, photo: Photo, layer: str = "", file: Upload | 
                  model, photo)
 
 
-@st.cache_resource(max_entries=16, show_spinner="Running the model …")
+def _running_lane(settings: ModelSettings, file: str, side: int, *rest: object) -> str:
+    model = next(one for one in rest if isinstance(one, OpenModel))
+    if settings.entry.family == "patches":
+        pairs = (side / settings.stride) ** 4 * settings.topk / settings.n_win**2
+        return HEAVY if 4 * DIM * pairs > FAR else QUICK
+    return HEAVY if sum(weights.numel() for weights in model.module.parameters()) > LARGE else QUICK
+
+
+@worked(office, mark("Running the model …"), _running_lane)
 def _look(settings: ModelSettings, file: str, side: int, change: Change | None, digest: str, _model: OpenModel,
           _photo: Photo) -> Look:
-    with slots():
-        found = _model.look(_photo, side, change)
+    found = _model.look(_photo, side, change)
     # The raw output of a detector holds its maps too, many times what its layers' traces take.
     return Look(ModelTrace(None, found.trace.layers), found.answer)
 
@@ -152,11 +198,10 @@ def given(settings: ModelSettings, photo: Photo, layer: str, file: Upload | None
     return found[layer] if layer in found else next(iter(found.values()))
 
 
-@st.cache_resource(max_entries=8, show_spinner="Running the model …")
+@worked(office, mark("Running the model …"), _running_lane)
 def _given(settings: ModelSettings, file: str, side: int, digest: str, _model: OpenModel,
            _photo: Photo) -> Mapping[str, LayerInput]:
-    with slots():
-        return layer_inputs(_model, _photo, side)
+    return layer_inputs(_model, _photo, side)
 
 
 def compared(settings: ModelSettings, photo: Photo, one: LayerInput, windows: tuple[Setting, ...], rounds: int,
@@ -166,11 +211,10 @@ def compared(settings: ModelSettings, photo: Photo, one: LayerInput, windows: tu
                      one)
 
 
-@st.cache_resource(max_entries=8, show_spinner="Comparing …")
+@worked(office, mark("Comparing …"), HEAVY)
 def _compared(settings: ModelSettings, file: str, side: int, digest: str, layer: str, windows: tuple[Setting, ...],
-              rounds: int, _one: LayerInput) -> Compared:
-    with slots():
-        return compare(_one, windows, rounds)
+              rounds: int, _one: LayerInput, _tell: Tell) -> Compared:
+    return compare(_one, windows, rounds, _tell)
 
 
 def probed(settings: ModelSettings, photo: Photo, file: Upload | None = None) -> tuple[ProbeRow, ...]:
@@ -178,19 +222,19 @@ def probed(settings: ModelSettings, photo: Photo, file: Upload | None = None) ->
     return _probed(settings.opens, file_key(settings, file), settings.side, photo.digest, opened(settings, file), photo)
 
 
-@st.cache_resource(max_entries=8, show_spinner="Changing the picture and looking again …")
-def _probed(settings: ModelSettings, file: str, side: int, digest: str, _model: OpenModel,
-            _photo: Photo) -> tuple[ProbeRow, ...]:
-    with slots():
-        return probe(_model, _photo, side)
+@worked(office, mark("Changing the picture and looking again …"), HEAVY)
+def _probed(settings: ModelSettings, file: str, side: int, digest: str, _model: OpenModel, _photo: Photo,
+            _tell: Tell) -> tuple[ProbeRow, ...]:
+    return probe(_model, _photo, side, progress=_tell)
 
 
 def sweep_table(file: Upload) -> tuple[SweepTable, tuple[Summary, ...]]:
     """A sweep's table that the visitor brought, and its summaries; raises BRAError for any other file."""
+    check_size(file)
     return _sweep_table(file.digest, file.data)
 
 
-@st.cache_resource(max_entries=2, show_spinner="Reading the table …")
+@worked(office, mark("Reading the table …"), HEAVY)
 def _sweep_table(digest: str, _data: bytes) -> tuple[SweepTable, tuple[Summary, ...]]:
     table = read_table(_data)
     return table, summaries(table.rows)

@@ -15,14 +15,14 @@ from dashboard.cost_view import CostView
 from dashboard.held import hold
 from dashboard.selection import LAYER_NAME, N_WINS, UPLOAD, Selection, inside, shows_of
 from dashboard.uploads import Upload, uploaded
-from dashboard.words import chosen_language
+from dashboard.words import chosen_language, mark
 
 T = TypeVar("T")
 STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"
 GRID, VERSUS, CHART = "multiples", "versus", "chart"
 MODEL_UPLOADER_B, SWEEP_UPLOADER = "model_uploader_b", "sweep_uploader"
 """Keys of the widgets whose callbacks stand here."""
-ATTENTION_OF = ("One token", "Mean over the window")
+ATTENTION_OF = (mark("One token"), mark("Mean over the window"))
 """What the attention is shown of, by `Selection.whole`."""
 
 

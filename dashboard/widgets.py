@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -16,11 +19,13 @@ from bra.models.opened import Answer
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import FULL, Place
+from bra.wording import listed
 from dashboard import components, services, state
 from dashboard.gallery import GALLERY
 from dashboard.selection import UPLOAD
+from dashboard.words import language, mark, named, told, tr
 
-HINT = "Point at a window to see where it is routed; click to keep it."
+HINT = mark("Point at a window to see where it is routed; click to keep it.")
 THUMBNAIL = 160
 CENTRE: Place = (FULL // 2, FULL // 2)
 
@@ -29,21 +34,56 @@ def choose_picture() -> None:
     """What this is, the strip of built-in pictures, and the place to drop one's own."""
     strip, drop = st.columns([2.6, 1], vertical_alignment="center")
     with strip:
-        st.subheader("RouteScope: where does routing attention look?", anchor=False)
-        pictures = [(key, sample.name, services.encoded(services.sample(key), THUMBNAIL))
+        st.subheader(tr("RouteScope: where does routing attention look?"), anchor=False)
+        pictures = [(key, told(sample.name), services.encoded(services.sample(key), THUMBNAIL))
                     for key, sample in GALLERY.items()]
         upload = state.upload()
         if upload is not None:
             with suppress(PhotoError):
                 mine = services.photo_of(upload.data, upload.digest)
-                pictures.insert(0, (UPLOAD, "Yours", services.encoded(mine, THUMBNAIL)))
+                pictures.insert(0, (UPLOAD, tr("Yours"), services.encoded(mine, THUMBNAIL)))
         components.gallery(pictures, state.current().picture, state.STRIP, state.take_picked)
     with drop:
-        st.file_uploader(
-            "Your own picture: choose, drop or paste", ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
-            key=state.UPLOADER, on_change=state.take_upload, max_upload_size=20,
-            help="PNG, JPEG, WebP, BMP, GIF or TIFF of up to 20 MB. It stays in this server's memory until you leave; "
-                 "nobody else sees it.")
+        size = services.limits().picture_mb
+        ask_file(
+            tr("Your own picture: choose, drop or paste"), ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
+            state.UPLOADER, state.take_upload, size=size,
+            help=tr("PNG, JPEG, WebP, BMP, GIF or TIFF of up to {size} MB. It stays in this server's memory until you "
+                    "leave; nobody else sees it.", size=size))
+
+
+def ask_file(label: str, endings: list[str], key: str, on_change: Callable[..., None], *args: str,
+             size: int = 0, help: str | None = None) -> None:
+    """The place for a file of the visitor's own.
+
+    Args:
+        label: what is asked for.
+        endings: of files that are taken.
+        key: of the widget.
+        on_change: called with `args` when a file came or went.
+        args: see there.
+        size: the largest file in MB; 0 for what this server takes.
+        help: more, on a question mark.
+    """
+    size = size or services.limits().upload_mb
+    st.file_uploader(label, endings, key=key, on_change=on_change, args=args, max_upload_size=size, help=help)
+    if language() == "en":
+        return
+    # Streamlit's own words on it can be had in no other way than by style.
+    zone = f'.st-key-{key} [data-testid="stFileUploaderDropzone"]'
+    about = tr("{size} MB at most: {endings}", size=size, endings=" ".join(endings).upper())
+    st.html(f"""<style>
+{zone} > span p, {zone} > input + div > span, {zone} [data-testid="stFileUploaderDropzoneInstructions"] span
+{{ display: none; }}
+{zone} > span [data-testid="stMarkdownContainer"]::after {{ content: {_quoted(tr("Upload"))}; }}
+{zone} > input + div::after {{ content: {_quoted(tr("Drop the file here"))}; }}
+{zone} [data-testid="stFileUploaderDropzoneInstructions"]::after
+{{ content: {_quoted(about)}; font-size: .875rem; opacity: .7; }}
+</style>""")
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)     # style sheets quote as JSON does, but know no \\u
 
 
 def picture() -> tuple[Photo, str, str, Place]:
@@ -54,16 +94,16 @@ def picture() -> tuple[Photo, str, str, Place]:
     selection, upload = state.current(), state.upload()
     if selection.picture == UPLOAD and upload is not None:
         try:
-            return services.photo_of(upload.data, upload.digest), shown_name(upload.name), HINT, CENTRE
+            return services.photo_of(upload.data, upload.digest), shown_name(upload.name), told(HINT), CENTRE
         except PhotoError as error:
-            st.error(str(error), icon=":material/broken_image:")
+            st.error(plain(told(error)), icon=":material/broken_image:")
     elif selection.picture == UPLOAD:
-        st.info("This link was made with an uploaded picture, which links do not carry: drop it here again to see the "
-                "same view. Until then, a built-in one.", icon=":material/image:")
+        st.info(tr("This link was made with an uploaded picture, which links do not carry: drop it here again to see "
+                   "the same view. Until then, a built-in one."), icon=":material/image:")
     elif selection.picture not in GALLERY:
-        st.info(f"There is no built-in picture of that name; this is {GALLERY['animal'].name}.")
+        st.info(tr("There is no built-in picture of that name; this is {name}.", name=told(GALLERY["animal"].name)))
     key = selection.picture if selection.picture in GALLERY else "animal"
-    return services.sample(key), GALLERY[key].name, GALLERY[key].about, GALLERY[key].focus
+    return services.sample(key), told(GALLERY[key].name), told(GALLERY[key].about), GALLERY[key].focus
 
 
 def shown_name(name: str) -> str:
@@ -73,15 +113,16 @@ def shown_name(name: str) -> str:
 
 def heading(name: str, hint: str, notes: tuple[str, ...]) -> None:
     """The picture's name and what to try on it; names are shown as they are, never read as Markdown."""
-    st.markdown(" ".join([f"**{plain(name)}.** {hint}", *(f"({note})" for note in notes)]))
+    said = [tr("**{name}.** {hint}", name=plain(name), hint=hint)]
+    st.markdown(" ".join(said + [tr("({note})", note=told(note)) for note in notes]))
 
 
 def warn_of_hubs(layer: LayerTrace) -> None:
     """Say so where a layer routes every window to much the same few: it then hardly matters where one points."""
     share = shared_choices(layer)
     if share > 0.8 and layer.routed and layer.spec.topk < layer.grid.n_windows:
-        st.caption(f"In this layer {100 * share:.0f} % of all choices fall on the same {layer.spec.topk} windows: it "
-                   "hardly matters where you point.")
+        st.caption(tr("In this layer {share:.0f} % of all choices fall on the same {topk} windows: it hardly matters "
+                      "where you point.", share=100 * share, topk=layer.spec.topk))
 
 
 def plain(text: str) -> str:
@@ -89,33 +130,55 @@ def plain(text: str) -> str:
     return re.sub(r"([!-/:-@[-`{-~])", r"\\\1", text)      # before anything else, such as ×, a backslash stays
 
 
+def worded(answer: Answer) -> Answer:
+    """The answer in the visitor's language, as far as its words are those of our own models."""
+    return Answer(tuple(replace(found, label=told(found.label)) for found in answer.detections),
+                  tuple((told(label), share) for label, share in answer.classes))
+
+
 def say(answer: Answer) -> None:
     """What the model makes of the picture, in its own words and with how sure it is."""
     if answer.classes:
-        said = ", ".join(f"{plain(label)} {100 * share:.0f} %" for label, share in answer.classes)
-        st.caption(f"The model says: {said}. It knows no other classes than its own.")
+        classes = listed([tr("{name} {share:.0f} %", name=plain(label), share=100 * share)
+                          for label, share in answer.classes])
+        st.caption(tr("The model says: {classes}. It knows no other classes than its own.", classes=told(classes)))
 
 
 def warn_of_padding(grid: WindowGrid) -> None:
     """Say so where most of what is shown is not picture."""
     share = grid.padding_share
     if share > 0.3:
-        st.info(f"{100 * share:.0f} % of this map is padding: lower n_win, choose a finer stride or a larger picture, "
-                "or mask the padding.")
+        st.info(tr("{share:.0f} % of this map is padding: lower n_win, choose a finer stride or a larger picture, or "
+                   "mask the padding.", share=100 * share))
 
 
 def choose_attention(whole: bool) -> bool:
     """Attention of one token or of the whole window."""
     options = state.ATTENTION_OF
-    chosen = st.segmented_control("Attention of", options, required=True, on_change=state.take_whole,
-                                  key=state.hold(state.WHOLE, options[whole], options), label_visibility="collapsed")
+    chosen = st.segmented_control(tr("Attention of"), options, required=True, label_visibility="collapsed",
+                                  format_func=named({one: one for one in options}), on_change=state.take_whole,
+                                  key=state.hold(state.WHOLE, options[whole], options))
     return chosen == options[True]
+
+
+def heads(names: Iterable[str], percents: Collection[str] = ()) -> dict[str, Any]:
+    """The heads of columns in the visitor's language, over fields whose names stay as they are.
+
+    Args:
+        names: the fields, which are the heads in English.
+        percents: those that hold per cents.
+    """
+    return {name: st.column_config.NumberColumn(told(name), format=tr("%.1f %%")) if name in percents
+            else st.column_config.Column(told(name)) for name in names if name}
+
 
 def table(rows: list[dict[str, Any]], height: int | str = "content") -> None:
     """Numbers with thousands apart, sortable."""
     frame = pd.DataFrame(rows)
-    formats: dict[str, Any] = {name: st.column_config.TextColumn(width=width)
-                               for name, width in (("change", "medium"), ("why", "large"))}
-    formats |= {name: st.column_config.NumberColumn(format="%.1f" if "%" in name or "ms" in name else "localized")
-               for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])}
+    formats = heads(frame.columns)
+    formats |= {name: st.column_config.TextColumn(told(name), width=width)
+                for name, width in (("change", "medium"), ("why", "large")) if name in frame}
+    formats |= {name: st.column_config.NumberColumn(told(name),
+                                                    format="%.1f" if "%" in name or "ms" in name else "localized")
+                for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])}
     st.dataframe(frame, hide_index=True, width="stretch", height=height, column_config=formats)

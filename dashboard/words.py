@@ -6,14 +6,15 @@ The catalogue `text/zh.json` has the English of each text as its key. Values sta
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import streamlit as st
 
-from bra.wording import Said
+from bra.wording import Language, Said, sentence_of
 
 TEXT: Final = Path(__file__).parent / "text"
 LANGUAGES: Final = MappingProxyType({"en": "English", "zh": "中文"})
@@ -21,7 +22,10 @@ LANGUAGES: Final = MappingProxyType({"en": "English", "zh": "中文"})
 CATALOGUES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({
     "en": MappingProxyType({}),
     "zh": MappingProxyType(json.loads((TEXT / "zh.json").read_text(encoding="utf-8")))})
+TAGS: Final = MappingProxyType({"en": "en", "zh": "zh-CN"})
+"""Each language as a page's `lang` says it: by that, browsers choose the shapes of Chinese letters, and voices."""
 CHOSEN: Final = "language"
+T = TypeVar("T")
 
 
 def language() -> str:
@@ -42,7 +46,9 @@ def chosen_language() -> str:
 
 
 def switch() -> None:
-    """The button for the other language, in the header beside the menu."""
+    """The button for the other language, in the header beside the menu; and the page itself says its language."""
+    with st.container(key="language_tag"):
+        st.html(f'<script>document.documentElement.lang = "{TAGS[language()]}"</script>', unsafe_allow_javascript=True)
     other = next(name for name in LANGUAGES if name != language())
     st.button(LANGUAGES[other], key="language_switch", type="tertiary", on_click=_choose, args=(other,))
 
@@ -58,8 +64,13 @@ def tr(text: str, /, **values: Any) -> str:
         text: the English, written out where it is used: the catalogue's test reads the code.
         values: what stands in it as `{name}`; without any, braces are left as they are.
     """
-    wanted = CATALOGUES[language()].get(text, text)
-    return wanted.format(**values) if values else wanted
+    return tr_in(language(), text, **values)
+
+
+def tr_in(wanted: str, text: str, /, **values: Any) -> str:
+    """A text of the app in the language `wanted`, which need not be the visitor's; see `tr`."""
+    found = CATALOGUES[wanted].get(text, text)
+    return found.format(**values) if values else found
 
 
 def told(sentence: object) -> str:
@@ -68,12 +79,26 @@ def told(sentence: object) -> str:
     Values that are such sentences are said in that language too. What is not in the catalogue, such as a file's name,
     stays as it is.
     """
-    if isinstance(sentence, Exception) and sentence.args:
-        sentence = sentence.args[0]
-    if isinstance(sentence, Said):
-        return tr(sentence.template, **{name: told(value) if isinstance(value, Said) else value
-                                        for name, value in sentence.values.items()})
-    return tr(str(sentence))
+    if isinstance(sentence, Exception):
+        sentence = sentence_of(sentence)
+    return tongue().tell(sentence if isinstance(sentence, Said) else str(sentence))
+
+
+def tongue() -> Language:
+    """The visitor's language as `bra` takes it, for files that are made outside of the visitor's session."""
+    return Language(TAGS[language()], CATALOGUES[language()])
+
+
+def named(names: Mapping[T, object]) -> Callable[[T], str]:
+    """A widget's `format_func`: what each option is called in the language of now.
+
+    Said here and now, since a test asks for names outside of the visitor's session, where no language was chosen.
+
+    Args:
+        names: for each option its name as `told` takes it.
+    """
+    said = {option: told(name) for option, name in names.items()}
+    return said.__getitem__
 
 
 def mark(text: str) -> str:
@@ -81,6 +106,18 @@ def mark(text: str) -> str:
     return text
 
 
+class later(str):  # noqa: N801  it is written like `tr`, and is a text like what that gives
+    """A text that is kept before anyone visits, such as a cached function's spinner: said when it is shown.
+
+    Streamlit makes a `str` of it then, in the visitor's own thread.
+    """
+
+    def __str__(self) -> str:
+        return tr(str.__str__(self))
+
+
 def chapter(name: str) -> str:
     """A longer text, `text/<language>/<name>.md`."""
-    return (TEXT / language() / f"{name}.md").read_text(encoding="utf-8")
+    text = (TEXT / language() / f"{name}.md").read_text(encoding="utf-8")
+    # A line that goes on after a Chinese letter or comma goes on without a space, which Markdown would put there.
+    return re.sub(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n(?=[^\s#*-])", "", text)

@@ -18,10 +18,12 @@ from dashboard import words
 
 ROOT = Path(__file__).parents[1]
 PYTHON = [path for folder in ("bra", "dashboard") for path in sorted((ROOT / folder).rglob("*.py"))
-          if path.name not in ("words.py", "wording.py")]
+          if path.name != "words.py"]
 SCRIPTS = [path for folder in ("bra", "dashboard") for path in sorted((ROOT / folder).rglob("*.js"))]
 SKELETONS = sorted((ROOT / "bra").rglob("*.html"))
+CARDS = sorted((ROOT / "bra" / "weights").glob("*.json"))
 ZH = words.CATALOGUES["zh"]
+WRAPPERS = ("tr", "mark", "said", "later")
 
 
 def short(path: Path) -> str:
@@ -30,12 +32,19 @@ def short(path: Path) -> str:
 
 def calls(path: Path) -> Iterator[ast.Call]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("tr", "mark", "said"):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in WRAPPERS:
             yield node
 
 
 def texts_of(path: Path) -> set[str]:
     return {node.args[0].value for node in calls(path) if isinstance(node.args[0], ast.Constant)}
+
+
+def texts_of_card(path: Path) -> set[str]:
+    """What a model card says in words; its file stays English, and the page that shows it translates."""
+    card = json.loads(path.read_text(encoding="utf-8"))
+    return {card["title"], card["title"].partition(":")[0], card["data"], card["licence"], *card["limits"],
+            *card["classes"]}
 
 
 def used() -> set[str]:
@@ -46,11 +55,17 @@ def used() -> set[str]:
         found |= viewer.texts_of_script(path.read_text(encoding="utf-8"))
     for path in SKELETONS:
         found |= viewer.texts_of_skeleton(path.read_text(encoding="utf-8"))
+    for path in CARDS:
+        found |= texts_of_card(path)
     return found
 
 
 def fields(template: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+
+
+def formats(template: str) -> set[tuple[str, str | None, str | None]]:
+    return {(name, form, how) for _, name, form, how in string.Formatter().parse(template) if name is not None}
 
 
 @pytest.mark.parametrize("path", PYTHON, ids=short)
@@ -78,6 +93,8 @@ def test_both_languages_name_the_same_values() -> None:
     with_values = {text for path in PYTHON for node in calls(path) if node.keywords for text in [node.args[0].value]}
     with_values |= {text for path in SCRIPTS for text in viewer.texts_of_script(path.read_text(encoding="utf-8"))}
     assert [text for text in sorted(with_values) if fields(text) != fields(ZH[text])] == []
+    # A format that does not suit its value would break the page in one language only.
+    assert [text for text in sorted(with_values) if formats(text) != formats(ZH[text])] == []
 
 
 def test_the_catalogue_is_sorted_and_holds_no_text_twice() -> None:

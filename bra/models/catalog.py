@@ -11,12 +11,13 @@ from bra.models.opened import Change
 from bra.models.patches import PatchModel, PatchSpec, Projection
 from bra.photo import Photo
 from bra.spec import BRASpec, KVDownsampleMode
+from bra.wording import said
 
 Family = Literal["patches", "biformer", "yolo", "own"]
 DIM: Final = 64
 DEPTH: Final = 2
 SIDE: Final = 448
-UNTRAINED: Final = "untrained, random weights"
+UNTRAINED: Final = said("untrained, random weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class ModelEntry:
         variants: what it comes as; the first is the usual one.
         card: name of the shipped weights and their model card, for a trained one.
         layer: the one that is looked at first; "" for its first.
+        untrained: its name for people when its weights are random ones, for a trained one.
     """
 
     key: str
@@ -44,6 +46,7 @@ class ModelEntry:
     variants: tuple[str, ...] = ("",)
     card: str = ""
     layer: str = ""
+    untrained: str = ""
 
 
 YOLO_FILES: Final = tuple(f"{base}{{}}-bra{place}" for base in ("yolov8", "yolo11")
@@ -53,39 +56,41 @@ YOLO_SCALES: Final = "nsmlx"
 BIFORMERS: Final = ("biformer_tiny", "biformer_small", "biformer_base", "biformer_stl")
 CATALOG: Final = {entry.key: entry for entry in (
     ModelEntry(
-        "flowers", "Flowers, trained (BiFormer)", "biformer",
-        "A small BiFormer that learned five kinds of flowers from photographs, here. Try other photographs too; the "
-        "Models page says what its routing is worth.", "trained on flower photographs", side=320, card="flowers",
-        layer="stages.2.2.attn"),
+        "flowers", said("Flowers, trained (BiFormer)"), "biformer",
+        said("A small BiFormer that learned five kinds of flowers from photographs, here. Try other photographs too; "
+             "the Models page says what its routing is worth."), said("trained on flower photographs"), side=320,
+        card="flowers", layer="stages.2.2.attn", untrained=said("Flowers, untrained (BiFormer)")),
     ModelEntry(
-        "cells", "Blood cells, trained (YOLO)", "yolo",
-        "YOLOv8n with residual attention in its neck, trained here on micrographs of blood. Choose the picture "
-        "“Smear”, or one of your own.", "trained on blood cells", side=224, card="cells"),
+        "cells", said("Blood cells, trained (YOLO)"), "yolo",
+        said("YOLOv8n with residual attention in its neck, trained here on micrographs of blood. Choose the picture "
+             "“Smear”, or one of your own."), said("trained on blood cells"), side=224, card="cells",
+        untrained=said("Blood cells, untrained (YOLO)")),
     ModelEntry(
-        "vehicles", "Vehicles, trained (YOLO)", "yolo",
-        "A small YOLO with residual attention at its finest level, trained here on cars seen from a plane. Choose the "
-        "picture “Street”, or one of your own.", "trained on aerial pictures", side=640, card="vehicles"),
+        "vehicles", said("Vehicles, trained (YOLO)"), "yolo",
+        said("A small YOLO with residual attention at its finest level, trained here on cars seen from a plane. Choose "
+             "the picture “Street”, or one of your own."), said("trained on aerial pictures"), side=640,
+        card="vehicles", untrained=said("Vehicles, untrained (YOLO)")),
     ModelEntry(
-        "similarity", "Content similarity", "patches",
-        "Compares patches by colour, texture and, weakly, place, by fixed rules. Nothing was learned, so what you see "
-        "is likeness, not meaning.", "content similarity, not learned"),
+        "similarity", said("Content similarity"), "patches",
+        said("Compares patches by colour, texture and, weakly, place, by fixed rules. Nothing was learned, so what you "
+             "see is likeness, not meaning."), said("content similarity, not learned")),
     ModelEntry(
-        "untrained", "Untrained patches", "patches",
-        "The same patches under weights as they are before any training. Its choices mean nothing: it is here to "
-        "show how convincing nothing can look."),
+        "untrained", said("Untrained patches"), "patches",
+        said("The same patches under weights as they are before any training. Its choices mean nothing: it is here to "
+             "show how convincing nothing can look.")),
     ModelEntry(
-        "yolo", "YOLO with BRA, untrained", "yolo",
-        "The model files of this package, at every scale, with random weights: their layers, grids and costs are "
-        "real, their choices mean nothing.", side=640,
+        "yolo", said("YOLO with BRA, untrained"), "yolo",
+        said("The model files of this package, at every scale, with random weights: their layers, grids and costs are "
+             "real, their choices mean nothing."), side=640,
         variants=tuple(name.format(scale) for name in YOLO_FILES for scale in YOLO_SCALES)),
     ModelEntry(
-        "biformer", "BiFormer, untrained", "biformer",
-        "The published architectures with random weights. For the published weights, give their file under “Your own "
-        "model”.", variants=BIFORMERS),
+        "biformer", said("BiFormer, untrained"), "biformer",
+        said("The published architectures with random weights. For the published weights, give their file under “Your "
+             "own model”."), variants=BIFORMERS),
     ModelEntry(
-        "own", "Your own model", "own",
-        "A YOLO model file (YAML), a checkpoint of Ultralytics (.pt), or published BiFormer weights (.pth, "
-        ".safetensors). Nothing in the file is run: it is read as numbers and built here.", side=640),
+        "own", said("Your own model"), "own",
+        said("A YOLO model file (YAML), a checkpoint of Ultralytics (.pt), or published BiFormer weights (.pth, "
+             ".safetensors). Nothing in the file is run: it is read as numbers and built here."), side=640),
 )}
 
 
@@ -126,13 +131,14 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         if not 32 <= self.side <= 2048:
-            raise BRAError(f"side={self.side} is not possible: 32 to 2048 pixels; use 448.")
+            raise BRAError(said("side={side} is not possible: 32 to 2048 pixels; use 448.", side=self.side))
 
     @property
     def entry(self) -> ModelEntry:
         """The catalog's line; raises BRAError for an unknown model."""
         if self.model not in CATALOG:
-            raise BRAError(f"model={self.model!r} is not known: choose one of {', '.join(CATALOG)}.")
+            raise BRAError(said("model={model!r} is not known: choose one of {names}.", model=self.model,
+                                names=", ".join(CATALOG)))
         return CATALOG[self.model]
 
     @property
@@ -140,7 +146,8 @@ class ModelSettings:
         """The variant, spelled out; raises BRAError for an unknown one."""
         variants = self.entry.variants
         if self.variant and self.variant not in variants:
-            raise BRAError(f"{self.model} does not come as {self.variant!r}: choose one of {', '.join(variants)}.")
+            raise BRAError(said("{model} does not come as {variant!r}: choose one of {names}.", model=self.model,
+                                variant=self.variant, names=", ".join(variants)))
         return self.variant or variants[0]
 
     @property

@@ -66,11 +66,13 @@ def read_layout(shapes: Shapes) -> Layout:
             blocks.setdefault(int(found[1]), set()).add(int(found[3]))
             swin = swin or found[2] is not None
     if not blocks:
-        raise CheckpointError("these weights are not a BiFormer's: none is named like stages.0.0.norm1.weight; choose "
-                              "a BiFormer checkpoint, and of a file that keeps them under 'model' pass that part.")
+        raise CheckpointError(said("these weights are not a BiFormer's: none is named like stages.0.0.norm1.weight; "
+                                   "choose a BiFormer checkpoint, and of a file that keeps them under 'model' pass "
+                                   "that part."))
     depth = tuple(len(blocks[stage]) for stage in sorted(blocks))
     if sum(depth) > MAX_BLOCKS:
-        raise CheckpointError(f"{sum(depth)} blocks are too many: {MAX_BLOCKS} at most; choose a smaller model.")
+        raise CheckpointError(said("{count} blocks are too many: {most} at most; choose a smaller model.",
+                                   count=sum(depth), most=MAX_BLOCKS))
     first = [f"stages.{stage}.{'blocks.' if swin else ''}0" for stage in range(len(depth))]
     dims = tuple(_first_axis(shapes, f"{block}.norm1.weight") for block in first)
     return Layout(
@@ -83,24 +85,26 @@ def check_shapes(found: Shapes, expected: Shapes) -> None:
     """Raise CheckpointError unless both have the same names, each with the same shape."""
     for name, shape in expected.items():
         if name not in found:
-            raise CheckpointError(f"{name!r} is missing: a BiFormer of these stages needs it; choose a whole "
-                                  "checkpoint.")
+            raise CheckpointError(said("{name!r} is missing: a BiFormer of these stages needs it; choose a whole "
+                                       "checkpoint.", name=name))
         if found[name] != shape:
-            raise CheckpointError(f"{name!r} has shape {_text(found[name])} and a BiFormer of these stages has "
-                                  f"{_text(shape)}: only the published block (heads of 32 channels, qk_dim = dim, 5×5 "
-                                  "position convolution) can be opened.")
+            raise CheckpointError(said("{name!r} has shape {found} and a BiFormer of these stages has {shape}: only "
+                                       "the published block (heads of 32 channels, qk_dim = dim, 5×5 position "
+                                       "convolution) can be opened.", name=name, found=_text(found[name]),
+                                       shape=_text(shape)))
     if extra := sorted(set(found) - set(expected)):
-        raise CheckpointError(f"{_short(extra[0])} and {len(extra) - 1} more do not belong to a BiFormer of these "
-                              "stages: options that no published model uses, and other heads, cannot be opened; remove "
-                              "them or choose another checkpoint.")
+        raise CheckpointError(said("{name} and {more} more do not belong to a BiFormer of these stages: options that "
+                                   "no published model uses, and other heads, cannot be opened; remove them or choose "
+                                   "another checkpoint.", name=_short(extra[0]), more=len(extra) - 1))
 
 
 def _first_axis(shapes: Shapes, name: str) -> int:
     shape = shapes.get(name, ())
     if not shape or shape[0] < 1:
-        raise CheckpointError(f"{name!r} is missing or empty: a BiFormer needs it; choose a whole checkpoint.")
+        raise CheckpointError(said("{name!r} is missing or empty: a BiFormer needs it; choose a whole checkpoint.",
+                                   name=name))
     if shape[0] > MAX_AXIS:
-        raise CheckpointError(said("{name} has {n:,} rows: {most:,} at most; choose a smaller model.", name=repr(name),
+        raise CheckpointError(said("{name!r} has {n:,} rows: {most:,} at most; choose a smaller model.", name=name,
                                    n=shape[0], most=MAX_AXIS))
     return shape[0]
 

@@ -174,7 +174,8 @@ def with_windows(model: nn.Module, change: Change) -> nn.Module:
     """
     routed = [name for name, layer in model.named_modules() if isinstance(layer, BiLevelRoutingAttention)]
     if change.layer not in routed:
-        raise BRAError(f"layer {change.layer!r} has no windows to change: choose one of {', '.join(routed)}.")
+        raise BRAError(said("layer {layer!r} has no windows to change: choose one of {layers}.", layer=change.layer,
+                            layers=", ".join(routed)))
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copied = copy.deepcopy(model, shared)
     layer = copied.get_submodule(change.layer)

@@ -28,6 +28,12 @@ def in_words(code: str, words: Mapping[str, str]) -> str:
     return f"{code}\nwords = {json.dumps(dict(words))};" if words else code
 
 
+def words_of(code: str, html: str, words: Mapping[str, str]) -> dict[str, str]:
+    """Of another language's texts those that a script and its skeleton ask for."""
+    asked = texts_of_script(code) | texts_of_skeleton(html)
+    return {english: other for english, other in words.items() if english in asked}
+
+
 def text(name: str) -> str:
     """One of the style sheets or page skeletons beside this file."""
     return (files(__name__) / name).read_text(encoding="utf-8")

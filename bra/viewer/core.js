@@ -125,11 +125,11 @@ function paddingRects(grid, scale) {
     [0, below, width, height - below]].map((r) => r.map((v) => v * scale));
 }
 
-function colourBar(g, x, y, w, low, high, ink, unit = "") {
+function colourBar(g, x, y, w, low, high, ink, write = number) {
   for (let n = 0; n < w; n++) { g.fillStyle = css(cividis(n / (w - 1))); g.fillRect(x + n, y, 1.5, 8); }
   g.fillStyle = ink; g.font = "12px sans-serif"; g.textBaseline = "top";
-  g.textAlign = "left"; g.fillText(number(low) + unit, x, y + 11);
-  g.textAlign = "right"; g.fillText(number(high) + unit, x + w, y + 11);
+  g.textAlign = "left"; g.fillText(write(low), x, y + 11);
+  g.textAlign = "right"; g.fillText(write(high), x + w, y + 11);
 }
 
 // Text ------------------------------------------------------------------------------------------------------
@@ -138,9 +138,9 @@ const number = (x) => (!Number.isFinite(x) ? (x > 0 ? "∞" : x < 0 ? "−∞" :
   : (x !== 0 && Math.abs(x) < 0.001 ? x.toExponential(1) : Number(x.toPrecision(3)).toString()).replace("-", "−"));
 // 0 % and 100 % are said of exact ones only.
 function percent(x) {
-  if (x > 0 && x < 0.0005) return "<0.1 %";
-  if (x < 1 && x >= 0.995) return `${Math.min(99.9, 100 * x).toFixed(1)} %`;
-  return `${(100 * x).toFixed(100 * x < 10 ? 1 : 0)} %`;
+  const n = x > 0 && x < 0.0005 ? "<0.1" : x < 1 && x >= 0.995 ? Math.min(99.9, 100 * x).toFixed(1)
+    : (100 * x).toFixed(100 * x < 10 ? 1 : 0);
+  return tr("{n} %", { n });
 }
 
 function el(tag, attributes = {}, ...children) {

@@ -55,18 +55,20 @@ function drawMatrix(view, canvas, queries) {
   g.fillText("0", left - 5, 0);
   g.textBaseline = "bottom"; g.fillText(String(n - 1), left - 5, side);
   g.save(); g.translate(11, side / 2); g.rotate(-Math.PI / 2); g.textAlign = "center"; g.textBaseline = "middle";
-  g.fillText("query window", 0, 0); g.restore();
-  g.textAlign = "center"; g.textBaseline = "top"; g.fillText("key window", left + side / 2, side + 3);
+  g.fillText(tr("query window"), 0, 0); g.restore();
+  g.textAlign = "center"; g.textBaseline = "top"; g.fillText(tr("key window"), left + side / 2, side + 3);
   const bar = Math.min(side * 0.4, 180);
   colourBar(g, left, side + 25, bar, view.matrix.low, view.matrix.high, tone.text);
-  g.textAlign = "left"; g.fillText("affinity, middle 98 %", left + bar + 12, side + 20);
-  if (cell >= 3) g.fillText("dots: chosen", left + bar + 12, side + 35);
+  g.textAlign = "left"; g.fillText(tr("affinity, middle 98 %"), left + bar + 12, side + 20);
+  if (cell >= 3) g.fillText(tr("dots: chosen"), left + bar + 12, side + 35);
   view.matrixHit = (x, y) => {
     const key = Math.floor((x - left) / cell), query = Math.floor(y / cell);
     if (key < 0 || key >= n || query < 0 || query >= n) return null;
     const rank = Array.from(data.r_idx.subarray(query * k, query * k + k)).indexOf(key);
-    return { query, key, text: `window ${query} → ${key}: affinity ${number(data.affinity[query * n + key])}, `
-      + (rank < 0 ? "rejected" : `chosen as no. ${rank + 1}, weight ${percent(data.r_weight[query * k + rank])}`) };
+    const values = { query, key, affinity: number(data.affinity[query * n + key]), rank: rank + 1,
+      weight: percent(data.r_weight[query * k + rank]) };
+    return { query, key, text: rank < 0 ? tr("window {query} → {key}: affinity {affinity}, rejected", values)
+      : tr("window {query} → {key}: affinity {affinity}, chosen as no. {rank}, weight {weight}", values) };
   };
 }
 
@@ -87,18 +89,19 @@ function drawDegree(view, canvas, queries) {
   for (const { window, role } of queries) frame(g, windowRect(grid, window, scale), data.roles[role], 2);
   colourBar(g, 0, height + 4, Math.min(width, 140), 0, high, tone.text);
   g.fillStyle = tone.text; g.textAlign = "left"; g.textBaseline = "top"; g.font = "12px sans-serif";
-  g.fillText(`chosen by so many windows`, Math.min(width, 140) + 12, height + 2);
+  g.fillText(tr("chosen by so many windows"), Math.min(width, 140) + 12, height + 2);
   view.degreeHit = (x, y) => {
     const i = Math.floor(x / scale / (grid.window_w * grid.stride[1])), j = Math.floor(y / scale / (grid.window_h * grid.stride[0]));
     if (i < 0 || j < 0 || i >= n || j >= n) return null;
     const w = j * n + i;
-    return { query: w, key: w, text: `window ${w} is chosen by ${data.in_degree[w]} of ${n * n} windows` };
+    return { query: w, key: w, text: tr("window {window} is chosen by {n} of {all} windows",
+      { window: w, n: data.in_degree[w], all: n * n }) };
   };
 }
 
 function degreeSummary(data) {
   const n = data.grid.n_win ** 2, all = Array.from(data.in_degree), never = all.filter((v) => v === 0).length;
   const hub = all.indexOf(Math.max(...all));
-  return `Most chosen: window ${hub}, by ${all[hub]} of ${n}. Never chosen: ${never} of ${n} windows. `
-    + `Even routing would give ${data.topk} each.`;
+  return tr("Most chosen: window {hub}, by {most} of {all}. Never chosen: {never} of {all} windows. Even routing would give {even} each.",
+    { hub, most: all[hub], all: n, never, even: data.topk });
 }

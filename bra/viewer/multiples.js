@@ -32,13 +32,13 @@ function lay(view) {
   const sizes = [...new Set(data.cells.map((c) => c.n_win))];
   const columns = data.versus ? 4 : Math.max(...sizes.map((n) => data.cells.filter((c) => c.n_win === n).length));
   const sheet = el("div", { class: "many", style: `--columns:${columns}` });
-  view.cells = data.cells.map((about, n) => cell(view, about, `r_idx_${n}`));
+  view.cells = data.cells.map((about, n) => cell(view, { ...about, lines: linesOf(view, about) }, `r_idx_${n}`));
   if (data.versus) {
     const [a] = data.cells;
-    view.overlap = cell(view, { ...a, title: "What both and what only one sees", lines: ["", ""] }, null);
+    view.overlap = cell(view, { ...a, title: tr("What both and what only one sees"), lines: ["", ""] }, null);
     view.cells.push(view.overlap);
     if (data.map) {
-      view.change = cell(view, { ...a, title: "How far the outputs differ", lines: ["", ""] }, null);
+      view.change = cell(view, { ...a, title: tr("How far the outputs differ"), lines: ["", ""] }, null);
       view.cells.push(view.change);
     } else view.change = null;
     sheet.append(...view.cells.map((c) => c.figure));
@@ -55,15 +55,25 @@ function lay(view) {
   root.replaceChildren(sheet, view.live, el("p", { class: "caption" }, data.caption));
 }
 
+// What stands below a picture: what its setting keeps, beside its controls, and what it costs.
+function linesOf(view, about) {
+  const [keeps, nearest, chance] = [about.keeps, about.nearest, about.chance].map((n) => tr("{n} %", { n }));
+  const costs = about.costs.join(tr(", "));
+  return view.data.versus
+    ? [tr("n_win {n_win}, topk {topk}: keeps {keeps} (nearest {nearest}, chance {chance})", { ...about, keeps, nearest, chance }), costs]
+    : [tr("keeps {keeps}", { keeps }), tr("nearest {nearest}, chance {chance}", { nearest, chance }), costs];
+}
+
 function cell(view, about, routes) {
   const canvas = el("canvas", { tabindex: 0, role: "application",
-    "aria-label": `${about.title}. ${about.lines.join(". ")}. Arrow keys move the query of all pictures, Enter keeps it.` });
+    "aria-label": tr("{about} Arrow keys move the query of all pictures, Enter keeps it.",
+      { about: [about.title, ...about.lines].join(tr(". ")) + tr(".") }) });
   // Its height is known before it is drawn: rows must not jump when they come into sight.
   const box = extent(about.grid);
   canvas.style.width = "100%"; canvas.style.aspectRatio = `${box.width} / ${box.height}`;
   const lines = about.lines.map((line) => el("span", {}, line));
   const title = view.data.versus ? el("b", {}, about.title)
-    : el("button", { type: "button", title: "Open this setting in Explore", onclick: () => view.open("opened", [about.n_win, about.topk]) }, about.title);
+    : el("button", { type: "button", title: tr("Open this setting in Explore"), onclick: () => view.open("opened", [about.n_win, about.topk]) }, about.title);
   const made = { about, canvas, lines, routes, base: null,
     figure: el("figure", { class: about.front ? "front" : "" }, canvas, el("figcaption", {}, title, ...lines)) };
   canvas.addEventListener("pointermove", (event) => { if (event.pointerType !== "touch") { view.hover = placeIn(made, event); plan(view); } });
@@ -86,7 +96,8 @@ function moved(view, cell, event) {
     view.at = (view.hover ?? view.at).map((v, n) => clamp(Math.round(v + step[n] * far), 0, FULL));
     view.hover = null;
     plan(view);
-    view.live.textContent = `Query at ${Math.round(view.at[0] / 100)} % across, ${Math.round(view.at[1] / 100)} % down. ${spoken(view, cell)}`;
+    view.live.textContent = tr("Query at {x} % across, {y} % down. {spoken}",
+      { x: Math.round(view.at[0] / 100), y: Math.round(view.at[1] / 100), spoken: spoken(view, cell) });
   } else if (event.key === "Enter" || event.key === " ") kept(view);
   else return;
   event.preventDefault(); event.stopPropagation();
@@ -95,7 +106,8 @@ function moved(view, cell, event) {
 function spoken(view, cell) {
   if (!cell.routes) return cell.lines.map((line) => line.textContent).join(" ");
   const { window } = tokenAt(cell.about.grid, view.at);
-  return `${cell.about.title}: window ${window} is routed to ${chosen(view, cell, window).join(", ")}.`;
+  return tr("{title}: window {window} is routed to {windows}.",
+    { title: cell.about.title, window, windows: chosen(view, cell, window).join(tr(", ")) });
 }
 
 function kept(view) { view.tell("place", view.at); plan(view); }
@@ -177,7 +189,7 @@ function drawChange(view, cell, g) {
   g.imageSmoothingEnabled = false;
   g.drawImage(small, 0, 0, w * grid.stride[1] * cell.scale, h * grid.stride[0] * cell.scale);
   const mean = data.difference.reduce((x, y) => x + y, 0) / data.difference.length;
-  cell.lines[0].textContent = `mean ${percent(mean)} of the outputs' size`;
+  cell.lines[0].textContent = tr("mean {share} of the outputs' size", { share: percent(mean) });
   cell.top = top;
 }
 
@@ -186,11 +198,14 @@ function readVersus(view, at) {
   const n = clamp(Math.floor((at[1] / FULL) * down), 0, down - 1) * across + clamp(Math.floor((at[0] / FULL) * across), 0, across - 1);
   const [both, a, b] = [data.both[n], data.only_a[n], data.only_b[n]], all = both + a + b;
   const { lines } = view.overlap;
-  lines[0].replaceChildren(key(BOTH, `both ${percent(both)}`), key(data.roles.a, `only A ${percent(a)}`), key(data.roles.b, `only B ${percent(b)}`));
-  lines[1].textContent = all > 0 ? `of the picture; ${percent(both / all)} of what either sees` : "neither sees the picture";
+  lines[0].replaceChildren(key(BOTH, tr("both {share}", { share: percent(both) })),
+    key(data.roles.a, tr("only A {share}", { share: percent(a) })), key(data.roles.b, tr("only B {share}", { share: percent(b) })));
+  lines[1].textContent = all > 0 ? tr("of the picture; {share} of what either sees", { share: percent(both / all) })
+    : tr("neither sees the picture");
   if (view.change) {
     const [h, w] = data.map, { row, col } = tokenAt(data.cells[0].grid, at);
-    view.change.lines[1].textContent = `here ${percent(data.difference[Math.min(row, h - 1) * w + Math.min(col, w - 1)])}; yellow is ${percent(view.change.top ?? 0)}`;
+    const here = percent(data.difference[Math.min(row, h - 1) * w + Math.min(col, w - 1)]);
+    view.change.lines[1].textContent = tr("here {here}; yellow is {top}", { here, top: percent(view.change.top ?? 0) });
   }
 }
 

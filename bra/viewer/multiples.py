@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bra.areas import ACROSS, DOWN
-from bra.compare import Compared, CostName, front
+from bra.compare import Compared, CostName, SettingRow, front
 from bra.compare_table import amount
 from bra.photo import Photo
-from bra.svg import quantity
 from bra.tracing import LayerTrace
 from bra.versus import Versus
 from bra.viewer.pack import TILE_SIDE, Place, grid_header, pack
@@ -31,9 +30,8 @@ def multiples_message(photo: Photo, compared: Compared, cost: CostName, at: Plac
         picture: the encoded picture, if it is at hand.
     """
     cells = [{"n_win": row.n_win, "topk": row.topk, "title": f"n_win {row.n_win}, topk {row.topk}", "front": on,
-              "lines": [f"keeps {_percent(row.recall)}", f"nearest {_percent(row.nearest)}, chance "
-                        f"{_percent(row.chance)}", f"{amount(row, 'macs')}, {amount(row, 'peak_bytes')}"
-                        + (f", {amount(row, 'seconds')}" if row.seconds is not None else "")],
+              **_kept(row), "costs": [amount(row, name) for name in ("macs", "peak_bytes", "seconds")
+                                      if getattr(row, name) is not None],
               "grid": grid_header(lt.grid, photo)}
              for row, lt, on in zip(compared.rows, compared.traces, front(compared.rows, cost), strict=True)]
     header = {"photo": photo.digest, "cells": cells, "at": at, "caption": caption, "versus": False}
@@ -45,10 +43,7 @@ def versus_message(photo: Photo, found: Versus, names: tuple[str, str], at: Plac
     """A, B, what both and what one alone is routed to, and how far their outputs differ."""
     cells: list[dict[str, Any]] = [
         {"n_win": row.n_win, "topk": row.topk, "title": f"{role.upper()}: {name}", "front": False, "role": role,
-         "lines": [f"n_win {row.n_win}, topk {row.topk}: keeps {_percent(row.recall)} (nearest "
-                   f"{_percent(row.nearest)}, chance {_percent(row.chance)})",
-                   f"{quantity(row.macs)} MACs, {quantity(row.peak_bytes)}B"],
-         "grid": grid_header(lt.grid, photo)}
+         **_kept(row), "costs": [amount(row, "macs"), amount(row, "peak_bytes")], "grid": grid_header(lt.grid, photo)}
         for role, name, row, lt in zip("ab", names, found.rows, found.traces, strict=True)]
     arrays = dict(_routes(found.traces))
     arrays |= {name: np.nan_to_num(getattr(found.shared, name)).astype(np.float32)
@@ -65,5 +60,7 @@ def _routes(traces: Sequence[LayerTrace]) -> Mapping[str, NDArray[Any]]:
             for n, lt in enumerate(traces)}
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"
+def _kept(row: SettingRow) -> Mapping[str, str]:
+    """What a setting and its controls keep, in per cent, as figures; the sentence is the view's."""
+    return {name: f"{100 * share:.1f}" if share < 0.1 else f"{100 * share:.0f}" for name, share in
+            (("keeps", row.recall), ("nearest", row.nearest), ("chance", row.chance))}

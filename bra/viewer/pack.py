@@ -19,6 +19,7 @@ from bra.grid import WindowGrid
 from bra.models.opened import Detection
 from bra.photo import Photo
 from bra.tracing import LayerTrace
+from bra.wording import said
 
 ROLES: Final = {"a": "#E69F00", "b": "#56B4E9", "rejected": "#8a8f98"}
 """Okabe and Ito's orange and sky blue, which every common form of colour blindness tells apart."""
@@ -36,7 +37,7 @@ class Caption:
     """What stands under every figure.
 
     Attributes:
-        model: the model's label.
+        model: the model's label, in the language of the page, as are all words here.
         layer: the layer's name.
         provenance: where the weights come from.
         picture: the picture's name.
@@ -50,8 +51,9 @@ class Caption:
     def line(self, trace: LayerTrace) -> str:
         """The caption as one line."""
         spec = trace.spec
-        return (f"{self.model} · {self.layer or 'attention'} · n_win {spec.n_win} · topk {spec.topk} · "
-                f"{self.provenance}")
+        return said("{model} · {layer} · n_win {n_win} · topk {topk} · {provenance}", model=self.model,
+                    layer=self.layer or said("attention"), n_win=spec.n_win, topk=spec.topk,
+                    provenance=self.provenance)
 
 
 def pack(header: Mapping[str, Any], picture: bytes, arrays: Mapping[str, NDArray[Any]]) -> bytes:

@@ -11,13 +11,14 @@ export default function mount({ parentElement, data, setTriggerValue }) {
   const held = root.contains(root.getRootNode().activeElement);
   view.version = message.version;
   root.setAttribute("role", "radiogroup");
-  root.setAttribute("aria-label", "Layers");
+  root.setAttribute("aria-label", tr("Layers"));
   root.replaceChildren(...message.layers.map((layer, at) => {
     const canvas = el("canvas", { "aria-hidden": "true" }), on = layer.name === message.chosen;
     const counts = message[`in_degree_${at}`], most = Math.max(...counts), unread = counts.filter((n) => !n).length;
     const button = el("button", { type: "button", role: "radio", "aria-checked": String(on), tabindex: on ? 0 : -1,
       "data-layer": layer.name,
-      title: `${layer.name}: ${layer.h}×${layer.w} tokens. A window is chosen at most ${most} times; ${unread} are never chosen.` },
+      title: tr("{name}: {h}×{w} tokens. A window is chosen at most {most} times; {unread} are never chosen.",
+        { ...layer, most, unread }) },
     canvas, el("b", {}, layer.name), el("span", {}, `${layer.n_win}×${layer.n_win}, topk ${layer.topk}`));
     paintThumbnail(canvas, layer, counts, most);
     button.addEventListener("click", () => view.tell("picked", layer.name));

@@ -43,14 +43,14 @@ function drawRank(view, canvas, query, colour) {
     g.setLineDash([4, 3]); g.strokeStyle = tone.text;
     g.beginPath(); g.moveTo(x, 4); g.lineTo(x, at.bottom); g.stroke(); g.setLineDash([]);
     g.fillStyle = tone.text; g.font = "12px sans-serif"; g.textAlign = "left"; g.textBaseline = "top";
-    g.fillText(`chosen | rejected, margin ${number(view.data.margin[query])}`, Math.min(x + 5, width - 190), 4);
+    g.fillText(tr("chosen | rejected, margin {margin}", { margin: number(view.data.margin[query]) }), Math.min(x + 5, width - 190), 4);
   }
   g.fillStyle = tone.text; g.font = "12px sans-serif"; g.textAlign = "right"; g.textBaseline = "middle";
   if (at.high > 0) g.fillText(number(at.high), at.left - 5, at.y(at.high) + 4);
   if (at.low < 0) g.fillText(number(at.low), at.left - 5, at.y(at.low) - 4);
   if (at.y(at.low) - at.y(0) > 20 || at.low === 0) g.fillText("0", at.left - 5, at.y(0));
-  g.textBaseline = "bottom"; g.textAlign = "left"; g.fillText("rank 1", at.left, height - 4);
-  g.textAlign = "right"; g.fillText(`rank ${bars.length}`, width - 4, height - 4);
+  g.textBaseline = "bottom"; g.textAlign = "left"; g.fillText(tr("rank {n}", { n: 1 }), at.left, height - 4);
+  g.textAlign = "right"; g.fillText(tr("rank {n}", { n: bars.length }), width - 4, height - 4);
   view.rankHit = (x) => bars[clamp(Math.floor((x - at.left) / at.step), 0, bars.length - 1)];
 }
 
@@ -66,14 +66,17 @@ function fillRankTable(view, body, query) {
 // One sentence that says what the picture shows; it is the lecture's caption and the screen reader's picture.
 function sentence(view, query) {
   const { data } = view, { grid } = data, w = query.window, list = related(view, w);
-  const place = `Window ${w} (row ${Math.floor(w / grid.n_win)}, column ${w % grid.n_win})`;
-  const padding = (Math.floor(w / grid.n_win) * grid.window_h >= grid.h || (w % grid.n_win) * grid.window_w >= grid.w)
-    ? " holds padding only. It" : "";
+  const row = Math.floor(w / grid.n_win), column = w % grid.n_win, more = list.length > 8, first = list.slice(0, 8);
+  const place = row * grid.window_h >= grid.h || column * grid.window_w >= grid.w
+    ? tr("Window {window} (row {row}, column {column}) holds padding only. It", { window: w, row, column })
+    : tr("Window {window} (row {row}, column {column})", { window: w, row, column });
   if (view.reverse) {
-    if (!list.length) return `${place}${padding} is chosen by no window.`;
-    const shown = list.slice(0, 8).map((r) => `${r.window} (as its no. ${r.rank})`).join(", ");
-    return `${place}${padding} is chosen by ${list.length} of ${grid.n_win ** 2} windows: ${shown}${list.length > 8 ? ", …" : "."}`;
+    if (!list.length) return tr("{place} is chosen by no window.", { place });
+    const shown = first.map((r) => tr("{window} (as its no. {rank})", r)).join(tr(", "));
+    const values = { place, n: list.length, all: grid.n_win ** 2, shown };
+    return more ? tr("{place} is chosen by {n} of {all} windows: {shown}, …", values)
+      : tr("{place} is chosen by {n} of {all} windows: {shown}.", values);
   }
-  const shown = list.slice(0, 8).map((r) => `${r.rank}. window ${r.window} (${percent(r.weight)})`).join(", ");
-  return `${place}${padding} routes to ${shown}${list.length > 8 ? ", …" : "."}`;
+  const shown = first.map((r) => tr("{rank}. window {window} ({share})", { ...r, share: percent(r.weight) })).join(tr(", "));
+  return more ? tr("{place} routes to {shown}, …", { place, shown }) : tr("{place} routes to {shown}.", { place, shown });
 }

@@ -22,13 +22,14 @@ export default function mount({ parentElement, data, setStateValue }) {
   for (const caption of root.querySelectorAll('[data-part="caption"]')) caption.textContent = message.caption;
   view.ui.degree.textContent = degreeSummary(message);
   view.ui.note.textContent = message.weights_used
-    ? "This layer multiplies keys and values by these weights."
-    : "This layer uses only which windows were chosen, not these weights.";
+    ? tr("This layer multiplies keys and values by these weights.")
+    : tr("This layer uses only which windows were chosen, not these weights.");
   withPicture(view, render);
   return undefined;
 }
 
 function build(root) {
+  translate(root);
   const $ = (name) => root.querySelector(`[data-part="${name}"]`);
   const ui = Object.fromEntries(["canvas", "readout", "live", "caption", "note", "rank", "rows", "matrix", "indegree",
     "degree", "tip", "stats", "title", "a", "b", "reverse", "arrows", "bare", "tint", "save"].map((name) => [name, $(name)]));
@@ -54,7 +55,7 @@ function build(root) {
     });
   }
   hits(view, ui.rank, (x) => { const bar = view.rankHit(x); view.pointed = bar.window; schedule(view);
-    return { text: `window ${bar.window}: affinity ${number(bar.value)}`, query: null }; });
+    return { text: tr("window {window}: affinity {affinity}", { window: bar.window, affinity: number(bar.value) }), query: null }; });
   hits(view, ui.matrix, (x, y) => view.matrixHit(x, y));
   hits(view, ui.indegree, (x, y) => view.degreeHit(x, y));
   new ResizeObserver(() => { view.base = null; schedule(view); }).observe(root);
@@ -185,25 +186,28 @@ function panels(view, queries, current) {
   for (const role of ["a", "b"]) {
     const place = view.pins[role];
     ui[role].setAttribute("aria-pressed", String(view.active === role));
-    ui[role].querySelector("span").textContent = place ? `window ${tokenAt(data.grid, place).window}`
-      : role === "a" || view.pins.a ? "click to pin" : "";
+    ui[role].querySelector("span").textContent = place ? tr("window {window}", tokenAt(data.grid, place))
+      : role === "a" || view.pins.a ? tr("click to pin") : "";
     root.querySelector(`[data-part="clear-${role}"]`).hidden = !place;
   }
   for (const name of ["reverse", "arrows"]) ui[name].setAttribute("aria-pressed", String(view[name]));
   ui.bare.setAttribute("aria-pressed", String(!view.bare));
   ui.bare.hidden = !data.found.length;
-  ui.bare.textContent = `Detections (${data.found.length})`;
+  ui.bare.textContent = tr("Detections ({n})", { n: data.found.length });
   ui.readout.textContent = sentence(view, current);
-  const k = data.topk, n = data.grid.n_win ** 2, all = k === n, name = `${current.role.toUpperCase()}: window ${current.window}`;
+  const k = data.topk, n = data.grid.n_win ** 2, all = k === n, role = current.role.toUpperCase();
   root.classList.toggle("reverse", view.reverse);
-  ui.title.textContent = view.reverse ? `Who chose query ${name}` : `Query ${name}`;
-  ["rank", "window", "affinity", "weight"].forEach((word, at) => {
-    root.querySelectorAll("th")[at].textContent = view.reverse ? ["its rank", "chosen by", "affinity", "its weight"][at] : word;
-  });
+  ui.title.textContent = view.reverse ? tr("Who chose query {role}: window {window}", { role, window: current.window })
+    : tr("Query {role}: window {window}", { role, window: current.window });
+  const heads = view.reverse ? [tr("its rank"), tr("chosen by"), tr("affinity"), tr("its weight")]
+    : [tr("rank"), tr("window"), tr("affinity"), tr("weight")];
+  root.querySelectorAll("th").forEach((head, at) => { head.textContent = heads[at]; });
   ui.stats.textContent = view.reverse
-    ? `Chosen by ${data.in_degree[current.window]} of ${n} windows; even routing would give ${k}. Bars: how well it fits each.`
-    : all ? "Every window is chosen: nothing is dropped."
-    : `Keeps ${percent(data.kept[current.window])} of the softmax over all windows (chance ${percent(data.chance)}).`;
+    ? tr("Chosen by {n} of {all} windows; even routing would give {even}. Bars: how well it fits each.",
+      { n: data.in_degree[current.window], all: n, even: k })
+    : all ? tr("Every window is chosen: nothing is dropped.")
+    : tr("Keeps {share} of the softmax over all windows (chance {chance}).",
+      { share: percent(data.kept[current.window]), chance: percent(data.chance) });
   drawRank(view, ui.rank, current.window, colour);
   fillRankTable(view, ui.rows, current.window);
   for (const tab of root.querySelectorAll("[role=tab]")) {

@@ -23,24 +23,28 @@ function layTiles(view) {
   const { data, root } = view;
   view.tiles = [];
   const rows = data.queries.map((query, q) => {
-    const what = query.whole ? `mean over the tokens of window ${query.window}`
-      : `token ${query.token} of window ${query.window} (the star; row ${query.row}, column ${query.col})`;
+    const what = query.whole ? tr("mean over the tokens of window {window}", query)
+      : tr("token {token} of window {window} (the star; row {row}, column {col})", query);
     const row = el("div", { class: "row" });
-    data.names.forEach((name, n) => {
-      const canvas = el("canvas", { "aria-label": `${name}: attention of ${what}` }), value = el("span");
+    data.names.forEach((given, n) => {
+      const name = n === 0 ? tr("mean") : n === 1 ? tr("max") : tr("head {n}", { n: n - 1 });
+      const canvas = el("canvas", { "aria-label": tr("{name}: attention of {what}", { name, what }) }), value = el("span");
       canvas.addEventListener("pointermove", (event) => { view.at = tileToken(view, canvas, event); paintTiles(view); });
       canvas.addEventListener("pointerleave", () => { view.at = null; paintTiles(view); });
       row.append(el("figure", {}, canvas, el("figcaption", {}, el("span", {}, name), value)));
       view.tiles.push({ canvas, value, query, start: (q * data.names.length + n) * data.grid.H * data.grid.W });
     });
-    const leak = query.leak > 0.0005 ? ` ${percent(query.leak)} of it falls on padding.` : "";
+    const values = { windows: query.routed.join(tr(", ")), leak: percent(query.leak) };
     const head = el("div", { style: `--role: var(--role-${query.role})` },
-      el("h3", {}, `${query.role.toUpperCase()} attends to: ${what}`),
-      el("p", {}, `Routed windows ${query.routed.join(", ")}; all else is 0 because it was not chosen.${leak}`));
+      el("h3", {}, tr("{role} attends to: {what}", { role: query.role.toUpperCase(), what })),
+      el("p", {}, query.leak > 0.0005
+        ? tr("Routed windows {windows}; all else is 0 because it was not chosen. {leak} of it falls on padding.", values)
+        : tr("Routed windows {windows}; all else is 0 because it was not chosen.", values)));
     return el("div", {}, head, row);
   });
-  view.bar = el("canvas", { "aria-label": `Colour scale from 0 to ${percent(data.top)}` });
-  root.replaceChildren(...rows, view.bar, el("p", { class: "caption" }, `One colour scale for all pictures, by square root, so that small shares show. ${data.caption}`));
+  view.bar = el("canvas", { "aria-label": tr("Colour scale from 0 to {top}", { top: percent(data.top) }) });
+  root.replaceChildren(...rows, view.bar, el("p", { class: "caption" }, 
+    tr("One colour scale for all pictures, by square root, so that small shares show. {caption}", data)));
 }
 
 function tileToken(view, canvas, event) {
@@ -93,7 +97,7 @@ function paintTiles(view) {
     tile.value.textContent = percent(data.maps[tile.start + view.at.row * grid.W + view.at.col]);
   }
   const g = fit(view.bar, 240, 26), tone = ink(view.bar);
-  colourBar(g, 0, 0, 220, 0, data.top * 100, tone.text, " %");
+  colourBar(g, 0, 0, 220, 0, data.top * 100, tone.text, (x) => tr("{n} %", { n: number(x) }));
   g.textAlign = "center"; g.fillText(percent(data.top / 4), 110, 11);
   view.root.dataset.ready = data.version;
 }

@@ -19,6 +19,7 @@ from ultralytics.nn import tasks
 from ultralytics.nn.modules.head import Detect
 
 from bra.errors import YoloError
+from bra.wording import said
 from bra.yolo.gate import ModelLimits
 
 STRIDE: Final = 32
@@ -58,8 +59,9 @@ class Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.add(StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
         self.calls += 1
         if self.calls > self.limits[0] or self.macs > self.limits[2]:
-            raise YoloError(f"{self.what} takes more than {self.limits[0]:,} steps of torch or "
-                            f"{self.limits[2] / 1e9:g} GMACs: choose a smaller scale, or fewer repeats.")
+            raise YoloError(said("{what} takes more than {steps:,} steps of torch or {macs:g} GMACs: choose a smaller "
+                                 "scale, or fewer repeats.", what=self.what, steps=self.limits[0],
+                                 macs=self.limits[2] / 1e9))
         return out
 
     def add(self, storage: Any, size: int) -> None:
@@ -74,8 +76,8 @@ class Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.live = sum(self.alive.values())
             self.sweep_at = min(limit, self.live + limit // SHARE)
         if self.live > limit:
-            raise YoloError(f"{self.what} takes more than {limit / 2**20:,.0f} MB at one time: choose a smaller scale, "
-                            "or fewer channels.")
+            raise YoloError(said("{what} takes more than {memory:,.0f} MB at one time: choose a smaller scale, or "
+                                 "fewer channels.", what=self.what, memory=limit / 2**20))
 
 
 class OneKernelAttention(TorchFunctionMode):
@@ -106,16 +108,17 @@ def rehearse(model: Mapping[str, Any], limits: ModelLimits) -> None:
     side = max(SMALLEST_PICTURE, -(-limits.imgsz // STRIDE) * STRIDE)
     with torch.device("meta"), torch.no_grad():      # inference_mode would hide convolutions from the count
         # Twice: our rows are resolved by building the model once more.
-        with Budget(limits.calls, 2 * 4 * limits.parameters, limits.macs, "building this model"):
+        with Budget(limits.calls, 2 * 4 * limits.parameters, limits.macs, said("building this model")):
             layers, save = tasks.parse_model(copy.deepcopy(dict(model)), ch=3, verbose=False)
         count = sum(parameter.numel() for parameter in layers.parameters())
         if count > limits.parameters:
-            raise YoloError(f"this model has {count:,} parameters: {limits.parameters:,} at most; choose a smaller "
-                            "scale.")
+            raise YoloError(said("this model has {count:,} parameters: {most:,} at most; choose a smaller scale.",
+                                 count=count, most=limits.parameters))
         layers.eval()
         # A head that trains returns its maps; one that predicts reads strides, which only a real picture tells.
         layers[-1].training = isinstance(layers[-1], Detect)
-        budget = Budget(limits.calls, limits.activation_bytes, limits.macs, f"this model, for a picture of {side} px,")
+        budget = Budget(limits.calls, limits.activation_bytes, limits.macs,
+                        said("this model, for a picture of {side} px,", side=side))
         with budget, OneKernelAttention(budget):
             x: Any = torch.empty(1, 3, side, side)
             maps: list[Any] = []

@@ -11,6 +11,7 @@ from torch import nn
 
 from bra.attention import KVGather, QKVLinear, TopkRouting
 from bra.errors import YoloError
+from bra.wording import said
 from bra.yolo.modules import BiLevelRoutingAttention
 
 KEPT: Final = ("n_win", "num_heads", "qk_dim", "kv_downsample_mode", "topk", "param_routing", "diff_routing",
@@ -41,8 +42,9 @@ class HandmadeBRA(BiLevelRoutingAttention):
             # Its own tensors, not copies: they may be half precision, or wait on another device.
             self.load_state_dict(old.state_dict(), assign=True)
         except (KeyError, RuntimeError) as error:
-            raise YoloError(f"this checkpoint's {type(self).__name__} is not the tutorial's ({error}): load it in the "
-                            "installation that made it, and carry its state_dict over.") from error
+            raise YoloError(said("this checkpoint's {name} is not the tutorial's ({error}): load it in the "
+                                 "installation that made it, and carry its state_dict over.", name=type(self).__name__,
+                                 error=str(error))) from error
         self.train(bool(state.get("training", True)))
         for name in ("i", "f", "type", "np"):                        # what Ultralytics' parser wrote on the layer
             if name in state:

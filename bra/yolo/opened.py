@@ -19,6 +19,7 @@ from bra.models.catalog import UNTRAINED
 from bra.models.opened import Answer, Detection, OpenModel, Prepared
 from bra.models.untrained import redraw
 from bra.photo import Photo, to_tensor
+from bra.wording import said
 from bra.yolo.gate import check_model
 from bra.yolo.untrusted import build_untrusted, open_checkpoint
 
@@ -79,7 +80,7 @@ class OpenYolo(OpenModel):
         return Detection(self._name(int(row[5])), row[4], (box[0], box[1], box[2], box[3]))
 
     def _name(self, at: int) -> str:
-        return self.classes[at] if at < len(self.classes) else f"class {at}"
+        return self.classes[at] if at < len(self.classes) else said("class {n}", n=at)
 
 
 def open_named(name: str, label: str, provenance: str) -> OpenYolo:
@@ -91,7 +92,7 @@ def open_named(name: str, label: str, provenance: str) -> OpenYolo:
     try:
         model = tasks.yaml_model_load(f"{name}.yaml")
     except FileNotFoundError as error:
-        raise YoloError(f"{name} is no model file: give a name such as yolov8n-bra.") from error
+        raise YoloError(said("{name} is no model file: give a name such as yolov8n-bra.", name=name)) from error
     return opened(built(model), label, provenance)
 
 
@@ -121,7 +122,7 @@ def open_saved(checkpoint: Checkpoint, name: str) -> OpenYolo:
         YoloError: it has no rows, they may not be built, or its tensors are not those of its rows.
     """
     module, _ = open_checkpoint(checkpoint)
-    return opened(module, name, f"weights from {name}")
+    return opened(module, name, said("weights from {name}", name=name))
 
 
 def built(model: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> Any:
@@ -133,8 +134,9 @@ def built(model: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -
         try:
             made.load_state_dict({name: tensor.float() for name, tensor in state.items()})
         except RuntimeError as error:
-            raise YoloError(f"ultralytics {ultralytics.__version__} builds these layers otherwise than the version "
-                            "that trained the weights: run pip install -U ultralytics.") from error
+            raise YoloError(said("ultralytics {version} builds these layers otherwise than the version that trained "
+                                 "the weights: run pip install -U ultralytics.",
+                                 version=ultralytics.__version__)) from error
     return made.eval().requires_grad_(False)
 
 
@@ -148,7 +150,8 @@ def _forget(module: Any) -> None:
 def opened(module: Any, label: str, provenance: str, classes: tuple[str, ...] = ()) -> OpenYolo:
     """A built model as one that can be looked into."""
     count = int(getattr(module.model[-1], "nc", 0))
-    names = classes or tuple(str(module.names.get(at, f"class {at}")) for at in range(count))
+    names = classes or tuple(str(module.names[at]) if at in module.names else said("class {n}", n=at)
+                             for at in range(count))
     return OpenYolo(module, label, provenance, names)
 
 

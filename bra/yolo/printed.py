@@ -15,6 +15,7 @@ from ultralytics.utils.torch_utils import get_flops
 
 from bra.costing import Cost
 from bra.errors import YoloError
+from bra.wording import said
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +43,20 @@ class Printed:
         return self.direct - self.ours
 
     def __str__(self) -> str:
+        return str(self.sentence)
+
+    @property
+    def sentence(self) -> str:
+        """Both figures, and why they differ."""
         if not self.printed or not self.direct:
-            return f"Ultralytics prints no GFLOPs, since its counter did not run; ours: {self.ours:.3f}."
-        because = "extrapolating from small images changes nothing here" if abs(self.extrapolated) < 5e-4 else \
-            f"{self.extrapolated:+.3f} since it extrapolates from images of one stride or two, on which windows and " \
-            "padding are others"
-        return (f"Ultralytics prints {self.printed:.3f} GFLOPs, ours is {self.ours:.3f}: {self.other_operators:+.3f} "
-                f"since it also counts normalisation, pooling and upsampling, {because}.")
+            return said("Ultralytics prints no GFLOPs, since its counter did not run; ours: {ours:.3f}.",
+                        ours=self.ours)
+        because = said("extrapolating from small images changes nothing here") if abs(self.extrapolated) < 5e-4 else \
+            said("{added:+.3f} since it extrapolates from images of one stride or two, on which windows and padding "
+                 "are others", added=self.extrapolated)
+        return said("Ultralytics prints {printed:.3f} GFLOPs, ours is {ours:.3f}: {added:+.3f} since it also counts "
+                    "normalisation, pooling and upsampling, {because}.", printed=self.printed, ours=self.ours,
+                    added=self.other_operators, because=because)
 
 
 def printed(model: nn.Module, cost: Cost) -> Printed:
@@ -107,6 +115,7 @@ def network_of(name: str) -> nn.Module:
         except FileNotFoundError:
             found = False
     if not found:
-        raise YoloError(f"{name} does not exist: give a model file, or a name such as yolov8n-bra.yaml.")
+        raise YoloError(said("{name} does not exist: give a model file, or a name such as yolov8n-bra.yaml.",
+                             name=name))
     network: nn.Module = YOLO(name).model
     return network

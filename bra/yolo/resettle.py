@@ -8,6 +8,7 @@ from typing import Any, Final
 import yaml
 
 from bra.errors import YoloError
+from bra.wording import said
 from bra.yolo.rewrite import read_yaml, with_rows_replaced, written
 from bra.yolo.rows import DIM_FIRST, INSIDE_C2F, OURS, Row, options_of, rows_of, with_options, with_rows
 
@@ -45,7 +46,8 @@ def placed(model: str | Mapping[str, Any], after: int, **options: Any) -> str:
     content = without_rows(read_yaml(model) if isinstance(model, str) else model)
     rows = rows_of(content)
     if not 0 <= after < len(rows) - 1:
-        raise YoloError(f"after={after} is no place for a row: 0 to {len(rows) - 2} in this model.")
+        raise YoloError(said("after={after} is no place for a row: 0 to {last} in this model.", after=after,
+                             last=len(rows) - 2))
     moved = [_renumbered(row, {at: at + (at >= after) for at in range(len(rows))}, row.index + (row.index > after))
              for row in rows]
     new = with_options(Row(after + 1, -1, 1, DIM_FIRST[0], []), options)
@@ -69,7 +71,8 @@ def without_rows(model: Mapping[str, Any]) -> dict[str, Any]:
         while at in gone:
             at = gone[at]
         if at < 0:
-            raise YoloError(f"{row} reads the image itself, so this model cannot be without it: give it a first row.")
+            raise YoloError(said("{row} reads the image itself, so this model cannot be without it: give it a first "
+                                 "row.", row=row.words))
         number[row.index] = at - sum(index < at for index in gone)
     plain = [_renumbered(_plain(row), number, number[row.index]) for row in rows if row.index not in gone]
     cut = sum(row.index not in gone for row in rows[:len(model["backbone"])])

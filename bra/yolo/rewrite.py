@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from bra.errors import YoloError
+from bra.wording import said
 from bra.yolo.rows import Row
 
 
@@ -20,11 +21,11 @@ def read_yaml(text: str) -> dict[str, Any]:
     try:
         model = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise YoloError(f"this is not YAML ({' '.join(str(error).split())}): give a model file of Ultralytics' "
-                        "kind.") from error
+        raise YoloError(said("this is not YAML ({error}): give a model file of Ultralytics' kind.",
+                             error=" ".join(str(error).split()))) from error
     if not isinstance(model, dict):
-        raise YoloError(f"a model file holds a mapping, this one a {type(model).__name__}: give one with 'backbone:' "
-                        "and 'head:'.")
+        raise YoloError(said("a model file holds a mapping, this one a {kind}: give one with 'backbone:' and 'head:'.",
+                             kind=type(model).__name__))
     return model
 
 

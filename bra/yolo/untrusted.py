@@ -13,6 +13,7 @@ from ultralytics.nn import tasks
 from bra import attention
 from bra.checkpoint import Checkpoint, Facts
 from bra.errors import BRAError, YoloError
+from bra.wording import said
 from bra.yolo.budget import rehearse
 from bra.yolo.gate import HEADS, ModelLimits, check_model, quoted
 from bra.yolo.handmade import KEPT
@@ -51,8 +52,8 @@ def build_untrusted(model: Mapping[str, Any], scale: str | None = None, limits: 
     except BRAError:
         raise
     except Exception as error:  # the parser's and torch's own, of any kind
-        raise YoloError(f"Ultralytics cannot build or run this model ({type(error).__name__}: {quoted(error)}): bra "
-                        "lint says which row is wrong.") from error
+        raise YoloError(said("Ultralytics cannot build or run this model ({kind}: {error}): bra lint says which row is "
+                             "wrong.", kind=type(error).__name__, error=quoted(error))) from error
     built.task = HEADS[head]
     module: nn.Module = built.float().eval().requires_grad_(False)
     return module
@@ -76,7 +77,7 @@ def open_checkpoint(checkpoint: Checkpoint, limits: ModelLimits | None = None,
     limits, facts = limits or ModelLimits(), checkpoint.facts
     given = facts.yaml if model is None else model
     if given is None:
-        raise YoloError("this checkpoint holds tensors without the rows of their model: give its model file too.")
+        raise YoloError(said("this checkpoint holds tensors without the rows of their model: give its model file too."))
     module: Any = build_untrusted(_as_saved(check_model(given, limits), checkpoint), None, limits)
     _same_layers(module, facts)
     if facts.fused:
@@ -123,15 +124,16 @@ def _same_layers(module: Any, facts: Facts) -> None:
     saved = [path.rpartition(".")[2] for path in facts.layers]
     for n, (ours, theirs) in enumerate(zip(made, saved, strict=False)):
         if ours != theirs:
-            raise YoloError(f"layer {n} of this checkpoint is {quoted(theirs)}, and its row makes {ours}: give the "
-                            "model file that it was trained with.")
+            raise YoloError(said("layer {n} of this checkpoint is {theirs}, and its row makes {ours}: give the model "
+                                 "file that it was trained with.", n=n, theirs=quoted(theirs), ours=ours))
     for name, part in module.named_modules():
         if isinstance(part, attention.BiLevelRoutingAttention):
             spec = part.spec.to_dict()
             for option, value in facts.attention.get(name, {}).items():
                 if option in KEPT and value is not None and spec[option] != value:
-                    raise YoloError(f"{name} of this checkpoint has {option}={quoted(value)}, and its row makes "
-                                    f"{spec[option]!r}: write what it was trained with into the row.")
+                    raise YoloError(said("{name} of this checkpoint has {option}={value}, and its row makes "
+                                         "{wanted!r}: write what it was trained with into the row.", name=name,
+                                         option=option, value=quoted(value), wanted=spec[option]))
 
 
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -139,16 +141,25 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     state = module.state_dict()
     missing, foreign = [n for n in state if n not in tensors], [n for n in tensors if n not in state]
     if missing or foreign:
-        words = [f"{word} {len(names)} tensors ({', '.join(name[:60] for name in names[:3])})"
-                 for word, names in (("lacks", missing), ("has besides", foreign)) if names]
-        raise YoloError(f"this checkpoint {' and '.join(words)}, so it is not of these rows: give the model file that "
-                        "it was trained with.")
+        faults = []
+        if missing:
+            faults.append(said("lacks {count} tensors ({names})", count=len(missing), names=_few(missing)))
+        if foreign:
+            faults.append(said("has besides {count} tensors ({names})", count=len(foreign), names=_few(foreign)))
+        both = said("{one} and {other}", one=faults[0], other=faults[1]) if len(faults) > 1 else faults[0]
+        raise YoloError(said("this checkpoint {faults}, so it is not of these rows: give the model file that it was "
+                             "trained with.", faults=both))
     for name, tensor in tensors.items():
         if tensor.shape != state[name].shape or tensor.is_floating_point() != state[name].is_floating_point():
-            raise YoloError(f"{name} is {tuple(tensor.shape)} {tensor.dtype} in this checkpoint and "
-                            f"{tuple(state[name].shape)} {state[name].dtype} by its rows: give the model file and "
-                            "scale that it was trained with.")
+            raise YoloError(said("{name} is {shape} {kind} in this checkpoint and {wanted} {wanted_kind} by its rows: "
+                                 "give the model file and scale that it was trained with.", name=name,
+                                 shape=tuple(tensor.shape), kind=tensor.dtype, wanted=tuple(state[name].shape),
+                                 wanted_kind=state[name].dtype))
         if not bool(torch.isfinite(tensor).all()):
-            raise YoloError(f"{name} of this checkpoint holds numbers that are not finite: its training diverged; "
-                            "choose an earlier checkpoint.")
+            raise YoloError(said("{name} of this checkpoint holds numbers that are not finite: its training diverged; "
+                                 "choose an earlier checkpoint.", name=name))
     module.load_state_dict(dict(tensors))
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(name[:60] for name in names[:3])

@@ -16,10 +16,9 @@ HERE = Path(__file__).parent
 
 def _registered(name: str, html: str, css: str, code: str) -> Mapping[str, Callable[..., object]]:
     """A component in every language: one script each, so that no message depends on the language."""
-    texts = viewer.texts_of_script(code) | viewer.texts_of_skeleton(html)
     return {language: st.components.v2.component(
         f"routescope_{name}" + (f"_{language}" if catalogue else ""), html=html, css=css,
-        js=viewer.in_words(code, {text: catalogue[text] for text in texts if text in catalogue}))
+        js=viewer.in_words(code, viewer.words_of(code, html, catalogue)))
         for language, catalogue in CATALOGUES.items()}
 
 
@@ -30,6 +29,13 @@ _multiples = _registered("multiples", '<div class="multiples"></div>', viewer.te
                          viewer.script(*viewer.MULTIPLES))
 _gallery = _registered("gallery", '<div class="gallery"></div>', (HERE / "gallery.css").read_text(),
                        viewer.script("core") + "\n" + (HERE / "gallery.js").read_text(encoding="utf-8"))
+
+_pane = _registered("pane", '<div class="pane"></div>', (HERE / "pane.css").read_text(),
+                     viewer.script("core", "draw") + "\n" + (HERE / "pane.js").read_text(encoding="utf-8"))
+_lectern = _registered("lectern", '<div class="lectern"></div>', (HERE / "lectern.css").read_text(),
+                       viewer.script("core") + "\n" + (HERE / "lectern.js").read_text(encoding="utf-8"))
+_board = _registered("board", '<div class="board"></div>', (HERE / "board.css").read_text(),
+                     (HERE / "board.js").read_text(encoding="utf-8"))
 
 
 def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callable[[], None]) -> None:
@@ -88,6 +94,40 @@ def gallery(pictures: Sequence[tuple[str, str, bytes]], chosen: str, key: str, o
         {"key": name, "label": label, "src": "data:image/webp;base64," + base64.b64encode(data).decode()}
         for name, label, data in pictures]
     _gallery[language()](data={"items": items, "chosen": chosen}, key=key, on_picked_change=on_pick)
+
+
+def pane(message: bytes, key: str, on_guess: Callable[[], None]) -> None:
+    """The lesson's picture, to point at or to guess on.
+
+    Args:
+        message: what `look_message` or `guess_message` packed.
+        key: of the widget; `st.session_state[key].guess` lists the windows that were marked.
+        on_guess: called when the visitor asked for the answer.
+    """
+    _pane[language()](data=_checked(message), key=key, on_guess_change=on_guess)
+
+
+def lectern(about: Mapping[str, str | bool], key: str, on_go: Callable[[], None]) -> None:
+    """The foot of the lesson, which listens to the keys of the whole page where it is projected.
+
+    Args:
+        about: "stop", which changes from stop to stop; "place" in words; "query" of the link; "present", "first" and
+            "last".
+        key: of the widget; `st.session_state[key].go` is "next", "back", "present" or "leave".
+        on_go: called when one of these was asked for.
+    """
+    _lectern[language()](data=dict(about), key=key, on_go_change=on_go)
+
+
+def board(html: str, key: str, on_token: Callable[[], None]) -> None:
+    """Figures of the worked example, of which a token may be chosen.
+
+    Args:
+        html: what `figures.worked_steps.board` drew.
+        key: of the widget; `st.session_state[key].token` is the number of the token that was clicked.
+        on_token: called when the visitor clicked.
+    """
+    _board[language()](data={"html": html}, key=key, on_token_change=on_token)
 
 
 def _checked(message: bytes) -> bytes:

@@ -3,7 +3,7 @@
 export default function mount({ parentElement, data, setTriggerValue }) {
   const root = parentElement.querySelector(".gallery");
   root.setAttribute("role", "radiogroup");
-  root.setAttribute("aria-label", "Built-in pictures");
+  root.setAttribute("aria-label", tr("Built-in pictures"));
   const known = [...root.children];
   if (known.length !== data.items.length) {
     root.replaceChildren(...data.items.map(({ key, label, src }) => {

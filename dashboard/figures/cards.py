@@ -6,11 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from bra.models.card import LayerQuality, ModelCard
+from dashboard.words import mark, told, tr
 
 # Okabe and Ito's colours, which every common form of colour blindness tells apart; grey is readable on both themes.
 COLOURS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00")
 GREY = "#8a8f98"
+METRICS = {"loss": mark("training loss"), "cross_entropy": mark("cross entropy"), "accuracy": mark("accuracy")}
+"""Names of metrics, for people; any other is a name that everybody uses, such as mAP50."""
+KINDS = (mark("trained"), mark("untrained"), mark("nearest windows"), mark("random windows"), mark("best possible"))
 Spec = dict[str, Any]
+LEGEND: Spec = {"orient": "top", "title": None, "columns": 3}
+"""In lines of three, since a legend on a phone is cut off where its line is longer than the chart."""
 
 
 def curves(card: ModelCard, metric: str, label: str) -> Spec:
@@ -21,7 +27,7 @@ def curves(card: ModelCard, metric: str, label: str) -> Spec:
     return {
         "data": {"values": values}, "mark": {"type": "line", "interpolate": "linear"}, "height": 280,
         "encoding": {
-            "x": {"field": "epoch", "type": "quantitative", "title": "epoch", "axis": {"tickMinStep": 1},
+            "x": {"field": "epoch", "type": "quantitative", "title": tr("epoch"), "axis": {"tickMinStep": 1},
                   "scale": {"nice": False, "zero": False}},
             "y": {"field": "value", "type": "quantitative", "title": label, "scale": {"zero": False}},
             "color": {"field": "variant", "type": "nominal", "title": None,
@@ -30,7 +36,8 @@ def curves(card: ModelCard, metric: str, label: str) -> Spec:
             "detail": {"field": "run"},
             "strokeDash": {"field": "variant", "type": "nominal", "legend": None},
             "size": {"condition": {"test": "datum.shipped", "value": 3}, "value": 1.25},
-            "tooltip": [{"field": "run"}, {"field": "epoch"}, {"field": "value", "format": ".3f", "title": label}]}}
+            "tooltip": [{"field": "run", "title": tr("run")}, {"field": "epoch", "title": tr("epoch")},
+                        {"field": "value", "format": ".3f", "title": label}]}}
 
 
 def variant_of(run: str) -> str:
@@ -47,9 +54,10 @@ def quality(card: ModelCard, field: str, label: str) -> Spec:
         field: "recall" or "overlap".
         label: of the axis.
     """
-    values = [{"layer": row.layer, "what": what, "value": value} for kind in ("untrained", "trained")
-              for row in card.quality[kind] for what, value in _marks(row, field, kind).items() if value is not None]
-    order = ["trained", "untrained", "nearest windows", "random windows", "best possible"]
+    values = [{"layer": row.layer, "what": told(what), "value": value, "below": what == "untrained"}
+              for kind in ("untrained", "trained") for row in card.quality[kind]
+              for what, value in _marks(row, field, kind).items() if value is not None]
+    order = [told(kind) for kind in KINDS]
     return {
         "data": {"values": values}, "height": {"step": 44},
         "mark": {"type": "point", "filled": True, "opacity": 1},
@@ -58,20 +66,21 @@ def quality(card: ModelCard, field: str, label: str) -> Spec:
                   "sort": [row.layer for row in card.quality["trained"]]},
             "x": {"field": "value", "type": "quantitative", "title": label, "scale": {"domain": [0, 1]},
                   "axis": {"format": ".0%"}},
-            "color": {"field": "what", "type": "nominal", "title": None, "sort": order, "legend": {"orient": "top"},
+            "color": {"field": "what", "type": "nominal", "title": None, "sort": order, "legend": LEGEND,
                       "scale": {"domain": order, "range": [COLOURS[0], GREY, COLOURS[1], COLOURS[2], COLOURS[3]]}},
             # The controls often lie on the untrained ones: these are drawn first, and larger.
-            "size": {"condition": {"test": "datum.what == 'untrained'", "value": 330}, "value": 120},
-            "shape": {"field": "what", "type": "nominal", "sort": order, "legend": {"orient": "top", "title": None},
+            "size": {"condition": {"test": "datum.below", "value": 330}, "value": 120},
+            "shape": {"field": "what", "type": "nominal", "sort": order, "legend": LEGEND,
                       "scale": {"domain": order, "range": ["circle", "square", "triangle-up", "diamond", "cross"]}},
-            "tooltip": [{"field": "layer"}, {"field": "what"}, {"field": "value", "format": ".1%", "title": label}]}}
+            "tooltip": [{"field": "layer", "title": tr("layer")}, {"field": "what", "title": tr("routing")},
+                        {"field": "value", "format": ".1%", "title": label}]}}
 
 
 def _marks(row: LayerQuality, field: str, kind: str) -> Mapping[str, float | None]:
     own: dict[str, float | None] = {kind: getattr(row, field)}
     if kind == "untrained":
         return own      # its controls lie where the trained ones' do, or so near that they would cover them
-    controls = {"nearest windows": "nearest", "random windows": "chance", "best possible": "oracle"}
+    controls = {mark("nearest windows"): "nearest", mark("random windows"): "chance", mark("best possible"): "oracle"}
     return own | {what: getattr(row, f"{field}_{control}") for what, control in controls.items()}
 
 
@@ -79,10 +88,10 @@ def score_table(card: ModelCard) -> list[dict[str, str]]:
     """One row per variant: each metric's mean over seeds, and its smallest and largest value."""
     rows = []
     for variant, metrics in card.scores.items():
-        row = {"variant": variant, "seeds": str(len(next(iter(metrics.values()))))}
+        row = {mark("variant"): variant, mark("seeds"): str(len(next(iter(metrics.values()))))}
         for metric, values in metrics.items():
             mean = sum(values) / len(values)
-            spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
-            row[metric] = f"{mean:.3f}{spread}"
+            row[METRICS.get(metric, metric)] = f"{mean:.3f}" if len(values) == 1 else \
+                tr("{mean:.3f} ({low:.3f} to {high:.3f})", mean=mean, low=min(values), high=max(values))
         rows.append(row)
     return rows

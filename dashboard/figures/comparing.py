@@ -9,11 +9,13 @@ from bra.compare import CostName, SettingRow, front
 from bra.compare_table import amount
 from bra.sweep_table import Summary
 from dashboard.figures.cards import COLOURS, GREY
+from dashboard.words import mark, told, tr
 
 Spec = dict[str, Any]
 AXES: dict[CostName, tuple[str, float]] = {
-    "macs": ("million multiply-adds of the layer", 1e-6), "peak_bytes": ("MB alive at the layer's worst moment", 1e-6),
-    "seconds": ("milliseconds of the layer, on this server", 1e3)}
+    "macs": (mark("million multiply-adds of the layer"), 1e-6),
+    "peak_bytes": (mark("MB alive at the layer's worst moment"), 1e-6),
+    "seconds": (mark("milliseconds of the layer, on this server"), 1e3)}
 
 
 def deciding(rows: Sequence[SettingRow], cost: CostName) -> Spec:
@@ -21,13 +23,13 @@ def deciding(rows: Sequence[SettingRow], cost: CostName) -> Spec:
     title, factor = AXES[cost]
     values = [{"n_win": row.n_win, "topk": row.topk, "recall": row.recall, "nearest": row.nearest,
                "chance": row.chance, "cost": getattr(row, cost) * factor, "front": on,
-               "macs": amount(row, "macs"), "memory": amount(row, "peak_bytes")}
+               "macs": told(amount(row, "macs")), "memory": told(amount(row, "peak_bytes"))}
               for row, on in zip(rows, front(rows, cost), strict=True) if getattr(row, cost) is not None]
     sizes = sorted({row.n_win for row in rows})
-    x = {"field": "cost", "type": "quantitative", "title": title,
+    x = {"field": "cost", "type": "quantitative", "title": told(title),
          "scale": {"type": "log", "nice": False, "padding": 12}, "axis": {"format": "~s", "tickCount": 6}}
     y = {"type": "quantitative", "scale": {"domain": [0, 1]}, "axis": {"format": ".0%"},
-         "title": "of full attention kept"}
+         "title": tr("of full attention kept")}
     controls = [{"mark": {"type": "line", "strokeDash": dash, "color": GREY, "strokeWidth": 1.25},
                  "encoding": {"x": x, "y": y | {"field": name}, "detail": {"field": "n_win"}}}
                 for name, dash in (("nearest", [5, 3]), ("chance", [1, 3]))]
@@ -40,9 +42,10 @@ def deciding(rows: Sequence[SettingRow], cost: CostName) -> Spec:
             "x": x, "y": y | {"field": "recall"}, "color": colour,
             "size": {"condition": {"test": "datum.front", "value": 190}, "value": 60},
             "tooltip": [{"field": "n_win"}, {"field": "topk"},
-                        {"field": "recall", "format": ".1%", "title": "keeps"},
-                        {"field": "nearest", "format": ".1%"}, {"field": "chance", "format": ".1%"},
-                        {"field": "macs"}, {"field": "memory"}]}}
+                        {"field": "recall", "format": ".1%", "title": tr("keeps")},
+                        {"field": "nearest", "format": ".1%", "title": tr("nearest")},
+                        {"field": "chance", "format": ".1%", "title": tr("chance")},
+                        {"field": "macs", "title": tr("multiply-adds")}, {"field": "memory", "title": tr("memory")}]}}
     best = {"transform": [{"filter": "datum.front"}], "mark": {"type": "line", "strokeWidth": 2.5, "color": GREY},
             "encoding": {"x": x, "y": y | {"field": "recall"}}}
     return {"data": {"values": values}, "height": 380, "layer": [*controls, best, points],
@@ -55,15 +58,16 @@ def swept(rows: Sequence[Summary]) -> Spec:
     means = [{"setting": setting_name(row), "low": row.interval[0], "high": row.interval[1], "nearest": row.nearest}
              for row in rows if row.pictures > 1]
     y = {"field": "setting", "type": "nominal", "title": None, "sort": None}
-    x = {"type": "quantitative", "title": "of full attention kept", "scale": {"domain": [0, 1]},
+    x = {"type": "quantitative", "title": tr("of full attention kept"), "scale": {"domain": [0, 1]},
          "axis": {"format": ".0%"}}
     return {"height": {"step": 26}, "layer": [
         {"data": {"values": ticks}, "mark": {"type": "tick", "opacity": 0.35, "color": COLOURS[1]},
          "encoding": {"y": y, "x": x | {"field": "recall"}}},
         {"data": {"values": means}, "mark": {"type": "bar", "height": 8, "color": COLOURS[0]},
          "encoding": {"y": y, "x": x | {"field": "low"}, "x2": {"field": "high"},
-                      "tooltip": [{"field": "setting"}, {"field": "low", "format": ".1%"},
-                                  {"field": "high", "format": ".1%"}]}},
+                      "tooltip": [{"field": "setting", "title": tr("setting")},
+                                  {"field": "low", "format": ".1%", "title": tr("interval from")},
+                                  {"field": "high", "format": ".1%", "title": tr("interval to")}]}},
         {"data": {"values": means}, "mark": {"type": "point", "shape": "triangle-down", "filled": True, "size": 70,
                                              "color": COLOURS[2], "opacity": 1},
          "encoding": {"y": y, "x": x | {"field": "nearest"}}}]}

@@ -9,16 +9,23 @@ from bra.advice import EXPLOSION, Choice, Lever, Position
 from bra.cost_words import PARTS, REST, part_words, short
 from bra.costing import Cost
 from dashboard.figures.cards import GREY
+from dashboard.words import mark, told, tr
 
 # Okabe and Ito's seven colours, one for each part; neighbours in a bar differ in lightness too.
 COLOURS = dict(zip(PARTS.values(), ("#E69F00", "#D55E00", "#F0E442", "#0072B2", "#56B4E9", "#009E73", "#CC79A7"),
                    strict=True))
-WITH_BRA = "row with BRA"
-FUSED, WRITTEN = "fused, as here", "attention written out"
-UNITS = {"macs": (1e6, "million multiply-adds"), "params": (1e3, "thousand parameters"), "peak_bytes": (1e6, "MB"),
-         "ms": (1, "milliseconds on this machine")}
+WITH_BRA = mark("row with BRA")
+FUSED, WRITTEN = mark("fused, as here"), mark("attention written out")
+HERE, POSSIBLE = mark("has one now"), mark("possible")
+UNITS = {"macs": (1e6, mark("million multiply-adds")), "params": (1e3, mark("thousand parameters")),
+         "peak_bytes": (1e6, "MB"), "ms": (1, mark("milliseconds on this machine"))}
+ONE_ROW = {"macs": mark("million multiply-adds of one BRA row"), "params": mark("thousand parameters of one BRA row"),
+           "peak_bytes": mark("MB of one BRA row")}
 ADDS_UP = ("macs", "params")
 """Bytes of parts are alive at different moments, and time is measured by row: a row is then one value."""
+MARKS = {HERE: ("#E69F00", "diamond"), POSSIBLE: ("#0072B2", "circle"), FUSED: ("#0072B2", "circle"),
+         WRITTEN: ("#D55E00", "triangle-up")}
+"""Colour and shape of each kind of place."""
 Spec = dict[str, Any]
 Table = list[dict[str, Any]]
 
@@ -47,17 +54,17 @@ def bar_colours(cost: Cost, measure: str) -> dict[str, str]:
 
 def legend(colours: dict[str, str]) -> str:
     """The colours in words that run over into a new line where a screen is narrow, which a chart's own do not."""
-    words = "".join(f'<span style="white-space: nowrap"><span style="color: {colour}">■</span> {name}</span>'
+    words = "".join(f'<span style="white-space: nowrap"><span style="color: {colour}">■</span> {told(name)}</span>'
                     for name, colour in colours.items())
     return f'<div style="display: flex; flex-wrap: wrap; gap: 0 1.1rem; font-size: .875rem">{words}</div>'
 
 
 def bars(cost: Cost, measure: str) -> Spec:
     """A bar per row of the model, the first on top; BRA's parts in colours, all else grey."""
-    unit, label = UNITS[measure]
+    unit, label = UNITS[measure][0], told(UNITS[measure][1])
     colours, order = bar_colours(cost, measure), [*COLOURS, WITH_BRA, REST]
-    values = [{**one, "label": short(one["row"]), "shown": one["value"] / unit, "at": order.index(one["part"])}
-              for one in bar_values(cost, measure)]
+    values = [{**one, "part": told(one["part"]), "label": short(one["row"]), "shown": one["value"] / unit,
+               "at": order.index(one["part"])} for one in bar_values(cost, measure)]
     return {
         "data": {"values": values}, "mark": {"type": "bar"}, "height": {"step": 19},
         "encoding": {
@@ -66,9 +73,10 @@ def bars(cost: Cost, measure: str) -> Spec:
             "x": {"field": "shown", "type": "quantitative", "title": label, "stack": True,
                   "axis": {"tickCount": 6}},
             "color": {"field": "part", "type": "nominal", "legend": None,
-                      "scale": {"domain": [*colours], "range": [*colours.values()]}},
+                      "scale": {"domain": [told(name) for name in colours], "range": [*colours.values()]}},
             "order": {"field": "at", "type": "quantitative"},
-            "tooltip": [{"field": "row"}, {"field": "part"}, {"field": "shown", "format": ",.2f", "title": label}]}}
+            "tooltip": [{"field": "row", "title": tr("row")}, {"field": "part", "title": tr("part")},
+                        {"field": "shown", "format": ",.2f", "title": label}]}}
 
 
 def place_values(positions: Sequence[Position], measure: str, here: Collection[str]) -> Table:
@@ -77,12 +85,12 @@ def place_values(positions: Sequence[Position], measure: str, here: Collection[s
     for place in positions:
         if place.layer is None:
             continue
-        line = {"after": place.after, "map": f"{place.h}×{place.w}×{place.dim}", "why": place.why}
+        line = {"after": place.after, "map": f"{place.h}×{place.w}×{place.dim}", "why": told(place.why)}
         if measure == "peak_bytes":
             values += [{**line, "kind": FUSED, "value": place.layer.peak_bytes},
                        {**line, "kind": WRITTEN, "value": place.layer.explicit_peak_bytes}]
         else:
-            kind = "has one now" if place.after in here else "possible"
+            kind = HERE if place.after in here else POSSIBLE
             values.append({**line, "kind": kind, "value": getattr(place.layer, measure)})
     return values
 
@@ -95,25 +103,28 @@ def places(positions: Sequence[Position], measure: str, here: Collection[str] = 
         measure: one of UNITS but the time.
         here: rows after which the model has a BRA row.
     """
-    unit, label = UNITS[measure]
-    values = [{**one, "shown": one["value"] / unit, "label": f"{one['after']}   {one['map']}"}
-              for one in place_values(positions, measure, here)]
-    kinds = [kind for kind in ("has one now", "possible", FUSED, WRITTEN) if any(v["kind"] == kind for v in values)]
-    colours = {"has one now": "#E69F00", "possible": "#0072B2", FUSED: "#0072B2", WRITTEN: "#D55E00"}
-    shapes = {"has one now": "diamond", "possible": "circle", FUSED: "circle", WRITTEN: "triangle-up"}
+    unit, label = UNITS[measure][0], told(UNITS[measure][1])
+    found = place_values(positions, measure, here)
+    values = [{**one, "kind": told(one["kind"]), "shown": one["value"] / unit,
+               "label": f"{one['after']}   {one['map']}"} for one in found]
+    there = {one["kind"] for one in found}
+    drawn = {kind: look for kind, look in MARKS.items() if kind in there}
+    domain = [told(kind) for kind in drawn]
+    colours, shapes = ([look[n] for look in drawn.values()] for n in (0, 1))
     layers: list[Spec] = [{
         "data": {"values": values}, "mark": {"type": "point", "filled": True, "opacity": 1, "size": 90},
         "encoding": {
             "y": {"field": "label", "type": "nominal", "sort": None, "title": None,
                   "axis": {"labelLimit": 220, "labelOverlap": False, "grid": True}},
-            "x": {"field": "shown", "type": "quantitative", "title": f"{label} of one BRA row",
+            "x": {"field": "shown", "type": "quantitative", "title": told(ONE_ROW[measure]),
                   "scale": {"type": "log"}},
             "color": {"field": "kind", "type": "nominal", "legend": {"orient": "top", "title": None},
-                      "scale": {"domain": kinds, "range": [colours[kind] for kind in kinds]}},
+                      "scale": {"domain": domain, "range": colours}},
             "shape": {"field": "kind", "type": "nominal", "legend": {"orient": "top", "title": None},
-                      "scale": {"domain": kinds, "range": [shapes[kind] for kind in kinds]}},
-            "tooltip": [{"field": "after"}, {"field": "map", "title": "map, h×w×channels"}, {"field": "kind"},
-                        {"field": "shown", "format": ",.2f", "title": label}, {"field": "why"}]}}]
+                      "scale": {"domain": domain, "range": shapes}},
+            "tooltip": [{"field": "after", "title": tr("after")},
+                        {"field": "map", "title": tr("map, h×w×channels")}, {"field": "kind", "title": tr("kind")},
+                        {"field": "shown", "format": ",.2f", "title": label}, {"field": "why", "title": tr("why")}]}}]
     if measure == "peak_bytes":
         layers.append({"data": {"values": [{"limit": EXPLOSION / unit}]},
                        "mark": {"type": "rule", "strokeDash": [4, 4], "color": GREY},
@@ -144,12 +155,12 @@ def row_table(cost: Cost) -> Table:
     for row in cost.rows:
         grid = row.grid
         line: dict[str, Any] = {
-            "row": row.name, "parameters": row.params, "multiply-adds": row.macs, "share, %": 100 * row.share,
-            "peak, bytes": row.peak_bytes}
+            mark("row"): row.name, mark("parameters"): row.params, mark("multiply-adds"): row.macs,
+            mark("share, %"): 100 * row.share, mark("peak, bytes"): row.peak_bytes}
         if row.ms is not None:
-            line |= {"time, ms": row.ms, "of the time, %": 100 * (row.time_share or 0)}
-        line["tokens"] = f"{grid.h}×{grid.w}" if grid else ""
-        line["padding"] = f"{100 * grid.padding_share:.1f} %" if grid else ""
+            line |= {mark("time, ms"): row.ms, mark("of the time, %"): 100 * (row.time_share or 0)}
+        line[mark("tokens")] = f"{grid.h}×{grid.w}" if grid else ""
+        line[mark("padding")] = tr("{share:.1f} %", share=100 * grid.padding_share) if grid else ""
         found.append(line)
     return found
 
@@ -157,22 +168,24 @@ def row_table(cost: Cost) -> Table:
 def against_table(costs: dict[str, Cost]) -> Table:
     """One line per way to have the model: its totals, and each in per cent of the first."""
     first = next(iter(costs.values())).total
-    names = {"parameters": "params", "multiply-adds": "macs", "peak, bytes": "peak_bytes"}
-    return [{"": kind, **{name: getattr(cost.total, field) for name, field in names.items()},
-             **{f"{name.removesuffix(', bytes')}, %": 100 * getattr(cost.total, field) / (getattr(first, field) or 1)
-                for name, field in names.items()}} for kind, cost in costs.items()]
+    names = {mark("parameters"): "params", mark("multiply-adds"): "macs", mark("peak, bytes"): "peak_bytes"}
+    shares = {mark("parameters, %"): "params", mark("multiply-adds, %"): "macs", mark("peak, %"): "peak_bytes"}
+    return [{"": told(kind), **{name: getattr(cost.total, field) for name, field in names.items()},
+             **{name: 100 * getattr(cost.total, field) / (getattr(first, field) or 1)
+                for name, field in shares.items()}} for kind, cost in costs.items()]
 
 
 def choice_table(choices: Sequence[Choice]) -> Table:
     """Ways to cut a map at equal coverage."""
-    return [{"n_win": one.n_win, "topk": one.topk, "covers, %": 100 * one.coverage,
-             "padding, %": 100 * one.padding_share, "multiply-adds": one.layer.macs,
-             "fused, bytes": one.layer.peak_bytes, "written out, bytes": one.layer.explicit_peak_bytes,
-             "over 1 GiB": " and ".join(WRITTEN if name == "explicit" else "fused" for name in one.explodes)}
-            for one in choices]
+    over = {(): "", ("explicit",): mark("attention written out"), ("fused",): mark("fused"),
+            ("explicit", "fused"): mark("attention written out and fused")}
+    return [{"n_win": one.n_win, "topk": one.topk, mark("covers, %"): 100 * one.coverage,
+             mark("padding, %"): 100 * one.padding_share, mark("multiply-adds"): one.layer.macs,
+             mark("fused, bytes"): one.layer.peak_bytes, mark("written out, bytes"): one.layer.explicit_peak_bytes,
+             mark("over 1 GiB"): told(over[one.explodes])} for one in choices]
 
 
 def lever_table(levers: Sequence[Lever]) -> Table:
     """What each change of one setting saves."""
-    return [{"change": one.change, "parameters saved": one.params, "multiply-adds saved": one.macs,
-             "bytes saved": one.peak_bytes, "why": one.why} for one in levers]
+    return [{mark("change"): one.change, mark("parameters saved"): one.params, mark("multiply-adds saved"): one.macs,
+             mark("bytes saved"): one.peak_bytes, mark("why"): told(one.why)} for one in levers]

@@ -3,8 +3,9 @@
 import streamlit as st
 
 from dashboard import cost_panel, model_widgets
+from dashboard.words import tr
 
-st.subheader("What does it cost, and what for?", anchor=False)
+st.subheader(tr("What does it cost, and what for?"), anchor=False)
 with st.sidebar:
     chosen = model_widgets.choose_settings(None)
 view, timed = cost_panel.choose_view()

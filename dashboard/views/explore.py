@@ -4,6 +4,7 @@ import streamlit as st
 
 from bra.viewer.pack import Caption
 from dashboard import model_widgets, panels, widgets
+from dashboard.words import told
 
 widgets.choose_picture()
 photo, name, hint, focus = widgets.picture()
@@ -17,4 +18,4 @@ panels.rail(look, layer.name)
 widgets.warn_of_padding(layer.grid)
 widgets.warn_of_hubs(layer)
 provenance = model_widgets.provenance_of(view.settings, model.provenance)
-panels.explorer(view, photo, look, layer, Caption(model.label, layer.name, provenance, name), focus)
+panels.explorer(view, photo, look, layer, Caption(told(model.label), layer.name, provenance, name), focus)
