@@ -16,7 +16,7 @@ ORDER = (
     "fidelity", "layer_maps", "dense", "dense_grids", "areas", "overlap", "scorecard", "svg",
     "formula", "operators", "model_rows", "timing", "costing", "cost_table", "advice",
     "variants", "cost_words",
-    "pickled", "torchfile", "unpack", "checkpoint",
+    "pickled", "torchfile", "unpack", "checkpoint", "weights_file",
     "weights", "models", "models.card", "models.untrained", "models.patches", "models.full_attention",
     "models.layout", "models.biformer", "models.nano", "models.steps", "models.opened", "models.resumed",
     "compare", "versus", "probes", "lesson", "models.families", "models.catalog",
@@ -26,7 +26,7 @@ ORDER = (
     "yolo.modules", "yolo.handmade", "yolo.rows", "yolo.registration", "yolo", "yolo.transplant",
     "yolo.wiring", "yolo.rewrite", "yolo.resettle", "yolo.gate", "yolo.budget", "yolo.untrusted", "yolo.lint",
     "yolo.printed", "yolo.training", "yolo.tiles", "yolo.demo", "yolo.opened", "yolo.shipping", "yolo.command",
-    "opening", "cost_command", "sweep_table", "sweep", "sweep_report", "compare_command", "cli")
+    "opening", "cost_command", "unpack_table", "sweep_table", "sweep", "sweep_report", "compare_command", "cli")
 """A file of bra imports only from files before it; `bra/__init__.py` is the shop window and may import them all."""
 BRA = sorted((ROOT / "bra").rglob("*.py"))
 DASHBOARD = sorted((ROOT / "dashboard").rglob("*.py"))

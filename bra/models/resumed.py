@@ -68,11 +68,12 @@ def look_on(model: OpenModel, photo: Photo, side: int, change: Change | None = N
     given = kept.points[start] if start else {INPUT: kept.prepared.x}
     running = steps if change is None else _changed(steps, at, change)
     wanted = [number for number in range(start + 1, min(at + 1, len(steps))) if steps[number].routes]
-    with model.lock:
+    with model.running(kept.prepared):
         ran = traced(partial(walk, running, given, start, wanted), names_in(running), _size(kept.prepared))
+        answer = model.answer(ran.out.out, kept.prepared)
     fresh = {name: on_photo(layer, kept.prepared) for name, layer in ran.layers.items()}
     layers = {name: layer for name, layer in kept.layers.items() if _before(steps, name, start)} | fresh
-    look = Look(ModelTrace(ran.out.out, MappingProxyType(layers)), model.answer(ran.out.out, kept.prepared))
+    look = Look(ModelTrace(ran.out.out, MappingProxyType(layers)), answer)
     if any("#" in name or step_of(steps, name) is None for name in fresh):
         return look, None       # a layer that runs twice, or outside of the steps: its trace has no one place
     built = {name: layer for name, layer in fresh.items() if _before(steps, name, at)}
