@@ -136,7 +136,7 @@ def layer_inputs(model: OpenModel, photo: Photo, side: int) -> Mapping[str, Laye
     """
     names = {model.module.get_submodule(name): name for name in model.specs}
     prepared = model.prepare(photo, side)
-    with model.lock, torch.inference_mode(), recording(inputs=True) as recorder:
+    with model.running(prepared), torch.inference_mode(), recording(inputs=True) as recorder:
         model.module(prepared.x)
     found: dict[str, LayerInput] = {}
     for capture in recorder.captures:

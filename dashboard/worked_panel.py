@@ -54,7 +54,7 @@ def explain(step: str, made: Worked, token: int) -> None:
         st.latex(worked_formula.formula(step, made, token))
     lines = worked_source.lines_of(step)
     with right:
-        st.markdown(" ".join(f"`{line}`" for line in worked_formula.shapes(step, made)))
+        st.caption(" ".join(f"`{line}`" for line in worked_formula.shapes(step, made)))
         # Where the line stands is a comment before it, so that both are copied and projected together.
         st.code("\n".join(f"# {line.file}:{line.number}\n{line.text}" for line in lines), "python", wrap_lines=True)
 
@@ -89,5 +89,5 @@ def choose_numbers(view: WorkedView) -> None:
         st.markdown("topk", width="content")
         st.segmented_control("topk", TOPKS, key=key, label_visibility="collapsed", width="content",
                              on_change=worked_state.take, args=("topk", key))
-        st.button(tr("First numbers"), on_click=worked_state.reset,
+        st.button(tr("Reset"), on_click=worked_state.reset,
                   disabled=(view.tokens, view.topk) == (FIRST, WorkedView().topk))

@@ -24,6 +24,7 @@ def _registered(name: str, html: str, css: str, code: str) -> Mapping[str, Calla
 
 _stage = _registered("stage", viewer.text("stage.html"), viewer.text("viewer.css"), viewer.script(*viewer.STAGE))
 _tiles = _registered("tiles", '<div class="tiles"></div>', viewer.text("viewer.css"), viewer.script(*viewer.TILES))
+_picture = _registered("picture", "<div></div>", "", viewer.script(*viewer.PICTURE))
 _rail = _registered("rail", '<div class="rail"></div>', viewer.text("viewer.css"), viewer.script(*viewer.RAIL))
 _multiples = _registered("multiples", '<div class="multiples"></div>', viewer.text("viewer.css"),
                          viewer.script(*viewer.MULTIPLES))
@@ -31,11 +32,19 @@ _gallery = _registered("gallery", '<div class="gallery"></div>', (HERE / "galler
                        viewer.script("core") + "\n" + (HERE / "gallery.js").read_text(encoding="utf-8"))
 
 _pane = _registered("pane", '<div class="pane"></div>', (HERE / "pane.css").read_text(),
-                     viewer.script("core", "draw") + "\n" + (HERE / "pane.js").read_text(encoding="utf-8"))
+                    viewer.script("core", "draw") + "\n" + (HERE / "pane.js").read_text(encoding="utf-8"))
 _lectern = _registered("lectern", '<div class="lectern"></div>', (HERE / "lectern.css").read_text(),
                        viewer.script("core") + "\n" + (HERE / "lectern.js").read_text(encoding="utf-8"))
 _board = _registered("board", '<div class="board"></div>', (HERE / "board.css").read_text(),
                      (HERE / "board.js").read_text(encoding="utf-8"))
+
+
+_wake = st.components.v2.component("routescope_wake", html="<span></span>", js=(HERE / "wake.js").read_text())
+
+
+def wake() -> None:
+    """Let the page run again when the browser has found its server again."""
+    _wake(key="wake", on_back_change=lambda: None)
 
 
 def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callable[[], None]) -> None:
@@ -49,6 +58,11 @@ def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callab
     """
     _stage[language()](data=_checked(message), key=keyed(key), default={"pins": None, "show": None},
                        on_pins_change=on_pins, on_show_change=on_show)
+
+
+def picture(message: bytes, key: str) -> None:
+    """A picture for the stage and the tiles of the page, itself unseen; `message` as `picture_message` packed it."""
+    _picture[language()](data=_checked(message), key=key)
 
 
 def tiles(message: bytes, key: str) -> None:
