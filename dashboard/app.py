@@ -15,7 +15,8 @@ st.html("""<style>
 .stMainBlockContainer { padding-left: 2rem; padding-right: 2rem; }
 .st-key-wake { display: none; }
 .st-key-language_switch { position: fixed; top: .65rem; right: 3.4rem; width: auto; z-index: 999991; }
-.st-key-language_tag { position: absolute; }
+.st-key-language_tag { position: absolute; width: 0; height: 0; overflow: hidden; }
+.st-key-picture { position: absolute; }
 [data-testid="stFileUploaderDropzoneInstructions"] span { white-space: normal; }
 </style>""")
 st.logo(str(HERE / "icon.png"), size="large")
@@ -29,6 +30,7 @@ except BRAError as error:       # a setting of this server that cannot be
     st.stop()
 st.navigation([
     st.Page(HERE / "views" / "explore.py", title=tr("Explore"), default=True),
+    st.Page(HERE / "views" / "learn.py", title=tr("Learn")),
     st.Page(HERE / "views" / "compare.py", title=tr("Compare")),
     st.Page(HERE / "views" / "cost.py", title=tr("Cost")),
     st.Page(HERE / "views" / "models.py", title=tr("Models")),

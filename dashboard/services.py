@@ -17,14 +17,16 @@ from bra.errors import BRAError
 from bra.models.card import ModelCard, cards
 from bra.models.catalog import ModelSettings
 from bra.models.opened import Answer, Change, Look, OpenModel
+from bra.models.resumed import look_on
 from bra.photo import Photo, PhotoLimits
 from bra.probes import ProbeRow, probe
 from bra.sweep_table import Summary, SweepTable, read_table, summaries
 from bra.tracing import LayerTrace, ModelTrace
-from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
+from bra.viewer.pack import PICTURE_SIDE, Caption, Place, picture_message, stage_message
 from bra.wording import said
 from dashboard.line import Tell
 from dashboard.office import check_size, limits, office, opening_lane, running_lane
+from dashboard.shelf import Shelf
 from dashboard.state import Selection, Upload
 from dashboard.waiting import HEAVY, worked
 from dashboard.words import later, mark
@@ -104,13 +106,17 @@ def look(settings: ModelSettings, photo: Photo, layer: str = "", file: Upload | 
     """
     model = opened(settings, file)
     return _look(settings.opens, file_key(settings, file), settings.side, settings.change_of(layer), photo.digest,
-                 model, photo)
+                 model, photo, office().shelf)
 
 
 @worked(office, mark("Running the model …"), running_lane)
 def _look(settings: ModelSettings, file: str, side: int, change: Change | None, digest: str, _model: OpenModel,
-          _photo: Photo) -> Look:
-    found = _model.look(_photo, side, change)
+          _photo: Photo, _shelf: Shelf) -> Look:
+    key = ("kept", settings, file, side, digest)
+    before = _shelf.get(key)
+    found, kept = look_on(_model, _photo, side, change, None if before is None else before.value)
+    if kept is not None:
+        _shelf.put(key, kept)       # so that other windows in one layer run only what follows it
     # The raw output of a detector holds its maps too, many times what its layers' traces take.
     return Look(ModelTrace(None, found.trace.layers), found.answer)
 
@@ -132,8 +138,12 @@ def stage_bytes(view: Selection, photo: Photo, layer: LayerTrace, answer: Answer
 def _stage(settings: ModelSettings, file: str, digest: str, name: str, caption: Caption, focus: Place,
            pins: tuple[tuple[str, Place], ...], show: tuple[str, ...], _photo: Photo, _layer: LayerTrace,
            _answer: Answer) -> bytes:
-    return stage_message(_photo, _layer, caption, focus, dict(pins), show, encoded(_photo, PICTURE_SIDE),
-                         _answer.detections)
+    return stage_message(_photo, _layer, caption, focus, dict(pins), show, b"", _answer.detections)
+
+
+def picture_bytes(photo: Photo) -> bytes:
+    """The message with the picture of the stage and of the tiles."""
+    return picture_message(photo, encoded(photo, PICTURE_SIDE))
 
 
 def encoded(photo: Photo, longest: int) -> bytes:
@@ -147,14 +157,15 @@ def _encoded(digest: str, longest: int, _photo: Photo) -> bytes:
 
 
 def given(settings: ModelSettings, photo: Photo, layer: str, file: Upload | None = None) -> LayerInput:
-    """What a layer of the model was given on the picture; the first routed one where `layer` is not routed.
+    """What a layer of the model was given on the picture; the one to look at first where `layer` is not routed.
 
     Raises:
         BRAError: as `opened`, or the model has no routed layer.
     """
     model = opened(settings, file)
     found = _given(settings.opens, file_key(settings, file), settings.side, photo.digest, model, photo)
-    return found[layer] if layer in found else next(iter(found.values()))
+    first = found.get(settings.entry.layer, next(iter(found.values())))
+    return found.get(layer, first)
 
 
 @worked(office, mark("Running the model …"), running_lane)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,7 @@ from bra.models.opened import Answer
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import FULL, Place
+from bra.wording import listed
 from dashboard import components, services, state
 from dashboard.gallery import GALLERY
 from dashboard.selection import UPLOAD
@@ -128,11 +130,18 @@ def plain(text: str) -> str:
     return re.sub(r"([!-/:-@[-`{-~])", r"\\\1", text)      # before anything else, such as ×, a backslash stays
 
 
+def worded(answer: Answer) -> Answer:
+    """The answer in the visitor's language, as far as its words are those of our own models."""
+    return Answer(tuple(replace(found, label=told(found.label)) for found in answer.detections),
+                  tuple((told(label), share) for label, share in answer.classes))
+
+
 def say(answer: Answer) -> None:
     """What the model makes of the picture, in its own words and with how sure it is."""
     if answer.classes:
-        said = ", ".join(f"{plain(told(label))} {100 * share:.0f} %" for label, share in answer.classes)
-        st.caption(tr("The model says: {classes}. It knows no other classes than its own.", classes=said))
+        classes = listed([tr("{name} {share:.0f} %", name=plain(label), share=100 * share)
+                          for label, share in answer.classes])
+        st.caption(tr("The model says: {classes}. It knows no other classes than its own.", classes=told(classes)))
 
 
 def warn_of_padding(grid: WindowGrid) -> None:
@@ -159,7 +168,7 @@ def heads(names: Iterable[str], percents: Collection[str] = ()) -> dict[str, Any
         names: the fields, which are the heads in English.
         percents: those that hold per cents.
     """
-    return {name: st.column_config.NumberColumn(told(name), format="%.1f %%") if name in percents
+    return {name: st.column_config.NumberColumn(told(name), format=tr("%.1f %%")) if name in percents
             else st.column_config.Column(told(name)) for name in names if name}
 
 
