@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = (
-    "wording", "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "tracing", "photo",
+    "wording", "errors", "spec", "grid", "chunked", "functional", "kv_pool", "record", "attention", "tracing", "photo",
     "fidelity", "dense", "dense_grids", "areas", "overlap", "scorecard", "svg",
     "formula", "operators", "model_rows", "timing", "costing", "cost_table", "advice",
     "variants", "cost_words",

@@ -1,0 +1,166 @@
+"""Routed attention on a CPU, a few windows at a time: neither the gathered keys nor the weights are ever held whole.
+
+What is small per head decides the form. With 8 channels in a head, a matrix product is as fast as its longest row of
+numbers in a register, so weights are laid (keys, queries): both products then run along the queries, not along 8
+channels. exp2 is the fastest exponential that torch has, so the base of the softmax goes into the scale. Its largest
+weight is not looked for: without it a row's sum only has to stay within what floats can hold, which is looked up
+afterwards; where one did not, all is done again with the largest weight taken off first.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd.function import once_differentiable
+
+CHUNK_ELEMENTS = 2**19
+"""Attention weights held at once: 2 MiB of float32, which caches hold. Where one window has more, one window."""
+LEAST_SUM, LARGEST_SUM = 2.0**-60, 2.0**60
+"""A row's sum of exponentials in here has lost nothing: numbers of float32 reach from 2^-126 to 2^127."""
+
+
+def attend_chunked(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, factor: Tensor | None = None,
+                   real_keys: Tensor | None = None) -> Tensor:
+    """Gather and attend: (b, m, p2, t, c) from q (b, m, p2, t, Q), k, v (b, m, p2, s, ·) and r_idx (b, p2, k).
+
+    Args:
+        q: queries, float32 or float64 on a CPU, as k and v.
+        k: keys of every window.
+        v: values of every window.
+        r_idx: the windows that each window chose.
+        scale: factor on q·k.
+        factor: (b, p2, k) by which gathered k and v are multiplied, or None.
+        real_keys: (p2, s) bool, which keys may be attended; None for all.
+    """
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (q, k, v, factor)):
+        out: Tensor = _Attend.apply(q, k, v, r_idx, scale, factor, real_keys)  # type: ignore[no-untyped-call]
+        return out
+    return _Rows(q, k, v, r_idx, scale, factor, real_keys).forward()[0]
+
+
+class _Rows:
+    """Windows of all images and heads in one row each, and the chunks that they go through in."""
+
+    def __init__(self, q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, factor: Tensor | None,
+                 real_keys: Tensor | None) -> None:
+        b, m, p2, s = k.shape[:4]
+        self.heads, self.shape, self.scale = m, q.shape[:3], scale * math.log2(math.e)
+        self.q, self.k, self.v = (t.reshape(-1, *t.shape[3:]) for t in (q, k, v))       # (b·m·windows, t, Q) …
+        first = torch.arange(b * m, device=k.device).view(b, m, 1, 1) * p2
+        self.rows = (r_idx[:, None] + first).flatten(0, 2)                              # (b·m·windows, k)
+        self.factor = None if factor is None else factor[:, None].expand(-1, m, -1, -1).flatten(0, 2)
+        self.masked = None
+        if real_keys is not None:
+            self.masked = ~real_keys[r_idx][:, None].expand(-1, m, -1, -1, -1).flatten(3).flatten(0, 2)
+        self.n_keys = self.rows.shape[1] * s
+        per_row = self.n_keys * self.q.shape[1]
+        self.group = min(len(self.q), max(1, CHUNK_ELEMENTS // max(per_row, 1)))
+
+    def chunks(self) -> list[slice]:
+        return [slice(at, at + self.group) for at in range(0, len(self.q), self.group)]
+
+    def room(self) -> Tensor:
+        """Space for the weights of one chunk: (windows, keys, queries)."""
+        return self.q.new_empty(self.group, self.n_keys, self.q.shape[1])
+
+    def gathered(self, kv: Tensor, chunk: slice) -> Tensor:
+        """(windows, k·s, ·) chosen keys or values, without their factor."""
+        rows = self.rows[chunk]
+        return kv.index_select(0, rows.flatten()).view(len(rows), self.n_keys, -1)
+
+    def times_factor(self, chosen: Tensor, chunk: slice) -> Tensor:
+        if self.factor is None:
+            return chosen
+        factor = self.factor[chunk]
+        return (chosen.unflatten(1, (factor.shape[1], -1)) * factor[..., None, None]).flatten(1, 2)
+
+    def weights(self, q: Tensor, keys: Tensor, chunk: slice, shifted: bool, room: Tensor) -> Tensor:
+        """(windows, keys, queries) exponentials, not yet divided by their sum."""
+        weights = torch.bmm(keys, q.mT, out=room[: len(q)])
+        if self.masked is not None:
+            weights.masked_fill_(self.masked[chunk, :, None], -math.inf)
+        if shifted:
+            weights.sub_(weights.amax(1, keepdim=True))
+        return weights.exp2_()
+
+    def forward(self) -> tuple[Tensor, Tensor, bool]:
+        """(b, m, windows, t, c), the sums (b·m·windows, 1, t), and whether largest weights had to be taken off."""
+        out = self.q.new_empty(len(self.q), self.v.shape[2], self.q.shape[1])
+        sums = self.q.new_empty(len(self.q), 1, self.q.shape[1])
+        self._fill(out, sums, shifted=False)
+        # A stand-in has no numbers to look at.
+        shifted = not isinstance(sums, FakeTensor) and not self._kept(sums)
+        if shifted:
+            self._fill(out, sums, shifted=True)
+        return out.view(*self.shape, *out.shape[1:]).mT, sums, shifted
+
+    def _kept(self, sums: Tensor) -> bool:
+        least, largest = (float(t) for t in torch.aminmax(sums)) if sums.numel() else (1.0, 1.0)
+        return LEAST_SUM < least and largest < LARGEST_SUM
+
+    def _fill(self, out: Tensor, sums: Tensor, shifted: bool) -> None:
+        room = self.room()
+        for chunk in self.chunks():
+            keys = self.times_factor(self.gathered(self.k, chunk), chunk)
+            weights = self.weights(self.q[chunk] * self.scale, keys, chunk, shifted, room)
+            values = self.times_factor(self.gathered(self.v, chunk), chunk)
+            total = torch.sum(weights, 1, keepdim=True, out=sums[chunk])
+            torch.bmm(values.mT, weights, out=out[chunk]).div_(total)
+
+    def backward(self, grad: Tensor, out: Tensor, sums: Tensor, shifted: bool) -> tuple[Tensor, ...]:
+        """Gradients of q, k, v and, where there is one, of the factor; weights are computed again, chunk by chunk.
+
+        Args:
+            grad: (b, m, windows, t, c), the gradient of `out`.
+            out: what `forward` returned.
+            sums: likewise.
+            shifted: likewise.
+        """
+        out, grad = (t.mT.reshape(-1, t.shape[4], t.shape[3]) for t in (out, grad))             # (rows, c, t)
+        dq, dk, dv = (torch.zeros_like(t) for t in (self.q, self.k, self.v))
+        df = None if self.factor is None else torch.zeros_like(self.factor)
+        room, slopes = self.room(), self.room()
+        for chunk in self.chunks():
+            q, raw_keys, raw_values = self.q[chunk] * self.scale, self.gathered(self.k, chunk), self.gathered(self.v, chunk)
+            keys, values = self.times_factor(raw_keys, chunk), self.times_factor(raw_values, chunk)
+            weights = self.weights(q, keys, chunk, shifted, room)
+            toward = grad[chunk] / sums[chunk]
+            mean = (toward * out[chunk]).sum(1, keepdim=True)
+            # values·toward - mean in one product: a column of ones meets a row of means.
+            slope = torch.bmm(torch.cat([values, values.new_ones(1).expand(*values.shape[:2], 1)], 2),
+                              torch.cat([toward, -mean], 1), out=slopes[: len(q)]).mul_(weights)
+            torch.bmm(slope.mT, keys, out=dq[chunk])
+            d_keys, d_values = torch.bmm(slope, q).mul_(math.log(2)), torch.bmm(weights, toward.mT)
+            if df is not None:
+                by_rank = ((d_keys * raw_keys).sum(2) + (d_values * raw_values).sum(2)).unflatten(1, (df.shape[1], -1))
+                torch.sum(by_rank, 2, out=df[chunk])
+            rows = self.rows[chunk].flatten()
+            dk.index_add_(0, rows, self.times_factor(d_keys, chunk).view(-1, *dk.shape[1:]))
+            dv.index_add_(0, rows, self.times_factor(d_values, chunk).view(-1, *dv.shape[1:]))
+        return dq.mul_(self.scale * math.log(2)), dk, dv, *(() if df is None else (df,))
+
+
+class _Attend(torch.autograd.Function):
+    """The same with gradients: q, k, v and the routing are kept for them, and one sum for every row."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, factor: Tensor | None,
+                real_keys: Tensor | None) -> Tensor:
+        out, sums, ctx.shifted = _Rows(q, k, v, r_idx, scale, factor, real_keys).forward()
+        ctx.save_for_backward(q, k, v, r_idx, factor, real_keys, out, sums)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, r_idx, factor, real_keys, out, sums = ctx.saved_tensors
+        rows = _Rows(q, k, v, r_idx, ctx.scale, factor, real_keys)
+        dq, dk, dv, *df = rows.backward(grad, out, sums, ctx.shifted)
+        b, m = k.shape[:2]
+        by_window = None if factor is None else df[0].view(b, m, *factor.shape[1:]).sum(1)
+        return dq.view_as(q), dk.view_as(k), dv.view_as(v), None, None, by_window, None
