@@ -33,15 +33,19 @@ def by_head(x: Tensor, m: int) -> Tensor:
     return rearrange(x, "b n h w (m c) -> b m n (h w) c", m=m)
 
 
-def pad(x: Tensor, p: int) -> Tensor:
-    """(b, c, h, w) -> (b, c, H, W), zeros right and below up to the next multiples of p."""
-    h, w = x.shape[2:]
-    return F.pad(x, (0, -w % p, 0, -h % p))
+def windows(x: Tensor, p: int) -> Tensor:
+    """(b, c, h, w) -> (b, p2, H/p, W/p, c): zeros right and below up to the next multiples of p, then cut in windows.
+
+    The result lies as its shape says. It is the one change of layout: a linear on a map that is still NCHW in memory
+    adds its bias in a copy.
+    """
+    h, w = x.shape[-2:]
+    return partition(F.pad(x, (0, -w % p, 0, -h % p)).permute(0, 2, 3, 1), p).contiguous()
 
 
-def real_tokens(h: int, w: int, padded: Tensor, p: int) -> Tensor:
-    """(p2, H/p, W/p) bool for a map of h·w tokens padded to (b, c, H, W): True where a token is on the map."""
-    rows, cols = (torch.arange(n, device=padded.device) for n in padded.shape[2:])
+def real_tokens(h: int, w: int, windows: Tensor, p: int) -> Tensor:
+    """(p2, H/p, W/p) bool for a map of h·w tokens cut into `windows` (b, p2, H/p, W/p, c): True for those on the map."""
+    rows, cols = (torch.arange(p * n, device=windows.device) for n in windows.shape[2:4])
     real = (rows < h)[:, None] & (cols < w)
     return partition(real[None, ..., None], p)[0, ..., 0]
 
@@ -152,12 +156,16 @@ GATHERED_ELEMENTS = 2**24
 """Largest gathered copy of k and v outside of training: 64 MiB of float32, beyond the reach of any cache."""
 
 
+LEAST_TOKENS = 32
+"""Below so many tokens in a window `attend_chunked` has too little to do at once, and torch's kernel is faster."""
+
+
 def by_chunks(q: Tensor) -> bool:
-    """Whether `chunked` takes these queries: full precision on a CPU, and nobody writes the operators down, since the
-    loop over chunks would be frozen at this map's size."""
-    watched = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
-    return (q.device.type == "cpu" and q.dtype in (torch.float32, torch.float64) and not watched
-            and not torch.is_autocast_enabled("cpu"))
+    """Whether `attend_chunked` takes these queries: windows large enough, full precision, on a CPU, and nobody who
+    writes the operators down, since the rounds of its loop would be frozen at this map's size."""
+    written_down = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
+    return (not written_down and q.device.type == "cpu" and q.shape[3] >= LEAST_TOKENS
+            and q.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu"))
 
 
 def attend_routed(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, factor: Tensor | None = None,
