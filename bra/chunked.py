@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-CHUNK_ELEMENTS = 2**19
-"""Attention weights held at once: 2 MiB of float32, which caches hold. Where one window has more, one window."""
+CHUNK_ELEMENTS = 2**20
+"""Attention weights held at once: 4 MiB of float32, which caches hold; smaller ones make threads wait for each other
+more often. Where one window has more, one window."""
 LEAST_SUM, LARGEST_SUM = 2.0**-60, 2.0**60
 """A row's sum of exponentials in here has lost nothing: numbers of float32 reach from 2^-126 to 2^127."""
 
@@ -36,7 +36,7 @@ def attend_chunked(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float,
         real_keys: (p2, s) bool, which keys may be attended; None for all.
     """
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (q, k, v, factor)):
-        out: Tensor = _Attend.apply(q, k, v, r_idx, scale, factor, real_keys)  # type: ignore[no-untyped-call]
+        out: Tensor = _Attend.apply(q, k, v, r_idx, scale, factor, real_keys)
         return out
     result: Tensor = _attend(q, k, v, r_idx, scale, factor, real_keys)[0]
     return result
@@ -99,7 +99,7 @@ class _Rows:
         if self.factor is None:
             return chosen
         factor = self.factor[chunk]
-        return (chosen.unflatten(1, (factor.shape[1], -1)) * factor[..., None, None]).flatten(1, 2)
+        return (chosen.view(*factor.shape, -1, chosen.shape[2]) * factor[..., None, None]).flatten(1, 2)
 
     def weights(self, q: Tensor, keys: Tensor, chunk: slice, shifted: bool, room: Tensor) -> Tensor:
         """(windows, keys, queries) exponentials, not yet divided by their sum."""
@@ -122,7 +122,7 @@ class _Rows:
 
     def _kept(self, sums: Tensor) -> bool:
         least, largest = (float(t) for t in torch.aminmax(sums)) if sums.numel() else (1.0, 1.0)
-        return LEAST_SUM < least and largest < LARGEST_SUM
+        return least > LEAST_SUM and largest < LARGEST_SUM
 
     def _fill(self, out: Tensor, sums: Tensor, shifted: bool) -> None:
         room = self.room()
@@ -159,7 +159,7 @@ class _Rows:
             d_keys, d_values = torch.bmm(q.mT, slope.mT).mul_(math.log(2)), torch.bmm(toward, weights.mT)
             if df is not None:
                 by_key = (d_keys * raw_keys.mT).sum(1) + (d_values * raw_values.mT).sum(1)
-                torch.sum(by_key.unflatten(1, (df.shape[1], -1)), 2, out=df[chunk])
+                torch.sum(by_key.view(len(q), df.shape[1], -1), 2, out=df[chunk])
             self.scatter(dk, d_keys, chunk)
             self.scatter(dv, d_values, chunk)
         return dq.mul_(self.scale * math.log(2)).mT, dk.mT, dv.mT, *(() if df is None else (df,))
@@ -167,7 +167,7 @@ class _Rows:
     def scatter(self, total: Tensor, chosen: Tensor, chunk: slice) -> None:
         """Add gradients (windows, c, k·s) of gathered keys or values to those (b·m·windows, c, s) they came from."""
         rows = self.rows[chunk]
-        by_rank = chosen.unflatten(2, (rows.shape[1], -1)).transpose(1, 2)                  # (windows, k, c, s)
+        by_rank = chosen.view(*chosen.shape[:2], rows.shape[1], -1).transpose(1, 2)      # (windows, k, c, s)
         if self.factor is not None:
             by_rank = by_rank * self.factor[chunk][..., None, None]
         total.index_add_(0, rows.flatten(), by_rank.flatten(0, 1))
@@ -181,17 +181,19 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, facto
 def _shapes(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, bool]:
     """What `_forward` returns, of tensors that have a shape and no numbers."""
     b, m, p2, t = q.shape[:4]
-    return q.new_empty(b, m, p2, v.shape[4], t).mT, q.new_empty(b * m * p2, 1, t), False
+    out: Tensor = q.new_empty(b, m, p2, v.shape[4], t)
+    return out.mT, q.new_empty(b * m * p2, 1, t), False
 
 
+SCHEMA: Final = ("attend_chunked(Tensor q, Tensor k, Tensor v, Tensor r_idx, float scale, Tensor? factor, "
+                 "Tensor? real_keys) -> (Tensor, Tensor, bool)")
 # One operator to whoever counts operators: its rounds are its own affair. Not `torch.library.custom_op`, which imports
 # the compiler, 1.2 s and 150 MB, when it first runs. Asked for first, since a server may import this file anew.
 if not hasattr(torch.ops.bra, "attend_chunked"):
-    _LIBRARY: Final = torch.library.Library("bra", "FRAGMENT")
-    _LIBRARY.define("attend_chunked(Tensor q, Tensor k, Tensor v, Tensor r_idx, float scale, Tensor? factor, "
-                    "Tensor? real_keys) -> (Tensor, Tensor, bool)")
-    _LIBRARY.impl("attend_chunked", _forward, "CPU")
-    _LIBRARY.impl("attend_chunked", _shapes, "Meta")
+    _LIBRARY: Final = torch.library.Library("bra", "FRAGMENT")  # type: ignore[no-untyped-call]
+    _LIBRARY.define(SCHEMA)  # type: ignore[no-untyped-call]
+    _LIBRARY.impl("attend_chunked", _forward, "CPU")  # type: ignore[no-untyped-call]
+    _LIBRARY.impl("attend_chunked", _shapes, "Meta")  # type: ignore[no-untyped-call]
 _attend: Final = torch.ops.bra.attend_chunked
 
 
@@ -201,14 +203,17 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, factor: Tensor | None,
                 real_keys: Tensor | None) -> Tensor:
+        out: Tensor
         out, sums, ctx.shifted = _attend(q, k, v, r_idx, scale, factor, real_keys)
         ctx.save_for_backward(q, k, v, r_idx, factor, real_keys, out, sums)
         ctx.scale = scale
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():      # create_graph=True: without an error the second gradient would be too small
+            raise RuntimeError("this attention gives no gradient of a gradient: call the layer with "
+                               "ret_attn_mask=True, whose every step has one.")
         q, k, v, r_idx, factor, real_keys, out, sums = ctx.saved_tensors
         rows = _Rows(q, k, v, r_idx, ctx.scale, factor, real_keys)
         dq, dk, dv, *df = rows.backward(grad, out, sums, ctx.shifted)

@@ -200,8 +200,7 @@ class _Bytes:
         return self.keys + max(self._chunked() if by_chunks(self.grid, self.item) else self._fused(), 2 * self.x)
 
     def _chunked(self) -> int:
-        spec, t = self.spec, self.grid.n_tokens
-        m = spec.num_heads
+        spec, t, m = self.spec, self.grid.n_tokens, self.spec.num_heads
         taken = chunk_bytes(m, self.p2, t, self.s, spec.qk_channels // m, spec.dim // m, spec.topk, self.item,
                             spec.soft_routing, spec.mask_padding)
         return taken + self.x + self.N * m * self.item
@@ -210,7 +209,7 @@ class _Bytes:
         """Query windows in groups: what is gathered for one, what came out of those before."""
         spec, s, item = self.spec, self.s, self.item
         c, Q, t, k, m = spec.dim, spec.qk_channels, self.grid.n_tokens, spec.topk, spec.num_heads
-        wide, base = max(c, Q), self.keys
+        wide = max(c, Q)
         group = max(1, min(self.p2, GATHERED_ELEMENTS // max(s * (Q + c) * k, 1)))
         worst = 0
         for start in range(0, self.p2, group):

@@ -44,7 +44,7 @@ def windows(x: Tensor, p: int) -> Tensor:
 
 
 def real_tokens(h: int, w: int, windows: Tensor, p: int) -> Tensor:
-    """(p2, H/p, W/p) bool for a map of h·w tokens cut into `windows` (b, p2, H/p, W/p, c): True for those on the map."""
+    """(p2, H/p, W/p) bool, True for tokens on a map of h·w that was cut into `windows` (b, p2, H/p, W/p, c)."""
     rows, cols = (torch.arange(p * n, device=windows.device) for n in windows.shape[2:4])
     real = (rows < h)[:, None] & (cols < w)
     return partition(real[None, ..., None], p)[0, ..., 0]
@@ -163,7 +163,8 @@ LEAST_TOKENS = 32
 def by_chunks(q: Tensor) -> bool:
     """Whether `attend_chunked` takes these queries: windows large enough, full precision, on a CPU, and nobody who
     writes the operators down, since the rounds of its loop would be frozen at this map's size."""
-    written_down = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
+    written_down = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or \
+        torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
     return (not written_down and q.device.type == "cpu" and q.shape[3] >= LEAST_TOKENS
             and q.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu"))
 

@@ -30,9 +30,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from bra.wording import said
-
 from bra.chunked import chunk_bytes
+from bra.wording import said
 
 OUTSIDE: Final = ""
 """Path of the model itself: what runs outside of every row, unless the model is the row."""
@@ -118,7 +117,7 @@ def workspace(func: Any, args: Sequence[Any], out: Any) -> int:
     in blocks of channels first, and those of our own attention. Other kernels' own memory depends on the machine and is
     not counted."""
     if func._overloadpacket is CHUNKED:
-        q, k, v, r_idx, _, factor, real_keys = args
+        q, _, v, r_idx, _, factor, real_keys = args
         (b, m, p2, t, c_qk), (s, c_v) = q.shape, v.shape[3:]
         return chunk_bytes(m, b * p2, t, s, c_qk, c_v, r_idx.shape[2], q.element_size(), factor is not None,
                            real_keys is not None)
