@@ -1,9 +1,14 @@
 # make run: install and open the app.  make test: install, lint, type-check, run every test, the browser's too.
+# make audit: known flaws in what is installed (asks the network), and secrets in any state of any file.
+# make fuzz MINUTES=10: hand made-up files and links to every door; without MINUTES until Ctrl-C.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint bench
+MINUTES ?= 1000000
+
+.PHONY: run test lint bench fuzz audit
 run: .venv/installed
+	$(BIN)/python -m dashboard.limits
 	$(BIN)/streamlit run dashboard/app.py
 
 test: .venv/installed-test lint
@@ -16,6 +21,16 @@ lint: .venv/installed-test
 
 bench: .venv/installed-test
 	for file in tests/bench/*.py; do $(BIN)/python $$file || exit 1; done
+
+fuzz: .venv/installed-test
+	$(BIN)/python tests/fuzz/fuzz.py --minutes $(MINUTES)
+
+audit: .venv/installed-test
+	test -x .venv/audit/bin/pip-audit || ($(PYTHON) -m venv .venv/audit && \
+		.venv/audit/bin/pip install --quiet pip-audit detect-secrets)
+	.venv/audit/bin/python tests/audit_history.py
+	$(BIN)/pip freeze --exclude-editable >.venv/audit/resolved.txt
+	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement .venv/audit/resolved.txt
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

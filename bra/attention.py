@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from bra import flex
 from bra import functional as BF
 from bra.errors import GridError
 from bra.kv_pool import check_window_fits, make_kv_pool, pool_kv, pool_real_kv
@@ -175,7 +176,7 @@ class BiLevelRoutingAttention(nn.Module):
             k_sel, v_sel = BF.gather_keys(k, r_idx, factor), BF.gather_keys(v, r_idx, factor)
             out, rows = BF.attend_explicit(q, k_sel, v_sel, self.scale, mask)
         else:
-            out = BF.attend_routed(q, k, v, r_idx, self.scale, factor, real_keys)   # (b, m, p2, t, c/m)
+            out = flex.attend_routed(q, k, v, r_idx, self.scale, factor, real_keys)     # (b, m, p2, t, c/m)
         out = rearrange(out, "b m (j i) (h w) c -> b (j h) (i w) (m c)", j=p, i=p, h=window_h, w=window_w)
         lepe = self._lepe(kv[..., Q:], h, w)
         recorder = None if torch.compiler.is_compiling() else active_recorder()

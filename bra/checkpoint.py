@@ -13,8 +13,10 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -98,12 +100,14 @@ class Checkpoint:
     facts: Facts
 
 
-def read_checkpoint(data: bytes, limits: CheckpointLimits | None = None) -> Checkpoint:
+def read_checkpoint(data: bytes, limits: CheckpointLimits | None = None,
+                    still: Callable[[], object] = lambda: None) -> Checkpoint:
     """The bytes of a .pt or .pth file of torch.save -> the model that predicts best in it.
 
     Args:
         data: the file: a training checkpoint, a model, or a state_dict, also under "model" or "state_dict".
         limits: sizes and times beyond which it is refused.
+        still: called ten times a second while the file is read; what it raises ends the reading process.
 
     Raises:
         CheckpointError: not such a file, damaged, or beyond the limits; one sentence with the cure.
@@ -118,7 +122,7 @@ def read_checkpoint(data: bytes, limits: CheckpointLimits | None = None) -> Chec
         raise CheckpointError(said("This file is {kind}: choose a .pt or .pth file, or save it again with torch.save.",
                                    kind=kind))
     try:
-        raw = _unpacked(data, limits)
+        raw = _unpacked(data, limits, still)
         size = int.from_bytes(raw[:8], "little")
         facts = json.loads(json.loads(raw[8:8 + size])["__metadata__"]["facts"])
         axes, tensors = facts.pop("axes"), safetensors.torch.load(raw)
@@ -141,13 +145,13 @@ def label(text: object) -> str:
     return " ".join(kept.split())[:MAX_LABEL]
 
 
-def _unpacked(data: bytes, limits: CheckpointLimits) -> bytes:
+def _unpacked(data: bytes, limits: CheckpointLimits, still: Callable[[], object]) -> bytes:
     with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as words:
         source.write(data)
         source.seek(0)
         allowed = {"memory": limits.memory + len(data), "cpu": limits.cpu_seconds,
                    "output": min(2 * len(data), limits.max_bytes) + 64 * 2**20}
-        status = _status(json.dumps(allowed), source, out, words, limits.seconds)
+        status = _status(json.dumps(allowed), source, out, words, limits.seconds, still)
         if status == 0:
             out.seek(0)
             return out.read()
@@ -173,14 +177,18 @@ def _refusal(words: bytes) -> CheckpointError:
         return damaged(said("what was read from it does not fit together"))
 
 
-def _status(allowed: str, source: IO[bytes], out: IO[bytes], words: IO[bytes], seconds: float) -> int | None:
+def _status(allowed: str, source: IO[bytes], out: IO[bytes], words: IO[bytes], seconds: float,
+            still: Callable[[], object]) -> int | None:
     """Exit status of the reading process; None when it ran out of time."""
     command = [sys.executable, "-I", "-S", "-B", "-c", START, str(Path(__file__).parent), allowed]
     environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
     with subprocess.Popen(command, stdin=source, stdout=out, stderr=words, env=environment) as process:
+        until = time.monotonic() + seconds
         try:
-            return process.wait(seconds)
-        except subprocess.TimeoutExpired:
+            while (left := until - time.monotonic()) > 0:
+                still()
+                with suppress(subprocess.TimeoutExpired):
+                    return process.wait(min(left, 0.1))
             return None
         finally:
             process.kill()

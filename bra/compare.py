@@ -6,10 +6,10 @@ weights; settings that differ only in topk share the grid's affinities, and all 
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -136,7 +136,7 @@ def layer_inputs(model: OpenModel, photo: Photo, side: int) -> Mapping[str, Laye
     """
     names = {model.module.get_submodule(name): name for name in model.specs}
     prepared = model.prepare(photo, side)
-    with model.lock, torch.inference_mode(), recording(inputs=True) as recorder:
+    with model.running(prepared), torch.inference_mode(), recording(inputs=True) as recorder:
         model.module(prepared.x)
     found: dict[str, LayerInput] = {}
     for capture in recorder.captures:
@@ -187,13 +187,15 @@ def traces_of(given: LayerInput, settings: Sequence[Setting]) -> tuple[LayerTrac
     return tuple(made)
 
 
-def compare(given: LayerInput, settings: Sequence[Setting], rounds: int = 0) -> Compared:
+def compare(given: LayerInput, settings: Sequence[Setting], rounds: int = 0,
+            progress: Callable[[int, int], None] = lambda done, todo: None) -> Compared:
     """What each setting keeps of dense attention, beside chance and nearest windows, and what it costs.
 
     Args:
         given: a layer and its input.
         settings: which to compare.
         rounds: forwards of the layer to time for each setting, after one to warm up; 0 for none.
+        progress: told (settings done, settings to do), again and again; what it raises ends the work.
 
     Raises:
         BRAError: none or too many settings, or one that cannot be.
@@ -203,13 +205,12 @@ def compare(given: LayerInput, settings: Sequence[Setting], rounds: int = 0) -> 
                             most=MAX_SETTINGS))
     traces = traces_of(given, settings)
     firsts = {lt.grid.n_win: lt for lt in reversed(traces)}
-    masses = dict(zip(firsts, dense_masses(list(firsts.values())), strict=True))
+    masses = dict(zip(firsts, dense_masses([*firsts.values()], still=partial(progress, 0, len(settings))), strict=True))
     best = {n_win: np.argsort(-mass.mean(0), -1, kind="stable") for n_win, mass in masses.items()}
-    h, w = given.x.shape[-2:]
     rows = []
     for lt in traces:
         n_win, topk, mapped = lt.spec.n_win, lt.spec.topk, bf.on_map(lt)
-        cost = layer_cost(lt.spec, h, w)
+        cost = layer_cost(lt.spec, *given.x.shape[-2:])
         rows.append(SettingRow(
             n_win, topk, int(mapped.sum()), lt.grid.padding_share,
             recall=_held(masses[n_win], lt.r_idx[0].numpy(), mapped), chance=bf.chance(lt),
@@ -217,6 +218,7 @@ def compare(given: LayerInput, settings: Sequence[Setting], rounds: int = 0) -> 
             oracle=_held(masses[n_win], best[n_win][:, :topk], mapped),
             kept=float(bf.kept_share(lt)[mapped].mean()), macs=cost.macs, peak_bytes=cost.peak_bytes,
             seconds=_seconds(given, lt, rounds) if rounds else None))
+        progress(len(rows), len(settings))
     return Compared(tuple(rows), traces)
 
 
@@ -228,12 +230,11 @@ def _held(mass: bf.Floats, windows: bf.Ints, mapped: bf.Bools) -> float:
 @torch.inference_mode()
 def _seconds(given: LayerInput, lt: LayerTrace, rounds: int) -> float:
     layer = with_windows(given.layer, Change("", lt.spec.n_win, lt.spec.topk))
-    taken = []
+    marks = [time.perf_counter()]
     for _ in range(rounds + 1):
-        began = time.perf_counter()
         layer(given.x)
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken[1:])
+        marks.append(time.perf_counter())
+    return float(np.median(np.diff(marks)[1:]))
 
 
 def front(rows: Sequence[SettingRow], cost: CostName) -> tuple[bool, ...]:

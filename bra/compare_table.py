@@ -49,10 +49,11 @@ def compare_html(rows: Sequence[SettingRow], title: str, about: str, cost: CostN
     chart = svg.scatter([(value, row.recall, tell(words(row))) for row, _, value in costed],
                         [on for _, on, _ in costed], tell(COSTS[cost]), tell(said("of full attention kept")),
                         {tell(said("nearest windows")): [(value, row.nearest) for row, _, value in costed],
-                         tell(said("random windows")): [(value, row.chance) for row, _, value in costed]})
+                         tell(said("random windows")): [(value, row.chance) for row, _, value in costed]},
+                        tell(svg.PERCENT))
     head = "".join(f"<th>{tell(name)}</th>" for name in HEADINGS)
-    body = "".join(f"<tr{' class=front' if on else ''}>" + "".join(f"<td>{cell}</td>" for cell in _cells(row)) + "</tr>"
-                   for row, on in zip(rows, on_front, strict=True))
+    lines = ["".join(f"<td>{tell(cell)}</td>" for cell in _cells(row)) for row in rows]
+    body = "".join(f"<tr{' class=front' if on else ''}>{line}</tr>" for line, on in zip(lines, on_front, strict=True))
     joined = said("Joined: no other setting keeps as much for less. Dashed: what the nearest windows and as many "
                   "random windows would keep.")
     legend = said("recall: share of full attention that falls on the routed windows; chance, nearest, best: on as many "
@@ -104,5 +105,5 @@ def amount(row: SettingRow, cost: CostName) -> str:
 
 def _cells(row: SettingRow) -> tuple[str, ...]:
     shares = (row.recall, row.chance, row.nearest, row.oracle, row.padding_share)
-    return (str(row.n_win), str(row.topk), *(f"{100 * share:.1f} %" for share in shares),
+    return (str(row.n_win), str(row.topk), *(said("{n:.1f} %", n=100 * share) for share in shares),
             svg.quantity(row.macs), amount(row, "peak_bytes"), amount(row, "seconds"))

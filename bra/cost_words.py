@@ -78,7 +78,7 @@ def _where(rows: list[CostRow]) -> str:
 
 def share(part: float, whole: float) -> str:
     """A share in per cent."""
-    return f"{100 * part / whole if whole else 0:.1f}{NO_BREAK}%"
+    return said("{n:.1f}\u00a0%", n=100 * part / whole if whole else 0)
 
 
 def _millions(number: int) -> str:

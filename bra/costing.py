@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from bra.attention import BiLevelRoutingAttention
-from bra.errors import CostError
+from bra.errors import LIBRARY, BRAError, CostError, brief
 from bra.formula import Basis, LayerCost, Part, layer_cost, named
 from bra.grid import WindowGrid
 from bra.model_rows import common_prefix, input_channels, is_bra, kind, network, parameters_of, rows_of, within
@@ -147,10 +147,12 @@ def cost(model: nn.Module, imgsz: int | tuple[int, int] = 640, channels: int | N
     try:
         meter = metered(model, list(paths), shape, weight.dtype)
         ms = timed(model, list(rows), shape, weight, rounds, progress) if rounds else {}
-    except (RuntimeError, TypeError, IndexError) as error:
+    except BRAError:
+        raise
+    except LIBRARY as error:
         raise CostError(said("{model} does not run on an input of {shape} ({error}): give the channels that it reads, "
                              "and sides that its strides divide, such as 640.", model=type(model).__name__,
-                             shape="×".join(map(str, shape)), error=str(error))) from error
+                             shape="×".join(map(str, shape)), error=brief(error))) from error
     return _cost(model, rows, shape, meter, ms, rounds, weight.element_size())
 
 

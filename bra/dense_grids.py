@@ -6,7 +6,7 @@ padding is its own. So the weights are computed once, and summed up window by wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,8 @@ from bra.tracing import LayerTrace
 
 
 @torch.inference_mode()
-def dense_masses(traces: Sequence[LayerTrace], image: int = 0) -> tuple[Floats, ...]:
+def dense_masses(traces: Sequence[LayerTrace], image: int = 0,
+                 still: Callable[[], object] = lambda: None) -> tuple[Floats, ...]:
     """`DenseAttention.mass` of each trace: (m, p2, p2) per grid.
 
     Takes the time of one `dense_attention` for all of them, except where keys are pooled or weighted by window: those
@@ -29,6 +30,7 @@ def dense_masses(traces: Sequence[LayerTrace], image: int = 0) -> tuple[Floats, 
     Args:
         traces: one layer on one input, under different grids.
         image: which image of the batch.
+        still: called between blocks of the work; what it raises ends it.
     """
     if any(lt.weights_used or lt.k.shape[3] != lt.grid.n_tokens for lt in traces):
         return tuple(dense_attention(lt, image).mass for lt in traces)
@@ -38,6 +40,7 @@ def dense_masses(traces: Sequence[LayerTrace], image: int = 0) -> tuple[Floats, 
     columns = torch.cat([one.columns for one in sums], 1)                           # (w, all p)
     step = max(1, BLOCK_ELEMENTS // (len(q) * first.h * first.w))
     for start in range(0, first.h * first.w, step):
+        still()
         rows = q[:, start : start + step] * traces[0].spec.scale                    # (m, n, Q/m)
         logits = rows @ k.mT                                                        # (m, n, N)
         padding = [(rows * one.pad_key[:, None]).sum(-1, keepdim=True) for one in sums]

@@ -1,5 +1,7 @@
 """The errors that a user meets: one sentence with the value, the allowed range and the cure."""
 
+from typing import Final
+
 
 class BRAError(ValueError):
     """Any request that this package refuses."""
@@ -31,3 +33,15 @@ class YoloError(BRAError):
 
 class CostError(BRAError):
     """A model, or an input size, whose cost cannot be counted."""
+
+
+LIBRARY: Final = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError, ArithmeticError,
+                  MemoryError)
+"""What torch and Ultralytics raise where a model's layers do not suit each other or their input. Not what a caller
+raises to call work off."""
+
+
+def brief(error: object, most: int = 120) -> str:
+    """What another library says, for a sentence of ours: one line without control characters, cut at `most`."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(error)[:10 * most]).split())
+    return line if len(line) <= most else f"{line[:most - 1]}…"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-import safetensors
-import safetensors.torch
 from torch import Tensor, nn
 
 from bra.checkpoint import read_checkpoint
-from bra.errors import BRAError, CheckpointError
+from bra.errors import BRAError
 from bra.models import biformer
 from bra.models.card import shipped
 from bra.models.catalog import CATALOG, UNTRAINED, ModelSettings, build
@@ -21,6 +20,7 @@ from bra.models.nano import biformer_nano
 from bra.models.opened import Look, OpenModel
 from bra.models.untrained import redraw
 from bra.photo import Photo
+from bra.weights_file import read_safetensors
 from bra.wording import said
 
 
@@ -64,12 +64,13 @@ def _shipped(settings: ModelSettings) -> OpenModel:
                           () if settings.untrained else card.classes)
 
 
-def open_file(data: bytes, name: str) -> OpenModel:
+def open_file(data: bytes, name: str, progress: Callable[[int, int], None] = lambda done, todo: None) -> OpenModel:
     """A stranger's file: a YOLO model file, a checkpoint of Ultralytics, or BiFormer weights. None of its code runs.
 
     Args:
         data: its bytes.
         name: its name, whose ending says what it is, and whose scale letter counts for a YOLO model file.
+        progress: told (0, 0) again and again while a checkpoint is read; what it raises ends the work.
 
     Raises:
         BRAError: it is none of these, is damaged, or asks for too much.
@@ -79,20 +80,13 @@ def open_file(data: bytes, name: str) -> OpenModel:
         made: OpenModel = yolo().open_text(data, name)
         return made
     if ending == "safetensors":
-        return _biformer(_read_safetensors(data), name)
-    checkpoint = read_checkpoint(data)
+        return _biformer(read_safetensors(data), name)
+    checkpoint = read_checkpoint(data, still=partial(progress, 0, 0))
+    progress(0, 0)
     if checkpoint.facts.yaml is None:
         return _biformer(checkpoint.tensors, name)
     saved: OpenModel = yolo().open_saved(checkpoint, name)
     return saved
-
-
-def _read_safetensors(data: bytes) -> Mapping[str, Tensor]:
-    try:
-        tensors: Mapping[str, Tensor] = safetensors.torch.load(data)
-    except safetensors.SafetensorError as error:
-        raise CheckpointError(said("this .safetensors file is damaged: download it again.")) from error
-    return tensors
 
 
 def _biformer(tensors: Mapping[str, Tensor], name: str) -> OpenModel:

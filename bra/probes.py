@@ -133,7 +133,8 @@ PROBES: Final[Mapping[str, Probe]] = MappingProxyType({
 })
 
 
-def probe(model: OpenModel, photo: Photo, side: int, names: Sequence[str] = tuple(PROBES)) -> tuple[ProbeRow, ...]:
+def probe(model: OpenModel, photo: Photo, side: int, names: Sequence[str] = tuple(PROBES),
+          progress: Callable[[int, int], None] = lambda done, todo: None) -> tuple[ProbeRow, ...]:
     """How much of what each routed layer chose survives each probe.
 
     Args:
@@ -141,6 +142,7 @@ def probe(model: OpenModel, photo: Photo, side: int, names: Sequence[str] = tupl
         photo: the picture.
         side: its longer side in pixels when the model reads it.
         names: keys of PROBES.
+        progress: told (probes done, probes to do); what it raises ends the work.
 
     Raises:
         BRAError: there is no such probe, or no routed layer.
@@ -154,7 +156,8 @@ def probe(model: OpenModel, photo: Photo, side: int, names: Sequence[str] = tupl
     if not before:
         raise BRAError(said("{model} has no routed layer to probe: choose another model.", model=model.label))
     rows = []
-    for name in names:
+    for done, name in enumerate(names):
+        progress(done, len(names))
         one = PROBES[name]
         after = model.look(Photo.from_array(np.ascontiguousarray(one.change(photo.rgb))), side).trace.layers
         rows += [_row(name, one, lt, after[layer]) for layer, lt in before.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from string import Template
 
@@ -29,10 +30,10 @@ def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
         whole: show the mean over each query's window instead of its token.
         show: what is switched on, of `viewer.pack.SHOWS`.
         detections: what the model found on the photo.
-        language: of the page; names in `caption` are told in it too where they are sentences.
+        language: of the page; the caption's model and provenance are told in it too.
     """
     tell = language.tell
-    caption = Caption(tell(caption.model), caption.layer, tell(caption.provenance), tell(caption.picture))
+    caption = replace(caption, model=tell(caption.model), provenance=tell(caption.provenance))
     pins = dict(pins or {})
     queries = [(role, place, whole) for role, place in pins.items()] or [("a", focus, whole)]
     grid = trace.grid

@@ -56,15 +56,17 @@ def _layer(name: str, rows: Sequence[Summary], language: Language) -> str:
     for row in rows:
         low, high = row.interval
         span = "–" if math.isnan(low) else tell(said("{low:.1f} to {high:.1f} %", low=100 * low, high=100 * high))
-        cells = (row.n_win, row.topk, f"{100 * row.recall:.1f} %", span, f"{100 * row.nearest:.1f} %",
-                 tell(over_nearest(row)), f"{100 * row.chance:.1f} %", f"{100 * row.oracle:.1f} %",
+        recall, nearest, chance, best = (tell(said("{n:.1f} %", n=100 * share)) for share in
+                                         (row.recall, row.nearest, row.chance, row.oracle))
+        cells = (row.n_win, row.topk, recall, span, nearest, tell(over_nearest(row)), chance, best,
                  svg.quantity(row.macs), svg.quantity(row.peak_bytes) + "B")
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{tell(heading)}</th>" for heading in HEADINGS)
     chart = svg.spreads([(f"n_win {row.n_win}, topk {row.topk}", row.values[:SHOWN_TICKS],
                           (row.recall, row.recall) if math.isnan(row.interval[0]) else row.interval)
                          for row in rows],
-                        tell(said("of full attention kept, one tick per picture; bar: the mean's interval")))
+                        tell(said("of full attention kept, one tick per picture; bar: the mean's interval")),
+                        tell(svg.PERCENT), tell(svg.BETWEEN))
     title = tell(said("Layer {name}", name=name or said("attention")))
     return (f"<h2>{escape(title)}</h2>{chart}<div class=scroll><table>"
             f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>")

@@ -5,21 +5,41 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from bra.compare import SettingRow
 from bra.errors import BRAError
 from bra.fidelity import Floats
+from bra.unpack_table import REFUSED
 from bra.wording import said
 
 MAX_BYTES: Final = 200 * 2**20
-MAX_ROWS: Final = 5_000_000
+MAX_ROWS: Final = 1_000_000
+MAX_SETTINGS: Final = 5_000
+MOST: Final = 1e18
+"""Multiply-adds and bytes that no layer reaches, still whole numbers in every step here."""
+MEMORY: Final = 2**30
+SECONDS: Final = 20
+"""Of the process that reads a table: bytes, those of its libraries too, and seconds of a processor."""
+START: Final = ("import sys, types, json; package = types.ModuleType('bra'); package.__path__ = [sys.argv[1]]; "
+                "sys.modules['bra'] = package; from bra.unpack_table import limit, main; "
+                "limit(*map(int, sys.argv[3:])); "
+                "sys.exit(main(json.loads(sys.argv[2]), sys.stdin.buffer, sys.stdout.buffer, sys.stderr.buffer))")
+"""An empty package in place of `bra`, whose own start would import torch."""
+KEPT_ENVIRONMENT: Final = ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+ALONE: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+"""One thread, and memory that is asked for when it is needed: otherwise most of the bound is reserved at the start."""
 KINDS: Final = {"int": pa.int64(), "float": pa.float64(), "float | None": pa.float64()}
 SCHEMA: Final = pa.schema([("picture", pa.string()), ("layer", pa.string()),
                            *((field.name, KINDS[str(field.type)]) for field in fields(SettingRow))])
@@ -98,32 +118,58 @@ def read_table(data: bytes) -> SweepTable:
     if len(data) > MAX_BYTES:
         raise BRAError(said("this table has {size:.0f} MB: {most:.0f} MB at most; sweep fewer pictures or settings.",
                             size=len(data) / 2**20, most=MAX_BYTES / 2**20))
+    raw = _unpacked(data)
+    start = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:start])
+    count, columns = header["rows"], {}
+    for at, field in enumerate(SCHEMA):
+        kind = np.float64 if pa.types.is_floating(field.type) else np.int64
+        values = np.frombuffer(raw, kind, count, start + 8 * count * at)
+        if field.name in header["words"]:
+            words = pa.array(header["words"][field.name] or [""], pa.string())
+            columns[field.name] = words.take(pa.array(values))
+        else:       # a time that was not measured is a gap
+            columns[field.name] = pa.array(values, field.type, from_pandas=field.name == "seconds")
+    table = pa.table(columns, SCHEMA)
+    _check(table, header["gaps"])
+    return SweepTable(table, header["about"])
+
+
+def _unpacked(data: bytes) -> bytes:
+    """What `bra.unpack_table` makes of the file, in a process with bounds on memory and time."""
+    wanted = {"columns": [[field.name, str(field.type)] for field in SCHEMA], "about": ABOUT.decode(),
+              "rows": MAX_ROWS}
+    command = [sys.executable, "-I", "-B", "-c", START, str(Path(__file__).parent), json.dumps(wanted), str(MEMORY),
+               str(SECONDS)]
+    environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
     try:
-        file = pq.ParquetFile(io.BytesIO(data))
-        schema, count = file.schema_arrow, file.metadata.num_rows
-        size = sum(file.metadata.row_group(n).total_byte_size for n in range(file.metadata.num_row_groups))
-        if not schema.remove_metadata().equals(SCHEMA):
-            raise BRAError(said("this Parquet file is not the table of a sweep: choose rows.parquet of a folder that "
-                                "bra sweep wrote."))
-        if count > MAX_ROWS or size > 8 * MAX_BYTES:    # declared before anything is unpacked
-            raise BRAError(said("this table has {count:,} rows: {most:,} at most; sweep fewer pictures or settings.",
-                                count=count, most=MAX_ROWS))
-        table = file.read()
-        about = json.loads((schema.metadata or {}).get(ABOUT, b"{}"))
-    except BRAError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, MemoryError, RecursionError) as error:
+        done = subprocess.run(command, input=data, capture_output=True, timeout=3 * SECONDS, check=False,
+                              env=environment | ALONE)
+    except subprocess.TimeoutExpired as error:
+        raise BRAError(said("reading this table took more than {n} seconds: try again, or sweep fewer pictures or "
+                            "settings.", n=3 * SECONDS)) from error
+    if done.returncode == 0:
+        return done.stdout
+    why = done.stderr.decode("ascii", "replace") if done.returncode == REFUSED else ""
+    if why == "damaged":
         raise BRAError(said("this table is damaged or no Parquet file: choose rows.parquet of a folder that bra sweep "
-                            "wrote.")) from error
-    if not isinstance(about, dict):
-        about = {}
-    _check(table)
-    return SweepTable(table, about)
+                            "wrote."))
+    if why == "schema":
+        raise BRAError(said("this Parquet file is not the table of a sweep: choose rows.parquet of a folder that bra "
+                            "sweep wrote."))
+    if why == "words":
+        raise BRAError(said("this table names pictures or layers at a length that no sweep does: choose rows.parquet "
+                            "of a folder that bra sweep wrote."))
+    if why == "rows":
+        raise BRAError(said("this table has more than {most:,} rows: sweep fewer pictures or settings.",
+                            most=MAX_ROWS))
+    raise BRAError(said("reading this table took more than {memory:,.0f} MB of memory or {n} seconds: choose "
+                        "rows.parquet of a folder that bra sweep wrote.", memory=MEMORY / 2**20, n=SECONDS))
 
 
-def _check(table: pa.Table) -> None:
+def _check(table: pa.Table, gaps: Mapping[str, int]) -> None:
     for name in SCHEMA.names:
-        if name != "seconds" and table[name].null_count:
+        if name != "seconds" and gaps[name]:
             raise BRAError(said("column {name!r} of this table has gaps, which no sweep leaves: sweep again.",
                                 name=name))
     for name in SHARES:
@@ -132,32 +178,60 @@ def _check(table: pa.Table) -> None:
             raise BRAError(said("column {name!r} of this table holds values outside of 0 to 1: sweep again.",
                                 name=name))
     for name in ("n_win", "topk", "windows", "macs", "peak_bytes"):
-        if not (table[name].to_numpy() > 0).all():
-            raise BRAError(said("column {name!r} of this table holds values below 1: sweep again.", name=name))
+        values = table[name].to_numpy()
+        if not ((values > 0) & (values < MOST)).all():
+            raise BRAError(said("column {name!r} of this table holds values outside of 1 to {most:.0e}: sweep again.",
+                                name=name, most=MOST))
 
 
 def summaries(table: pa.Table) -> tuple[Summary, ...]:
-    """Every layer and setting, in the order in which they first appear."""
-    columns = {name: np.asarray(table[name].to_pylist()) for name in
-               ("layer", "n_win", "topk", "recall", "nearest", "chance", "oracle", "macs", "peak_bytes")}
-    keys = list(zip(*(columns[name].tolist() for name in ("layer", "n_win", "topk")), strict=True))
-    places: dict[tuple[str, int, int], list[int]] = {}
-    for at, key in enumerate(keys):
-        places.setdefault(key, []).append(at)
+    """Every layer and setting, in the order in which they first appear.
+
+    Raises:
+        BRAError: so many of them that no page could show them.
+    """
+    layers = pa.compute.dictionary_encode(table["layer"].combine_chunks())
+    columns = {name: table[name].to_numpy() for name in
+               ("n_win", "topk", "recall", "nearest", "chance", "oracle", "macs", "peak_bytes")}
+    settings = np.stack([layers.indices.to_numpy(), columns["n_win"], columns["topk"]], 1)
+    _, first, group = np.unique(settings, axis=0, return_index=True, return_inverse=True)
+    if len(first) > MAX_SETTINGS:
+        raise BRAError(said("this table has {n:,} layers and settings: {most:,} at most; sweep fewer of them.",
+                            n=len(first), most=MAX_SETTINGS))
+    order = np.argsort(group.reshape(-1), kind="stable")
+    places = np.split(order, np.cumsum(np.bincount(group.reshape(-1), minlength=len(first)))[:-1])
+    drawn: dict[int, Floats] = {}       # how often each picture is drawn, the same for all of one number of pictures
     made = []
-    for (layer, n_win, topk), these in places.items():
+    for at in np.argsort(first, kind="stable"):
+        these, name = places[at], layers.dictionary[layers.indices[int(first[at])].as_py()].as_py()
         recall, nearest = columns["recall"][these], columns["nearest"][these]
         means = {name: float(columns[name][these].mean()) for name in
                  ("recall", "nearest", "chance", "oracle", "macs", "peak_bytes")}
-        made.append(Summary(layer, n_win, topk, len(these), tuple(recall.tolist()), interval=interval(recall),
-                            gain=interval(recall - nearest), **means))
+        made.append(Summary(name, int(columns["n_win"][these[0]]), int(columns["topk"][these[0]]), len(these),
+                            tuple(recall.tolist()), interval=interval(recall, drawn),
+                            gain=interval(recall - nearest, drawn), **means))
     return tuple(made)
 
 
-def interval(values: Floats) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean (percentile method, 1,000 resamples); NaN of a single value."""
-    if len(values) < 2:
+def interval(values: Floats, drawn: dict[int, Floats] | None = None) -> tuple[float, float]:
+    """95 % interval of the mean; NaN of a single value.
+
+    By bootstrap (percentile method, 1,000 resamples) for up to 1,000 values; above, where both agree, from the
+    standard error.
+
+    Args:
+        values: one per picture.
+        drawn: shares with which each value is drawn, by how many there are; filled here and used again.
+    """
+    n = len(values)
+    if n < 2:
         return math.nan, math.nan
-    drawn = np.random.default_rng(0).integers(0, len(values), (BOOTSTRAPS, len(values)))
-    low, high = np.quantile(values[drawn].mean(-1), (0.025, 0.975))
+    if n > BOOTSTRAPS:
+        half = 1.96 * float(values.std(ddof=1)) / math.sqrt(n)
+        return float(values.mean()) - half, float(values.mean()) + half
+    drawn = {} if drawn is None else drawn
+    if n not in drawn:
+        at = np.random.default_rng(0).integers(0, n, (BOOTSTRAPS, n)) + n * np.arange(BOOTSTRAPS)[:, None]
+        drawn[n] = np.bincount(at.reshape(-1), minlength=BOOTSTRAPS * n).reshape(BOOTSTRAPS, n) / n
+    low, high = np.quantile(drawn[n] @ values, (0.025, 0.975))
     return float(low), float(high)

@@ -99,7 +99,7 @@ def from_plain(plain: Any, depth: int = 0) -> str:
              for name, value in values.items()}
     try:
         made = Said(template.format(**known) if known else template)
-    except (KeyError, IndexError, TypeError, OverflowError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
         raise ValueError("this is not a sentence") from error
     made.template, made.values = template, known
     return made

@@ -4,23 +4,33 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import services, words
-from dashboard.words import tr
+from bra.errors import BRAError
+from dashboard import components, held, services, words
+from dashboard.words import told, tr
 
 HERE = Path(__file__).parent
 st.set_page_config("RouteScope", str(HERE / "icon.png"), layout="wide")
 # Streamlit's wide layout leaves 80 px empty on each side, which the picture can use.
 st.html("""<style>
 .stMainBlockContainer { padding-left: 2rem; padding-right: 2rem; }
+.st-key-wake { display: none; }
 .st-key-language_switch { position: fixed; top: .65rem; right: 3.4rem; width: auto; z-index: 999991; }
-.st-key-language_tag { position: absolute; }
+.st-key-language_tag { position: absolute; width: 0; height: 0; overflow: hidden; }
+.st-key-picture { position: absolute; }
 [data-testid="stFileUploaderDropzoneInstructions"] span { white-space: normal; }
 </style>""")
 st.logo(str(HERE / "icon.png"), size="large")
 words.switch()
-services.warm_up()
+components.wake()
+held.hold_waiting_place(st.container())
+try:
+    services.warm_up()
+except BRAError as error:       # a setting of this server that cannot be
+    st.error(told(error))
+    st.stop()
 st.navigation([
     st.Page(HERE / "views" / "explore.py", title=tr("Explore"), default=True),
+    st.Page(HERE / "views" / "learn.py", title=tr("Learn")),
     st.Page(HERE / "views" / "compare.py", title=tr("Compare")),
     st.Page(HERE / "views" / "cost.py", title=tr("Cost")),
     st.Page(HERE / "views" / "models.py", title=tr("Models")),

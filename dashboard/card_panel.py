@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import streamlit as st
 
 from bra.models.card import WEIGHTS, ModelCard
 from bra.models.catalog import CATALOG
+from bra.wording import listed
 from dashboard import state
 from dashboard.figures import cards as charts
 from dashboard.widgets import heads
-from dashboard.words import mark, told, tr
+from dashboard.words import mark, named, told, tr
 
 EXPLORE = Path(__file__).parent / "views" / "explore.py"
 RECALL = mark("Share of full attention that falls on the routed windows")
+MADE = {"date": mark("date")}
+"""What a card was made with; anything else is the name of a package."""
 OVERLAP = mark("Likeness of labels between a window and those it is routed to")
 
 
@@ -23,10 +25,9 @@ def choose_card(known: dict[str, ModelCard]) -> ModelCard:
     """Which card to read; the address remembers it."""
     st.subheader(tr("Models that were trained here"), anchor=False)
     names = list(known)
-    # What comes before the colon, which in Chinese is a wide one.
-    short = {key: re.split("[:：]", told(card.title))[0] for key, card in known.items()}
     name = st.segmented_control(tr("Model card"), names, required=True, label_visibility="collapsed",
-                                format_func=short.__getitem__, key=state.card(names)) or names[0]
+                                format_func=named({key: card.title.partition(":")[0] for key, card in known.items()}),
+                                key=state.card(names)) or names[0]
     state.save_card(name)
     return known[name]
 
@@ -70,6 +71,6 @@ def show(card: ModelCard) -> None:
             st.markdown(f"- {told(sentence)}")
     st.markdown("#### " + tr("How it was made"))
     st.code(card.command, language="bash", wrap_lines=True)
-    made = ", ".join(f"{told(what)} {value}" for what, value in card.made_with.items())
-    st.caption(tr("{made}. Learned at {side} px. Data: {licence}", made=made, side=card.side,
+    made = listed([f"{told(MADE.get(what, what))} {value}" for what, value in card.made_with.items()])
+    st.caption(tr("{made}. Learned at {side} px. Data: {licence}", made=told(made), side=card.side,
                   licence=told(card.licence)))

@@ -18,7 +18,7 @@ from dashboard.compare_panel import setting_of
 from dashboard.figures import comparing as charts
 from dashboard.selection import Selection
 from dashboard.widgets import ask_file, heads, plain
-from dashboard.words import mark, told, tr
+from dashboard.words import mark, told, tongue, tr
 
 PROBE_NAMES = {"brightness": mark("brightness"), "flip": mark("flip"), "shift": mark("shift"), "crop": mark("crop"),
                "swap": mark("swap")}
@@ -52,19 +52,22 @@ def sides(view: Selection, photo: Photo, focus: Place) -> None:
                    chance=100 * found.chance))
     less = mark("B less A")
     st.dataframe([
-        {"": tr("keeps of its full attention"), "A": f"{100 * a.recall:.1f} %", "B": f"{100 * b.recall:.1f} %",
-         less: f"{100 * (b.recall - a.recall):+.1f} %"},
-        {"": tr("its nearest windows keep"), "A": f"{100 * a.nearest:.1f} %", "B": f"{100 * b.nearest:.1f} %",
-         less: f"{100 * (b.nearest - a.nearest):+.1f} %"},
+        {"": tr("keeps of its full attention"), **_shares(a.recall, b.recall, less)},
+        {"": tr("its nearest windows keep"), **_shares(a.nearest, b.nearest, less)},
         {"": tr("multiply-adds of the layer"), "A": told(amount(a, "macs")), "B": told(amount(b, "macs")),
          less: _change(a.macs, b.macs)},
         {"": tr("memory of the layer"), "A": told(amount(a, "peak_bytes")), "B": told(amount(b, "peak_bytes")),
          less: _change(a.peak_bytes, b.peak_bytes)}], hide_index=True, column_config=heads([less]))
 
 
+def _shares(a: float, b: float, less: str) -> dict[str, str]:
+    return {"A": tr("{share:.1f} %", share=100 * a), "B": tr("{share:.1f} %", share=100 * b),
+            less: tr("{gain:+.1f} %", gain=100 * (b - a))}
+
+
 def _change(a: int, b: int) -> str:
     sign = "−" if b < a else "+"
-    return f"{sign}{quantity(abs(b - a))} ({100 * (b - a) / a:+.0f} %)"
+    return tr("{amount} ({gain:+.0f} %)", amount=f"{sign}{quantity(abs(b - a))}", gain=100 * (b - a) / a)
 
 
 def probes(view: Selection, photo: Photo) -> None:
@@ -115,4 +118,6 @@ def sweeps() -> None:
               mark("random"): 100 * row.chance, "MACs": quantity(row.macs),
               mark("memory"): quantity(row.peak_bytes) + "B"} for row in shown]
     st.dataframe(found, hide_index=True, column_config=heads(found[0], ("keeps", "nearest", "random")))
-    st.download_button(tr("Report, HTML"), lambda: sweep_html(table), "sweep.html", "text/html", on_click="ignore")
+    language = tongue()
+    st.download_button(tr("Report, HTML"), lambda: sweep_html(table, language=language), "sweep.html",
+                       "text/html", on_click="ignore")

@@ -21,7 +21,7 @@ from dashboard.figures import comparing as charts
 from dashboard.held import hold_some
 from dashboard.selection import Selection
 from dashboard.widgets import ask_file, heads
-from dashboard.words import mark, named, told, tr
+from dashboard.words import mark, named, told, tongue, tr
 
 EXPLORE = Path(__file__).parent / "views" / "explore.py"
 TAB_NAMES = {"grid": mark("All settings at once"), "versus": mark("A against B"),
@@ -117,10 +117,10 @@ def _decide(compared: Compared, wanted: Comparison, caption: str) -> None:
         st.dataframe([{"n_win": row.n_win, "topk": row.topk,
                        **{name: 100 * getattr(row, field) for name, field in shares.items()}}
                       for row in compared.rows], hide_index=True, height=360, column_config=heads(shares, shares))
-        title = tr("Settings side by side")
+        title, language = tr("Settings side by side"), tongue()
         with st.container(horizontal=True):
             _download(tr("Table, CSV"), lambda: compare_csv(compared.rows), "settings.csv", "text/csv")
-            _download(tr("Report, HTML"), lambda: compare_html(compared.rows, title, caption, wanted.cost),
+            _download(tr("Report, HTML"), lambda: compare_html(compared.rows, title, caption, wanted.cost, language),
                       "settings.html", "text/html")
 
 

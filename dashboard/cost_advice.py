@@ -135,4 +135,4 @@ def beside_ultralytics(settings: ModelSettings, cost: Cost) -> None:
         st.metric(tr("Ultralytics prints, GFLOPs"), f"{found.printed:.3f}", width=220)
         st.metric(tr("Its counter on the whole image"), f"{found.direct:.3f}", width=220)
         st.metric(tr("Ours: 2 × multiply-adds"), f"{found.ours:.3f}", width=220)
-    st.markdown(as_is(str(found)))
+    st.markdown(as_is(told(found.sentence)))

@@ -11,6 +11,7 @@ from bra.cost_words import summary
 from bra.costing import Cost
 from bra.errors import BRAError
 from bra.models.catalog import ModelSettings
+from bra.wording import Said
 from dashboard import cost_advice, cost_services, model_widgets, state
 from dashboard import cost_view as views
 from dashboard.cost_view import CostView
@@ -78,7 +79,9 @@ def page(settings: ModelSettings, view: CostView, timed: bool) -> None:
 
 def _rows(cost: Cost) -> None:
     table(charts.row_table(cost), height=320)
-    left_out = ", ".join(f"{one.name} {one.calls}×" for one in cost.not_counted[:12])
+    # An operator's own name, such as "mean", is a name; what is said of one is a sentence.
+    left_out = ", ".join(f"{told(one.name) if isinstance(one.name, Said) else one.name} {one.calls}×"
+                         for one in cost.not_counted[:12])
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(tr("Click a column's head to sort by it."))
         st.download_button("CSV", cost_csv(cost), "cost.csv", "text/csv", on_click="ignore")

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-import streamlit as st
-
 from bra import costing, variants
 from bra.costing import Cost
 from bra.models.catalog import ModelSettings
 from bra.models.opened import OpenModel
 from dashboard.cost_view import CostView
-from dashboard.services import file_key, opened, slots
+from dashboard.line import Tell
+from dashboard.services import file_key, office, opened
 from dashboard.uploads import Upload
-from dashboard.words import later
+from dashboard.waiting import HEAVY, worked
+from dashboard.words import mark
 
 if TYPE_CHECKING:       # Ultralytics is optional
     from bra.yolo.printed import Printed
@@ -38,7 +38,7 @@ def cost_of(settings: ModelSettings, view: CostView, kind: str = "as it is",
                  opened(settings, file))
 
 
-@st.cache_resource(max_entries=48, show_spinner=later("Counting …"))
+@worked(office, mark("Counting …"), HEAVY)
 def _cost(settings: ModelSettings, file: str, kind: str, second: tuple[Any, ...], size: tuple[int, int],
           _model: OpenModel) -> Cost:
     module = _model.module
@@ -48,8 +48,7 @@ def _cost(settings: ModelSettings, file: str, kind: str, second: tuple[Any, ...]
         module = variants.with_full_attention(module)
     elif kind == "second setting":
         module = variants.with_settings(module, second[0], **dict(second[1:]))
-    with slots():
-        return costing.cost(module, size)
+    return costing.cost(module, size)
 
 
 def timed_cost(settings: ModelSettings, view: CostView, rounds: int, file: Upload | None = None) -> Cost:
@@ -61,10 +60,10 @@ def timed_cost(settings: ModelSettings, view: CostView, rounds: int, file: Uploa
     return _timed(settings.opens, file_key(settings, file), (view.height, view.width), rounds, opened(settings, file))
 
 
-@st.cache_resource(max_entries=16, show_spinner=later("Running the model on this machine, to time it …"))
-def _timed(settings: ModelSettings, file: str, size: tuple[int, int], rounds: int, _model: OpenModel) -> Cost:
-    with slots():
-        return costing.cost(_model.module, size, rounds=rounds)
+@worked(office, mark("Running the model on this machine, to time it …"), HEAVY)
+def _timed(settings: ModelSettings, file: str, size: tuple[int, int], rounds: int, _model: OpenModel,
+           _tell: Tell) -> Cost:
+    return costing.cost(_model.module, size, rounds=rounds, progress=_tell)
 
 
 def is_yolo(settings: ModelSettings, file: Upload | None = None) -> bool:
@@ -77,13 +76,12 @@ def ultralytics(settings: ModelSettings, cost: Cost, file: Upload | None = None)
     return _ultralytics(settings.opens, file_key(settings, file), cost.input[2:], cost, opened(settings, file))
 
 
-@st.cache_resource(max_entries=16, show_spinner=later("Asking Ultralytics …"))
+@worked(office, mark("Asking Ultralytics …"), HEAVY)
 def _ultralytics(settings: ModelSettings, file: str, size: tuple[int, ...], _cost: Cost,
                  _model: OpenModel) -> Printed:
     from bra.yolo.printed import printed
 
-    with slots():
-        return printed(_model.module, _cost)
+    return printed(_model.module, _cost)
 
 
 def model_file(settings: ModelSettings, file: Upload | None = None) -> str | Mapping[str, Any]:

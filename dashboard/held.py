@@ -1,4 +1,4 @@
-"""What a widget holds: given before it is drawn, and kept when its options or the page change."""
+"""What a widget holds, kept when its options or the page change; and what a visitor waits for, or called off."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 T = TypeVar("T")
 
@@ -32,3 +33,43 @@ def hold_some(key: str, wanted: Sequence[int], allowed: Sequence[int]) -> str:
     had = st.session_state.get(key)
     st.session_state[key] = [value for value in (wanted if had is None else had) if value in allowed]
     return key
+
+
+def hold_waiting_place(place: DeltaGenerator) -> None:
+    """Where on this visitor's page it is said what is waited for."""
+    st.session_state["waiting_place"] = place
+
+
+def waiting_place() -> DeltaGenerator:
+    """That place; a page that has none gets one here."""
+    found: DeltaGenerator = st.session_state.get("waiting_place") or st.container()
+    return found
+
+
+def pause_point() -> None:
+    """End this run of the page here, if the visitor left or did something else meanwhile.
+
+    Streamlit looks for that whenever the session is read.
+    """
+    _ = "waiting_place" in st.session_state
+
+
+def new_key(name: str) -> str:
+    """A key for a button that no other run of this visit had."""
+    st.session_state[f"{name}_count"] = number = st.session_state.get(f"{name}_count", 0) + 1
+    return f"{name}_{number}"
+
+
+def call_off(sign: str) -> None:
+    """Callback: the visitor does not want to wait for this piece of work."""
+    st.session_state["called_off"] = sign
+
+
+def called_off() -> str:
+    """Which piece of work this visitor called off last; "" for none."""
+    return str(st.session_state.get("called_off", ""))
+
+
+def do_again() -> None:
+    """Callback: the visitor wants it after all."""
+    st.session_state.pop("called_off", None)

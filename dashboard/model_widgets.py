@@ -14,8 +14,7 @@ from bra.spec import BRASpec
 from dashboard import selection as views
 from dashboard import services, state
 from dashboard.selection import Selection
-from dashboard.uploads import LARGEST
-from dashboard.widgets import ask_file, plain
+from dashboard.widgets import ask_file, plain, worded
 from dashboard.words import mark, named, told, tr
 
 MODEL_ENDINGS = ["yaml", "yml", "pt", "pth", "safetensors"]
@@ -49,7 +48,7 @@ def choose_settings(photo: Photo | None) -> Selection:
     if entry.family == "own":
         ask_file(tr("Model file"), MODEL_ENDINGS, state.MODEL_UPLOADER, state.take_model,
                  help=tr("Up to {size} MB. It stays in this server's memory until you leave; nobody else sees it.",
-                         size=LARGEST))
+                         size=services.limits().upload_mb))
     if photo is None:
         kept = replace(same, variant=settings.variant, untrained=settings.untrained)
         return state.save(replace(view, settings=kept, layer=view.layer if kept.opens == old.opens else ""))
@@ -213,7 +212,8 @@ def looked(view: Selection, photo: Photo) -> tuple[Selection, OpenModel, Look]:
         try:
             model = services.opened(view.settings, file)
             layer = shown_layer(view.settings, view.layer, tuple(model.specs))
-            return view, model, services.look(view.settings, photo, layer, file)
+            look = services.look(view.settings, photo, layer, file)
+            return view, model, Look(look.trace, worded(look.answer))
         except BRAError as error:
             st.error(sentence(error), icon=":material/error:")
     view = replace(view, settings=ModelSettings(), layer="")

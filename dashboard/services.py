@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import hashlib
-import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from threading import BoundedSemaphore
 
 import streamlit as st
 
@@ -17,17 +17,24 @@ from bra.errors import BRAError
 from bra.models.card import ModelCard, cards
 from bra.models.catalog import ModelSettings
 from bra.models.opened import Answer, Change, Look, OpenModel
-from bra.photo import Photo
+from bra.models.resumed import look_on
+from bra.photo import Photo, PhotoLimits
 from bra.probes import ProbeRow, probe
 from bra.sweep_table import Summary, SweepTable, read_table, summaries
 from bra.tracing import LayerTrace, ModelTrace
-from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
+from bra.viewer.pack import PICTURE_SIDE, Caption, Place, picture_message, stage_message
 from bra.wording import said
+from dashboard.line import Tell
+from dashboard.office import check_size, limits, office, opening_lane, running_lane
+from dashboard.shelf import Shelf
 from dashboard.state import Selection, Upload
-from dashboard.words import later
+from dashboard.waiting import HEAVY, worked
+from dashboard.words import later, mark
 
 opening.stay_offline()
 SAMPLES = Path(__file__).parents[1] / "sample_images"
+M_ARENA_MAX = -8
+"""Each rerun is a thread of its own: with an arena for each, glibc keeps much of what is free."""
 
 
 @st.cache_resource(show_spinner=later("Starting …"))
@@ -36,23 +43,19 @@ def warm_up() -> None:
 
     Streamlit collects garbage after every rerun; with torch loaded that alone takes over 100 ms.
     """
+    office()
+    with suppress(OSError, AttributeError):     # glibc alone knows it
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
     first = Selection()
-    opened(first.settings)
-    look(first.settings, sample(first.picture))
+    opening.look(first.settings, sample(first.picture))
     gc.collect()
     gc.freeze()
-
-
-@st.cache_resource(show_spinner=False)
-def slots() -> BoundedSemaphore:
-    """As many places as there are processors: heavy work takes one, so that no visitor starves the others."""
-    return BoundedSemaphore(os.cpu_count() or 1)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def sample(key: str) -> Photo:
     """A picture of the gallery."""
-    return photo_of((SAMPLES / f"{key}.jpg").read_bytes())
+    return Photo.from_bytes((SAMPLES / f"{key}.jpg").read_bytes())
 
 
 def photo_of(data: bytes, digest: str = "") -> Photo:
@@ -60,9 +63,10 @@ def photo_of(data: bytes, digest: str = "") -> Photo:
     return _photo(digest or hashlib.sha256(data).hexdigest(), data)
 
 
-@st.cache_resource(max_entries=32, show_spinner=later("Reading the picture …"))
+@worked(office, mark("Reading the picture …"))
 def _photo(digest: str, _data: bytes) -> Photo:
-    return Photo.from_bytes(_data)
+    most = limits()
+    return Photo.from_bytes(_data, PhotoLimits(most.picture_mb * 2**20, most.megapixels * 1_000_000))
 
 
 def opened(settings: ModelSettings, file: Upload | None = None) -> OpenModel:
@@ -86,10 +90,12 @@ def file_key(settings: ModelSettings, file: Upload | None) -> str:
     return f"{file.digest} {file.name}" if file is not None and settings.entry.family == "own" else ""
 
 
-@st.cache_resource(max_entries=6, show_spinner=later("Opening the model …"))
-def _opened(settings: ModelSettings, file: str, _file: Upload | None) -> OpenModel:
-    with slots():
-        return opening.open_model(settings) if _file is None else opening.open_file(_file.data, _file.name)
+@worked(office, mark("Opening the model …"), opening_lane)
+def _opened(settings: ModelSettings, file: str, _file: Upload | None, _tell: Tell) -> OpenModel:
+    if _file is None:
+        return opening.open_model(settings)
+    check_size(_file)
+    return opening.open_file(_file.data, _file.name, _tell)
 
 
 def look(settings: ModelSettings, photo: Photo, layer: str = "", file: Upload | None = None) -> Look:
@@ -100,14 +106,17 @@ def look(settings: ModelSettings, photo: Photo, layer: str = "", file: Upload | 
     """
     model = opened(settings, file)
     return _look(settings.opens, file_key(settings, file), settings.side, settings.change_of(layer), photo.digest,
-                 model, photo)
+                 model, photo, office().shelf)
 
 
-@st.cache_resource(max_entries=16, show_spinner=later("Running the model …"))
+@worked(office, mark("Running the model …"), running_lane)
 def _look(settings: ModelSettings, file: str, side: int, change: Change | None, digest: str, _model: OpenModel,
-          _photo: Photo) -> Look:
-    with slots():
-        found = _model.look(_photo, side, change)
+          _photo: Photo, _shelf: Shelf) -> Look:
+    key = ("kept", settings, file, side, digest)
+    before = _shelf.get(key)
+    found, kept = look_on(_model, _photo, side, change, None if before is None else before.value)
+    if kept is not None:
+        _shelf.put(key, kept)       # so that other windows in one layer run only what follows it
     # The raw output of a detector holds its maps too, many times what its layers' traces take.
     return Look(ModelTrace(None, found.trace.layers), found.answer)
 
@@ -129,8 +138,12 @@ def stage_bytes(view: Selection, photo: Photo, layer: LayerTrace, answer: Answer
 def _stage(settings: ModelSettings, file: str, digest: str, name: str, caption: Caption, focus: Place,
            pins: tuple[tuple[str, Place], ...], show: tuple[str, ...], _photo: Photo, _layer: LayerTrace,
            _answer: Answer) -> bytes:
-    return stage_message(_photo, _layer, caption, focus, dict(pins), show, encoded(_photo, PICTURE_SIDE),
-                         _answer.detections)
+    return stage_message(_photo, _layer, caption, focus, dict(pins), show, b"", _answer.detections)
+
+
+def picture_bytes(photo: Photo) -> bytes:
+    """The message with the picture of the stage and of the tiles."""
+    return picture_message(photo, encoded(photo, PICTURE_SIDE))
 
 
 def encoded(photo: Photo, longest: int) -> bytes:
@@ -144,21 +157,21 @@ def _encoded(digest: str, longest: int, _photo: Photo) -> bytes:
 
 
 def given(settings: ModelSettings, photo: Photo, layer: str, file: Upload | None = None) -> LayerInput:
-    """What a layer of the model was given on the picture; the first routed one where `layer` is not routed.
+    """What a layer of the model was given on the picture; the one to look at first where `layer` is not routed.
 
     Raises:
         BRAError: as `opened`, or the model has no routed layer.
     """
     model = opened(settings, file)
     found = _given(settings.opens, file_key(settings, file), settings.side, photo.digest, model, photo)
-    return found[layer] if layer in found else next(iter(found.values()))
+    first = found.get(settings.entry.layer, next(iter(found.values())))
+    return found.get(layer, first)
 
 
-@st.cache_resource(max_entries=8, show_spinner=later("Running the model …"))
+@worked(office, mark("Running the model …"), running_lane)
 def _given(settings: ModelSettings, file: str, side: int, digest: str, _model: OpenModel,
            _photo: Photo) -> Mapping[str, LayerInput]:
-    with slots():
-        return layer_inputs(_model, _photo, side)
+    return layer_inputs(_model, _photo, side)
 
 
 def compared(settings: ModelSettings, photo: Photo, one: LayerInput, windows: tuple[Setting, ...], rounds: int,
@@ -168,11 +181,10 @@ def compared(settings: ModelSettings, photo: Photo, one: LayerInput, windows: tu
                      one)
 
 
-@st.cache_resource(max_entries=8, show_spinner=later("Comparing …"))
+@worked(office, mark("Comparing …"), HEAVY)
 def _compared(settings: ModelSettings, file: str, side: int, digest: str, layer: str, windows: tuple[Setting, ...],
-              rounds: int, _one: LayerInput) -> Compared:
-    with slots():
-        return compare(_one, windows, rounds)
+              rounds: int, _one: LayerInput, _tell: Tell) -> Compared:
+    return compare(_one, windows, rounds, _tell)
 
 
 def probed(settings: ModelSettings, photo: Photo, file: Upload | None = None) -> tuple[ProbeRow, ...]:
@@ -180,19 +192,19 @@ def probed(settings: ModelSettings, photo: Photo, file: Upload | None = None) ->
     return _probed(settings.opens, file_key(settings, file), settings.side, photo.digest, opened(settings, file), photo)
 
 
-@st.cache_resource(max_entries=8, show_spinner=later("Changing the picture and looking again …"))
-def _probed(settings: ModelSettings, file: str, side: int, digest: str, _model: OpenModel,
-            _photo: Photo) -> tuple[ProbeRow, ...]:
-    with slots():
-        return probe(_model, _photo, side)
+@worked(office, mark("Changing the picture and looking again …"), HEAVY)
+def _probed(settings: ModelSettings, file: str, side: int, digest: str, _model: OpenModel, _photo: Photo,
+            _tell: Tell) -> tuple[ProbeRow, ...]:
+    return probe(_model, _photo, side, progress=_tell)
 
 
 def sweep_table(file: Upload) -> tuple[SweepTable, tuple[Summary, ...]]:
     """A sweep's table that the visitor brought, and its summaries; raises BRAError for any other file."""
+    check_size(file)
     return _sweep_table(file.digest, file.data)
 
 
-@st.cache_resource(max_entries=2, show_spinner=later("Reading the table …"))
+@worked(office, mark("Reading the table …"), HEAVY)
 def _sweep_table(digest: str, _data: bytes) -> tuple[SweepTable, tuple[Summary, ...]]:
     table = read_table(_data)
     return table, summaries(table.rows)

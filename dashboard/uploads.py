@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final
-
-LARGEST: Final = 120
-"""MB; what the server takes at most, as `maxUploadSize` in .streamlit/config.toml says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -18,10 +19,10 @@ from bra.models.opened import Answer
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import FULL, Place
+from bra.wording import listed
 from dashboard import components, services, state
 from dashboard.gallery import GALLERY
 from dashboard.selection import UPLOAD
-from dashboard.uploads import LARGEST
 from dashboard.words import language, mark, named, told, tr
 
 HINT = mark("Point at a window to see where it is routed; click to keep it.")
@@ -43,15 +44,16 @@ def choose_picture() -> None:
                 pictures.insert(0, (UPLOAD, tr("Yours"), services.encoded(mine, THUMBNAIL)))
         components.gallery(pictures, state.current().picture, state.STRIP, state.take_picked)
     with drop:
+        size = services.limits().picture_mb
         ask_file(
             tr("Your own picture: choose, drop or paste"), ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
-            state.UPLOADER, state.take_upload, size=20,
-            help=tr("PNG, JPEG, WebP, BMP, GIF or TIFF of up to 20 MB. It stays in this server's memory until you "
-                    "leave; nobody else sees it."))
+            state.UPLOADER, state.take_upload, size=size,
+            help=tr("PNG, JPEG, WebP, BMP, GIF or TIFF of up to {size} MB. It stays in this server's memory until you "
+                    "leave; nobody else sees it.", size=size))
 
 
 def ask_file(label: str, endings: list[str], key: str, on_change: Callable[..., None], *args: str,
-             size: int = LARGEST, help: str | None = None) -> None:
+             size: int = 0, help: str | None = None) -> None:
     """The place for a file of the visitor's own.
 
     Args:
@@ -60,9 +62,10 @@ def ask_file(label: str, endings: list[str], key: str, on_change: Callable[..., 
         key: of the widget.
         on_change: called with `args` when a file came or went.
         args: see there.
-        size: the largest file in MB.
+        size: the largest file in MB; 0 for what this server takes.
         help: more, on a question mark.
     """
+    size = size or services.limits().upload_mb
     st.file_uploader(label, endings, key=key, on_change=on_change, args=args, max_upload_size=size, help=help)
     if language() == "en":
         return
@@ -127,11 +130,18 @@ def plain(text: str) -> str:
     return re.sub(r"([!-/:-@[-`{-~])", r"\\\1", text)      # before anything else, such as ×, a backslash stays
 
 
+def worded(answer: Answer) -> Answer:
+    """The answer in the visitor's language, as far as its words are those of our own models."""
+    return Answer(tuple(replace(found, label=told(found.label)) for found in answer.detections),
+                  tuple((told(label), share) for label, share in answer.classes))
+
+
 def say(answer: Answer) -> None:
     """What the model makes of the picture, in its own words and with how sure it is."""
     if answer.classes:
-        said = ", ".join(f"{plain(told(label))} {100 * share:.0f} %" for label, share in answer.classes)
-        st.caption(tr("The model says: {classes}. It knows no other classes than its own.", classes=said))
+        classes = listed([tr("{name} {share:.0f} %", name=plain(label), share=100 * share)
+                          for label, share in answer.classes])
+        st.caption(tr("The model says: {classes}. It knows no other classes than its own.", classes=told(classes)))
 
 
 def warn_of_padding(grid: WindowGrid) -> None:
@@ -158,7 +168,7 @@ def heads(names: Iterable[str], percents: Collection[str] = ()) -> dict[str, Any
         names: the fields, which are the heads in English.
         percents: those that hold per cents.
     """
-    return {name: st.column_config.NumberColumn(told(name), format="%.1f %%") if name in percents
+    return {name: st.column_config.NumberColumn(told(name), format=tr("%.1f %%")) if name in percents
             else st.column_config.Column(told(name)) for name in names if name}
 
 

@@ -6,6 +6,7 @@ The catalogue `text/zh.json` has the English of each text as its key. Values sta
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 import streamlit as st
 
-from bra.wording import Said
+from bra.wording import Language, Said, sentence_of
 
 TEXT: Final = Path(__file__).parent / "text"
 LANGUAGES: Final = MappingProxyType({"en": "English", "zh": "中文"})
@@ -63,8 +64,13 @@ def tr(text: str, /, **values: Any) -> str:
         text: the English, written out where it is used: the catalogue's test reads the code.
         values: what stands in it as `{name}`; without any, braces are left as they are.
     """
-    wanted = CATALOGUES[language()].get(text, text)
-    return wanted.format(**values) if values else wanted
+    return tr_in(language(), text, **values)
+
+
+def tr_in(wanted: str, text: str, /, **values: Any) -> str:
+    """A text of the app in the language `wanted`, which need not be the visitor's; see `tr`."""
+    found = CATALOGUES[wanted].get(text, text)
+    return found.format(**values) if values else found
 
 
 def told(sentence: object) -> str:
@@ -73,12 +79,14 @@ def told(sentence: object) -> str:
     Values that are such sentences are said in that language too. What is not in the catalogue, such as a file's name,
     stays as it is.
     """
-    if isinstance(sentence, Exception) and sentence.args:
-        sentence = sentence.args[0]
-    if isinstance(sentence, Said):
-        return tr(sentence.template, **{name: told(value) if isinstance(value, Said) else value
-                                        for name, value in sentence.values.items()})
-    return tr(str(sentence))
+    if isinstance(sentence, Exception):
+        sentence = sentence_of(sentence)
+    return tongue().tell(sentence if isinstance(sentence, Said) else str(sentence))
+
+
+def tongue() -> Language:
+    """The visitor's language as `bra` takes it, for files that are made outside of the visitor's session."""
+    return Language(TAGS[language()], CATALOGUES[language()])
 
 
 def named(names: Mapping[T, object]) -> Callable[[T], str]:
@@ -91,6 +99,14 @@ def named(names: Mapping[T, object]) -> Callable[[T], str]:
     """
     said = {option: told(name) for option, name in names.items()}
     return said.__getitem__
+
+
+def keyed(key: str) -> str:
+    """Key of one of our components in the visitor's language, which is another one in each.
+
+    One that was kept would go on in the language that it was made in, and with the pins that it was opened with.
+    """
+    return key if language() == "en" else f"{key}_{language()}"
 
 
 def mark(text: str) -> str:
@@ -110,4 +126,6 @@ class later(str):  # noqa: N801  it is written like `tr`, and is a text like wha
 
 def chapter(name: str) -> str:
     """A longer text, `text/<language>/<name>.md`."""
-    return (TEXT / language() / f"{name}.md").read_text(encoding="utf-8")
+    text = (TEXT / language() / f"{name}.md").read_text(encoding="utf-8")
+    # A line that goes on after a Chinese letter or comma goes on without a space, which Markdown would put there.
+    return re.sub(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n(?=[^\s#*-])", "", text)

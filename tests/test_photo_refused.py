@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from chinese import in_chinese
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -57,6 +58,7 @@ SAMPLES = samples()
 def refusal(data: bytes, limits: PhotoLimits | None = None) -> str:
     with pytest.raises(PhotoError) as caught:
         Photo.from_bytes(data, limits)
+    in_chinese(caught.value.args[0])
     sentence = str(caught.value)
     assert sentence.endswith(".")
     assert ": " in sentence, "cause: cure"

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import pytest
+from chinese import in_chinese
 
 from bra import BRASpec
 from bra.errors import BRAError, SpecError
@@ -56,6 +57,7 @@ REFUSALS: list[tuple[dict[str, Any], str, str, str]] = [
 def test_refuses_with_value_range_and_cure(settings: dict[str, Any], value: str, allowed: str, cure: str) -> None:
     with pytest.raises(SpecError) as refused:
         BRASpec(**{"dim": 64, **settings})
+    in_chinese(refused.value.args[0])
     message = str(refused.value)
     assert message.startswith(f"{value} is not possible: ")
     assert allowed in message

@@ -43,7 +43,8 @@ def texts_of(path: Path) -> set[str]:
 def texts_of_card(path: Path) -> set[str]:
     """What a model card says in words; its file stays English, and the page that shows it translates."""
     card = json.loads(path.read_text(encoding="utf-8"))
-    return {card["title"], card["title"].partition(":")[0], card["data"], card["licence"], *card["limits"]}
+    return {card["title"], card["title"].partition(":")[0], card["data"], card["licence"], *card["limits"],
+            *card["classes"]}
 
 
 def used() -> set[str]:
@@ -61,6 +62,10 @@ def used() -> set[str]:
 
 def fields(template: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+
+
+def formats(template: str) -> set[tuple[str, str | None, str | None]]:
+    return {(name, form, how) for _, name, form, how in string.Formatter().parse(template) if name is not None}
 
 
 @pytest.mark.parametrize("path", PYTHON, ids=short)
@@ -88,6 +93,8 @@ def test_both_languages_name_the_same_values() -> None:
     with_values = {text for path in PYTHON for node in calls(path) if node.keywords for text in [node.args[0].value]}
     with_values |= {text for path in SCRIPTS for text in viewer.texts_of_script(path.read_text(encoding="utf-8"))}
     assert [text for text in sorted(with_values) if fields(text) != fields(ZH[text])] == []
+    # A format that does not suit its value would break the page in one language only.
+    assert [text for text in sorted(with_values) if formats(text) != formats(ZH[text])] == []
 
 
 def test_the_catalogue_is_sorted_and_holds_no_text_twice() -> None:

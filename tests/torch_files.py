@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from chinese import in_chinese
 from torch import nn
 
 from bra.checkpoint import CheckpointLimits, read_checkpoint
@@ -63,6 +64,7 @@ def saved(value: Any) -> bytes:
 def refusal(data: bytes, limits: CheckpointLimits | None = None) -> str:
     with pytest.raises(CheckpointError) as caught:
         read_checkpoint(data, limits)
+    in_chinese(caught.value.args[0])
     sentence = str(caught.value)
     assert sentence.endswith(".")
     assert ": " in sentence, "cause: cure"

@@ -23,6 +23,8 @@ PUBLISHED: Final[dict[tuple[tuple[int, ...], tuple[int, ...], bool], str]] = {
 """By depth, dims and whether the layout is Swin's."""
 MAX_BLOCKS = 256
 """The deepest published model has 30 blocks."""
+MAX_AXIS = 2**22
+"""An empty tensor may say any length; torch cannot even count the bytes of a layer made after one of 2**62."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,9 @@ def _first_axis(shapes: Shapes, name: str) -> int:
     if not shape or shape[0] < 1:
         raise CheckpointError(said("{name!r} is missing or empty: a BiFormer needs it; choose a whole checkpoint.",
                                    name=name))
+    if shape[0] > MAX_AXIS:
+        raise CheckpointError(said("{name!r} has {n:,} rows: {most:,} at most; choose a smaller model.", name=name,
+                                   n=shape[0], most=MAX_AXIS))
     return shape[0]
 
 

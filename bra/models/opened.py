@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from types import MappingProxyType
@@ -13,7 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from bra.attention import BiLevelRoutingAttention
-from bra.errors import BRAError
+from bra.errors import LIBRARY, BRAError, brief
+from bra.models.steps import Step
 from bra.photo import Photo
 from bra.spec import BRASpec
 from bra.tracing import LayerTrace, ModelTrace, trace
@@ -117,6 +119,10 @@ class OpenModel(ABC):
     def answer(self, out: Any, prepared: Prepared) -> Answer:
         """What the output `out` of the model says."""
 
+    def steps(self) -> tuple[Step, ...]:
+        """Its forward as steps, for `resumed.look_on`; none where it cannot be told apart into such."""
+        return ()
+
     def look(self, photo: Photo, side: int, change: Change | None = None) -> Look:
         """Run the model on a photo.
 
@@ -130,10 +136,31 @@ class OpenModel(ABC):
         """
         module = self.module if change is None else with_windows(self.module, change)
         prepared = self.prepare(photo, side)
-        with self.lock:
+        with self.running(prepared):
             traced = trace(module, prepared.x)
+            answer = self.answer(traced.out, prepared)
         layers = {name: on_photo(layer, prepared) for name, layer in traced.layers.items()}
-        return Look(ModelTrace(traced.out, MappingProxyType(layers)), self.answer(traced.out, prepared))
+        return Look(ModelTrace(traced.out, MappingProxyType(layers)), answer)
+
+    @contextmanager
+    def running(self, prepared: Prepared) -> Iterator[None]:
+        """Around one run of the model: nobody else's at the same time, and where it breaks off, a sentence.
+
+        A stranger's rows may suit one size of picture and not another, which only running them tells.
+
+        Raises:
+            BRAError: the model does not run on this input.
+        """
+        with self.lock:
+            try:
+                yield
+            except BRAError:
+                raise
+            except LIBRARY as error:
+                height, width = prepared.x.shape[-2:]
+                raise BRAError(said("this model does not run on a picture of {width}×{height} px ({error}): choose "
+                                    "another size, or another model.", width=width, height=height,
+                                    error=brief(error))) from error
 
 
 def on_photo(layer: LayerTrace, at: Prepared) -> LayerTrace:

@@ -129,7 +129,7 @@ def _moved_words(rows: Sequence[Row], row: Row) -> str:
         return ", ".join(f"{at} ({rows[at].name})" if 0 <= at < len(rows) else str(at) for at in each)
 
     return said("{row} reads {sources}, numbers from before rows were inserted; what it read is now {now}: write "
-                "{written}.", row=str(rows[row.index]), sources=named(rows[row.index].source), now=named(row.source),
+                "{written}.", row=rows[row.index].words, sources=named(rows[row.index].source), now=named(row.source),
                 written=written(row))
 
 
@@ -206,7 +206,7 @@ def _padded(model: Mapping[str, Any], rows: Sequence[Row], imgsz: int, parse: Pa
         fitting = [p for p in range(2, MAX_N_WIN + 1) if math.gcd(h, w) % p == 0] or [1]
         best = min(fitting, key=lambda p: (abs(p - n_win), p))
         words = said("{row}: at {imgsz} pixels its map of {h}×{w} is padded to {H}×{W} for n_win={n_win}, so "
-                     "{share:.1%} of the tokens are padding", row=str(row),
+                     "{share:.1%} of the tokens are padding", row=row.words,
                      imgsz=imgsz, h=h, w=w, H=grid.H, W=grid.W, n_win=n_win,
                      share=grid.padding_share)
         others = ", ".join(str(p) for p in fitting if p != best)

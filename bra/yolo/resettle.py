@@ -72,7 +72,7 @@ def without_rows(model: Mapping[str, Any]) -> dict[str, Any]:
             at = gone[at]
         if at < 0:
             raise YoloError(said("{row} reads the image itself, so this model cannot be without it: give it a first "
-                                 "row.", row=str(row)))
+                                 "row.", row=row.words))
         number[row.index] = at - sum(index < at for index in gone)
     plain = [_renumbered(_plain(row), number, number[row.index]) for row in rows if row.index not in gone]
     cut = sum(row.index not in gone for row in rows[:len(model["backbone"])])

@@ -46,7 +46,13 @@ class Row:
     args: list[Any]
 
     def __str__(self) -> str:
-        return f"row {self.index} [{self.source}, {self.repeats}, {self.name}, {self.args}]"
+        return str(self.words)
+
+    @property
+    def words(self) -> str:
+        """The row with its number, as it stands in sentences."""
+        return said("row {number} [{source}, {repeats}, {name}, {args}]", number=self.index, source=self.source,
+                    repeats=self.repeats, name=self.name, args=self.args)
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -127,7 +133,7 @@ def probe(model: Model, rows: Sequence[Row], image_channels: int, parse: Parse) 
     asking = [row for row in rows if row.name in DIM_FIRST]
     for row in asking:
         if not isinstance(row.source, int) or not -1 <= row.sources[0] < row.index:
-            raise YoloError(said("{row} reads from {source}: give one row above it, for example -1.", row=str(row),
+            raise YoloError(said("{row} reads from {source}: give one row above it, for example -1.", row=row.words,
                                  source=row.source))
     for row in rows:
         if row.name in OURS:
@@ -159,17 +165,17 @@ def options_of(row: Row) -> dict[str, Any]:
     if row.name == INSIDE_C2F:
         if len(args) not in (1, 2):
             raise YoloError(said("{row} needs the channels out, then perhaps a shortcut and a mapping of options, for "
-                                 "example [256, True, {{n_win: 5}}].", row=str(row)))
+                                 "example [256, True, {{n_win: 5}}].", row=row.words))
         args = []
     if len(args) > len(OPTIONS):
-        raise YoloError(said("{row} has {count} values: {most} at most, in the order {options}.", row=str(row),
+        raise YoloError(said("{row} has {count} values: {most} at most, in the order {options}.", row=row.words,
                              count=len(args), most=len(OPTIONS), options=", ".join(OPTIONS)))
     given = dict(zip(OPTIONS, args, strict=False))
     if unknown := [str(name) for name in named if name not in OPTIONS]:
-        raise YoloError(said("{row} names {names}: the options are {options}; dim is put in by itself.", row=str(row),
+        raise YoloError(said("{row} names {names}: the options are {options}; dim is put in by itself.", row=row.words,
                              names=", ".join(unknown), options=", ".join(OPTIONS)))
     if twice := [name for name in named if name in given]:
-        raise YoloError(said("{row} gives {names} twice, by place and by name: keep one of the two.", row=str(row),
+        raise YoloError(said("{row} gives {names} twice, by place and by name: keep one of the two.", row=row.words,
                              names=", ".join(twice)))
     return given | {name: _literal(value) for name, value in named.items()}
 
@@ -184,9 +190,9 @@ def spec_of(row: Row, dim: int) -> BRASpec:
     try:
         return BRASpec(dim, **options)
     except SpecError as error:
-        raise YoloError(said("{row}: {error}", row=str(row), error=sentence_of(error))) from error
+        raise YoloError(said("{row}: {error}", row=row.words, error=sentence_of(error))) from error
     except TypeError as error:
-        raise YoloError(said("{row}: {error}: write plain values, for example [7, 8] or [{{n_win: 7}}].", row=str(row),
+        raise YoloError(said("{row}: {error}: write plain values, for example [7, 8] or [{{n_win: 7}}].", row=row.words,
                              error=str(error))) from error
 
 

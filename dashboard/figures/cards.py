@@ -15,6 +15,8 @@ METRICS = {"loss": mark("training loss"), "cross_entropy": mark("cross entropy")
 """Names of metrics, for people; any other is a name that everybody uses, such as mAP50."""
 KINDS = (mark("trained"), mark("untrained"), mark("nearest windows"), mark("random windows"), mark("best possible"))
 Spec = dict[str, Any]
+LEGEND: Spec = {"orient": "top", "title": None, "columns": 3}
+"""In lines of three, since a legend on a phone is cut off where its line is longer than the chart."""
 
 
 def curves(card: ModelCard, metric: str, label: str) -> Spec:
@@ -64,11 +66,11 @@ def quality(card: ModelCard, field: str, label: str) -> Spec:
                   "sort": [row.layer for row in card.quality["trained"]]},
             "x": {"field": "value", "type": "quantitative", "title": label, "scale": {"domain": [0, 1]},
                   "axis": {"format": ".0%"}},
-            "color": {"field": "what", "type": "nominal", "title": None, "sort": order, "legend": {"orient": "top"},
+            "color": {"field": "what", "type": "nominal", "title": None, "sort": order, "legend": LEGEND,
                       "scale": {"domain": order, "range": [COLOURS[0], GREY, COLOURS[1], COLOURS[2], COLOURS[3]]}},
             # The controls often lie on the untrained ones: these are drawn first, and larger.
             "size": {"condition": {"test": "datum.below", "value": 330}, "value": 120},
-            "shape": {"field": "what", "type": "nominal", "sort": order, "legend": {"orient": "top", "title": None},
+            "shape": {"field": "what", "type": "nominal", "sort": order, "legend": LEGEND,
                       "scale": {"domain": order, "range": ["circle", "square", "triangle-up", "diamond", "cross"]}},
             "tooltip": [{"field": "layer", "title": tr("layer")}, {"field": "what", "title": tr("routing")},
                         {"field": "value", "format": ".1%", "title": label}]}}
@@ -78,7 +80,7 @@ def _marks(row: LayerQuality, field: str, kind: str) -> Mapping[str, float | Non
     own: dict[str, float | None] = {kind: getattr(row, field)}
     if kind == "untrained":
         return own      # its controls lie where the trained ones' do, or so near that they would cover them
-    controls = {"nearest windows": "nearest", "random windows": "chance", "best possible": "oracle"}
+    controls = {mark("nearest windows"): "nearest", mark("random windows"): "chance", mark("best possible"): "oracle"}
     return own | {what: getattr(row, f"{field}_{control}") for what, control in controls.items()}
 
 

@@ -160,7 +160,7 @@ def row_table(cost: Cost) -> Table:
         if row.ms is not None:
             line |= {mark("time, ms"): row.ms, mark("of the time, %"): 100 * (row.time_share or 0)}
         line[mark("tokens")] = f"{grid.h}×{grid.w}" if grid else ""
-        line[mark("padding")] = f"{100 * grid.padding_share:.1f} %" if grid else ""
+        line[mark("padding")] = tr("{share:.1f} %", share=100 * grid.padding_share) if grid else ""
         found.append(line)
     return found
 

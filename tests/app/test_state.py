@@ -11,8 +11,8 @@ from bra.models.catalog import CATALOG, ModelSettings, build
 from bra.viewer.pack import FULL, SHOWS
 from dashboard import selection as views
 from dashboard.gallery import GALLERY
+from dashboard.limits import Limits
 from dashboard.selection import Selection
-from dashboard.uploads import LARGEST
 
 places = st.none() | st.tuples(st.integers(0, 2 * FULL), st.integers(0, 2 * FULL))
 
@@ -38,7 +38,7 @@ def test_a_link_restores_the_view(selection: Selection) -> None:
 
 def test_no_page_promises_more_than_the_server_takes() -> None:
     config = (Path(__file__).parents[2] / ".streamlit" / "config.toml").read_text()
-    assert f"maxUploadSize = {LARGEST} " in config
+    assert f"maxUploadSize = {Limits().upload_mb} " in config
 
 
 def test_the_default_view_has_an_empty_link() -> None:

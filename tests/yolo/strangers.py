@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from chinese import in_chinese
 from torch import nn
 
 pytest.importorskip("ultralytics")
@@ -50,6 +51,7 @@ def with_row(row: Any, at: int = 1) -> dict[str, Any]:
 def refusal(model: Any, limits: ModelLimits | None = None) -> str:
     with pytest.raises(YoloError) as caught:
         check_model(model, limits)
+    in_chinese(caught.value.args[0])
     sentence = str(caught.value)
     assert sentence.endswith(".")
     assert ": " in sentence, "cause: cure"
@@ -67,6 +69,7 @@ def unbuildable(model: Any, limits: ModelLimits | None = None) -> str:
         build_untrusted(checked, None, limits)
     assert time.monotonic() - started < 60
     assert not status.exists() or int(status.read_text().split("VmRSS:")[1].split()[0]) - before < 300_000
+    in_chinese(caught.value.args[0])
     return str(caught.value)
 
 

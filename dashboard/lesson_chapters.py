@@ -1,0 +1,138 @@
+"""What one tries in each of the first four chapters: a control, and a figure that the module makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import streamlit as st
+
+from bra.compare import Setting
+from bra.lesson import growth
+from bra.models.catalog import ModelSettings
+from bra.photo import Photo
+from bra.svg import quantity
+from bra.tracing import LayerTrace
+from bra.viewer.pack import Place, locate
+from dashboard import components, lesson_services, lesson_state, pane, services, state
+from dashboard import lesson_view as views
+from dashboard.figures import lesson as charts
+from dashboard.figures.lesson import Bar, percent
+from dashboard.gallery import GALLERY
+from dashboard.lesson_view import Lesson
+from dashboard.words import tr
+
+LIKENESS_SIDE = 336
+"""At which the map of the cat divides into 7 × 7 windows without padding."""
+
+
+def cost(at: Lesson) -> Lesson:
+    """Full attention against BRA, by size of the picture."""
+    pixels = st.slider(tr("Side of the picture, pixels"), views.PIXELS[0], views.PIXELS[-1], step=views.PIXELS.step,
+                       key=state.hold("learn_pixels", at.pixels, views.PIXELS))
+    every = [growth(side) for side in views.PIXELS]
+    one, top = growth(pixels), every[-1].full.macs
+    st.html(charts.figure(
+        tr("{tokens:,} tokens: full attention compares {pairs} pairs, BRA {fewer}.", tokens=one.tokens,
+           pairs=quantity(one.pairs), fewer=quantity(one.routed_pairs)),
+        charts.columns([(each.full.macs / top, each.routed.macs / top) for each in every], views.PIXELS.index(pixels),
+                       [f"{side} px" for side in (views.PIXELS[0], views.PIXELS[-1])]),
+        charts.bars(_pair(tr("multiply-adds, full"), tr("multiply-adds, BRA"), one.full.macs, one.routed.macs, "")
+                    + _pair(tr("memory, full"), tr("memory, BRA"), one.full.explicit_peak_bytes,
+                            one.routed.explicit_peak_bytes, "B"))))
+    st.caption(tr("Blue: full attention; orange: BRA as it is usually set. One layer with 64 numbers per token. A "
+                  "multiply-add is one multiplication and one addition, the unit of such work; k, M and G are "
+                  "thousands, millions and thousands of millions. Memory: every comparison is written down, as in most "
+                  "copies."))
+    return replace(at, pixels=pixels)
+
+
+def _pair(full: str, routed: str, a: int, b: int, unit: str) -> list[Bar]:
+    most = max(a, b)
+    return [Bar(full, a / most, f"{quantity(a)}{unit}", "bad"), Bar(routed, b / most, f"{quantity(b)}{unit}")]
+
+
+def windows(at: Lesson) -> Lesson:
+    """A picture to point at, under windows of one's choice."""
+    left, right = st.columns(2)
+    n_win = left.slider(tr("Windows per side, n_win"), views.N_WINS[0], views.N_WINS[-1],
+                        key=state.hold("learn_n_win", at.n_win, views.N_WINS))
+    ks = range(1, n_win**2 + 1)
+    topk = right.slider(tr("Routed windows, topk"), 1, ks[-1], key=state.hold("learn_topk", min(at.topk, ks[-1]), ks))
+    photo = services.sample("animal")
+    settings = ModelSettings("similarity", n_win=n_win, topk=topk, side=LIKENESS_SIDE)
+    lt = next(iter(services.look(settings, photo).trace.layers.values()))
+    caption = tr("Content likeness: fixed rules compare colour and texture. Nothing was learned.")
+    if lt.grid.padding_share:
+        caption += " " + tr("Hatched: padding, see chapter 5.")
+    grid, (above, below) = lt.grid, sides()
+    with above:
+        look(at, photo, lt, GALLERY["animal"].focus, caption)
+    below.markdown(tr("Each window attends to {k} of {n} windows, {share} of the map. So each token is compared with "
+                   "{seen:,} tokens instead of {all:,}.", k=topk, n=grid.n_windows,
+                   share=percent(topk / grid.n_windows), seen=topk * grid.n_tokens, all=grid.H * grid.W))
+    return replace(at, n_win=n_win, topk=topk)
+
+
+def sides() -> Sequence[Any]:
+    """Where the picture and its figures go: beside each other where there is room."""
+    with st.container(key="lesson_sides"):
+        return st.columns([1.12, 1], gap="medium")
+
+
+def look(at: Lesson, photo: Photo, lt: LayerTrace, place: Place, caption: str) -> None:
+    """The picture to point at."""
+    picture = services.encoded(photo, pane.PICTURE_SIDE)
+    components.pane(pane.look_message(photo, lt, place, caption, picture, at.present), lesson_state.PANE,
+                     lesson_state.take_guess)
+
+
+def weights(at: Lesson) -> Lesson:
+    """Routing weights that change while the chosen windows stay."""
+    left, right = st.columns([1.6, 1], vertical_alignment="bottom")
+    factor = left.segmented_control(tr("Affinities times"), views.FACTORS, format_func=lambda n: f"{n / 100:g}",
+                                    required=True, key=state.hold("learn_factor", at.factor, views.FACTORS))
+    state.hold("learn_soft", at.soft, (False, True))
+    soft = right.toggle("soft_routing", key="learn_soft", help=tr("Multiply keys and values by the weights."))
+    photo = services.sample("animal")
+    one = lesson_services.input_of("trained", photo, 1)
+    lt = lesson_services.layer_of("trained", photo, 1)
+    window = locate(lt.grid, photo, GALLERY["animal"].focus)[0]
+    found = lesson_services.reweighed(photo, one, window, factor or at.factor, soft)
+    rows = [Bar(tr("window {w}", w=w), share, percent(share))
+            for w, share in zip(lt.r_idx[0, window].tolist(), found.after, strict=True)]
+    st.html(charts.figure(
+        tr("Routing weights of window {window}: always 100 % in all.", window=window), charts.bars(rows),
+        charts.note(tr("The same windows are chosen.") if found.same_windows else tr("Other windows are chosen.")),
+        charts.bars([Bar(tr("change of the output"), found.change, percent(found.change), "bad")])))
+    st.caption(tr("Layer {layer} of a model that was trained here on flowers and now sees the cat of chapter 2. "
+                  "Change: how far the output is from that at factor 1, in per cent of its size.", layer=one.name))
+    return replace(at, factor=factor or at.factor, soft=soft)
+
+
+def cuts(at: Lesson) -> Lesson:
+    """n_win and topk at equal coverage."""
+    cut = st.segmented_control(tr("Windows per side, n_win"), views.CUTS, required=True,
+                               key=state.hold("learn_cut", at.cut, views.CUTS)) or at.cut
+    photo = services.sample("portrait")
+    one = lesson_services.input_of("trained", photo, 0)
+    settings = tuple(Setting(n, n * n // 4) for n in views.CUTS)
+    compared = services.compared(lesson_services.TRAINED, photo, one, settings, 0)
+    n = views.CUTS.index(cut)
+    row, lt = compared.rows[n], compared.traces[n]
+    most = max(each.peak_bytes for each in compared.rows)
+    above, below = sides()
+    with above:
+        look(at, photo, lt, GALLERY["portrait"].focus,
+             tr("Layer {layer} of the model trained on flowers.", layer=one.name))
+    below.html(charts.figure(
+        tr("n_win {n_win}, topk {topk}: {share} of the map.", n_win=cut, topk=row.topk,
+           share=percent(row.topk / cut**2)),
+        charts.bars([Bar(tr("keeps of full attention"), row.recall, percent(row.recall)),
+                     Bar(tr("the nearest windows would"), row.nearest, percent(row.nearest), "other"),
+                     Bar(tr("random windows would"), row.chance, percent(row.chance), "other"),
+                     Bar(tr("multiply-adds"), row.macs / max(each.macs for each in compared.rows), quantity(row.macs),
+                         "bad"),
+                     Bar(tr("memory"), row.peak_bytes / most, f"{quantity(row.peak_bytes)}B", "bad")])))
+    return replace(at, cut=cut)

@@ -1,0 +1,129 @@
+"""The page Learn: its parts, one chapter at a time, and what it looks like in front of a class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlencode
+
+import streamlit as st
+
+from dashboard import components, lesson_chapters, lesson_state, lesson_text, predict_panel, worked_panel
+from dashboard import lesson_chapters_more as more
+from dashboard import lesson_view as views
+from dashboard.figures import lesson as charts
+from dashboard.lesson_text import Chapter
+from dashboard.lesson_view import Lesson
+from dashboard.words import mark, told, tr
+from dashboard.worked_words import NAMES
+
+HERE: Final = Path(__file__).parent / "components"
+PART_NAMES: Final = {
+    "chapters": mark("Seven chapters"), "example": mark("Every number, by hand"), "photo": mark("The same on a photo"),
+    "predict": mark("Predict, then see")}
+CHAPTER_NAMES: Final = (
+    mark("Why not everything"), mark("Windows and routing"), mark("What weights do not do"), mark("n_win and topk"),
+    mark("Padding"), mark("Trained or not"), mark("Pretty maps"))
+TRIALS: Final[tuple[Callable[[Lesson], Lesson], ...]] = (
+    lesson_chapters.cost, lesson_chapters.windows, lesson_chapters.weights, lesson_chapters.cuts,
+    more.padding, more.worth, more.proof)
+
+
+def page() -> None:
+    """Everything on the page."""
+    at = lesson_state.current()
+    style = (HERE / "lesson.css").read_text() + ((HERE / "presenter.css").read_text() if at.present else "")
+    st.html(f"<style>{style}</style>")
+    if not at.present:
+        _choose(at)
+    parts: Mapping[str, Callable[[Lesson], Lesson]] = {"chapters": _chapter, "example": _example, "photo": _photo,
+                                                        "predict": predict_panel.show}
+    at = lesson_state.save(parts[at.part](at))
+    with st.container(key="lesson_foot"):
+        _lectern(at)
+
+
+def _choose(at: Lesson) -> None:
+    """Which part, and which step of it."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.segmented_control(tr("Part"), views.PARTS, format_func=lambda part: told(PART_NAMES[part]), required=True,
+                             key=lesson_state.shown(lesson_state.PART, at.part), on_change=lesson_state.take_part,
+                             label_visibility="collapsed")
+    steps = range(1, views.LENGTHS[at.part] + 1)
+    names = {step: _step_name(at.part, step) for step in steps}
+    st.pills(tr("Step"), steps, format_func=names.__getitem__, required=True,
+             key=lesson_state.shown(lesson_state.STEP, at.step), on_change=lesson_state.take_step,
+             label_visibility="collapsed")
+
+
+def _step_name(part: str, step: int) -> str:
+    """A step's number, and its name where it has one."""
+    if part == "predict":
+        return f"{step}"
+    named = CHAPTER_NAMES[step - 1] if part == "chapters" else NAMES[worked_panel.STEPS[step - 1]]
+    return f"{step} {told(named)}"
+
+
+def _chapter(at: Lesson) -> Lesson:
+    text, trial = lesson_text.of_step(at.step), TRIALS[at.step - 1]
+    if at.present:
+        return _scene(at, text, trial)
+    left, right = st.columns([1, 1.55], gap="large")
+    with left:
+        st.subheader(text.claim, anchor=False)
+        st.markdown(text.words)
+        st.markdown(f"**{tr('Question')}**")
+        _question(at, text)
+    with right:
+        st.markdown(f"**{tr('Try it')}**")
+        st.markdown(text.trying)
+        return trial(at)
+
+
+def _scene(at: Lesson, text: Chapter, trial: Callable[[Lesson], Lesson]) -> Lesson:
+    with st.container(key=f"lesson_{at.scene}"):
+        if at.scene == "words":
+            st.subheader(text.claim, anchor=False)
+            st.markdown(text.words)
+        elif at.scene == "try":
+            st.markdown(text.trying)
+            return trial(at)
+        else:
+            _question(at, text)
+    return at
+
+
+def _question(at: Lesson, text: Chapter) -> None:
+    st.markdown(text.question)
+    given = lesson_state.answer(at.step)
+    choice = st.radio(tr("Your answer"), range(len(text.choices)), format_func=text.choices.__getitem__, index=None,
+                      key=lesson_state.shown(f"learn_answer_{at.step}", given), label_visibility="collapsed",
+                      on_change=lesson_state.take_answer, args=(at.step,))
+    if choice is not None:
+        right = choice == text.right
+        say = st.success if right else st.error
+        say(charts.verdict(right, tr("Right.") if right else tr("No."), text.answer))
+
+
+def _example(at: Lesson) -> Lesson:
+    with st.container(key="lesson_example"):
+        worked_panel.show_example(worked_panel.STEPS[at.step - 1], at.present)
+    return at
+
+
+def _photo(at: Lesson) -> Lesson:
+    with st.container(key="lesson_photo"):
+        worked_panel.show_photo(worked_panel.STEPS[at.step - 1], at.present)
+    return at
+
+
+def _lectern(at: Lesson) -> None:
+    stops = views.stops(at.present)
+    n = stops.index(at.stop)
+    place = tr("{part}, {n} of {all}", part=told(PART_NAMES[at.part]), n=at.step, all=views.LENGTHS[at.part])
+    if at.present and at.part == "chapters":
+        place += f" · {views.SCENES.index(at.scene) + 1}/{len(views.SCENES)}"
+    components.lectern({"stop": "/".join(map(str, at.stop)), "place": place, "query": urlencode(lesson_state.link()),
+                        "present": at.present, "first": n == 0, "last": n == len(stops) - 1},
+                       lesson_state.LECTERN, lesson_state.take_go)

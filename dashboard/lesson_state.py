@@ -1,0 +1,108 @@
+"""Where a visitor is in the lesson and its link; and what is not in the link: answers, guesses and their score."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import streamlit as st
+
+from bra.lesson import Score
+from dashboard import state, worked_state
+from dashboard.lesson_view import LENGTHS, PARTS, Lesson
+
+LECTERN, PANE, PART, STEP = "lectern", "pane", "learn_part", "learn_step"
+"""Keys of the widgets whose callbacks stand here."""
+Round = tuple[str, int]
+"""Whose routing was to be predicted, and the number of the round."""
+
+
+def current() -> Lesson:
+    """Where this visitor is; a new visit begins with what its link says."""
+    if "lesson" not in st.session_state:
+        st.session_state["lesson"] = Lesson.from_query(st.query_params.to_dict())
+    found: Lesson = st.session_state["lesson"]
+    return found
+
+
+def save(wanted: Lesson) -> Lesson:
+    """Keep where the visitor is, and put it into the link, with the picture of Explore and the worked example."""
+    st.session_state["lesson"] = wanted
+    state.put_link(state.current().to_query() | wanted.to_query() | worked_state.current().to_query())
+    return wanted
+
+
+def link() -> dict[str, str]:
+    """The parameters of the page's link."""
+    return st.query_params.to_dict()
+
+
+def take_go() -> None:
+    """Callback of the lectern: a stop on or back, and in front of a class or not."""
+    asked, at = st.session_state[LECTERN].go, current()
+    if asked in ("next", "back"):
+        save(at.moved(1 if asked == "next" else -1))
+    elif asked in ("present", "leave"):
+        save(replace(at, present=asked == "present", scene=Lesson().scene))
+
+
+def take_part() -> None:
+    """Callback of the choice of a part."""
+    if st.session_state[PART] in PARTS:
+        save(current().at(st.session_state[PART]))
+
+
+def take_step() -> None:
+    """Callback of the choice of a step."""
+    at, step = current(), st.session_state[STEP]
+    if step in range(1, LENGTHS[at.part] + 1):
+        save(at.at(at.part, step))
+
+
+def shown(key: str, value: object) -> str:
+    """Make the widget `key` show what is so, however it came about."""
+    st.session_state[key] = value
+    return key
+
+
+def answer(step: int) -> int | None:
+    """What was answered to a chapter's question."""
+    return st.session_state.get("lesson_answers", {}).get(step)
+
+
+def take_answer(step: int) -> None:
+    """Callback of a question."""
+    st.session_state.setdefault("lesson_answers", {})[step] = st.session_state[f"learn_answer_{step}"]
+
+
+def take_guess() -> None:
+    """Callback of the picture: the windows that were marked."""
+    marked, at = st.session_state[PANE].guess, current()
+    if isinstance(marked, (list, tuple)) and all(isinstance(one, int) for one in marked):
+        # The first guess counts: the answer is on show from then on.
+        _guesses().setdefault((at.who, at.step), tuple(dict.fromkeys(marked)))
+
+
+def guess(one: Round) -> tuple[int, ...] | None:
+    """The windows that were marked in a round; None before its answer was asked for."""
+    return _guesses().get(one)
+
+
+def keep_score(one: Round, made: Score) -> None:
+    """Count a round."""
+    st.session_state.setdefault("lesson_scores", {})[one] = made
+
+
+def scores() -> tuple[Score, ...]:
+    """Every round that was counted."""
+    return tuple(st.session_state.get("lesson_scores", {}).values())
+
+
+def forget_scores() -> None:
+    """Begin the rounds anew."""
+    for name in ("lesson_scores", "lesson_guesses"):
+        st.session_state.pop(name, None)
+
+
+def _guesses() -> dict[Round, tuple[int, ...]]:
+    found: dict[Round, tuple[int, ...]] = st.session_state.setdefault("lesson_guesses", {})
+    return found

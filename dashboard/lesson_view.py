@@ -1,0 +1,124 @@
+"""Where a visitor is in the lesson as one frozen record, and its part of the link. Answers are not in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from bra.worked_source import STEPS
+from dashboard.words import mark
+
+PARTS: Final = ("chapters", "example", "photo", "predict")
+SCENES: Final = ("words", "try", "ask")
+"""What a chapter is shown as, one after the other, where it is projected."""
+LENGTHS: Final[Mapping[str, int]] = {
+    "chapters": 7, "example": len(STEPS), "photo": len(STEPS), "predict": 8}
+PIXELS: Final = range(112, 1793, 56)
+"""Sides of which the map divides into 7 windows without padding."""
+N_WINS: Final = range(2, 11)
+FACTORS: Final = (25, 50, 100, 200, 400)
+"""By what the affinities are multiplied, in per cent."""
+CUTS: Final = (2, 4, 8, 16)
+"""Windows per side of which a quarter is a whole number, and that divide 80 tokens."""
+WEIGHTS: Final = (mark("trained"), mark("untrained"), mark("likeness"))
+LAYERS: Final = range(5)
+_WORDS: Final[Mapping[str, tuple[str, ...]]] = {"weights": WEIGHTS, "who": WEIGHTS}
+_NUMBERS: Final = {"pixels": PIXELS, "n_win": N_WINS, "topk": range(1, N_WINS[-1] ** 2 + 1), "factor": FACTORS,
+                   "cut": CUTS, "pad_win": N_WINS, "layer": LAYERS}
+_SWITCHES: Final = ("soft", "masked")
+Stop = tuple[str, int, str]
+"""Part, step and scene."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """Where one is, and what is set there.
+
+    Attributes:
+        part: of PARTS.
+        step: number of the chapter, of the example's step or of the round, from 1.
+        scene: of SCENES; what of a chapter is projected. On a page one reads, all are.
+        present: whether it is projected.
+        pixels: side of the picture whose cost is counted.
+        n_win: windows per side of the chapter on windows.
+        topk: its routed windows.
+        factor: on the affinities, in per cent.
+        soft: whether the layer multiplies by its routing weights.
+        cut: windows per side at equal coverage.
+        pad_win: windows per side of the chapter on padding.
+        masked: whether padding is left out there.
+        weights: whose routing is looked at, of WEIGHTS.
+        layer: number of the layer whose output is taken apart, from 0.
+        who: whose routing is to be predicted, of WEIGHTS.
+    """
+
+    part: str = "chapters"
+    step: int = 1
+    scene: str = "words"
+    present: bool = False
+    pixels: int = 448
+    n_win: int = 7
+    topk: int = 4
+    factor: int = 100
+    soft: bool = False
+    cut: int = 4
+    pad_win: int = 5
+    masked: bool = False
+    weights: str = "trained"
+    layer: int = 1
+    who: str = "trained"
+
+    @property
+    def stop(self) -> Stop:
+        """Where one is, as one of `stops`."""
+        return self.part, self.step, self.scene if self.present and self.part == "chapters" else SCENES[0]
+
+    def moved(self, by: int) -> Lesson:
+        """So many stops on; at either end, as it is."""
+        all_stops = stops(self.present)
+        part, step, scene = all_stops[min(max(all_stops.index(self.stop) + by, 0), len(all_stops) - 1)]
+        return replace(self, part=part, step=step, scene=scene)
+
+    def at(self, part: str, step: int = 1) -> Lesson:
+        """The beginning of a step of a part."""
+        return replace(self, part=part, step=step, scene=SCENES[0])
+
+    @classmethod
+    def from_query(cls, query: Mapping[str, str]) -> Lesson:
+        """What a link asks for; whatever in it is unknown or out of range is left at its default."""
+        usual = cls()
+        part = query.get("part", "") if query.get("part") in PARTS else usual.part
+        step = _number(query.get("step", ""))
+        scene = query.get("scene", "")
+        made = cls(part, step if step in range(1, LENGTHS[part] + 1) else usual.step,
+                   scene if scene in SCENES and part == "chapters" else usual.scene, query.get("present") == "1")
+        for name, allowed in _NUMBERS.items():
+            number = _number(query.get(f"learn_{name}", ""))
+            if number in allowed:
+                made = replace(made, **{name: number})
+        for name, words in _WORDS.items():
+            if query.get(f"learn_{name}") in words:
+                made = replace(made, **{name: query[f"learn_{name}"]})
+        made = replace(made, **{name: query.get(f"learn_{name}") == "1" for name in _SWITCHES})
+        return replace(made, topk=min(made.topk, made.n_win**2))
+
+    def to_query(self) -> dict[str, str]:
+        """What differs from the default. Inverse of `from_query`."""
+        usual, query = Lesson(), {}
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value != getattr(usual, name):
+                key = name if name in ("part", "step", "scene", "present") else f"learn_{name}"
+                query[key] = "1" if value is True else str(value)
+        return query
+
+
+def stops(present: bool) -> tuple[Stop, ...]:
+    """Every stop of the lesson in order; projected, a chapter has one for each of its scenes."""
+    return tuple((part, step, scene) for part in PARTS for step in range(1, LENGTHS[part] + 1)
+                 for scene in (SCENES if present and part == "chapters" else SCENES[:1]))
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() and text.isascii() and len(text) < 6 else -1

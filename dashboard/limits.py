@@ -1,0 +1,97 @@
+"""What one server gives to all its visitors: settings of the environment, checked before anyone comes.
+
+`python -m dashboard.limits` prints them, or says in one sentence which of them cannot be.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from bra.errors import BRAError
+from bra.wording import said
+
+PREFIX: Final = "ROUTESCOPE_"
+
+
+def _setting(default: int, least: int, most: int, about: str) -> Any:
+    return field(default=default, metadata={"least": least, "most": most, "about": about})
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Each setting is read from ROUTESCOPE_ and its name in capitals."""
+
+    upload_mb: int = _setting(120, 1, 4096, "MB of a model file or a sweep's table")
+    picture_mb: int = _setting(20, 1, 512, "MB of a picture's file")
+    megapixels: int = _setting(40, 1, 400, "million pixels of a picture, before it is reduced")
+    keep_mb: int = _setting(768, 16, 1_048_576, "MB of models, pictures and results kept for the next to ask")
+    seconds: int = _setting(120, 1, 86_400, "seconds that one piece of work may take; waiting does not count")
+    queue: int = _setting(50, 1, 10_000, "pieces of work that may wait, in each of the two lines")
+    slots: int = _setting(0, 0, 256, "quick pieces of work at once; 0 for one per processor")
+    heavy_slots: int = _setting(1, 1, 256, "slow pieces of work at once")
+
+    @property
+    def quick(self) -> int:
+        """`slots`, spelled out."""
+        return self.slots or os.cpu_count() or 1
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], server_mb: int | None = None) -> Limits:
+        """The settings that the environment asks for, the others at their defaults.
+
+        Args:
+            environment: names and values, as `os.environ`.
+            server_mb: `server.maxUploadSize` of Streamlit, which ours must not contradict.
+
+        Raises:
+            BRAError: a value is no number or out of range, a name is unknown, or an upload that is allowed here would
+                be refused by the server; one sentence with the cure.
+        """
+        known = {PREFIX + one.name.upper(): one for one in fields(cls)}
+        found = {}
+        for name, text in environment.items():
+            if not name.startswith(PREFIX):
+                continue
+            if name not in known:
+                raise BRAError(said("{name} is not a setting: choose one of {known}.", name=name,
+                                    known=", ".join(known)))
+            least, most = known[name].metadata["least"], known[name].metadata["most"]
+            if not (text.isascii() and text.isdecimal() and len(text) < 9 and least <= int(text) <= most):
+                raise BRAError(said("{name}={value} is not possible: give a whole number from {least} to {most}.",
+                                    name=name, value=text[:40], least=least, most=most))
+            found[known[name].name] = int(text)
+        for name in ("upload_mb", "picture_mb") if server_mb is not None else ():
+            found.setdefault(name, min(getattr(cls(), name), server_mb))
+        made = cls(**found)
+        for name in ("upload_mb", "picture_mb"):
+            mb = getattr(made, name)
+            if server_mb is not None and mb > server_mb:
+                raise BRAError(said(
+                    "{name}={mb} is more than the server takes: lower it to {server}, or start the server with "
+                    "STREAMLIT_SERVER_MAX_UPLOAD_SIZE={mb}.", name=PREFIX + name.upper(), mb=mb, server=server_mb))
+        return made
+
+    def table(self) -> str:
+        """Every setting with its value, a line each."""
+        return "\n".join(f"{PREFIX + one.name.upper():24} {getattr(self, one.name):>8}  {one.metadata['about']}"
+                         for one in fields(self))
+
+
+def main() -> int:
+    """Print the settings; the exit status."""
+    from streamlit import config
+
+    try:
+        print(Limits.from_environment(os.environ, config.get_option("server.maxUploadSize")).table())
+    except BRAError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

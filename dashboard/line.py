@@ -1,0 +1,204 @@
+"""Work in the order in which it was asked for, by a few threads of its own; whoever waits knows the place in the line.
+
+A visitor's page never computes: it asks, looks up now and then, and may leave. The same work is done once, however many
+ask for it; work that nobody waits for any more is dropped, or told to stop where it can be.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from threading import Condition, Thread
+from types import TracebackType
+from typing import Any, Final
+
+GRACE: Final = 1.0
+"""Seconds for which a place is kept for a visitor whose page runs again."""
+Tell = Callable[[int, int], None]
+"""Told (parts done, parts to do); raises Stopped when the work is not wanted any more."""
+
+
+class Stopped(Exception):  # noqa: N818  not an error: nobody wants the result
+    """The work is not wanted any more."""
+
+
+class LineFullError(Exception):
+    """So many wait already that nobody else may."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One piece of work.
+
+    Attributes:
+        key: what tells it from others.
+        work: does it.
+        waiting: how many visitors wait for it.
+        left: when the last of them left.
+        began: when it was begun; None while it waits.
+        done: whether it has ended.
+        parts: parts done, and to do; (0, 0) while that is not known.
+    """
+
+    key: Hashable
+    work: Callable[[Tell], Any]
+    waiting: int = 0
+    left: float = 0.0
+    began: float | None = None
+    done: bool = False
+    parts: tuple[int, int] = (0, 0)
+    result: Any = field(default=None, repr=False)
+    error: BaseException | None = None
+
+    @property
+    def forsaken(self) -> bool:
+        """Whether nobody has waited for it for a while."""
+        return not self.waiting and time.monotonic() - self.left > GRACE
+
+
+class Line:
+    """Several lanes, each first come first served.
+
+    Args:
+        lanes: threads of each lane.
+        longest: pieces of work that may wait in each.
+        before: called in the working thread before each piece, with how many are worked on in all.
+    """
+
+    def __init__(self, lanes: Mapping[str, int], longest: int, before: Callable[[int], None] | None = None) -> None:
+        self._threads = dict(lanes)
+        self._longest = longest
+        self._before = before
+        self._changed = Condition()
+        self._waiting: dict[str, list[Job]] = {name: [] for name in lanes}
+        self._jobs: dict[tuple[str, Hashable], Job] = {}
+        self._working = dict.fromkeys(lanes, 0)
+        self._started = False
+
+    def ask(self, lane: str, key: Hashable, work: Callable[[Tell], Any]) -> Ticket:
+        """Ask for a piece of work, or join those who wait for the same.
+
+        Raises:
+            LineFullError: too many wait in this lane.
+        """
+        with self._changed:
+            job = self._jobs.get((lane, key))
+            if job is None:
+                self._forget(lane)
+                # Work that a free thread is about to take is not waiting.
+                if len(self._waiting[lane]) - (self._threads[lane] - self._working[lane]) >= self._longest:
+                    raise LineFullError
+                job = self._jobs[lane, key] = Job(key, work)
+                self._waiting[lane].append(job)
+            job.waiting += 1
+            self._start()
+            self._changed.notify_all()
+        return Ticket(self, lane, job)
+
+    def lengths(self) -> dict[str, int]:
+        """How many pieces of work wait in each lane."""
+        with self._changed:
+            return {name: sum(not one.forsaken for one in jobs) for name, jobs in self._waiting.items()}
+
+    @property
+    def working(self) -> int:
+        """How many pieces of work are worked on."""
+        with self._changed:
+            return sum(self._working.values())
+
+    def _start(self) -> None:
+        if not self._started:
+            self._started = True
+            for lane, count in self._threads.items():
+                for n in range(count):
+                    Thread(target=self._serve, args=(lane,), name=f"{lane} {n}", daemon=True).start()
+
+    def _serve(self, lane: str) -> None:
+        while True:
+            self._do(lane, self._next(lane))
+
+    def _next(self, lane: str) -> Job:
+        """The first that somebody waits for; blocks until there is one."""
+        with self._changed:
+            while True:
+                self._forget(lane)
+                found = next((one for one in self._waiting[lane] if one.waiting), None)
+                if found is not None:
+                    self._waiting[lane].remove(found)
+                    found.began = time.monotonic()
+                    self._working[lane] += 1
+                    return found
+                # Those whose visitors just left are looked at again when their time is up.
+                self._changed.wait(GRACE if self._waiting[lane] else None)
+
+    def _forget(self, lane: str) -> None:
+        """Drop what nobody waits for any more; the lock is held."""
+        for job in [one for one in self._waiting[lane] if one.forsaken]:
+            self._waiting[lane].remove(job)
+            del self._jobs[lane, job.key]
+
+    def _do(self, lane: str, job: Job) -> None:
+        def tell(done: int, todo: int) -> None:
+            job.parts = (done, todo)
+            with self._changed:
+                if job.forsaken:
+                    self._end(lane, job)        # whoever asks from now on begins anew
+                    raise Stopped
+
+        try:
+            if self._before is not None:
+                self._before(self.working)
+            job.result = job.work(tell)
+        except BaseException as error:  # whoever waits gets it, and this thread lives on
+            job.error = error
+        with self._changed:
+            job.done = True
+            self._working[lane] -= 1
+            self._end(lane, job)
+            self._changed.notify_all()
+
+    def _end(self, lane: str, job: Job) -> None:
+        if self._jobs.get((lane, job.key)) is job:
+            del self._jobs[lane, job.key]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ticket:
+    """One visitor's place: `with line.ask(…) as ticket`, which gives it back however the block ends."""
+
+    line: Line
+    lane: str
+    job: Job
+
+    def __enter__(self) -> Ticket:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        with self.line._changed:
+            self.job.waiting -= 1
+            self.job.left = time.monotonic()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the work has ended, now or within so many seconds."""
+        with self.line._changed:
+            return self.line._changed.wait_for(lambda: self.job.done, seconds)
+
+    @property
+    def before(self) -> int | None:
+        """How many pieces of work come before this one; None when it is being worked on or done."""
+        with self.line._changed:
+            waiting = self.line._waiting[self.lane]
+            return sum(not one.forsaken for one in waiting[:waiting.index(self.job)]) if self.job in waiting else None
+
+    @property
+    def taken(self) -> float:
+        """Seconds since the work was begun."""
+        return 0.0 if self.job.began is None else time.monotonic() - self.job.began
+
+    def result(self) -> Any:
+        """What came out; raises what the work raised."""
+        if self.job.error is not None:
+            raise self.job.error.with_traceback(None)
+        return self.job.result

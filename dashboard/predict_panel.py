@@ -1,0 +1,89 @@
+"""Predict, then see: mark the windows that one expects, and let the module answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+import streamlit as st
+
+from bra.fidelity import shared_choices
+from bra.lesson import score
+from bra.viewer.pack import Place, locate
+from dashboard import components, lesson_services, lesson_state, pane, services, state
+from dashboard import lesson_view as views
+from dashboard.figures import lesson as charts
+from dashboard.figures.lesson import Bar, percent
+from dashboard.gallery import GALLERY
+from dashboard.lesson_view import Lesson
+from dashboard.words import mark, told, tr
+
+ROUNDS: Final[tuple[tuple[str, Place], ...]] = (
+    ("portrait", GALLERY["portrait"].focus), ("portrait", (8000, 3000)),
+    *((key, GALLERY[key].focus) for key in ("animal", "repeated_objects", "still_life", "tissue", "street", "texture")))
+"""Picture and query of each round: the first two ask twice about one picture."""
+ABOUT = {
+    "trained": mark("The answer is that of a model trained on flowers; it takes any picture."),
+    "untrained": mark("The answer is that of the same model before any training: random weights."),
+    "likeness": mark("The answer is that of fixed rules which compare colour and texture; nothing was learned."),
+}
+LAYERS: Final[Mapping[str, int]] = {"trained": 1, "untrained": 1, "likeness": 0}
+
+
+def show(at: Lesson) -> Lesson:
+    """One round: the picture, and once there is a guess, its score."""
+    left, right = st.columns([1.25, 1], gap="medium")
+    with right:
+        who = st.segmented_control(tr("Whose answer?"), views.WEIGHTS, format_func=tr, required=True,
+                                   key=state.hold("learn_who", at.who, views.WEIGHTS)) or at.who
+        one = (who, at.step)
+        guess = lesson_state.guess(one)
+        if guess is None or not at.present:     # projected, there is room for what it is or for what came out
+            st.caption(told(ABOUT[who]))
+    at = replace(at, who=who)
+    key, place = ROUNDS[at.step - 1]
+    photo = services.sample(key)
+    lt = lesson_services.layer_of(who, photo, LAYERS[who])
+    window = locate(lt.grid, photo, place)[0]
+    with left:
+        st.markdown(tr("The window with the star attends to {k} of {n} windows. **Which ones?** Mark {k}; its own may "
+                       "be one.", k=lt.spec.topk, n=lt.grid.n_windows))
+        caption = tr("Layer {layer}, n_win {n_win}, topk {k}", layer=lt.name, n_win=lt.grid.n_win, k=lt.spec.topk)
+        if lt.grid.padding_share:
+            caption += ". " + tr("Hatched: padding, see chapter 5.")
+        components.pane(pane.guess_message(photo, lt, window, guess, caption,
+                                           services.encoded(photo, pane.PICTURE_SIDE), at.present),
+                         lesson_state.PANE, lesson_state.take_guess)
+    with right:
+        if guess is None:
+            st.markdown(tr("Many mark what looks like the window with the star, or what lies next to it. Does the "
+                           "model?"))
+            st.caption(tr("Click the windows, or go to the picture with Tab, move with the arrow keys and mark with "
+                          "Enter. Then ask for the answer."))
+        else:
+            made = score(lt, window, guess)
+            lesson_state.keep_score(one, made)
+            st.html(charts.figure(tr("This round, hits of {k}:", k=made.of), charts.bars(
+                _bars(made.hits, made.nearest, made.chance, made.of)),
+                charts.note(tr("On this picture {share} of all choices in this layer fall on the same {k} windows, "
+                               "wherever the star is.", share=percent(shared_choices(lt)), k=lt.spec.topk))))
+        _total()
+    return at
+
+
+def _bars(hits: float, nearest: float, chance: float, of: int) -> list[Bar]:
+    return [Bar(tr("you"), hits / of, f"{hits:g}"),
+            Bar(tr("the nearest windows"), nearest / of, f"{nearest:g}", "other"),
+            Bar(tr("random windows, on average"), chance / of, f"{chance:.2f}", "other")]
+
+
+def _total() -> None:
+    done = lesson_state.scores()
+    if not done:
+        return
+    names = ("hits", "nearest", "chance", "of")
+    hits, nearest, chance, of = (sum(getattr(one, name) for one in done) for name in names)
+    st.html(charts.figure(tr("Rounds so far: {n}. Hits of {k}:", n=len(done), k=of),
+                          charts.bars(_bars(hits, nearest, chance, of))))
+    st.button(tr("Start again"), on_click=lesson_state.forget_scores)

@@ -1,0 +1,84 @@
+"""The worked example's hand on the session: its record, and what its widgets changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+import streamlit as st
+
+from bra.grid import WindowGrid
+from bra.worked import FIRST
+from dashboard.selection import inside
+from dashboard.words import keyed
+from dashboard.worked_view import TOKENS, WorkedView, place_of
+
+RECORD: Final = "worked_view"
+BOARD: Final = "worked_board"
+"""Key of the board, of which a token is clicked."""
+
+
+def current() -> WorkedView:
+    """What this visitor looks at; a new visit begins with what its link says.
+
+    The page puts `current().to_query()` into its link.
+    """
+    if RECORD not in st.session_state:
+        st.session_state[RECORD] = WorkedView.from_query(st.query_params.to_dict())
+    found: WorkedView = st.session_state[RECORD]
+    return found
+
+
+def given(name: str, value: Any) -> str:
+    """Key of the widget that shows `value`, which it gets before it is drawn: the record is what counts."""
+    key = f"worked_{name}"
+    st.session_state[key] = value
+    return key
+
+
+def take(name: str, key: str) -> None:
+    """Callback of a widget that holds one attribute of the record; None, where nothing is chosen, changes nothing."""
+    value = st.session_state[key]
+    if value is not None:
+        _keep(replace(current(), **{name: value}))
+
+
+def take_number(token: int, channel: int, key: str) -> None:
+    """Callback of a number of an input token."""
+    value = st.session_state[key]
+    if value is not None:
+        _keep(current().with_number(token, channel, value))
+
+
+def take_token() -> None:
+    """Callback of the board: the token that was clicked is the one looked at."""
+    token = st.session_state[keyed(BOARD)].token
+    if isinstance(token, (int, float)) and int(token) in TOKENS:
+        _keep(replace(current(), token=int(token)))
+
+
+def take_place(stage: str) -> None:
+    """Callback of the stage with that key: the query that was pinned is the place looked at."""
+    pin = (st.session_state[keyed(stage)].pins or {}).get("a")
+    if pin:
+        _keep(replace(current(), place=inside(int(pin[0]), int(pin[1]))))
+
+
+def take_window(grid: WindowGrid, key: str) -> None:
+    """Callback of the choice of a window: its middle token is looked at."""
+    middle_token = grid.window_h // 2 * grid.window_w + grid.window_w // 2
+    _keep(replace(current(), place=place_of(grid, st.session_state[key], middle_token)))
+
+
+def take_token_of(grid: WindowGrid, window: int, key: str) -> None:
+    """Callback of the choice of a token in a window."""
+    _keep(replace(current(), place=place_of(grid, window, st.session_state[key])))
+
+
+def reset() -> None:
+    """Callback: the first numbers come back."""
+    _keep(replace(current(), tokens=FIRST, topk=WorkedView().topk))
+
+
+def _keep(wanted: WorkedView) -> None:
+    st.session_state[RECORD] = replace(wanted, k=min(wanted.k, wanted.n_win**2))

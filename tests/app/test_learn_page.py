@@ -1,0 +1,421 @@
+"""The page Learn: every figure is the module's, every step has a link, and both languages say the same."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from streamlit.testing.v1 import AppTest
+
+from bra import fidelity, lesson, scorecard
+from bra.compare import Setting, compare, layer_input
+from bra.grid import WindowGrid
+from bra.models.catalog import ModelSettings
+from bra.models.opened import OpenModel
+from bra.opening import look, open_model
+from bra.photo import Photo
+from bra.svg import quantity
+from bra.tracing import LayerTrace
+from bra.viewer.pack import locate, unpack
+from bra.worked_source import STEPS
+from dashboard import lesson_view as views
+from dashboard import predict_panel
+from dashboard.figures import lesson as charts
+from dashboard.figures.lesson import Bar, percent
+from dashboard.gallery import GALLERY
+from dashboard.lesson_text import Chapter, taken_apart
+from dashboard.lesson_view import LENGTHS, PARTS, SCENES, Lesson, stops
+from dashboard.words import CATALOGUES, LANGUAGES, TEXT
+from dashboard.worked_words import NAMES
+
+ROOT = Path(__file__).parents[2]
+CHAPTERS = range(1, LENGTHS["chapters"] + 1)
+FLOWERS = ModelSettings("flowers", side=320)
+
+
+def chapter(language: str, step: int) -> Chapter:
+    return taken_apart((TEXT / language / f"learn_{step}.md").read_text(encoding="utf-8"))
+
+
+def photo(key: str) -> Photo:
+    return Photo.from_bytes((ROOT / "sample_images" / f"{key}.jpg").read_bytes())
+
+
+def page(**query: str) -> AppTest:
+    app = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=120)
+    app.query_params["lang"] = query.get("lang", "en")
+    app.run()
+    for name, value in query.items():       # the first page has put its own link
+        app.query_params[name] = value
+    app.switch_page("views/learn.py").run()
+    assert not app.exception
+    return app
+
+
+def numbers(app: AppTest) -> list[str]:
+    """The number beside every bar, in order."""
+    return [unescape(text) for block in app.get("html")
+            for text in re.findall(r'class="rs-text">([^<]*)<', block.proto.body)]
+
+
+def said(app: AppTest) -> str:
+    blocks = [block.value for kind in (app.markdown, app.caption, app.subheader) for block in kind]
+    return "\n".join([*blocks, *(block.proto.body for block in app.get("html"))])
+
+
+def component(app: AppTest, name: str) -> Any:
+    return next(block.proto for block in app.get("bidi_component")
+                if block.proto.component_name.removesuffix("_zh") == f"routescope_{name}")
+
+
+def pane_of(app: AppTest) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    header, _, arrays = unpack(component(app, "pane").bytes)
+    return header, arrays
+
+
+def routed_layer(of: ModelSettings, key: str, at: int) -> LayerTrace:
+    return [lt for lt in look(of, photo(key)).trace.layers.values() if lt.routed][at]
+
+
+# the link --------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def lessons(draw: st.DrawFn) -> Lesson:
+    part, step, scene = draw(st.sampled_from(stops(True)))
+    n_win = draw(st.sampled_from(views.N_WINS))
+    return Lesson(part, step, scene, draw(st.booleans()), draw(st.sampled_from(views.PIXELS)), n_win,
+                  draw(st.integers(1, n_win**2)), draw(st.sampled_from(views.FACTORS)), draw(st.booleans()),
+                  draw(st.sampled_from(views.CUTS)), draw(st.sampled_from(views.N_WINS)), draw(st.booleans()),
+                  draw(st.sampled_from(views.WEIGHTS)), draw(st.sampled_from(views.LAYERS)),
+                  draw(st.sampled_from(views.WEIGHTS)))
+
+
+@given(lessons())
+def test_a_link_restores_the_place_in_the_lesson(wanted: Lesson) -> None:
+    assert Lesson.from_query(wanted.to_query()) == wanted
+
+
+def test_the_default_lesson_has_an_empty_link() -> None:
+    assert Lesson().to_query() == {}
+
+
+QUERY = ["part", "step", "scene", "present", *(f"learn_{name}" for name in Lesson.__slots__)]
+
+
+@settings(max_examples=200)
+@given(st.dictionaries(st.sampled_from(QUERY), st.text(max_size=8) | st.integers(-9, 9999).map(str) | st.just("²")
+                       | st.sampled_from([*PARTS, *SCENES, "trained"]), max_size=9))
+def test_any_query_string_gives_a_possible_lesson(query: dict[str, str]) -> None:
+    found = Lesson.from_query(query)
+    assert found.stop in stops(found.present)
+    assert 1 <= found.topk <= found.n_win**2
+    assert Lesson.from_query(found.to_query()) == found
+
+
+@pytest.mark.parametrize("present", [False, True])
+def test_next_goes_through_every_stop_and_back_returns(present: bool) -> None:
+    at, seen = Lesson(present=present), []
+    for _ in stops(present):
+        seen.append(at.stop)
+        at = at.moved(1)
+    assert tuple(seen) == stops(present)
+    assert at.moved(1) == at                                      # at the end it stays
+    for stop in reversed(seen):
+        assert at.stop == stop
+        at = at.moved(-1)
+
+
+# the words -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", CHAPTERS)
+def test_both_languages_ask_the_same(step: int) -> None:
+    made = [chapter(language, step) for language in LANGUAGES]
+    assert len({(len(one.choices), one.right) for one in made}) == 1
+    assert all(all(getattr(one, name) for name in Chapter.__slots__ if name != "right") for one in made)
+    assert len({tuple(re.findall(r"`(\w+)`", one.words + one.trying)).__len__() for one in made}) == 1
+
+
+def test_a_question_needs_one_right_choice() -> None:
+    text = (TEXT / "en" / "learn_1.md").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="one is right"):
+        taken_apart(text.replace("- ( ) 9", "- (x) 9"))
+
+
+def test_the_arithmetic_of_the_words() -> None:
+    one = chapter("en", 1)
+    assert one.choices[one.right] == str(lesson.growth(3 * 112).pairs // lesson.growth(112).pairs)
+    assert lesson.growth(224).tokens == 4 * lesson.growth(112).tokens
+    assert lesson.growth(224).pairs == 16 * lesson.growth(112).pairs
+    five = chapter("en", 5)
+    clean = [choice for choice in five.choices if not WindowGrid(20, 20, int(choice)).padding_share]
+    assert clean == [five.choices[five.right]]
+    for n_win, fits in ((4, True), (5, True), (10, True), (7, False)):
+        assert {bool(WindowGrid(n, n, n_win).padding_share) for n in (80, 40, 20)} == {not fits}
+
+
+# the chapters ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", CHAPTERS)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_chapter_says_its_claim_and_its_answer(language: str, step: int) -> None:
+    app, text = page(lang=language, step=str(step)), chapter(language, step)
+    assert app.subheader[0].value == text.claim
+    assert not app.success
+    assert not app.error
+    wrong = next(n for n in range(len(text.choices)) if n != text.right)
+    app.radio[0].set_value(wrong).run()
+    assert text.answer in app.error[0].value
+    app.radio[0].set_value(text.right).run()
+    assert text.answer in app.success[0].value
+    assert not app.error
+    assert "answer" not in str(app.query_params)
+
+
+def test_an_answer_is_still_there_after_another_chapter() -> None:
+    app = page(step="2")
+    app.radio[0].set_value(1).run()
+    app.button_group(key="learn_step").set_value(3).run()
+    assert app.query_params["step"] == "3"
+    assert not app.success
+    app.button_group(key="learn_step").set_value(2).run()
+    assert app.success
+
+
+@pytest.mark.parametrize("pixels", [112, 448, 1792])
+def test_cost_is_that_of_the_formula(pixels: int) -> None:
+    app, one = page(learn_pixels=str(pixels)), lesson.growth(pixels)
+    memory = [f"{quantity(cost.explicit_peak_bytes)}B" for cost in (one.full, one.routed)]
+    assert numbers(app) == [quantity(one.full.macs), quantity(one.routed.macs), *memory]
+    assert f"{one.tokens:,} tokens: full attention compares {quantity(one.pairs)} pairs" in said(app)
+    app.slider(key="learn_pixels").set_value(168).run()
+    assert numbers(app)[0] == quantity(lesson.growth(168).full.macs)
+    assert app.query_params["learn_pixels"] == "168"
+
+
+def test_windows_are_those_of_the_module() -> None:
+    app = page(step="2", learn_n_win="5", learn_topk="3")
+    lt = look(ModelSettings("similarity", n_win=5, topk=3, side=336), photo("animal")).trace.layers["layers.0"]
+    header, arrays = pane_of(app)
+    np.testing.assert_array_equal(arrays["r_idx"], lt.r_idx[0])
+    assert header["query"] == locate(lt.grid, photo("animal"), GALLERY["animal"].focus)[0]
+    assert f"{3 * lt.grid.n_tokens:,} tokens instead of {lt.grid.H * lt.grid.W:,}" in said(app)
+    app.slider(key="learn_n_win").set_value(2).run()
+    app.slider(key="learn_topk").set_value(4).run()
+    assert "4 of 4 windows, 100 %" in said(app)
+
+
+@pytest.fixture(scope="module")
+def flowers() -> OpenModel:
+    return open_model(FLOWERS)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_weights_do_nothing_unless_they_are_asked_to(flowers: OpenModel, soft: bool) -> None:
+    app = page(step="3", learn_factor="400", learn_soft="1" if soft else "0")
+    cat = photo("animal")
+    given = layer_input(flowers, cat, 320, "stages.1.0.attn")
+    window = locate(lesson.rerun(given)[0].grid, cat, GALLERY["animal"].focus)[0]
+    found = lesson.reweighed(given, window, 4.0, soft)
+    assert numbers(app) == [*map(percent, found.after), percent(found.change)]
+    assert (numbers(app)[-1] == "0.0 %") is not soft
+    assert "The same windows are chosen." in said(app)
+
+
+@pytest.mark.parametrize("cut", views.CUTS)
+def test_a_quarter_is_cut_as_the_comparison_cuts_it(flowers: OpenModel, cut: int) -> None:
+    app = page(step="4", learn_cut=str(cut))
+    given = layer_input(flowers, photo("portrait"), 320, "stages.0.0.attn")
+    found = compare(given, [Setting(cut, cut * cut // 4)])
+    row = found.rows[0]
+    assert numbers(app) == [percent(row.recall), percent(row.nearest), percent(row.chance), quantity(row.macs),
+                            f"{quantity(row.peak_bytes)}B"]
+    np.testing.assert_array_equal(pane_of(app)[1]["r_idx"], found.traces[0].r_idx[0])
+
+
+def test_smaller_windows_keep_more_at_equal_coverage_as_the_chapter_says(flowers: OpenModel) -> None:
+    given = layer_input(flowers, photo("portrait"), 320, "stages.0.0.attn")
+    rows = compare(given, [Setting(n, n * n // 4) for n in views.CUTS]).rows
+    keeps, memory = [row.recall for row in rows], [row.peak_bytes for row in rows]
+    assert keeps == sorted(keeps)
+    assert memory == sorted(memory)
+    assert max(row.macs for row in rows) < 1.01 * min(row.macs for row in rows)
+
+
+@pytest.mark.parametrize(("n_win", "masked"), [(5, False), (5, True), (8, False)])
+def test_padding_takes_what_the_module_gives_it(flowers: OpenModel, n_win: int, masked: bool) -> None:
+    app = page(step="5", learn_pad_win=str(n_win), learn_masked="1" if masked else "0")
+    given = layer_input(flowers, photo("street"), 320, "stages.1.0.attn")
+    lt, found = lesson.leak(given, n_win, max(1, round(0.16 * n_win**2)), masked)
+    assert numbers(app) == [percent(x) for x in (found.of_map, found.of_attention, found.worst, found.change)]
+    leaks = [fidelity.padding_leak(lt, w) for w in range(n_win**2)]
+    assert masked or percent(round(float(np.mean(leaks)), 6)) == numbers(app)[1]
+    if n_win == 5 and not masked:
+        assert found.of_attention > 3 * found.of_map              # what the chapter claims
+
+
+@pytest.mark.parametrize("weights", views.WEIGHTS)
+def test_worth_is_that_of_the_scorecard(weights: str) -> None:
+    app = page(step="6", learn_weights=weights)
+    model = {"trained": FLOWERS, "untrained": replace(FLOWERS, untrained=True),
+             "likeness": ModelSettings("similarity", n_win=5, topk=4, side=320)}[weights]
+    lt = routed_layer(model, "animal", -1)
+    found = scorecard.report(lt)
+    assert numbers(app) == [percent(x) for x in (found.recall, found.recall_nearest, found.recall_chance,
+                                                 fidelity.shared_choices(lt))]
+    if weights == "trained":
+        assert found.recall > 1.3 * max(found.recall_nearest, found.recall_chance)
+        assert fidelity.shared_choices(lt) > 0.95
+    if weights == "untrained":
+        assert found.recall < 1.1 * found.recall_chance
+
+
+@pytest.mark.parametrize("layer", views.LAYERS)
+def test_voices_are_those_of_the_layer(layer: int) -> None:
+    app = page(step="7", learn_layer=str(layer))
+    lt = routed_layer(FLOWERS, "animal", layer)
+    found = lesson.voices(lt)
+    assert numbers(app) == [percent(x) for x in (found.attention, 1 - found.attention, found.at_random,
+                                                 found.to_nearest, found.without_lepe)]
+    np.testing.assert_array_equal(pane_of(app)[1]["r_idx"], lt.r_idx[0])
+
+
+# predict, then see -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("who", views.WEIGHTS)
+def test_a_guess_is_answered_by_the_module_and_scored(who: str) -> None:
+    app = page(part="predict", step="3", learn_who=who)
+    header, arrays = pane_of(app)
+    assert not header["answered"]
+    assert len(arrays["answer"]) == 0                             # the answer is not in the page before it is asked for
+    assert numbers(app) == []
+    key, place = predict_panel.ROUNDS[2]
+    model = {"trained": FLOWERS, "untrained": replace(FLOWERS, untrained=True),
+             "likeness": ModelSettings("similarity", n_win=5, topk=4, side=320)}[who]
+    lt = routed_layer(model, key, 0 if who == "likeness" else 1)
+    window = locate(lt.grid, photo(key), place)[0]
+    answer = lt.r_idx[0, window].tolist()
+    marks = (answer[1], *[w for w in range(25) if w not in answer][:3])
+    app.session_state["lesson_guesses"] = {(who, 3): marks}       # what the callback of the pane keeps
+    app.run()
+    assert not app.exception
+    header, arrays = pane_of(app)
+    assert header["query"] == window
+    assert (arrays["answer"].tolist(), arrays["marked"].tolist()) == (answer, list(marks))
+    made = lesson.score(lt, window, marks)
+    assert numbers(app) == 2 * [f"{made.hits}", f"{made.nearest}", f"{made.chance:.2f}"]
+    assert made.hits == 1
+    assert percent(fidelity.shared_choices(lt)) in said(app)
+
+
+def test_rounds_add_up_and_can_be_begun_again() -> None:
+    app = page(part="predict")
+    app.session_state["lesson_guesses"] = {("trained", 1): (20, 21, 16, 15), ("trained", 2): (0, 1, 2, 3)}
+    app.run()
+    first = numbers(app)[:3]
+    app.button_group(key="learn_step").set_value(2).run()
+    second, total = numbers(app)[:3], numbers(app)[3:]
+    assert [float(n) for n in total] == pytest.approx([float(a) + float(b) for a, b in zip(first, second, strict=True)])
+    app.button[[b.label for b in app.button].index("Start again")].click().run()
+    assert not app.exception
+    assert numbers(app) == []
+    assert not pane_of(app)[0]["answered"]
+
+
+# the worked example ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["example", "photo"])
+@pytest.mark.parametrize(("language", "present"), [("en", "0"), ("zh", "1")])
+def test_every_step_of_the_example_stands_on_the_page(part: str, language: str, present: str) -> None:
+    app = page(part=part, lang=language, present=present)
+    for step, name in enumerate(STEPS, 1):
+        if step > 1:
+            app.session_state["lesson"] = replace(app.session_state["lesson"], step=step)
+            app.run()
+        assert not app.exception, name
+        named = CATALOGUES[language].get(NAMES[name], NAMES[name])
+        assert any(block.value.startswith(f"**{named}.**") for block in app.markdown), name
+        assert app.query_params.get("step", "1") == str(step)
+
+
+def test_the_examples_numbers_are_in_the_lessons_link() -> None:
+    app = page(part="example", step="5", w_topk="2")
+    assert (app.query_params["step"], app.query_params["w_topk"]) == ("5", "2")
+
+
+# in front of a class ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("step", CHAPTERS)
+def test_projected_a_chapter_comes_in_three_scenes(step: int, scene: str) -> None:
+    app, text = page(present="1", step=str(step), scene=scene), chapter("en", step)
+    assert [len(app.subheader), len(app.radio), bool(numbers(app) or app.slider)] == \
+        [scene == "words", scene == "ask", scene == "try"]
+    assert not app.button_group or scene == "try"                 # no choice of parts
+    shown = {"words": text.words, "try": text.trying, "ask": text.question}[scene]
+    assert shown in [block.value for block in app.markdown]
+    assert "stHeader" in said(app)                                # the style that hides it
+
+
+def told_by_the_lectern(words: list[object]) -> None:
+    """A page that hears `words` from the lectern, one after the other, and shows its link."""
+    from types import SimpleNamespace
+    from urllib.parse import urlencode
+
+    import streamlit as st
+
+    from dashboard import lesson_state
+    for word in words:
+        st.session_state["lectern"] = SimpleNamespace(go=word)
+        lesson_state.take_go()
+    st.text(urlencode(lesson_state.link()))
+
+
+@pytest.mark.parametrize(("words", "link"), [
+    (["next"], "step=2"), (["next", "back"], ""), (["back"], ""), (["present"], "present=1"),
+    (["present", "next"], "scene=try&present=1"), (["present", "next", "leave"], ""),
+    (["present", *["next"] * 3], "step=2&present=1"), (["next"] * 7, "part=example"), ([None, 7, "jump"], "")])
+def test_the_lectern_goes_on_presents_and_leaves(words: list[object], link: str) -> None:
+    app = AppTest.from_function(told_by_the_lectern, args=(words,)).run()
+    assert not app.exception
+    assert app.text[0].value == link
+
+
+def told_by_the_pane(marked: object) -> None:
+    """A page that hears of marks from the pane, and then of others."""
+    from types import SimpleNamespace
+
+    import streamlit as st
+
+    from dashboard import lesson_state
+    for marks in (marked, [9, 9]):
+        st.session_state["pane"] = SimpleNamespace(guess=marks)
+        lesson_state.take_guess()
+    st.text(str(lesson_state.guess(("trained", 1))))
+
+
+@pytest.mark.parametrize(("marked", "kept"), [([3, 1, 3], "(3, 1)"), (None, "(9,)"), (["a"], "(9,)"), ("31", "(9,)")])
+def test_the_first_guess_counts_and_nonsense_does_not(marked: object, kept: str) -> None:
+    app = AppTest.from_function(told_by_the_pane, args=(marked,)).run()
+    assert not app.exception
+    assert app.text[0].value == kept
+
+
+def test_bars_say_what_they_show_and_escape_it() -> None:
+    made = charts.bars([Bar("<b>", 0.25, "25 %"), Bar("more", 1.87, "187 %")])
+    assert "<b>" not in made
+    assert re.findall(r"width: ([\d.]+)%", made) == ["25.00", "100.00"]
+    assert [percent(x) for x in (0, 0.0001, 0.0714, 0.0999, 0.431, 0.9999, 1)] == \
+        ["0.0 %", "<0.1 %", "7.1 %", "10 %", "43 %", "99.9 %", "100 %"]

@@ -1,0 +1,41 @@
+"""The link is an input: whatever stands in it, each page opens, with a sentence where something is not possible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nasty_links
+import pytest
+from streamlit.testing.v1 import AppTest
+
+APP = Path(__file__).parents[2] / "dashboard" / "app.py"
+PAGES = {"explore": (), "compare": nasty_links.COMPARE, "cost": nasty_links.COST, "models": nasty_links.CARDS}
+OTHERS = [path.stem for path in sorted((APP.parent / "views").glob("*.py")) if path.stem not in PAGES]
+# Each of the links of all pages on one page, in turn, since a page takes seconds; and each page's own.
+CASES = [(page, query) for page, own in PAGES.items() for query in own] + [
+    ([*PAGES, *OTHERS][n % len([*PAGES, *OTHERS])], query) for n, query in enumerate(nasty_links.EVERYWHERE)] + [
+    ("explore", query) for query in nasty_links.EVERYWHERE]
+
+
+def opened(page: str, query: dict[str, str]) -> AppTest:
+    app = AppTest.from_file(str(APP), default_timeout=180)
+    for name, value in query.items():
+        app.query_params[name] = value
+    app.run()
+    if page != "explore":
+        app.switch_page(f"views/{page}.py").run()
+    return app
+
+
+@pytest.mark.parametrize(("page", "query"), CASES, ids=lambda value: str(value)[:60])
+def test_any_link_opens_its_page(page: str, query: dict[str, str]) -> None:
+    app = opened(page, query)
+    assert not app.exception, [error.value for error in app.exception]
+    assert app.main.children
+    for error in app.error:
+        assert error.value.replace("\\", "").rstrip().endswith(("." , "。"))
+        assert "Traceback" not in error.value
+    # What the page puts into the address is a possible view, which opens again.
+    again = opened(page, {name: found[-1] if isinstance(found, list) else found
+                          for name, found in app.query_params.items()})
+    assert not again.exception

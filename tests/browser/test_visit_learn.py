@@ -1,0 +1,208 @@
+"""The lesson in a real browser: by keys in front of a class, by pointer and by keyboard where one guesses."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from bra import lesson
+from bra.models.catalog import ModelSettings
+from bra.opening import look
+from bra.photo import Photo
+from bra.svg import quantity
+from bra.tracing import LayerTrace
+from bra.viewer.pack import Place, locate
+from dashboard.lesson_text import taken_apart
+from dashboard.lesson_view import LENGTHS, SCENES, stops
+from dashboard.predict_panel import ROUNDS
+from dashboard.words import TEXT
+
+pytestmark = pytest.mark.browser
+SAMPLES = Path(__file__).parents[2] / "sample_images"
+FITS = ("() => { const m = document.querySelector('[data-testid=stMain]'), d = document.documentElement; "
+        "return Math.max(m.scrollHeight - m.clientHeight, m.scrollWidth - m.clientWidth, d.scrollHeight - innerHeight);"
+        " }")
+
+
+def at(page: Any, stop: str) -> None:
+    expect(page.locator(".lectern")).to_have_attribute("data-ready", stop)
+    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
+
+
+def open_page(context: Any, url: str, stop: str) -> Any:
+    page = context.new_page()
+    page.goto(url)
+    at(page, stop)
+    return page
+
+
+def test_keys_lead_through_the_lesson_and_the_address_follows(context: Any, app_url: str) -> None:
+    page = open_page(context, f"{app_url}/learn?present=1&lang=en", "chapters/1/words")
+    expect(page.get_by_test_id("stHeader")).to_be_hidden()
+    page.keyboard.press("ArrowRight")
+    at(page, "chapters/1/try")
+    page.wait_for_function("() => location.search.includes('scene=try')")
+    page.keyboard.press("Space")
+    at(page, "chapters/1/ask")
+    page.get_by_text("81", exact=True).click()
+    expect(page.get_by_test_id("stAlert")).to_contain_text("9 × 9 = 81")
+    page.keyboard.press("ArrowRight")                   # a mouse has chosen the answer: the keys are still the class's
+    at(page, "chapters/2/words")
+    assert "step=2" in page.url
+    page.keyboard.press("ArrowLeft")
+    at(page, "chapters/1/ask")
+    page.keyboard.press("ArrowLeft")
+    at(page, "chapters/1/try")
+    page.reload()
+    at(page, "chapters/1/try")
+
+
+def test_a_slider_keeps_its_keys_and_escape_leaves_step_by_step(context: Any, app_url: str) -> None:
+    page = open_page(context, f"{app_url}/learn?present=1&scene=try&lang=en", "chapters/1/try")
+    slider = page.get_by_role("slider", name="Side of the picture, pixels")
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".rs-text").first).to_have_text(quantity(lesson.growth(504).full.macs))
+    at(page, "chapters/1/try")
+    assert "learn_pixels=504" in page.url
+    page.keyboard.press("Escape")                       # out of the slider
+    page.wait_for_timeout(300)
+    at(page, "chapters/1/try")
+    page.keyboard.press("ArrowRight")
+    at(page, "chapters/1/ask")
+    page.keyboard.press("Escape")                       # out of the large type
+    expect(page.get_by_test_id("stHeader")).to_be_visible()
+    expect(page.get_by_role("slider")).to_have_value("504")
+    assert "present" not in page.url
+    page.keyboard.press("ArrowRight")                   # on the page that one reads, keys are the page's
+    page.wait_for_timeout(500)
+    at(page, "chapters/1/words")
+
+
+def test_every_step_has_a_link_that_can_be_copied(context: Any, app_url: str) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=app_url)
+    page = open_page(context, f"{app_url}/learn?step=3&lang=en", "chapters/3/words")
+    page.get_by_role("button", name="Next").click()
+    at(page, "chapters/4/words")
+    page.locator(".lectern .copy").click()
+    expect(page.locator(".lectern .said")).to_have_text("Copied")
+    link = page.evaluate("() => navigator.clipboard.readText()")
+    assert link == f"{app_url}/learn?step=4&lang=en" == page.locator(".lectern .address").input_value()
+    other = context.new_page()
+    other.goto(link)
+    at(other, "chapters/4/words")
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("context", [{"viewport": {"width": 1920, "height": 1080}},
+                                     {"viewport": {"width": 1024, "height": 768}, "color_scheme": "dark"}],
+                         indirect=True, ids=["1080p", "4:3 dark"])
+def test_projected_nothing_scrolls(context: Any, app_url: str, language: str) -> None:
+    page = open_page(context, f"{app_url}/learn?present=1&lang={language}", "chapters/1/words")
+    told = []
+    # Chinese is shorter: of the example and the rounds, whose words are few, English is enough.
+    for part, step, scene in stops(True) if language == "en" else stops(True)[:LENGTHS["chapters"] * len(SCENES)]:
+        at(page, f"{part}/{step}/{scene}")
+        if (scene == "try" and step not in (1, 3)) or part == "predict":
+            page.wait_for_selector(".pane[data-ready]")
+        if scene == "ask":
+            text = taken_apart((TEXT / language / f"learn_{step}.md").read_text(encoding="utf-8"))
+            page.get_by_test_id("stRadioOption").nth(text.right).click()
+            expect(page.get_by_test_id("stAlert")).to_be_visible()
+        page.wait_for_timeout(250)
+        if page.evaluate(FITS) > 0:
+            told.append((part, step, scene, page.evaluate(FITS)))
+        page.keyboard.press("ArrowRight")
+    assert told == []
+
+
+# predict, then see -----------------------------------------------------------------------------------------
+
+
+def asked(number: int) -> tuple[LayerTrace, int, list[int]]:
+    """The layer of a round, its query, and the answer."""
+    key, place = ROUNDS[number - 1]
+    photo = Photo.from_bytes((SAMPLES / f"{key}.jpg").read_bytes())
+    layers = [lt for lt in look(ModelSettings("flowers", side=320), photo).trace.layers.values() if lt.routed]
+    window = locate(layers[1].grid, photo, place)[0]
+    return layers[1], window, layers[1].r_idx[0, window].tolist()
+
+
+def numbers(page: Any) -> list[str]:
+    return page.locator(".rs-text").all_inner_texts()
+
+
+def centre(page: Any, window: int) -> Place:
+    box = page.locator(".pane canvas").bounding_box()
+    return round((window % 5 + 0.5) / 5 * box["width"]), round((window // 5 + 0.5) / 5 * box["height"])
+
+
+def test_windows_are_marked_by_pointer_and_the_module_answers(context: Any, app_url: str) -> None:
+    lt, window, answer = asked(1)
+    wrong = [w for w in range(25) if w not in answer]
+    page = open_page(context, f"{app_url}/learn?part=predict&lang=en", "predict/1/words")
+    pane, show = page.locator(".pane[data-ready]"), page.locator(".pane .show")
+    expect(show).to_be_disabled()
+    # The first is unmarked again, the last is one too many.
+    for one in (wrong[0], wrong[1], wrong[0], wrong[2], wrong[3], answer[0], wrong[4]):
+        x, y = centre(page, one)
+        page.locator(".pane canvas").click(position={"x": x, "y": y})
+    marks = [wrong[1], wrong[2], wrong[3], answer[0]]
+    expect(pane).to_have_attribute("data-marked", ",".join(map(str, marks)))
+    assert numbers(page) == []
+    show.click()
+    expect(page.locator(".rs-text")).to_have_count(6)
+    made = lesson.score(lt, window, marks)
+    assert made.hits == 1
+    assert numbers(page)[:3] == ["1", str(made.nearest), f"{made.chance:.2f}"]
+    expect(page.locator(".pane .readout")).to_contain_text("✓")
+    expect(show).to_be_hidden()
+    x, y = centre(page, answer[1])
+    page.locator(".pane canvas").click(position={"x": x, "y": y})       # nothing is marked after the answer
+    expect(pane).to_have_attribute("data-marked", ",".join(map(str, marks)))
+
+    page.get_by_role("button", name="Next").click()
+    at(page, "predict/2/words")
+    expect(page.locator(".pane .readout")).to_have_text("Marked 0 of 4.")
+    assert numbers(page)[0] == "1"                       # the total of one round
+
+
+@pytest.mark.parametrize("context", [{"viewport": {"width": 1024, "height": 768}}], indirect=True)
+def test_windows_are_marked_by_keyboard_also_when_projected(context: Any, app_url: str) -> None:
+    lt, window, answer = asked(1)
+    page = open_page(context, f"{app_url}/learn?part=predict&present=1&lang=en", "predict/1/words")
+    page.wait_for_selector(".pane[data-ready]")
+    page.locator(".pane canvas").focus()
+    here = window
+    for one in answer:
+        for key, steps in (("ArrowDown", one // 5 - here // 5), ("ArrowRight", one % 5 - here % 5)):
+            back = {"ArrowDown": "ArrowUp", "ArrowRight": "ArrowLeft"}[key]
+            for _ in range(abs(steps)):
+                page.keyboard.press(key if steps > 0 else back)
+        page.keyboard.press("Space")
+        here = one
+    expect(page.locator(".pane")).to_have_attribute("data-marked", ",".join(map(str, answer)))
+    expect(page.locator(".pane [aria-live]")).to_have_text(
+        re.compile(rf"Row {here // 5 + 1}, column {here % 5 + 1}: marked\. Marked 4 of 4\."))
+    at(page, "predict/1/words")                          # the keys were the board's
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator(".rs-text")).to_have_count(6)
+    assert numbers(page)[0] == str(lesson.score(lt, window, answer).hits) == "4"
+    assert page.evaluate(FITS) <= 0
+
+
+def test_pointing_in_a_chapter_shows_the_modules_windows(context: Any, app_url: str) -> None:
+    page = open_page(context, f"{app_url}/learn?step=6&lang=en", "chapters/6/words")
+    page.wait_for_selector(".pane[data-ready]")
+    photo = Photo.from_bytes((SAMPLES / "animal.jpg").read_bytes())
+    lt = look(ModelSettings("flowers", side=320), photo).trace.layers["stages.2.2.attn"]
+    for window in (0, 13):
+        x, y = centre(page, window)
+        page.locator(".pane canvas").hover(position={"x": x, "y": y})
+        expect(page.locator(".pane .readout")).to_have_text(
+            f"Window {window} is routed to {', '.join(map(str, lt.r_idx[0, window].tolist()))}.")

@@ -1,0 +1,144 @@
+"""The doors that strangers knock at, and what is asked of each: an answer, or one sentence, and soon."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+from urllib.parse import parse_qsl
+
+import links
+import numpy as np
+import seeds
+from checkpointfiles import checkpoint_files
+from hypothesis import strategies as st
+from modelfiles import model_files
+from mutations import mutants
+from tablefiles import table_files
+from weightfiles import weight_files
+
+from bra import checkpoint, costing, unpack_table, variants
+from bra.errors import BRAError
+from bra.opening import open_file
+from bra.photo import Photo
+from bra.sweep_report import sweep_html
+from bra.sweep_table import read_table
+from bra.unpack import unpack
+from dashboard.comparison import Comparison
+from dashboard.cost_view import CostView
+from dashboard.selection import Selection
+
+
+class Find(AssertionError):
+    """What no stranger may bring about."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """A way in.
+
+    Attributes:
+        name: for people.
+        cases: what is handed in.
+        enter: takes a case; raises BRAError for what it refuses.
+        seconds: a case that takes longer is a find; a sound one takes a hundredth of it.
+        suite: cases tried in the test suite.
+    """
+
+    name: str
+    cases: st.SearchStrategy[Any]
+    enter: Callable[[Any], object]
+    seconds: float
+    suite: int
+
+
+def knock(door: Door, case: Any) -> bool:
+    """Whether the case was let in; Find when the door does anything but open or say why not."""
+    started = time.monotonic()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            door.enter(case)
+        entered = True
+    except BRAError as error:
+        check_sentence(str(error))
+        entered = False
+    except Exception as error:
+        raise Find(f"{door.name}: {type(error).__name__}: {str(error)[:300]}") from error
+    if (took := time.monotonic() - started) > door.seconds:
+        raise Find(f"{door.name}: took {took:.1f} s")
+    return entered
+
+
+def check_sentence(text: str) -> None:
+    """Find unless the text is one short sentence of cause and cure."""
+    if not (text.endswith(".") and ": " in text and "\n" not in text and len(text) < 700):
+        raise Find(f"this is no sentence of cause and cure: {text[:300]!r}")
+
+
+def _enter_checkpoint(data: bytes) -> None:
+    """As everywhere, but what the reading process does is done in this one, so that many can be tried."""
+
+    def here(data: bytes, *_: object) -> bytes:
+        with tempfile.TemporaryFile() as source:
+            source.write(data)
+            source.seek(0)
+            out = io.BytesIO()
+            unpack(source, out)
+            return out.getvalue()
+
+    with mock.patch.object(checkpoint, "_unpacked", here):
+        open_file(data, "x.pt")
+
+
+def _enter_table(data: bytes) -> None:
+    """As everywhere, but what the reading process does is done in this one."""
+
+    def here(command: list[str], **given: bytes) -> subprocess.CompletedProcess[bytes]:
+        out, words = io.BytesIO(), io.BytesIO()
+        wanted = next(json.loads(word) for word in command if word.startswith("{"))
+        status = unpack_table.main(wanted, io.BytesIO(given["input"]), out, words)
+        return subprocess.CompletedProcess(command, status, out.getvalue(), words.getvalue())
+
+    with mock.patch.object(subprocess, "run", here):
+        sweep_html(read_table(data))
+
+
+def _enter_link(query: str) -> None:
+    given = dict(parse_qsl(query, keep_blank_values=True, errors="replace"))  # as Streamlit reads it
+    for record in (Selection, Comparison, CostView):
+        made = record.from_query(given)
+        if record.from_query(made.to_query()) != made:
+            raise Find(f"{made} does not survive its own link")
+
+
+def _enter_model(case: tuple[str, str]) -> None:
+    """Opened, looked into, and counted, as the pages do."""
+    model = open_file(case[0].encode("utf-8", "surrogatepass"), case[1])
+    photo = Photo.from_array(np.full((40, 90, 3), 99, np.uint8))
+    for use in (
+        lambda: model.look(photo, 96),
+        lambda: costing.cost(model.module, (64, 160)),
+        lambda: costing.cost(variants.without_bra(model.module), (64, 160)),
+    ):
+        try:
+            use()
+        except BRAError as error:  # one page may have an answer where another has none
+            check_sentence(str(error))
+
+
+DOORS = (
+    Door("pictures", mutants(seeds.pictures()), Photo.from_bytes, 10, 1500),
+    Door("model files", model_files(), _enter_model, 60, 100),
+    Door("checkpoints", checkpoint_files(), _enter_checkpoint, 30, 400),
+    Door("safetensors", weight_files(), lambda data: open_file(data, "x.safetensors"), 10, 300),
+    Door("tables", table_files(), _enter_table, 20, 300),
+    Door("links", links.queries(), _enter_link, 2, 1500),
+)
