@@ -164,7 +164,8 @@ def main(batches: list[int], threads: int) -> None:
     torch.set_num_threads(threads)
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     rate = rates()
-    print(f"{cpu[1] if cpu else 'CPU'}, {os.cpu_count()} cores, {threads} thread{'s' * (threads > 1)}, load {os.getloadavg()[0]:.1f}, "
+    print(f"{cpu[1] if cpu else 'CPU'}, {os.cpu_count()} cores, {threads} thread{'s' * (threads > 1)}, "
+          f"load {os.getloadavg()[0]:.1f}, "
           f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, {datetime.date.today()}: "
           f"{2 * rate[0] / 1e9:.0f} GFLOP/s, {rate[1] / 1e9:.1f} G exp2/s")
     table("forward", batches, 2, lambda m, x: [lambda: forward(lambda x: explicit(m, x), x),
