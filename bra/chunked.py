@@ -17,7 +17,9 @@ from torch import Tensor
 
 CHUNK_ELEMENTS = 2**20
 """Attention weights held at once: 4 MiB of float32, which caches hold; smaller ones make threads wait for each other
-more often. Where one window has more, one window."""
+more often. Where one window has more, some of its queries."""
+LEAST_QUERIES = 32
+"""Queries that go through together however many keys there are: fewer would starve the products."""
 LEAST_SUM, LARGEST_SUM = 2.0**-60, 2.0**60
 """A row's sum of exponentials in here has lost nothing: numbers of float32 reach from 2^-126 to 2^127."""
 
@@ -59,10 +61,16 @@ def chunk_bytes(m: int, p2: int, t: int, s: int, c_qk: int, c_v: int, k: int, it
         masked: whether keys are masked.
     """
     rows, keys = m * p2, k * s
-    group = min(rows, max(1, CHUNK_ELEMENTS // max(keys * t, 1)))
+    group, span = rounds(rows, t, keys)
     by_head = rows * (t * c_qk + s * (c_qk + c_v)) if m > 1 and p2 > 1 else 0       # else they lie so already
     gathered = group * keys * (c_qk + c_v) + soft * group * keys * max(c_qk, c_v)
-    return (by_head + group * (keys * t + t * c_qk) + gathered) * itemsize + rows * (k * 8 + keys * masked)
+    return (by_head + group * (keys * span + span * c_qk) + gathered) * itemsize + rows * (k * 8 + keys * masked)
+
+
+def rounds(windows: int, t: int, keys: int) -> tuple[int, int]:
+    """How many windows, and how many of their t queries each, go through at once against so many keys each."""
+    group = min(windows, max(1, CHUNK_ELEMENTS // max(keys * t, 1)))
+    return group, t if keys * t <= CHUNK_ELEMENTS else min(t, max(LEAST_QUERIES, CHUNK_ELEMENTS // keys))
 
 
 class _Rows:
@@ -80,15 +88,22 @@ class _Rows:
         if real_keys is not None:
             self.masked = ~real_keys[r_idx][:, None].expand(-1, m, -1, -1, -1).flatten(3).flatten(0, 2)
         self.n_keys = self.rows.shape[1] * s
-        per_row = self.n_keys * self.q.shape[1]
-        self.group = min(len(self.q), max(1, CHUNK_ELEMENTS // max(per_row, 1)))
+        self.group, self.span = rounds(len(self.q), self.q.shape[1], self.n_keys)
 
     def chunks(self) -> list[slice]:
         return [slice(at, at + self.group) for at in range(0, len(self.q), self.group)]
 
+    def parts(self) -> list[slice]:
+        """The queries of each window that go through together: all, unless a window is large."""
+        return [slice(at, at + self.span) for at in range(0, self.q.shape[1], self.span)]
+
     def room(self) -> Tensor:
-        """Space for the weights of one chunk: (windows, keys, queries)."""
-        return self.q.new_empty(self.group, self.n_keys, self.q.shape[1])
+        """Space for the weights of one part of a chunk: windows · keys · queries."""
+        return self.q.new_empty(self.group * self.n_keys * self.span)
+
+    def within(self, room: Tensor, q: Tensor) -> Tensor:
+        """As much of the space as the weights of queries (windows, queries, Q) take: (windows, keys, queries)."""
+        return room[: len(q) * self.n_keys * q.shape[1]].view(len(q), self.n_keys, q.shape[1])
 
     def gathered(self, kv: Tensor, chunk: slice) -> Tensor:
         """(windows, k·s, ·) chosen keys or values, without their factor."""
@@ -103,7 +118,7 @@ class _Rows:
 
     def weights(self, q: Tensor, keys: Tensor, chunk: slice, shifted: bool, room: Tensor) -> Tensor:
         """(windows, keys, queries) exponentials, not yet divided by their sum."""
-        weights = torch.bmm(keys, q.mT, out=room[: len(q)])
+        weights = torch.bmm(keys, q.mT, out=self.within(room, q))
         if self.masked is not None:
             weights.masked_fill_(self.masked[chunk, :, None], -math.inf)
         if shifted:
@@ -127,11 +142,11 @@ class _Rows:
     def _fill(self, out: Tensor, sums: Tensor, shifted: bool) -> None:
         room = self.room()
         for chunk in self.chunks():
-            keys = self.times_factor(self.gathered(self.k, chunk), chunk)
-            weights = self.weights(self.q[chunk] * self.scale, keys, chunk, shifted, room)
-            values = self.times_factor(self.gathered(self.v, chunk), chunk)
-            total = torch.sum(weights, 1, keepdim=True, out=sums[chunk])
-            torch.bmm(values.mT, weights, out=out[chunk]).div_(total)
+            keys, values = (self.times_factor(self.gathered(t, chunk), chunk) for t in (self.k, self.v))
+            for part in self.parts():
+                weights = self.weights(self.q[chunk, part] * self.scale, keys, chunk, shifted, room)
+                total = torch.sum(weights, 1, keepdim=True, out=sums[chunk, :, part])
+                torch.bmm(values.mT, weights, out=out[chunk, :, part]).div_(total)
 
     def backward(self, grad: Tensor, out: Tensor, sums: Tensor, shifted: bool) -> tuple[Tensor, ...]:
         """Gradients of q, k, v and, where there is one, of the factor; weights are computed again, chunk by chunk.
@@ -147,19 +162,27 @@ class _Rows:
         df = None if self.factor is None else torch.zeros_like(self.factor)
         room, slopes = self.room(), self.room()
         for chunk in self.chunks():
-            q, raw_keys, raw_values = self.q[chunk] * self.scale, *(self.gathered(t, chunk) for t in (self.k, self.v))
+            raw_keys, raw_values = (self.gathered(t, chunk) for t in (self.k, self.v))
             keys, values = self.times_factor(raw_keys, chunk), self.times_factor(raw_values, chunk)
-            weights = self.weights(q, keys, chunk, shifted, room)
-            toward = grad[chunk] / sums[chunk]
-            mean = (toward * out[chunk]).sum(1, keepdim=True)
             # values·toward - mean in one product: a column of ones meets a row of means.
-            slope = torch.bmm(torch.cat([values, values.new_ones(1).expand(*values.shape[:2], 1)], 2),
-                              torch.cat([toward, -mean], 1), out=slopes[: len(q)]).mul_(weights)
-            torch.bmm(keys.mT, slope, out=dq[chunk])
-            d_keys, d_values = torch.bmm(q.mT, slope.mT).mul_(math.log(2)), torch.bmm(toward, weights.mT)
+            with_one = torch.cat([values, values.new_ones(1).expand(*values.shape[:2], 1)], 2)
+            d_keys = d_values = None
+            for part in self.parts():
+                q = self.q[chunk, part] * self.scale
+                weights = self.weights(q, keys, chunk, shifted, room)
+                toward = grad[chunk, :, part] / sums[chunk, :, part]
+                mean = (toward * out[chunk, :, part]).sum(1, keepdim=True)
+                slope = torch.bmm(with_one, torch.cat([toward, -mean], 1), out=self.within(slopes, q)).mul_(weights)
+                torch.bmm(keys.mT, slope, out=dq[chunk, :, part])
+                more_keys, more_values = torch.bmm(q.mT, slope.mT), torch.bmm(toward, weights.mT)
+                d_keys = more_keys if d_keys is None else d_keys.add_(more_keys)
+                d_values = more_values if d_values is None else d_values.add_(more_values)
+            assert d_keys is not None
+            assert d_values is not None
+            d_keys.mul_(math.log(2))
             if df is not None:
                 by_key = (d_keys * raw_keys.mT).sum(1) + (d_values * raw_values.mT).sum(1)
-                torch.sum(by_key.view(len(q), df.shape[1], -1), 2, out=df[chunk])
+                torch.sum(by_key.view(len(d_keys), df.shape[1], -1), 2, out=df[chunk])
             self.scatter(dk, d_keys, chunk)
             self.scatter(dv, d_values, chunk)
         return dq.mul_(self.scale * math.log(2)).mT, dk.mT, dv.mT, *(() if df is None else (df,))

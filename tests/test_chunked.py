@@ -43,10 +43,12 @@ def written_out(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, factor: Tensor |
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("size", [1.0, 300.0], ids=["", "logits beyond what exp2 holds"])
-@pytest.mark.parametrize("held", [1, 200, 2**19], ids=["a window at a time", "a few", "all at once"])
+@pytest.mark.parametrize("held", [1, T * K * S, 200, 2**19], ids=[
+    "a part of a window at a time", "a window at a time", "a few", "all at once"])
 def test_numbers_and_gradients_are_those_of_attention_written_out(
         soft: bool, masked: bool, size: float, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", held)
+    monkeypatch.setattr(chunked, "LEAST_QUERIES", 4)       # does not divide the 6 that there are
     r_idx, real = routes(), some_keys() if masked else None
     given = [*tensors(size), *([torch.rand(B, P2, K, dtype=torch.float64) + 0.5] if soft else [])]
     weight = torch.randn(B, M, P2, T, C_V, dtype=torch.float64)
@@ -149,3 +151,22 @@ def test_autocast_and_half_precision_stay_near_float() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             torch.testing.assert_close(m(x).float(), expected, atol=0.05, rtol=0.05)
         torch.testing.assert_close(copy.deepcopy(m).bfloat16()(x.bfloat16()).float(), expected, atol=0.05, rtol=0.05)
+
+
+def test_a_window_of_many_tokens_goes_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    group, span = chunked.rounds(8 * 49, 3249, 49 * 3249)
+    assert (group, span) == (1, chunked.LEAST_QUERIES)
+    assert chunked.rounds(8 * 49, 144, 4 * 144) == (chunked.CHUNK_ELEMENTS // (4 * 144 * 144), 144)
+    largest = 0
+    bmm = torch.bmm
+
+    def seen(one: Tensor, two: Tensor, **rest: Any) -> Tensor:
+        nonlocal largest
+        largest = max(largest, one.shape[0] * one.shape[1] * two.shape[2])
+        return bmm(one, two, **rest)
+
+    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 2**12)
+    monkeypatch.setattr(torch, "bmm", seen)
+    q, k, v = (torch.randn(1, 1, 4, 256, 4) for _ in range(3))
+    attend_chunked(q, k, v, torch.arange(4).expand(1, 4, 4), 1.0)
+    assert largest == 4 * 256 * chunked.LEAST_QUERIES

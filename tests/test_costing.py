@@ -178,7 +178,7 @@ def test_threads_do_not_hear_one_another() -> None:
 
 def test_no_memory_is_spent_on_a_huge_map() -> None:
     cost = bra.cost(BiLevelRoutingAttention(64), 2048)
-    assert cost.total.peak_bytes > 2**33
+    assert cost.total.peak_bytes > 2**32
     assert cost.rows[0].layers[0].explicit_peak_bytes > 2**43
 
 
