@@ -20,7 +20,7 @@ STEPS: Final = ("tokens", "windows", "means", "affinity", "topk", "gather", "sco
 PACKAGE: Final = Path(__file__).parent
 
 RUNS: Final[Mapping[str, tuple[tuple[Any, str], ...]]] = MappingProxyType({
-    "tokens": ((BiLevelRoutingAttention.forward, "= self.qkv(x)"),),
+    "tokens": ((BiLevelRoutingAttention.forward, "= self.qkv("),),
     "windows": ((BF.partition, "return"),),
     "means": ((BF.pool, "return x.mean"),),
     "affinity": ((BF.affinity, "q_win * scale"),),

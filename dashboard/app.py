@@ -14,6 +14,7 @@ st.set_page_config("RouteScope", str(HERE / "icon.png"), layout="wide")
 st.html("""<style>
 .stMainBlockContainer { padding-left: 2rem; padding-right: 2rem; }
 .st-key-wake { display: none; }
+[data-testid="stStatusWidget"] { margin-right: 4rem; }
 .st-key-language_switch { position: fixed; top: .65rem; right: 3.4rem; width: auto; z-index: 999991; }
 .st-key-language_tag { position: absolute; width: 0; height: 0; overflow: hidden; }
 .st-key-picture { position: absolute; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from typing import Final
 
@@ -29,7 +30,9 @@ def office() -> Office:
     limits = Limits.from_environment(os.environ, st.get_option("server.maxUploadSize"))
     # An upload of more than a megabyte would go through a file on the disk, which may be full; it is promised not to.
     MultiPartParser.spool_max_size = (limits.upload_mb + 1) * 2**20
-    return Office.of(limits, _share_processors)
+    made = Office.of(limits, _share_processors)
+    atexit.register(made.line.close)    # a process that reads a checkpoint ends with the server
+    return made
 
 
 def limits() -> Limits:

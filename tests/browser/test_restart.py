@@ -25,7 +25,7 @@ def port() -> int:
 def test_the_view_comes_back_after_the_server_was_killed(context: Any, port: int, tmp_path: Path) -> None:
     page = context.new_page()
     with serving(tmp_path / "one.txt", port=port) as (host, server):
-        page.goto(f"http://{host}/?model=similarity&n_win=5&topk=3&picture=street&a=3000.3000")
+        page.goto(f"http://{host}/?model=similarity&n_win=5&topk=5&picture=street&a=3000.3000")
         page.wait_for_selector(".stage[data-ready]")
         expect(page.locator('[data-part="a"]')).to_contain_text("window 6")
         page.evaluate("window.same = true")
@@ -41,9 +41,9 @@ def test_the_view_comes_back_after_the_server_was_killed(context: Any, port: int
         slider = page.get_by_role("slider", name="Routed windows, topk")
         slider.focus()
         slider.press("ArrowRight")
-        expect(page.locator('[data-part="caption"]').first).to_contain_text("n_win 5 · topk 4", timeout=90_000)
+        expect(page.locator('[data-part="caption"]').first).to_contain_text("n_win 5 · topk 6", timeout=90_000)
         expect(page.locator('[data-part="a"]')).to_contain_text("window 6")
-        page.wait_for_function("() => location.search.includes('topk=4')")
+        page.wait_for_function("() => location.search.includes('topk=6')")
         assert page.evaluate("window.same"), "it was not even loaded anew"
         assert {"n_win=5", "picture=street", "a=3000.3000"} <= set(page.url.partition("?")[2].split("&"))
         assert page.get_by_test_id("stException").count() == 0
