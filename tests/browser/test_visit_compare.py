@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
-SMALL = "/compare?side=224&rows=4.8&columns=2.4"
+SMALL = "/compare?side=224&rows=4.8&columns=2.4&layer=stages.0.0.attn"
 
 
 def open_page(context: Any, url: str) -> Any:
