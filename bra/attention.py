@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from bra import flex
 from bra import functional as BF
 from bra.errors import GridError
 from bra.kv_pool import check_window_fits, make_kv_pool, pool_kv, pool_real_kv
@@ -153,20 +154,19 @@ class BiLevelRoutingAttention(nn.Module):
         """
         p, Q, m = self.n_win, self.qk_dim, self.num_heads
         h, w = x.shape[-2:]
-        given, x = x, self._pad(x.permute(0, 2, 3, 1))                          # x: (b, H, W, c)
-        q, kv = self.qkv(x)                                                     # (b, H, W, Q), (b, H, W, Q + c)
-        real = BF.real_tokens(h, w, x, p) if self.spec.mask_padding else None   # (p2, H/p, W/p)
-        q, kv_win = BF.partition(q, p), BF.partition(kv, p)                     # (b, p2, H/p, W/p, ·)
+        self._check_fits(h, w)
+        q, kv = self.qkv(BF.windows(x, p))                                      # (b, p2, H/p, W/p, Q), (…, Q + c)
+        real = BF.real_tokens(h, w, q, p) if self.spec.mask_padding else None   # (p2, H/p, W/p)
         window_h, window_w = q.shape[2:4]
         check_window_fits(self.spec, window_h, window_w)
 
         real_windows = None if real is None else real.flatten(1).any(-1)
-        logits = self.router.affinity(BF.pool(q, real), BF.pool(kv_win[..., :Q], real), real_windows)
+        logits = self.router.affinity(BF.pool(q, real), BF.pool(kv[..., :Q], real), real_windows)
         r_weight, r_idx = BF.route(logits, self.topk)
         factor = BF.weight_factor(r_weight, self.kv_gather.mul_weight)
 
-        keys, real_keys = (pool_kv(self.kv_down, kv_win), None) if real is None else \
-            pool_real_kv(self.kv_down, kv_win, real)                            # (b, p2, s, Q + c), (p2, s)
+        keys, real_keys = (pool_kv(self.kv_down, kv), None) if real is None else \
+            pool_real_kv(self.kv_down, kv, real)                                # (b, p2, s, Q + c), (p2, s)
         q = BF.by_head(q, m)
         k = rearrange(keys[..., :Q], "b n s (m c) -> b m n s c", m=m)
         v = rearrange(keys[..., Q:], "b n s (m c) -> b m n s c", m=m)
@@ -176,7 +176,7 @@ class BiLevelRoutingAttention(nn.Module):
             k_sel, v_sel = BF.gather_keys(k, r_idx, factor), BF.gather_keys(v, r_idx, factor)
             out, rows = BF.attend_explicit(q, k_sel, v_sel, self.scale, mask)
         else:
-            out = BF.attend_routed(q, k, v, r_idx, self.scale, factor, real_keys)   # (b, m, p2, t, c/m)
+            out = flex.attend_routed(q, k, v, r_idx, self.scale, factor, real_keys)     # (b, m, p2, t, c/m)
         out = rearrange(out, "b m (j i) (h w) c -> b (j h) (i w) (m c)", j=p, i=p, h=window_h, w=window_w)
         lepe = self._lepe(kv[..., Q:], h, w)
         recorder = None if torch.compiler.is_compiling() else active_recorder()
@@ -186,30 +186,28 @@ class BiLevelRoutingAttention(nn.Module):
                 lepe=None if lepe is None else BF.by_head(BF.partition(lepe, p), m), affinity=logits,
                 r_weight=r_weight, r_idx=r_idx, factor=factor, real_keys=real_keys,
                 # A copy: a residual that is added in place would change it before anyone looks.
-                x=given.detach().clone() if recorder.inputs else None))
-        out = self.wo(out if lepe is None else out + lepe)
+                x=x.detach().clone() if recorder.inputs else None))
+        out = out if lepe is None else out + lepe
+        out = self.wo(out)
         # Always sliced: a condition on the size would be frozen into exported graphs.
         out = out[:, :h, :w].permute(0, 3, 1, 2).contiguous()
         if rows is None:
             return cast(Tensor, out)
         return out, r_weight, r_idx, rearrange(rows, "b m n t l -> (b n) m t l")
 
-    def _pad(self, x: Tensor) -> Tensor:
-        """(b, h, w, c) -> (b, H, W, c), zeros right and below up to the next multiples of n_win."""
-        if self.spec.auto_pad:
-            return BF.pad(x, self.n_win)
-        h, w = x.shape[1:3]
-        if h % self.n_win or w % self.n_win:
+    def _check_fits(self, h: int, w: int) -> None:
+        if not self.spec.auto_pad and (h % self.n_win or w % self.n_win):
             raise GridError(said("a map of {h}×{w} tokens does not divide into {n_win}×{n_win} windows: set "
                                  "auto_pad=True, or choose an n_win that divides both sides.", h=h, w=w,
                                  n_win=self.n_win))
-        return x
 
     def _lepe(self, v: Tensor, h: int, w: int) -> Tensor | None:
-        """Depthwise convolution of v (b, H, W, c), the local position encoding: (b, H, W, c)."""
+        """Depthwise convolution of v (b, p2, H/p, W/p, c), the local position encoding: (b, H, W, c)."""
         if self.lepe is None:
             return None
+        v = BF.unpartition(v, self.n_win)
         if self.spec.mask_padding:
             v = F.pad(v[:, :h, :w], (0, 0, 0, v.shape[2] - w, 0, v.shape[1] - h))
-        lepe: Tensor = self.lepe(v.permute(0, 3, 1, 2).contiguous())
+        v = v.permute(0, 3, 1, 2)
+        lepe: Tensor = self.lepe(v if v.device.type == "cpu" else v.contiguous())   # a CPU likes channels last
         return lepe.permute(0, 2, 3, 1)

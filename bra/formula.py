@@ -19,7 +19,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from bra.functional import GATHERED_ELEMENTS
+from bra.chunked import chunk_bytes
+from bra.functional import GATHERED_ELEMENTS, LEAST_TOKENS
 from bra.grid import WindowGrid
 from bra.kv_pool import check_window_fits
 from bra.spec import BRASpec
@@ -115,7 +116,7 @@ def layer_cost(spec: BRASpec, h: int, w: int, itemsize: int = 4) -> LayerCost:
     if is_pooled(spec):
         parts.append(Part("pooling", (Q + c) * (spec.kernel**2 + 1) * conv, S * (Q + c) * spec.kernel**2 * conv,
                           bytes_of.pooling()))
-    attended = bytes_of.fused()
+    attended = bytes_of.attended()
     parts += [Part("QKᵀ", 0, N * L * Q, attended), Part("AV", 0, N * L * c, attended)]
     if side:
         parts.append(Part("LePE", (side * side + 1) * c, N * side * side * c, bytes_of.lepe()))
@@ -123,7 +124,13 @@ def layer_cost(spec: BRASpec, h: int, w: int, itemsize: int = 4) -> LayerCost:
     parts.append(Part("output", (c * c + c) * out, N * c * c * out, bytes_of.output()))
     explicit = max(*(part.peak_bytes for part in parts if part.name not in ("QKᵀ", "AV", "LePE", "output")),
                    *bytes_of.explicit())
-    return LayerCost("", spec, grid, tuple(parts), N * L * abs(Q - c), explicit)
+    filled = 0 if by_chunks(grid, itemsize) else N * L * abs(Q - c)
+    return LayerCost("", spec, grid, tuple(parts), filled, explicit)
+
+
+def by_chunks(grid: WindowGrid, itemsize: int) -> bool:
+    """Whether `chunked` attends on a CPU, which takes windows large enough in full precision."""
+    return grid.n_tokens >= LEAST_TOKENS and itemsize >= 4
 
 
 def named(layer: LayerCost, name: str) -> LayerCost:
@@ -159,18 +166,15 @@ class _Bytes:
         self.spec, self.grid, self.s, self.item = spec, grid, s, itemsize
         self.N, self.p2 = grid.H * grid.W, spec.n_windows
         c, Q, N = spec.dim, spec.qk_channels, self.N
-        one = spec.n_win == 1                                                    # one window is not cut out
         self.x = N * c * itemsize
-        self.projected = self.x + (2 * N * c if spec.param_attention == "none" else N * (2 * Q + c)) * itemsize
-        self.mask = N * spec.mask_padding
-        self.windows = self.projected + (0 if one else N * (2 * Q + c) * itemsize) + self.mask
+        self.windows = N * (2 * Q + c) * itemsize + N * spec.mask_padding
         self.routed = self.windows + (self.p2**2 + self.p2 * spec.topk) * itemsize + self.p2 * spec.topk * INDEX_BYTES
         self.keys = self.routed + is_pooled(spec) * self.p2 * s * (Q + c) * itemsize
 
     def qkv(self) -> int:
-        """A map that needed no padding is still NCHW in memory, and torch then adds the bias in a copy."""
-        copied = self.spec.param_attention != "none" and not self.grid.padding_share
-        return self.projected + copied * (self.projected - self.x)
+        """The padded map and its windows; then these and q, k, v, which hold them when nothing is projected."""
+        projected = self.N * (2 * self.spec.qk_channels + self.spec.dim) * self.item
+        return max(2 * self.x, projected + self.x * (self.spec.param_attention != "none"))
 
     def routing(self) -> int:
         means = 2 * self.p2 * self.spec.qk_channels * self.item
@@ -191,11 +195,21 @@ class _Bytes:
         with_mask = tokens + self.N * self.item
         return self.routed + with_mask + (tokens + pooled if largest else max(tokens, pooled))
 
-    def fused(self) -> int:
+    def attended(self) -> int:
+        """What came out, before and after it is laid out as a map; what it took to get there."""
+        return self.keys + max(self._chunked() if by_chunks(self.grid, self.item) else self._fused(), 2 * self.x)
+
+    def _chunked(self) -> int:
+        spec, t, m = self.spec, self.grid.n_tokens, self.spec.num_heads
+        taken = chunk_bytes(m, self.p2, t, self.s, spec.qk_channels // m, spec.dim // m, spec.topk, self.item,
+                            spec.soft_routing, spec.mask_padding)
+        return taken + self.x + self.N * m * self.item
+
+    def _fused(self) -> int:
         """Query windows in groups: what is gathered for one, what came out of those before."""
         spec, s, item = self.spec, self.s, self.item
         c, Q, t, k, m = spec.dim, spec.qk_channels, self.grid.n_tokens, spec.topk, spec.num_heads
-        wide, base = max(c, Q), self.keys
+        wide = max(c, Q)
         group = max(1, min(self.p2, GATHERED_ELEMENTS // max(s * (Q + c) * k, 1)))
         worst = 0
         for start in range(0, self.p2, group):
@@ -212,11 +226,7 @@ class _Bytes:
             lse = g * t * m * 4
             worst = max(worst, (before + max(gather_k, gather_v, filling)) * item, (before + out) * item + lse)
         joined = (self.p2 * t * wide + self.N * c) * item if group < self.p2 else 0
-        if spec.n_win == 1 and spec.param_attention == "none":
-            # q is then the map as it lies, NCHW: no fused kernel takes it, and torch writes out the weights.
-            weights = m * self.N * s
-            worst = max(worst, (self.N * c + 4 * s * c + weights + max(weights, self.N * c)) * item)
-        return base + max(worst, joined, self.N * (wide + c) * item)
+        return max(worst, joined, self.N * (wide + c) * item)
 
     def explicit(self) -> tuple[int, int, int]:
         """While weights are made, and later, when they are still there."""
@@ -230,10 +240,11 @@ class _Bytes:
         return made, kept + self.lepe() * bool(spec.side_dwconv), kept + self.output()
 
     def lepe(self) -> int:
-        """v, what it becomes, what it is added to, and the kernel's own copy; see `operators.workspace`."""
-        return self.keys + (4 + self.spec.mask_padding) * self.x
+        """What attention gave, v as a map, and what becomes of it. One window is a map already."""
+        return self.keys + (3 - (self.spec.n_win == 1 and not self.spec.mask_padding)) * self.x
 
     def output(self) -> int:
-        alive = 1 + bool(self.spec.side_dwconv) + (self.spec.param_attention == "qkvo")
+        """With LePE: attention, LePE and their sum; then LePE, the sum and what the linear makes of it."""
+        alive = 1 + (2 if self.spec.side_dwconv else self.spec.param_attention == "qkvo")
         cropped = self.grid.h * self.grid.w * self.spec.dim * self.item
-        return self.keys + max(alive * self.x, self.x + cropped)
+        return self.keys + max(alive * self.x, (1 + bool(self.spec.side_dwconv)) * self.x + cropped)

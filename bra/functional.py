@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from bra.chunked import attend_chunked
+
 
 def partition(x: Tensor, p: int) -> Tensor:
     """(b, p·h, p·w, c) -> (b, p2, h, w, c): the map cut into windows. Inverse: `unpartition`."""
@@ -31,15 +33,19 @@ def by_head(x: Tensor, m: int) -> Tensor:
     return rearrange(x, "b n h w (m c) -> b m n (h w) c", m=m)
 
 
-def pad(x: Tensor, p: int) -> Tensor:
-    """(b, h, w, c) -> (b, H, W, c), zeros right and below up to the next multiples of p."""
-    h, w = x.shape[1:3]
-    return F.pad(x, (0, 0, 0, -w % p, 0, -h % p))
+def windows(x: Tensor, p: int) -> Tensor:
+    """(b, c, h, w) -> (b, p2, H/p, W/p, c): zeros right and below up to the next multiples of p, then cut in windows.
+
+    The result lies as its shape says. It is the one change of layout: a linear on a map that is still NCHW in memory
+    adds its bias in a copy.
+    """
+    h, w = x.shape[-2:]
+    return partition(F.pad(x, (0, -w % p, 0, -h % p)).permute(0, 2, 3, 1), p).contiguous()
 
 
-def real_tokens(h: int, w: int, padded: Tensor, p: int) -> Tensor:
-    """(p2, H/p, W/p) bool for a map of h·w tokens padded to (b, H, W, c): True where a token is on the map."""
-    rows, cols = (torch.arange(n, device=padded.device) for n in padded.shape[1:3])
+def real_tokens(h: int, w: int, windows: Tensor, p: int) -> Tensor:
+    """(p2, H/p, W/p) bool, True for tokens on a map of h·w that was cut into `windows` (b, p2, H/p, W/p, c)."""
+    rows, cols = (torch.arange(p * n, device=windows.device) for n in windows.shape[2:4])
     real = (rows < h)[:, None] & (cols < w)
     return partition(real[None, ..., None], p)[0, ..., 0]
 
@@ -150,13 +156,29 @@ GATHERED_ELEMENTS = 2**24
 """Largest gathered copy of k and v outside of training: 64 MiB of float32, beyond the reach of any cache."""
 
 
+LEAST_TOKENS = 32
+"""Below so many tokens in a window `attend_chunked` has too little to do at once, and torch's kernel is faster."""
+
+
+def by_chunks(q: Tensor) -> bool:
+    """Whether `attend_chunked` takes these queries: windows large enough, full precision, on a CPU, and nobody who
+    writes the operators down, since the rounds of its loop would be frozen at this map's size."""
+    written_down = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or \
+        torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    return (not written_down and q.device.type == "cpu" and q.shape[3] >= LEAST_TOKENS
+            and q.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu"))
+
+
 def attend_routed(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, factor: Tensor | None = None,
                   real_keys: Tensor | None = None) -> Tensor:
-    """Gather and attend, fused: (b, m, p2, t, c) from k, v (b, m, p2, s, ·) and r_idx (b, p2, k).
+    """Gather and attend: (b, m, p2, t, c) from q (b, m, p2, t, Q), k, v (b, m, p2, s, ·) and r_idx (b, p2, k).
 
-    Where no gradient is needed the query windows go through in groups, so that the gathered copy of k and v, k times
-    as large as they are, stays bounded however large the map.
+    The one place that chooses how. On a CPU `attend_chunked`, which holds neither the gathered keys nor the weights;
+    elsewhere torch's fused kernel, where outside of training the query windows go through in groups, so that the
+    gathered copy of k and v, k times as large as they are, stays bounded however large the map.
     """
+    if by_chunks(q):
+        return attend_chunked(q, k, v, r_idx, scale, factor, real_keys)
     p2 = q.shape[2]  # a Tensor while TorchScript traces
     group = p2
     if not (torch.is_grad_enabled() or torch.compiler.is_compiling() or isinstance(p2, Tensor)):

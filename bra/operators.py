@@ -30,12 +30,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from bra.chunked import chunk_bytes
 from bra.wording import said
 
 OUTSIDE: Final = ""
 """Path of the model itself: what runs outside of every row, unless the model is the row."""
 CPU_ATTENTION: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 """Attention on a CPU, which torch's own FlopCounterMode passes over."""
+CHUNKED: Final = torch.ops.bra.attend_chunked
+"""Our own attention on a CPU."""
 NO_ARITHMETIC: Final = frozenset({"_unsafe_view", "empty", "empty_like", "empty_strided", "new_empty", "lift_fresh"})
 SOFTMAX: Final = said("softmax inside attention")
 NEEDS_VALUES: Final = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
@@ -111,7 +114,13 @@ class Span:
 
 def workspace(func: Any, args: Sequence[Any], out: Any) -> int:
     """Bytes that an operator takes and gives back: those of a depthwise convolution, which on a CPU writes its result
-    in blocks of channels first. Other kernels' own memory depends on the machine and is not counted."""
+    in blocks of channels first, and those of our own attention. Other kernels' own memory depends on the machine and is
+    not counted."""
+    if func._overloadpacket is CHUNKED:
+        q, _, v, r_idx, _, factor, real_keys = args
+        (b, m, p2, t, c_qk), (s, c_v) = q.shape, v.shape[3:]
+        return chunk_bytes(m, b * p2, t, s, c_qk, c_v, r_idx.shape[2], q.element_size(), factor is not None,
+                           real_keys is not None)
     if func._overloadpacket is not torch.ops.aten.convolution:
         return 0
     depthwise = args[8] > 1 and args[8] == args[1].shape[0] and out.is_contiguous()
@@ -176,6 +185,10 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if packet is CPU_ATTENTION:
             q, k, v = (t.shape for t in args[:3])
             pairs = prod(q[:-1]) * k[-2]
+            macs, elements, name = pairs * (q[-1] + v[-1]), pairs, SOFTMAX
+        elif packet is CHUNKED:
+            q, k, v, r_idx = (t.shape for t in args[:4])
+            pairs = prod(q[:-1]) * k[-2] * r_idx[-1]
             macs, elements, name = pairs * (q[-1] + v[-1]), pairs, SOFTMAX
         elif packet in flop_registry:
             macs = flop_registry[packet](*args, **kwargs, out_val=out) // 2

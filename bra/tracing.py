@@ -7,8 +7,9 @@ t/Q·k·m times larger, are computed for a window when asked for.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -180,18 +181,30 @@ def trace(model: nn.Module, x: Any) -> ModelTrace:
     if any(m.training and getattr(m, "track_running_stats", False) for m in model.modules()):
         model = copy.deepcopy(model)
     names = {module: name for name, module in model.named_modules()}
-    with torch.inference_mode(), recording() as recorder:
-        out = model(x)
-    if not recorder.captures:
+    image = (int(x.shape[-2]), int(x.shape[-1])) if isinstance(x, Tensor) and x.ndim == 4 else None
+    found = traced(partial(model, x), names, image)
+    if not found.layers:
         raise TraceError(said("{model} ran without a BiLevelRoutingAttention layer: choose a model that has one, or "
                               "put one in.", model=type(model).__name__))
+    return found
+
+
+def traced(call: Callable[[], Any], names: Mapping[nn.Module, str], image: tuple[int, int] | None = None) -> ModelTrace:
+    """Run `call()` once, a forward or a part of one, and keep what its attention layers did.
+
+    Args:
+        call: what runs; its result is `.out`.
+        names: of the layers.
+        image: height and width that the grids are laid over; None for each layer's own map.
+    """
+    with torch.inference_mode(), recording() as recorder:
+        out = call()
     layers: dict[str, LayerTrace] = {}
     for capture in recorder.captures:
         base = names.get(capture.layer, type(capture.layer).__name__)
         again = sum(1 for name in layers if name.split("#")[0] == base)
         name = base if again == 0 else f"{base}#{again + 1}"
-        image = x.shape[-2:] if isinstance(x, Tensor) and x.ndim == 4 else capture.size
-        layers[name] = _layer_trace(name, capture, (int(image[0]), int(image[1])))
+        layers[name] = _layer_trace(name, capture, image or (int(capture.size[0]), int(capture.size[1])))
     return ModelTrace(out, MappingProxyType(layers))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from bra.errors import BRAError
-from dashboard import held, services, words
+from dashboard import components, held, services, words
 from dashboard.words import told, tr
 
 HERE = Path(__file__).parent
@@ -13,12 +13,16 @@ st.set_page_config("RouteScope", str(HERE / "icon.png"), layout="wide")
 # Streamlit's wide layout leaves 80 px empty on each side, which the picture can use.
 st.html("""<style>
 .stMainBlockContainer { padding-left: 2rem; padding-right: 2rem; }
+.st-key-wake { display: none; }
+[data-testid="stStatusWidget"] { margin-right: 4rem; }
 .st-key-language_switch { position: fixed; top: .65rem; right: 3.4rem; width: auto; z-index: 999991; }
-.st-key-language_tag { position: absolute; }
+.st-key-language_tag { position: absolute; width: 0; height: 0; overflow: hidden; }
+.st-key-picture { position: absolute; }
 [data-testid="stFileUploaderDropzoneInstructions"] span { white-space: normal; }
 </style>""")
 st.logo(str(HERE / "icon.png"), size="large")
 words.switch()
+components.wake()
 held.hold_waiting_place(st.container())
 try:
     services.warm_up()

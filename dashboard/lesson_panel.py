@@ -107,12 +107,14 @@ def _question(at: Lesson, text: Chapter) -> None:
 
 
 def _example(at: Lesson) -> Lesson:
-    worked_panel.show_example(worked_panel.STEPS[at.step - 1], at.present)
+    with st.container(key="lesson_example"):
+        worked_panel.show_example(worked_panel.STEPS[at.step - 1], at.present)
     return at
 
 
 def _photo(at: Lesson) -> Lesson:
-    worked_panel.show_photo(worked_panel.STEPS[at.step - 1], at.present)
+    with st.container(key="lesson_photo"):
+        worked_panel.show_photo(worked_panel.STEPS[at.step - 1], at.present)
     return at
 
 

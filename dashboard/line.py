@@ -74,7 +74,7 @@ class Line:
         self._waiting: dict[str, list[Job]] = {name: [] for name in lanes}
         self._jobs: dict[tuple[str, Hashable], Job] = {}
         self._working = dict.fromkeys(lanes, 0)
-        self._started = False
+        self._started = self._closed = False
 
     def ask(self, lane: str, key: Hashable, work: Callable[[Tell], Any]) -> Ticket:
         """Ask for a piece of work, or join those who wait for the same.
@@ -107,6 +107,12 @@ class Line:
         with self._changed:
             return sum(self._working.values())
 
+    def close(self, seconds: float = 3.0) -> None:
+        """Begin nothing more, and stop what can be stopped: the server ends. Waits so long for that."""
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: not any(self._working.values()), seconds)
+
     def _start(self) -> None:
         if not self._started:
             self._started = True
@@ -124,7 +130,7 @@ class Line:
             while True:
                 self._forget(lane)
                 found = next((one for one in self._waiting[lane] if one.waiting), None)
-                if found is not None:
+                if found is not None and not self._closed:
                     self._waiting[lane].remove(found)
                     found.began = time.monotonic()
                     self._working[lane] += 1
@@ -142,7 +148,7 @@ class Line:
         def tell(done: int, todo: int) -> None:
             job.parts = (done, todo)
             with self._changed:
-                if job.forsaken:
+                if job.forsaken or self._closed:
                     self._end(lane, job)        # whoever asks from now on begins anew
                     raise Stopped
 

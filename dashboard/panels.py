@@ -11,7 +11,7 @@ from bra.models.opened import Look
 from bra.photo import Photo
 from bra.report import report_html
 from bra.tracing import LayerTrace
-from bra.viewer.pack import TILE_SIDE, Caption, Place, rail_message, tiles_message
+from bra.viewer.pack import Caption, Place, rail_message, tiles_message
 from dashboard import components, services, state, widgets
 from dashboard.selection import Selection
 from dashboard.words import tongue, tr
@@ -27,6 +27,8 @@ def rail(look: Look, chosen: str) -> None:
 def explorer(view: Selection, photo: Photo, look: Look, layer: LayerTrace, caption: Caption, focus: Place) -> None:
     """The stage, the attention of its pinned queries, and the downloads."""
     selection = replace(state.current(), settings=view.settings, layer=view.layer)
+    # By itself, since a message that is the same as before is not sent again: a new topk then brings numbers only.
+    components.picture(services.picture_bytes(photo), "picture")
     pins, show = state.stage_opening(photo.digest)
     message = services.stage_bytes(selection, photo, layer, look.answer, caption, focus, pins, show,
                                    state.model_upload())
@@ -39,8 +41,7 @@ def explorer(view: Selection, photo: Photo, look: Look, layer: LayerTrace, capti
     # Read here: a download is made outside of the visitor's session, where there is no view to ask for.
     pins, language = selection.pins, tongue()
     queries = [(role, place, whole) for role, place in (pins or {"a": focus}).items()]
-    thumbnail = services.encoded(photo, TILE_SIDE)
-    components.tiles(tiles_message(photo, layer, caption, queries, thumbnail), "tiles")
+    components.tiles(tiles_message(photo, layer, caption, queries, b""), "tiles")
 
     stem = f"routing_n{layer.spec.n_win}_k{layer.spec.topk}"
     with st.container(horizontal=True):

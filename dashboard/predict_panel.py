@@ -37,14 +37,15 @@ def show(at: Lesson) -> Lesson:
     with right:
         who = st.segmented_control(tr("Whose answer?"), views.WEIGHTS, format_func=tr, required=True,
                                    key=state.hold("learn_who", at.who, views.WEIGHTS)) or at.who
-        st.caption(told(ABOUT[who]))
+        one = (who, at.step)
+        guess = lesson_state.guess(one)
+        if guess is None or not at.present:     # projected, there is room for what it is or for what came out
+            st.caption(told(ABOUT[who]))
     at = replace(at, who=who)
     key, place = ROUNDS[at.step - 1]
     photo = services.sample(key)
     lt = lesson_services.layer_of(who, photo, LAYERS[who])
     window = locate(lt.grid, photo, place)[0]
-    one = (who, at.step)
-    guess = lesson_state.guess(one)
     with left:
         st.markdown(tr("The window with the star attends to {k} of {n} windows. **Which ones?** Mark {k}; its own may "
                        "be one.", k=lt.spec.topk, n=lt.grid.n_windows))
@@ -52,7 +53,7 @@ def show(at: Lesson) -> Lesson:
         if lt.grid.padding_share:
             caption += ". " + tr("Hatched: padding, see chapter 5.")
         components.pane(pane.guess_message(photo, lt, window, guess, caption,
-                                             services.encoded(photo, pane.PICTURE_SIDE), at.present),
+                                           services.encoded(photo, pane.PICTURE_SIDE), at.present),
                          lesson_state.PANE, lesson_state.take_guess)
     with right:
         if guess is None:
@@ -83,6 +84,6 @@ def _total() -> None:
         return
     names = ("hits", "nearest", "chance", "of")
     hits, nearest, chance, of = (sum(getattr(one, name) for one in done) for name in names)
-    st.html(charts.figure(tr("All {n} rounds so far, hits of {k}:", n=len(done), k=of),
+    st.html(charts.figure(tr("Rounds so far: {n}. Hits of {k}:", n=len(done), k=of),
                           charts.bars(_bars(hits, nearest, chance, of))))
     st.button(tr("Start again"), on_click=lesson_state.forget_scores)

@@ -2,59 +2,39 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import hashlib
-import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import streamlit as st
-import torch
-from starlette.formparsers import MultiPartParser
 
 from bra import opening
 from bra.compare import Compared, LayerInput, Setting, compare, layer_inputs
 from bra.errors import BRAError
 from bra.models.card import ModelCard, cards
-from bra.models.catalog import DIM, ModelSettings
+from bra.models.catalog import ModelSettings
 from bra.models.opened import Answer, Change, Look, OpenModel
+from bra.models.resumed import look_on
 from bra.photo import Photo, PhotoLimits
 from bra.probes import ProbeRow, probe
 from bra.sweep_table import Summary, SweepTable, read_table, summaries
 from bra.tracing import LayerTrace, ModelTrace
-from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
+from bra.viewer.pack import PICTURE_SIDE, Caption, Place, picture_message, stage_message
 from bra.wording import said
-from dashboard.limits import Limits
 from dashboard.line import Tell
+from dashboard.office import check_size, limits, office, opening_lane, running_lane
+from dashboard.shelf import Shelf
 from dashboard.state import Selection, Upload
-from dashboard.waiting import HEAVY, QUICK, Office, worked
+from dashboard.waiting import HEAVY, worked
 from dashboard.words import later, mark
 
 opening.stay_offline()
 SAMPLES = Path(__file__).parents[1] / "sample_images"
-LARGE = 15_000_000
-"""Parameters above which running a model is heavy work: a second or more on one processor."""
-FAR = 5_000_000_000
-"""Multiply-adds of attention above which that of patches is."""
-
-
-@st.cache_resource(show_spinner=False)
-def office() -> Office:
-    """Where all work is done; raises BRAError for a setting of this server that cannot be."""
-    limits = Limits.from_environment(os.environ, st.get_option("server.maxUploadSize"))
-    # An upload of more than a megabyte would go through a file on the disk, which may be full; it is promised not to.
-    MultiPartParser.spool_max_size = (limits.upload_mb + 1) * 2**20
-    return Office.of(limits, _share_processors)
-
-
-def limits() -> Limits:
-    """What this server gives to all its visitors."""
-    return office().limits
-
-
-def _share_processors(working: int) -> None:
-    """Called in a working thread: all processors for one piece of work, and fewer for each of several."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // working))
+M_ARENA_MAX = -8
+"""Each rerun is a thread of its own: with an arena for each, glibc keeps much of what is free."""
 
 
 @st.cache_resource(show_spinner=later("Starting …"))
@@ -64,6 +44,8 @@ def warm_up() -> None:
     Streamlit collects garbage after every rerun; with torch loaded that alone takes over 100 ms.
     """
     office()
+    with suppress(OSError, AttributeError):     # glibc alone knows it
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
     first = Selection()
     opening.look(first.settings, sample(first.picture))
     gc.collect()
@@ -73,7 +55,7 @@ def warm_up() -> None:
 @st.cache_resource(max_entries=16, show_spinner=False)
 def sample(key: str) -> Photo:
     """A picture of the gallery."""
-    return photo_of((SAMPLES / f"{key}.jpg").read_bytes())
+    return Photo.from_bytes((SAMPLES / f"{key}.jpg").read_bytes())
 
 
 def photo_of(data: bytes, digest: str = "") -> Photo:
@@ -108,20 +90,7 @@ def file_key(settings: ModelSettings, file: Upload | None) -> str:
     return f"{file.digest} {file.name}" if file is not None and settings.entry.family == "own" else ""
 
 
-def check_size(file: Upload) -> None:
-    """Raises BRAError for a file that is larger than this server allows; the browser alone cannot be believed."""
-    most = limits().upload_mb
-    if len(file.data) > most * 2**20:
-        raise BRAError(said("this file has {mb:.1f} MB, and this server takes {most} MB (ROUTESCOPE_UPLOAD_MB): save "
-                            "a smaller one, a model without its optimizer or as half precision.",
-                            mb=len(file.data) / 2**20, most=most))
-
-
-def _opening_lane(settings: ModelSettings, file: str, _file: Upload | None) -> str:
-    return QUICK if settings.entry.card or settings.entry.family == "patches" else HEAVY
-
-
-@worked(office, mark("Opening the model …"), _opening_lane)
+@worked(office, mark("Opening the model …"), opening_lane)
 def _opened(settings: ModelSettings, file: str, _file: Upload | None, _tell: Tell) -> OpenModel:
     if _file is None:
         return opening.open_model(settings)
@@ -137,21 +106,17 @@ def look(settings: ModelSettings, photo: Photo, layer: str = "", file: Upload | 
     """
     model = opened(settings, file)
     return _look(settings.opens, file_key(settings, file), settings.side, settings.change_of(layer), photo.digest,
-                 model, photo)
+                 model, photo, office().shelf)
 
 
-def _running_lane(settings: ModelSettings, file: str, side: int, *rest: object) -> str:
-    model = next(one for one in rest if isinstance(one, OpenModel))
-    if settings.entry.family == "patches":
-        pairs = (side / settings.stride) ** 4 * settings.topk / settings.n_win**2
-        return HEAVY if 4 * DIM * pairs > FAR else QUICK
-    return HEAVY if sum(weights.numel() for weights in model.module.parameters()) > LARGE else QUICK
-
-
-@worked(office, mark("Running the model …"), _running_lane)
+@worked(office, mark("Running the model …"), running_lane)
 def _look(settings: ModelSettings, file: str, side: int, change: Change | None, digest: str, _model: OpenModel,
-          _photo: Photo) -> Look:
-    found = _model.look(_photo, side, change)
+          _photo: Photo, _shelf: Shelf) -> Look:
+    key = ("kept", settings, file, side, digest)
+    before = _shelf.get(key)
+    found, kept = look_on(_model, _photo, side, change, None if before is None else before.value)
+    if kept is not None:
+        _shelf.put(key, kept)       # so that other windows in one layer run only what follows it
     # The raw output of a detector holds its maps too, many times what its layers' traces take.
     return Look(ModelTrace(None, found.trace.layers), found.answer)
 
@@ -173,8 +138,12 @@ def stage_bytes(view: Selection, photo: Photo, layer: LayerTrace, answer: Answer
 def _stage(settings: ModelSettings, file: str, digest: str, name: str, caption: Caption, focus: Place,
            pins: tuple[tuple[str, Place], ...], show: tuple[str, ...], _photo: Photo, _layer: LayerTrace,
            _answer: Answer) -> bytes:
-    return stage_message(_photo, _layer, caption, focus, dict(pins), show, encoded(_photo, PICTURE_SIDE),
-                         _answer.detections)
+    return stage_message(_photo, _layer, caption, focus, dict(pins), show, b"", _answer.detections)
+
+
+def picture_bytes(photo: Photo) -> bytes:
+    """The message with the picture of the stage and of the tiles."""
+    return picture_message(photo, encoded(photo, PICTURE_SIDE))
 
 
 def encoded(photo: Photo, longest: int) -> bytes:
@@ -188,17 +157,18 @@ def _encoded(digest: str, longest: int, _photo: Photo) -> bytes:
 
 
 def given(settings: ModelSettings, photo: Photo, layer: str, file: Upload | None = None) -> LayerInput:
-    """What a layer of the model was given on the picture; the first routed one where `layer` is not routed.
+    """What a layer of the model was given on the picture; the one to look at first where `layer` is not routed.
 
     Raises:
         BRAError: as `opened`, or the model has no routed layer.
     """
     model = opened(settings, file)
     found = _given(settings.opens, file_key(settings, file), settings.side, photo.digest, model, photo)
-    return found[layer] if layer in found else next(iter(found.values()))
+    first = found.get(settings.entry.layer, next(iter(found.values())))
+    return found.get(layer, first)
 
 
-@worked(office, mark("Running the model …"), _running_lane)
+@worked(office, mark("Running the model …"), running_lane)
 def _given(settings: ModelSettings, file: str, side: int, digest: str, _model: OpenModel,
            _photo: Photo) -> Mapping[str, LayerInput]:
     return layer_inputs(_model, _photo, side)

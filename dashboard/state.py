@@ -15,7 +15,7 @@ from dashboard.cost_view import CostView
 from dashboard.held import hold
 from dashboard.selection import LAYER_NAME, N_WINS, UPLOAD, Selection, inside, shows_of
 from dashboard.uploads import Upload, uploaded
-from dashboard.words import chosen_language, mark
+from dashboard.words import chosen_language, keyed, mark
 
 T = TypeVar("T")
 STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"
@@ -106,7 +106,7 @@ def use_setting(n_win: int, topk: int) -> None:
 def take_multiples() -> None:
     """Callback of the small pictures: the query that was kept is query A of every page."""
     for key in (GRID, VERSUS):
-        place = st.session_state[key].place if key in st.session_state else None
+        place = st.session_state[keyed(key)].place if keyed(key) in st.session_state else None
         if isinstance(place, (list, tuple)) and place != st.session_state.get(f"{key}_taken"):
             st.session_state[f"{key}_taken"] = place
             save(replace(current(), a=inside(int(place[0]), int(place[1]))))
@@ -114,7 +114,7 @@ def take_multiples() -> None:
 
 def take_opened() -> None:
     """Callback of the small pictures: a setting that was clicked is looked into next."""
-    _look_into(st.session_state[GRID].opened)
+    _look_into(st.session_state[keyed(GRID)].opened)
 
 
 def take_point() -> None:
@@ -145,7 +145,7 @@ def leaving() -> bool:
 def opening_place(key: str, digest: str, focus: Place) -> Place:
     """The query to open the small pictures `key` with: read once per picture and visit, then they keep their own."""
     opened = st.session_state.get(f"{key}_opened")
-    if opened is None or opened[0] != digest or key not in st.session_state:
+    if opened is None or opened[0] != digest or keyed(key) not in st.session_state:
         opened = st.session_state[f"{key}_opened"] = (digest, current().a or focus)
     place: Place = opened[1]
     return place
@@ -153,7 +153,7 @@ def opening_place(key: str, digest: str, focus: Place) -> Place:
 
 def take_picked() -> None:
     """Callback of the gallery: the picture that was clicked becomes the visitor's."""
-    picked = st.session_state[STRIP].picked
+    picked = st.session_state[keyed(STRIP)].picked
     if isinstance(picked, str):
         save(replace(current(), picture=picked[:40]))
 
@@ -206,7 +206,7 @@ def open_model(key: str) -> None:
 
 def take_layer() -> None:
     """Callback of the rail: the layer that was clicked is the one looked at."""
-    picked = st.session_state[RAIL].picked
+    picked = st.session_state[keyed(RAIL)].picked
     if isinstance(picked, str) and LAYER_NAME.fullmatch(picked):
         save(replace(current(), layer=picked))
 
@@ -218,14 +218,14 @@ def take_whole() -> None:
 
 def take_pins() -> None:
     """Callback of the stage: its pins become the visitor's."""
-    pins = st.session_state[STAGE].pins or {}
+    pins = st.session_state[keyed(STAGE)].pins or {}
     save(replace(current(), **{
         role: inside(int(pins[role][0]), int(pins[role][1])) if pins.get(role) else None for role in ("a", "b")}))
 
 
 def take_show() -> None:
     """Callback of the stage: what is switched on there becomes part of the view."""
-    words = st.session_state[STAGE].show
+    words = st.session_state[keyed(STAGE)].show
     save(replace(current(), show=shows_of(words if isinstance(words, list) else [])))
 
 
@@ -235,6 +235,6 @@ def stage_opening(digest: str) -> tuple[dict[str, Place], tuple[str, ...]]:
     A message that changed with every click would send the picture again with every click.
     """
     opened = st.session_state.get("stage_opened")
-    if opened is None or opened[0] != digest or STAGE not in st.session_state:
+    if opened is None or opened[0] != digest or keyed(STAGE) not in st.session_state:
         opened = st.session_state["stage_opened"] = (digest, current().pins, current().show)
     return opened[1], opened[2]

@@ -147,7 +147,7 @@ def _standing(ticket: Ticket, words: str) -> str:
 
 def _offer_again(kind: str, sentence: str, label: str) -> NoReturn:
     """Say why there is nothing to see here, and offer to try again; the page ends."""
-    with held.waiting_place().container():
+    with held.waiting_place().container(horizontal=True, vertical_alignment="center"):
         (st.info if kind == "info" else st.warning)(sentence)
         st.button(label, key="again", on_click=held.do_again)
     st.stop()

@@ -101,6 +101,14 @@ def named(names: Mapping[T, object]) -> Callable[[T], str]:
     return said.__getitem__
 
 
+def keyed(key: str) -> str:
+    """Key of one of our components in the visitor's language, which is another one in each.
+
+    One that was kept would go on in the language that it was made in, and with the pins that it was opened with.
+    """
+    return key if language() == "en" else f"{key}_{language()}"
+
+
 def mark(text: str) -> str:
     """The text itself: it is shown by `tr` or `told` somewhere else, and its translation belongs to the catalogue."""
     return text

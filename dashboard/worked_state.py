@@ -10,6 +10,7 @@ import streamlit as st
 from bra.grid import WindowGrid
 from bra.worked import FIRST
 from dashboard.selection import inside
+from dashboard.words import keyed
 from dashboard.worked_view import TOKENS, WorkedView, place_of
 
 RECORD: Final = "worked_view"
@@ -51,14 +52,14 @@ def take_number(token: int, channel: int, key: str) -> None:
 
 def take_token() -> None:
     """Callback of the board: the token that was clicked is the one looked at."""
-    token = st.session_state[BOARD].token
+    token = st.session_state[keyed(BOARD)].token
     if isinstance(token, (int, float)) and int(token) in TOKENS:
         _keep(replace(current(), token=int(token)))
 
 
 def take_place(stage: str) -> None:
     """Callback of the stage with that key: the query that was pinned is the place looked at."""
-    pin = (st.session_state[stage].pins or {}).get("a")
+    pin = (st.session_state[keyed(stage)].pins or {}).get("a")
     if pin:
         _keep(replace(current(), place=inside(int(pin[0]), int(pin[1]))))
 

@@ -182,6 +182,10 @@ class Visitor:
         message = BackMsg()
         asked = message.rerun_script
         asked.query_string, asked.page_script_hash = self.query, self._page
+        with self._changed:     # as in a browser, a widget that is not on the page any more is forgotten
+            there = {str(getattr(getattr(one, one.WhichOneof("type")), "id", "")) for one in self.elements.values()}
+        self._widgets = {name: one for name, one in self._widgets.items()
+                         if any(shown and shown in name for shown in there)}
         asked.widget_states.widgets.extend(self._widgets.values())
         asked.cached_message_hashes.extend(self._messages)
         if fragment:

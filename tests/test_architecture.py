@@ -11,15 +11,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = (
-    "wording", "errors", "spec", "grid", "functional", "kv_pool", "record", "attention", "worked",
-    "worked_source", "tracing", "photo",
+    "wording", "errors", "spec", "grid", "chunked", "functional", "flex", "kv_pool", "record",
+    "attention", "worked", "worked_source", "tracing", "photo",
     "fidelity", "layer_maps", "dense", "dense_grids", "areas", "overlap", "scorecard", "svg",
     "formula", "operators", "model_rows", "timing", "costing", "cost_table", "advice",
     "variants", "cost_words",
     "pickled", "torchfile", "unpack", "checkpoint", "weights_file",
     "weights", "models", "models.card", "models.untrained", "models.patches", "models.full_attention",
-    "models.layout", "models.biformer", "models.nano", "models.opened", "compare", "versus", "probes", "lesson",
-    "models.families", "models.catalog",
+    "models.layout", "models.biformer", "models.nano", "models.steps", "models.opened", "models.resumed",
+    "compare", "versus", "probes", "lesson", "models.families", "models.catalog",
     "viewer", "viewer.pack", "export", "report", "compare_table", "viewer.multiples",
     "training", "training.state", "training.photographs", "training.classifier", "training.quality",
     "training.flowers",
@@ -30,7 +30,7 @@ ORDER = (
 """A file of bra imports only from files before it; `bra/__init__.py` is the shop window and may import them all."""
 BRA = sorted((ROOT / "bra").rglob("*.py"))
 DASHBOARD = sorted((ROOT / "dashboard").rglob("*.py"))
-SERVICES = ("services.py", "cost_services.py", "worked_services.py", "lesson_services.py")
+SERVICES = ("services.py", "cost_services.py", "worked_services.py", "lesson_services.py", "office.py")
 SESSION = ("state.py", "held.py", "words.py", "worked_state.py", "lesson_state.py")     # words.py: the language alone
 CODE = [path for folder in ("bra", "dashboard") for ending in ("py", "js", "css", "html")
         for path in sorted((ROOT / folder).rglob(f"*.{ending}"))]

@@ -44,8 +44,9 @@ def test_a_layer_worked_out_by_hand() -> None:
 
 
 def test_half_precision_takes_half_the_bytes() -> None:
-    whole = bra.cost(BiLevelRoutingAttention(64, side_dwconv=0), 40)
-    half = bra.cost(BiLevelRoutingAttention(64, side_dwconv=0).half(), 40)
+    # 28 tokens: windows too small for attention in chunks, which half precision does not take.
+    whole = bra.cost(BiLevelRoutingAttention(64, side_dwconv=0), 28)
+    half = bra.cost(BiLevelRoutingAttention(64, side_dwconv=0).half(), 28)
     assert half.total.macs == whole.total.macs
     assert half.total.peak_bytes == pytest.approx(whole.total.peak_bytes / 2, rel=0.05)
 

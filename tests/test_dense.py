@@ -87,7 +87,7 @@ def test_change_is_that_of_the_two_modules_outputs(options: dict[str, Any]) -> N
         assert found.cosine[window] == pytest.approx(cosines.mean(), abs=1e-5)
     assert found.head_error.shape == (2, 9)
     if lt.spec.topk == 9:
-        assert found.relative_error.max() < 1e-6 > found.head_error.max()
+        assert found.relative_error.max() < 5e-6 > found.head_error.max()
     else:
         assert found.relative_error.max() > 0.01 < found.head_error.max()
 

@@ -188,3 +188,13 @@ def test_a_hundred_visitors_come_and_go() -> None:
     assert len(done) == 750
     time.sleep(0.3)
     assert line.lengths() == {"quick": 0, "heavy": 0}
+
+
+def test_a_line_that_is_closed_stops_its_work_and_begins_no_other() -> None:
+    line, gate, begun = Line({"heavy": 1}, 10), Gate(), threading.Event()
+    with line.ask("heavy", "slow", gate), line.ask("heavy", "next", lambda tell: begun.set()):
+        assert gate.begun.wait(5)
+        line.close()
+        assert gate.ended.is_set()
+        assert line.working == 0
+        assert not begun.wait(0.3)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from bra.models.biformer import normalized
+from bra.models.biformer import BiFormer, Stack, normalized
 from bra.models.opened import Answer, OpenModel, Prepared
+from bra.models.steps import Step, chain
 from bra.photo import Photo, to_tensor
 
 SHOWN_CLASSES = 3
@@ -41,6 +44,18 @@ class OpenClassifier(OpenModel):
         x = F.pad(prepared.x, (0, across, 0, down)) if down or across else prepared.x
         return Prepared(x, 0, 0, prepared.height, prepared.width)
 
+    def steps(self) -> tuple[Step, ...]:
+        """Downsampling and blocks one after the other, then the norm, and the mean over the map and the classifier."""
+        model = self.module
+        if type(model) is not BiFormer:
+            return ()
+        named: list[tuple[str, Callable[..., Any]]] = []
+        for n, (down, stage) in enumerate(zip(model.downsample_layers, model.stages, strict=True)):
+            blocks, inside = (stage.blocks, ".blocks") if isinstance(stage, Stack) else (stage, "")
+            named.append((f"downsample_layers.{n}", down))
+            named.extend((f"stages.{n}{inside}.{at}", block) for at, block in blocks.named_children())
+        return chain([*named, ("norm", model.norm), ("head", partial(_classified, model.head))])
+
     def answer(self, out: Any, prepared: Prepared) -> Answer:
         """The most likely classes, most likely first; nothing of a model without names for them."""
         if not self.classes:
@@ -50,6 +65,10 @@ class OpenClassifier(OpenModel):
         return Answer(classes=tuple(
             (self.classes[at], value)
             for value, at in zip(best.values.tolist(), best.indices.tolist(), strict=True) if math.isfinite(value)))
+
+
+def _classified(head: nn.Module, x: Tensor) -> Any:
+    return head(x.mean((2, 3)))
 
 
 def _whole(x: Tensor) -> Prepared:

@@ -50,9 +50,8 @@ class FullAttention(nn.Module):
         p, m = min(self.n_win, h, w), self.num_heads
         spec = BRASpec(c, p, m, qk_scale=(c // m)**-0.5, topk=p * p, side_dwconv=self.lepe.kernel_size[0],
                        mask_padding=True)
-        padded = [BF.pad(x, p) for x in maps]
-        real = BF.real_tokens(h, w, padded[0], p)
-        q, k, v, lepe = (BF.partition(x, p) for x in padded)                    # (b, p2, H/p, W/p, c)
+        q, k, v, lepe = (BF.windows(x.permute(0, 3, 1, 2), p) for x in maps)        # (b, p2, H/p, W/p, c)
+        real = BF.real_tokens(h, w, q, p)
         affinity = BF.affinity(BF.pool(q, real), BF.pool(k, real), spec.scale, real.flatten(1).any(-1))
         r_weight, r_idx = BF.route(affinity, spec.topk)
         return Capture(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import LIBRARY, BRAError, brief
+from bra.models.steps import Step
 from bra.photo import Photo
 from bra.spec import BRASpec
 from bra.tracing import LayerTrace, ModelTrace, trace
@@ -117,6 +118,10 @@ class OpenModel(ABC):
     @abstractmethod
     def answer(self, out: Any, prepared: Prepared) -> Answer:
         """What the output `out` of the model says."""
+
+    def steps(self) -> tuple[Step, ...]:
+        """Its forward as steps, for `resumed.look_on`; none where it cannot be told apart into such."""
+        return ()
 
     def look(self, photo: Photo, side: int, change: Change | None = None) -> Look:
         """Run the model on a photo.

@@ -14,6 +14,7 @@ from importlib.resources import files
 
 STAGE = ("core", "draw", "rank", "maps", "stage")
 TILES = ("core", "tiles")
+PICTURE = ("core", "picture")
 RAIL = ("core", "rail")
 MULTIPLES = ("core", "draw", "multiples")
 

@@ -79,13 +79,34 @@ function extent(grid) {
     photo: { x: -left, y: -top, w: grid.width, h: grid.height } };
 }
 
-// The picture of a view's message, decoded once. One that the next picture has overtaken is dropped: it must never lie
-// under the other's numbers.
+// Pictures that came by themselves, by their photo's digest; the last few, and who waits for one that is not here yet.
+// Every component has a module of its own, so the page is the only place that they share.
+function pictureShelf() {
+  globalThis.routescopePictures ??= { here: new Map(), waiting: [] };
+  return globalThis.routescopePictures;
+}
+
+function putPicture(photo, blob) {
+  const shelf = pictureShelf();
+  shelf.here.delete(photo); shelf.here.set(photo, blob);
+  while (shelf.here.size > 4) shelf.here.delete(shelf.here.keys().next().value);
+  for (const one of shelf.waiting.filter((w) => w.photo === photo)) one.take(blob);
+  shelf.waiting = shelf.waiting.filter((w) => w.photo !== photo);
+}
+
+function pictureOf(photo) {
+  const shelf = pictureShelf(), blob = shelf.here.get(photo);
+  return blob ? Promise.resolve(blob) : new Promise((take) => { shelf.waiting.push({ photo, take }); });
+}
+
+// The picture of a view's message, or the one that came by itself, decoded once. One that the next picture has overtaken
+// is dropped: it must never lie under the other's numbers.
 function withPicture(view, paint) {
   const { photo, picture } = view.data;
   if (view.photo === photo) { if (view.picture) paint(view); return; }
   view.photo = photo; view.picture = null;
-  createImageBitmap(picture).then((decoded) => {
+  const smaller = view.across ? { resizeWidth: view.across, resizeQuality: "high" } : {};
+  (picture.size ? Promise.resolve(picture) : pictureOf(photo)).then((blob) => createImageBitmap(blob, smaller)).then((decoded) => {
     if (view.photo !== photo) return;
     view.picture = decoded;
     paint(view);

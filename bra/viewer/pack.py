@@ -90,6 +90,11 @@ def unpack(message: bytes) -> tuple[dict[str, Any], bytes, dict[str, NDArray[Any
     return header, message[start : start + header["picture"]], arrays
 
 
+def picture_message(photo: Photo, picture: bytes) -> bytes:
+    """The encoded picture by itself, for views whose messages carry none."""
+    return pack({"photo": photo.digest}, picture, {})
+
+
 def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place, pins: Mapping[str, Place],
                   show: Sequence[str] = (), picture: bytes | None = None,
                   detections: Sequence[Detection] = ()) -> bytes:
@@ -102,7 +107,7 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
         focus: where to look before anyone points.
         pins: the pinned queries "a" and "b", as far as there are any.
         show: which of SHOWS are switched on.
-        picture: the encoded picture, if it is at hand.
+        picture: the encoded picture, if it is at hand; b"" where a message of its own brings it.
         detections: what the model found on the photo.
     """
     header = {
@@ -122,7 +127,7 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
         "in_degree": fidelity.in_degree(trace).astype(np.int32),
         "boxes": np.array([found.box for found in detections], np.float32).reshape(-1, 4),
     }
-    return pack(header, picture or photo.encoded(PICTURE_SIDE), arrays)
+    return pack(header, photo.encoded(PICTURE_SIDE) if picture is None else picture, arrays)
 
 
 def tiles_message(photo: Photo, trace: LayerTrace, caption: Caption,
@@ -134,7 +139,7 @@ def tiles_message(photo: Photo, trace: LayerTrace, caption: Caption,
         trace: one layer on it.
         caption: what stands under the figures.
         queries: role "a" or "b", place, and whether the whole window is meant instead of its token at that place.
-        picture: the encoded picture, if it is at hand.
+        picture: the encoded picture, if it is at hand; b"" where a message of its own brings it.
     """
     maps, heads = [], []
     for role, place, whole in queries:
@@ -149,7 +154,7 @@ def tiles_message(photo: Photo, trace: LayerTrace, caption: Caption,
               "queries": heads,
               "names": ["mean", "max", *(f"head {n + 1}" for n in range(trace.spec.num_heads))],
               "name": caption.picture, "top": float(stack.max(initial=0.0))}
-    return pack(header, picture or photo.encoded(TILE_SIDE), {"maps": stack})
+    return pack(header, photo.encoded(TILE_SIDE) if picture is None else picture, {"maps": stack})
 
 
 def rail_message(layers: Mapping[str, LayerTrace], chosen: str) -> bytes:

@@ -6,7 +6,7 @@ export default function mount({ parentElement, data }) {
   const root = parentElement.querySelector(".tiles");
   let view = tileSets.get(root);
   if (!view) {
-    view = { root, at: null };
+    view = { root, at: null, across: 320 };
     tileSets.set(root, view);
     new ResizeObserver(() => paintTiles(view)).observe(root);
   }

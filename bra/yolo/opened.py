@@ -17,6 +17,7 @@ from bra.checkpoint import Checkpoint
 from bra.errors import YoloError
 from bra.models.catalog import UNTRAINED
 from bra.models.opened import Answer, Detection, OpenModel, Prepared
+from bra.models.steps import Step
 from bra.models.untrained import redraw
 from bra.photo import Photo, to_tensor
 from bra.wording import said
@@ -27,6 +28,8 @@ CONFIDENCE: Final = 0.25
 OVERLAP: Final = 0.7
 MOST: Final = 300
 """Ultralytics' own settings of predict."""
+FORWARD: Final = ("forward", "predict", "_predict_once")
+"""Methods that run a model; where one is not the usual, its rows may not be all that it does."""
 BOXES: Final = ("Detect", "Segment", "Pose", "v10Detect")
 """Heads whose boxes are shown."""
 
@@ -46,6 +49,15 @@ class OpenYolo(OpenModel):
         # The odd row or column goes below or to the right.
         top, left = (boxed.shape[0] - height) // 2, (boxed.shape[1] - width) // 2
         return Prepared(to_tensor(boxed), top, left, height, width)
+
+    def steps(self) -> tuple[Step, ...]:
+        """Its rows, where its forward is the usual one over rows."""
+        if any(getattr(type(self.module), name, None) is not getattr(tasks.BaseModel, name) for name in FORWARD):
+            return ()
+        rows: Any = self.module.model
+        return tuple(Step(f"model.{at}", row, tuple(_source(f, at) for f in (
+            row.f if isinstance(row.f, (list, tuple)) else [row.f])), isinstance(row.f, (list, tuple)))
+            for at, row in enumerate(rows))
 
     def answer(self, out: Any, prepared: Prepared) -> Answer:
         """Boxes above Ultralytics' usual confidence, or of a classifier its first classes."""
@@ -81,6 +93,11 @@ class OpenYolo(OpenModel):
 
     def _name(self, at: int) -> str:
         return self.classes[at] if at < len(self.classes) else said("class {n}", n=at)
+
+
+def _source(row: int, at: int) -> int:
+    """Number of the row that row `at` names: -1 is the last before it, the image for the first."""
+    return at + row if row < 0 else row
 
 
 def open_named(name: str, label: str, provenance: str) -> OpenYolo:

@@ -1,4 +1,4 @@
-"""Our browser components, each with one Python face."""
+"""Our browser components, each with one Python face. Each has another key in every language, by `keyed`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 from bra import viewer
-from dashboard.words import CATALOGUES, language
+from dashboard.words import CATALOGUES, keyed, language
 
 HERE = Path(__file__).parent
 
@@ -24,6 +24,7 @@ def _registered(name: str, html: str, css: str, code: str) -> Mapping[str, Calla
 
 _stage = _registered("stage", viewer.text("stage.html"), viewer.text("viewer.css"), viewer.script(*viewer.STAGE))
 _tiles = _registered("tiles", '<div class="tiles"></div>', viewer.text("viewer.css"), viewer.script(*viewer.TILES))
+_picture = _registered("picture", "<div></div>", "", viewer.script(*viewer.PICTURE))
 _rail = _registered("rail", '<div class="rail"></div>', viewer.text("viewer.css"), viewer.script(*viewer.RAIL))
 _multiples = _registered("multiples", '<div class="multiples"></div>', viewer.text("viewer.css"),
                          viewer.script(*viewer.MULTIPLES))
@@ -31,11 +32,19 @@ _gallery = _registered("gallery", '<div class="gallery"></div>', (HERE / "galler
                        viewer.script("core") + "\n" + (HERE / "gallery.js").read_text(encoding="utf-8"))
 
 _pane = _registered("pane", '<div class="pane"></div>', (HERE / "pane.css").read_text(),
-                     viewer.script("core", "draw") + "\n" + (HERE / "pane.js").read_text(encoding="utf-8"))
+                    viewer.script("core", "draw") + "\n" + (HERE / "pane.js").read_text(encoding="utf-8"))
 _lectern = _registered("lectern", '<div class="lectern"></div>', (HERE / "lectern.css").read_text(),
                        viewer.script("core") + "\n" + (HERE / "lectern.js").read_text(encoding="utf-8"))
 _board = _registered("board", '<div class="board"></div>', (HERE / "board.css").read_text(),
                      (HERE / "board.js").read_text(encoding="utf-8"))
+
+
+_wake = st.components.v2.component("routescope_wake", html="<span></span>", js=(HERE / "wake.js").read_text())
+
+
+def wake() -> None:
+    """Let the page run again when the browser has found its server again."""
+    _wake(key="wake", on_back_change=lambda: None)
 
 
 def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callable[[], None]) -> None:
@@ -47,13 +56,18 @@ def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callab
         on_pins: called when the visitor pinned or cleared a query.
         on_show: called when the visitor switched something on or off; `st.session_state[key].show` lists what is on.
     """
-    _stage[language()](data=_checked(message), key=key, default={"pins": None, "show": None}, on_pins_change=on_pins,
-                       on_show_change=on_show)
+    _stage[language()](data=_checked(message), key=keyed(key), default={"pins": None, "show": None},
+                       on_pins_change=on_pins, on_show_change=on_show)
+
+
+def picture(message: bytes, key: str) -> None:
+    """A picture for the stage and the tiles of the page, itself unseen; `message` as `picture_message` packed it."""
+    _picture[language()](data=_checked(message), key=key)
 
 
 def tiles(message: bytes, key: str) -> None:
     """Attention of the pinned queries, one small picture per head; `message` as `tiles_message` packed it."""
-    _tiles[language()](data=_checked(message), key=key)
+    _tiles[language()](data=_checked(message), key=keyed(key))
 
 
 def rail(message: bytes, key: str, on_pick: Callable[[], None]) -> None:
@@ -64,7 +78,7 @@ def rail(message: bytes, key: str, on_pick: Callable[[], None]) -> None:
         key: of the widget; `st.session_state[key].picked` is the name of the layer that was clicked.
         on_pick: called when the visitor clicked.
     """
-    _rail[language()](data=_checked(message), key=key, on_picked_change=on_pick)
+    _rail[language()](data=_checked(message), key=keyed(key), on_picked_change=on_pick)
 
 
 def multiples(message: bytes, key: str, on_place: Callable[[], None], on_open: Callable[[], None]) -> None:
@@ -77,7 +91,7 @@ def multiples(message: bytes, key: str, on_place: Callable[[], None], on_open: C
         on_place: called when the visitor kept a query.
         on_open: called when the visitor asked for a setting.
     """
-    _multiples[language()](data=_checked(message), key=key, default={"place": None}, on_place_change=on_place,
+    _multiples[language()](data=_checked(message), key=keyed(key), default={"place": None}, on_place_change=on_place,
                on_opened_change=on_open)
 
 
@@ -93,7 +107,7 @@ def gallery(pictures: Sequence[tuple[str, str, bytes]], chosen: str, key: str, o
     items: list[Mapping[str, str]] = [
         {"key": name, "label": label, "src": "data:image/webp;base64," + base64.b64encode(data).decode()}
         for name, label, data in pictures]
-    _gallery[language()](data={"items": items, "chosen": chosen}, key=key, on_picked_change=on_pick)
+    _gallery[language()](data={"items": items, "chosen": chosen}, key=keyed(key), on_picked_change=on_pick)
 
 
 def pane(message: bytes, key: str, on_guess: Callable[[], None]) -> None:
@@ -127,7 +141,7 @@ def board(html: str, key: str, on_token: Callable[[], None]) -> None:
         key: of the widget; `st.session_state[key].token` is the number of the token that was clicked.
         on_token: called when the visitor clicked.
     """
-    _board[language()](data={"html": html}, key=key, on_token_change=on_token)
+    _board[language()](data={"html": html}, key=keyed(key), on_token_change=on_token)
 
 
 def _checked(message: bytes) -> bytes:

@@ -20,10 +20,11 @@ pytest.importorskip("ultralytics")      # half of the models
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "dashboard"
-CODE = [path for path in sorted(DASHBOARD.rglob("*.py")) if path.name != "words.py"]
+CODE = [path for path in sorted(DASHBOARD.rglob("*.py")) if path.name not in ("words.py", "limits.py")]
+"""Without the catalogue itself, and the table of settings, which who runs a server reads in a terminal."""
 VIEWS = sorted((DASHBOARD / "views").glob("*.py"))
 WRAPPERS = {"tr", "told", "mark", "said", "later", "chapter"}
-LETTERS = re.compile(r"[A-Za-z]{2,}")
+LETTERS = re.compile(r"(?<!_)\b[A-Za-z]{2,}(?!\w)")     # no name such as soft_routing
 PROSE = re.compile(r"[A-Za-z]{2,}[,:;.]? [A-Za-z]{2,}")
 
 
@@ -39,7 +40,7 @@ SHOWN = {"markdown", "caption", "subheader", "header", "title", "write", "info",
          "badge", "link_button", "page_link", "multiselect", "popover", "toast", "Column", "NumberColumn", "TextColumn"}
 """Calls whose first argument a visitor reads; so are these by name."""
 READ = {"label", "help", "placeholder", "title", "text", "body"}
-NAMES = {"topk", "n_win", "CSV", "JSON", "Markdown", "RouteScope"}
+NAMES = {"topk", "n_win", "CSV", "JSON", "Markdown", "RouteScope", "LePE"}
 """Words that are the same in every language."""
 KINDS = {"as it is", "without BRA"}
 """Values that stand in the code by the words that they are shown as."""
@@ -64,7 +65,7 @@ def faults(tree: ast.Module) -> Iterator[tuple[int, str]]:
             read = node.args[:2 if node.func.attr == "metric" else 1]
             read += [keyword.value for keyword in node.keywords if keyword.arg in READ]
             yield from ((one.lineno, one.value) for value in read for one in literals(value)
-                        if LETTERS.search(one.value) and one.value not in NAMES)
+                        if LETTERS.search(re.sub(r":material/\w+:", "", one.value)) and one.value not in NAMES)
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
                 if isinstance(key, ast.Constant) and key.value == "title":

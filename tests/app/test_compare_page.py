@@ -120,6 +120,15 @@ def test_every_small_picture_shows_what_that_model_routes(app: AppTest) -> None:
         np.testing.assert_array_equal(arrays[f"r_idx_{n}"], whole.trace.layers["layers.0"].r_idx[0])
 
 
+def test_what_is_compared_is_the_layer_that_the_page_names(app: AppTest) -> None:
+    opened(app, model="flowers", rows="5", columns="8")
+    assert app.selectbox(key="compare_layer").value == CATALOG["flowers"].layer == "stages.2.2.attn"
+    header, _, arrays = message(app)
+    assert " · stages.2.2.attn · " in header["caption"]
+    whole = look(ModelSettings("flowers", side=224), cat())
+    np.testing.assert_array_equal(arrays["r_idx_0"], whole.trace.layers["stages.2.2.attn"].r_idx[0])
+
+
 def test_choices_reach_the_pictures_and_the_link(app: AppTest) -> None:
     opened(app)
     app.toggle(key="equal").set_value(True).run()

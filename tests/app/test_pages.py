@@ -29,11 +29,11 @@ def app() -> AppTest:
 
 
 def messages(app: AppTest) -> dict[str, tuple[dict, bytes, dict[str, np.ndarray]]]:
-    """What the components were sent, by "stage" and "tiles"."""
+    """What the components were sent, by "picture", "stage" and "tiles"."""
     found = {}
     for block in app.get("bidi_component"):
         name = block.proto.component_name
-        if name in ("routescope_stage", "routescope_tiles"):
+        if name in ("routescope_picture", "routescope_stage", "routescope_tiles"):
             found[name.removeprefix("routescope_")] = unpack(block.proto.bytes)
     return found
 
@@ -54,6 +54,11 @@ def test_explore_opens_on_a_picture_with_the_modules_numbers(app: AppTest) -> No
     app.run()
     assert not app.exception
     header, picture, arrays = messages(app)["stage"]
+    # The picture comes by itself, so that a new topk does not bring it again.
+    assert not picture
+    assert not messages(app)["tiles"][1]
+    alone, picture, _ = messages(app)["picture"]
+    assert alone["photo"] == header["photo"] == messages(app)["tiles"][0]["photo"]
     r_weight, r_idx, attn = expected(ModelSettings(), CAT)
     np.testing.assert_array_equal(arrays["r_idx"], r_idx[0])
     np.testing.assert_allclose(arrays["r_weight"], r_weight[0], atol=1e-6)

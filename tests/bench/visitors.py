@@ -24,7 +24,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from raw_visitor import Visitor, serving  # noqa: E402
+from raw_visitor import Message, Visitor, serving  # noqa: E402, F401
 
 from bra import opening  # noqa: E402
 from bra.models.catalog import ModelSettings  # noqa: E402
@@ -80,7 +80,7 @@ class Explorer:
             self.seen.errors.append(f"visitor {self.number}: the affinities of {header['name']}, n_win "
                                     f"{self.setting[0]}, topk {self.setting[1]}, {self.layer} are another's")
         # Which of two equally near windows is chosen hangs on the last bit: the chosen are told by what they hold.
-        elif not np.allclose(np.take_along_axis(wanted, routed, 1),
+        elif routed.shape != layer.r_idx[0].shape or not np.allclose(np.take_along_axis(wanted, routed, 1),
                              np.take_along_axis(wanted, layer.r_idx[0].numpy(), 1), atol=1e-4) \
                 or not np.array_equal(arrays["in_degree"], np.bincount(routed.ravel(), minlength=len(routed))):
             self.seen.errors.append(f"visitor {self.number}: the chosen windows are not the best of {header['name']}")

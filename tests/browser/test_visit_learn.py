@@ -101,12 +101,13 @@ def test_every_step_has_a_link_that_can_be_copied(context: Any, app_url: str) ->
 @pytest.mark.parametrize("context", [{"viewport": {"width": 1920, "height": 1080}},
                                      {"viewport": {"width": 1024, "height": 768}, "color_scheme": "dark"}],
                          indirect=True, ids=["1080p", "4:3 dark"])
-def test_projected_no_chapter_scrolls(context: Any, app_url: str, language: str) -> None:
+def test_projected_nothing_scrolls(context: Any, app_url: str, language: str) -> None:
     page = open_page(context, f"{app_url}/learn?present=1&lang={language}", "chapters/1/words")
     told = []
-    for part, step, scene in stops(True)[:LENGTHS["chapters"] * len(SCENES)]:
+    # Chinese is shorter: of the example and the rounds, whose words are few, English is enough.
+    for part, step, scene in stops(True) if language == "en" else stops(True)[:LENGTHS["chapters"] * len(SCENES)]:
         at(page, f"{part}/{step}/{scene}")
-        if scene == "try" and step not in (1, 3):
+        if (scene == "try" and step not in (1, 3)) or part == "predict":
             page.wait_for_selector(".pane[data-ready]")
         if scene == "ask":
             text = taken_apart((TEXT / language / f"learn_{step}.md").read_text(encoding="utf-8"))
@@ -114,7 +115,7 @@ def test_projected_no_chapter_scrolls(context: Any, app_url: str, language: str)
             expect(page.get_by_test_id("stAlert")).to_be_visible()
         page.wait_for_timeout(250)
         if page.evaluate(FITS) > 0:
-            told.append((step, scene, page.evaluate(FITS)))
+            told.append((part, step, scene, page.evaluate(FITS)))
         page.keyboard.press("ArrowRight")
     assert told == []
 
@@ -170,6 +171,7 @@ def test_windows_are_marked_by_pointer_and_the_module_answers(context: Any, app_
     assert numbers(page)[0] == "1"                       # the total of one round
 
 
+@pytest.mark.parametrize("context", [{"viewport": {"width": 1024, "height": 768}}], indirect=True)
 def test_windows_are_marked_by_keyboard_also_when_projected(context: Any, app_url: str) -> None:
     lt, window, answer = asked(1)
     page = open_page(context, f"{app_url}/learn?part=predict&present=1&lang=en", "predict/1/words")
@@ -191,6 +193,7 @@ def test_windows_are_marked_by_keyboard_also_when_projected(context: Any, app_ur
     page.keyboard.press("Enter")
     expect(page.locator(".rs-text")).to_have_count(6)
     assert numbers(page)[0] == str(lesson.score(lt, window, answer).hits) == "4"
+    assert page.evaluate(FITS) <= 0
 
 
 def test_pointing_in_a_chapter_shows_the_modules_windows(context: Any, app_url: str) -> None:

@@ -1,0 +1,240 @@
+"""Attending through FlexAttention: the routed windows are a block mask, so that nothing is gathered at all.
+
+Tokens stand in window-major order and every window is one block of the mask, filled up to a multiple of the kernel's
+tile; the key blocks of a query block are then r_idx itself. What fills a window up, and keys that are masked as
+padding, are left out by `mask_mod`, which also says the routing once more, so that a kernel that does not read the
+lists computes the same. No mask of tokens by tokens is ever made.
+
+Written for CUDA, and tested on the CPU only: there by FlexAttention's own CPU kernel and by its uncompiled form, and
+the block lists by spreading them out. It never ran on a GPU here, so nothing is claimed of its speed: before it is
+taken, it is compared and timed against the other form on the very shapes, once per shape. Legend: see `functional`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bra import functional as BF
+
+TILES: Final = (64, 32, 16)
+"""Tokens that the kernel takes at once, largest first. 16 is its least, also of channels per head."""
+CHOICE: Final = "BRA_ATTEND"
+"""Environment variable: "auto" or unset, "flex" wherever it can run, anything else for never."""
+LEAST_GATHERED: Final = 2**22
+"""Elements of gathered k and v below which there is too little to save for a compilation, which takes seconds."""
+LEAST_TOKENS: Final = 32
+"""Tokens per window below which more than half of a tile would be filling or the tiles are too small; not measured."""
+TOLERANCE: Final = {torch.float32: 5e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+"""By dtype, how far both forms may be apart on numbers of spread 1; float32 may be multiplied as TF32."""
+Kernel = Callable[..., Any]
+
+
+class Shapes(NamedTuple):
+    """What decides whether this form is faster: the key of what was measured.
+
+    Attributes:
+        device: type and index.
+        dtype: of q, k and v.
+        q: (b, m, p2, t, Q/m).
+        k: (b, m, p2, s, Q/m).
+        v: (b, m, p2, s, c/m).
+        topk: routed windows.
+        masked: whether some keys are masked.
+        learns: whether gradients are wanted.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    q: tuple[int, ...]
+    k: tuple[int, ...]
+    v: tuple[int, ...]
+    topk: int
+    masked: bool
+    learns: bool
+
+
+def tile_of(tokens: int) -> int:
+    """The largest tile that fills a window of so many tokens up by at most a quarter more than the least does."""
+    least = min(padded(tokens, tile) for tile in TILES)
+    return next(tile for tile in TILES if 4 * padded(tokens, tile) <= 5 * least)
+
+
+def padded(tokens: int, tile: int) -> int:
+    """The next multiple of the tile."""
+    return -(-tokens // tile) * tile
+
+
+def block_mask(r_idx: Tensor, q_block: int, k_block: int, s: int, real_keys: Tensor | None = None) -> Any:
+    """The routing as FlexAttention reads it.
+
+    Args:
+        r_idx: (b, p2, k).
+        q_block: tokens of a window of queries, filled up.
+        k_block: keys of a window, filled up.
+        s: keys of a window.
+        real_keys: (p2, s) bool, which may be attended.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
+
+    b, p2, k = r_idx.shape
+    chosen = torch.zeros(b, p2, p2, dtype=torch.bool, device=r_idx.device).scatter_(-1, r_idx, True)
+    real = torch.ones(p2, s, dtype=torch.bool, device=r_idx.device) if real_keys is None else real_keys
+    real = F.pad(real, (0, k_block - s)).flatten()                              # (p2·k_block,)
+
+    def mask_mod(image: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return chosen[image, query // q_block, key // k_block] & real[key]
+
+    # Entries beyond the first k are not read; there are as many as windows, since their number tells how long k is.
+    blocks = F.pad(r_idx, (0, p2 - k))[:, None].int().contiguous()              # (b, 1, p2, p2)
+    count = torch.full((b, 1, p2), k, dtype=torch.int32, device=r_idx.device)
+    if real_keys is not None or k_block != s:
+        return BlockMask.from_kv_blocks(count, blocks, BLOCK_SIZE=(q_block, k_block), mask_mod=mask_mod)
+    # Blocks whose keys all count are listed apart: in them the mask is not even computed.
+    return BlockMask.from_kv_blocks(torch.zeros_like(count), torch.zeros_like(blocks), count, blocks,
+                                    BLOCK_SIZE=(q_block, k_block), mask_mod=mask_mod)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, real_keys: Tensor | None = None,
+           kernel: Kernel | None = None) -> Tensor:
+    """As `functional.attend_routed` without a factor, by a kernel that reads the routing from a block mask.
+
+    Args:
+        q: (b, m, p2, t, Q/m).
+        k: (b, m, p2, s, Q/m).
+        v: (b, m, p2, s, c/m).
+        r_idx: (b, p2, k).
+        scale: factor on q·k.
+        real_keys: (p2, s) bool, which may be attended.
+        kernel: called as `flex_attention`; None for that, compiled.
+    """
+    b, m, p2, t, _ = q.shape
+    s, c = v.shape[-2:]
+    q_tile, k_tile = tile_of(t), tile_of(s)
+    q_block, k_block = padded(t, q_tile), padded(s, k_tile)
+    q, k, v = (_filled(x, block) for x, block in ((q, q_block), (k, k_block), (v, k_block)))
+    mask = block_mask(r_idx, q_block, k_block, s, real_keys)
+    out: Tensor = (kernel or _compiled())(q, k, v, block_mask=mask, scale=scale, kernel_options=_tiles(q_tile, k_tile))
+    return out.view(b, m, p2, q_block, -1)[..., :t, :c]
+
+
+def _filled(x: Tensor, block: int) -> Tensor:
+    """(b, m, p2, n, c) -> (b, m, p2·block, c or more), zeros after the tokens of each window and after few channels."""
+    return F.pad(x, (0, max(0, TILES[-1] - x.shape[-1]), 0, block - x.shape[-2])).flatten(2, 3)
+
+
+def _tiles(q: int, k: int) -> dict[str, int]:
+    """The kernel's tiles, which must divide the blocks: forward; gradient of k and v; gradient of q."""
+    return {"BLOCK_M": q, "BLOCK_N": k, "BLOCK_M1": min(q, k), "BLOCK_N1": k, "BLOCK_M2": q, "BLOCK_N2": min(q, k)}
+
+
+@functools.cache
+def _compiled() -> Kernel:
+    """`flex_attention` compiled. It never runs uncompiled: that would write out every token's row over all tokens."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    compiled: Kernel = torch.compile(flex_attention, fullgraph=True, dynamic=False)
+    return compiled
+
+
+def possible(shapes: Shapes, factor: Tensor | None = None) -> bool:
+    """Whether the kernel could take this: no factor on what is gathered, a dtype and a device that it knows."""
+    if factor is not None or shapes.dtype not in TOLERANCE:
+        return False
+    if shapes.device.type == "cuda":
+        return torch.cuda.get_device_capability(shapes.device) >= (8, 0)
+    return shapes.device.type == "cpu" and not shapes.learns       # the CPU kernel has no backward
+
+
+def large_enough(shapes: Shapes) -> bool:
+    """Whether there may be something to gain, by size alone: a rule from thought, not from measurements."""
+    (b, _, p2, t, _), k, v = shapes.q, shapes.k, shapes.v
+    gathered = (k[1] * k[4] + v[1] * v[4]) * b * p2 * shapes.topk * k[3]
+    return t >= LEAST_TOKENS and shapes.topk < p2 and gathered >= LEAST_GATHERED
+
+
+def taken(shapes: Shapes, factor: Tensor | None = None) -> bool:
+    """Whether this form attends: by CHOICE where that is set, else on a CUDA device where a trial shows it faster."""
+    wish = os.environ.get(CHOICE, "auto")
+    if wish != "auto":
+        return wish == "flex" and possible(shapes, factor)
+    return shapes.device.type == "cuda" and large_enough(shapes) and possible(shapes, factor) and faster(shapes)
+
+
+@functools.lru_cache(maxsize=256)
+def faster(shapes: Shapes) -> bool:
+    """A trial on random numbers of these shapes: right, and at least a twentieth faster than the gathering form.
+
+    False where anything fails: no compiler, a torch without this kernel, too little memory for the trial.
+    """
+    try:
+        with torch.inference_mode(False), torch.set_grad_enabled(shapes.learns), torch.autocast("cuda", enabled=False):
+            inputs = example(shapes)
+            trials = [_trial(form, inputs) for form in (attend, BF.attend_routed)]
+    except Exception:       # whatever it is, there is another form that does not need this one
+        return False
+    (ours, our_ms), (theirs, their_ms) = trials
+    tolerance = TOLERANCE[shapes.dtype]
+    close = all(torch.allclose(a.float(), b.float(), atol=tolerance, rtol=tolerance)
+                for a, b in zip(ours, theirs, strict=True))
+    return close and our_ms * 1.05 < their_ms
+
+
+def example(shapes: Shapes) -> dict[str, Any]:
+    """Random arguments of `attend` in these shapes, the same each time; no generator but their own is touched."""
+    made = torch.Generator(shapes.device).manual_seed(0)
+
+    def normal(shape: tuple[int, ...]) -> Tensor:
+        drawn = torch.randn(shape, generator=made, device=shapes.device, dtype=shapes.dtype)
+        return drawn.requires_grad_(shapes.learns)
+
+    b, _, p2, _, width = shapes.q
+    order = torch.rand(b, p2, p2, generator=made, device=shapes.device).argsort(-1)
+    # Every window keeps its first key: a row without any would have no softmax.
+    real = torch.arange(shapes.k[3], device=shapes.device) < 1 + torch.arange(p2, device=shapes.device)[:, None]
+    return {"q": normal(shapes.q), "k": normal(shapes.k), "v": normal(shapes.v), "r_idx": order[..., :shapes.topk],
+            "scale": width**-0.5, "real_keys": real if shapes.masked else None}
+
+
+def _trial(form: Kernel, inputs: dict[str, Any], rounds: int = 5) -> tuple[list[Tensor], float]:
+    """Output and gradients of one form on CUDA, and the ms of a call."""
+    def once() -> list[Tensor]:
+        out: Tensor = form(**inputs)
+        wanted = [x for x in (inputs["q"], inputs["k"], inputs["v"]) if x.requires_grad]
+        return [out.detach(), *(torch.autograd.grad(out, wanted, torch.ones_like(out)) if wanted else ())]
+
+    found = once()
+    once()
+    clock: Any = torch.cuda.Event
+    start, end = clock(enable_timing=True), clock(enable_timing=True)
+    start.record()
+    for _ in range(rounds):
+        once()
+    end.record()
+    end.synchronize()
+    return found, start.elapsed_time(end) / rounds
+
+
+def attend_routed(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, factor: Tensor | None = None,
+                  real_keys: Tensor | None = None) -> Tensor:
+    """`functional.attend_routed`, by this form where that is `taken`, and by the gathering one everywhere else.
+
+    Inside `torch.compile`, an export or a TorchScript trace the other form becomes part of the graph.
+    """
+    p2 = q.shape[2]     # a Tensor while TorchScript traces
+    if (q.is_cuda or CHOICE in os.environ) and not (torch.compiler.is_compiling() or isinstance(p2, Tensor)):
+        learns = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+        shapes = Shapes(q.device, q.dtype, tuple(q.shape), tuple(k.shape), tuple(v.shape), r_idx.shape[-1],
+                        real_keys is not None, learns)
+        if taken(shapes, factor):
+            try:
+                return attend(q, k, v, r_idx, scale, real_keys)
+            except torch._dynamo.exc.TorchDynamoException:
+                pass        # such as more shapes than torch compiles one function for
+    return BF.attend_routed(q, k, v, r_idx, scale, factor, real_keys)

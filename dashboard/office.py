@@ -1,0 +1,68 @@
+"""The one office of this server: its limits, its line and its shelf, and which lane a piece of work goes to."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from typing import Final
+
+import streamlit as st
+import torch
+from starlette.formparsers import MultiPartParser
+
+from bra.errors import BRAError
+from bra.models.catalog import DIM, ModelSettings
+from bra.models.opened import OpenModel
+from bra.wording import said
+from dashboard.limits import Limits
+from dashboard.uploads import Upload
+from dashboard.waiting import HEAVY, QUICK, Office
+
+LARGE: Final = 15_000_000
+"""Parameters above which running a model is heavy work: a second or more on one processor."""
+FAR: Final = 2_000_000_000
+"""Multiply-adds of attention above which that of patches is."""
+
+
+@st.cache_resource(show_spinner=False)
+def office() -> Office:
+    """Where all work is done; raises BRAError for a setting of this server that cannot be."""
+    limits = Limits.from_environment(os.environ, st.get_option("server.maxUploadSize"))
+    # An upload of more than a megabyte would go through a file on the disk, which may be full; it is promised not to.
+    MultiPartParser.spool_max_size = (limits.upload_mb + 1) * 2**20
+    made = Office.of(limits, _share_processors)
+    atexit.register(made.line.close)    # a process that reads a checkpoint ends with the server
+    return made
+
+
+def limits() -> Limits:
+    """What this server gives to all its visitors."""
+    return office().limits
+
+
+def _share_processors(working: int) -> None:
+    """Called in a working thread: all processors for one piece of work, and fewer for each of several."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // working))
+
+
+def check_size(file: Upload) -> None:
+    """Raises BRAError for a file that is larger than this server allows; the browser alone cannot be believed."""
+    most = limits().upload_mb
+    if len(file.data) > most * 2**20:
+        raise BRAError(said("this file has {mb:.1f} MB, and this server takes {most} MB (ROUTESCOPE_UPLOAD_MB): save "
+                            "a smaller one, a model without its optimizer or as half precision.",
+                            mb=len(file.data) / 2**20, most=most))
+
+
+def opening_lane(settings: ModelSettings, *rest: object) -> str:
+    """Where a model is opened: our own small ones at once, all else in its turn."""
+    return QUICK if settings.entry.card or settings.entry.family == "patches" else HEAVY
+
+
+def running_lane(settings: ModelSettings, file: str, side: int, *rest: object) -> str:
+    """Where a model is run: one of `rest` is the model."""
+    model = next(one for one in rest if isinstance(one, OpenModel))
+    if settings.entry.family == "patches":
+        pairs = (side / settings.stride) ** 4 * settings.topk / settings.n_win**2
+        return HEAVY if 4 * DIM * pairs > FAR else QUICK
+    return HEAVY if sum(weights.numel() for weights in model.module.parameters()) > LARGE else QUICK
