@@ -73,9 +73,9 @@ def test_exif_that_lies_changes_no_pixel() -> None:
 def test_memory_is_given_back() -> None:
     script = ROOT / "tests" / "bench" / "hostile_memory.py"
     done = subprocess.run(
-        [sys.executable, str(script), "--count", "150", "--json"], capture_output=True, text=True, check=True
+        [sys.executable, str(script), "--count", "100", "--json"], capture_output=True, text=True, check=True
     )
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["files"] == 150
-    assert found["refused"] > 100
+    assert found["files"] == 100
+    assert found["refused"] > 60
     assert found["after_mb"] - found["before_mb"] < 50

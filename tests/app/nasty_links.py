@@ -43,3 +43,12 @@ COST: tuple[dict[str, str], ...] = (
 CARDS: tuple[dict[str, str], ...] = (
     {"card": ""}, {"card": "vehicles\0"},
     {"card": "x" * 100_000}, {"card": "Cells"}, {"card": "**x** <b>"}, {"card": "0"})
+LEARN: tuple[dict[str, str], ...] = (
+    {"part": "nowhere", "step": "3"}, {"step": "0"}, {"step": "99"}, {"step": "-1", "present": "1"}, {"scene": "\0"},
+    {"part": "chapters", "step": "5", "present": "1", "scene": "see", "learn_n_win": "16", "learn_topk": "256"},
+    {"part": "chapters", "step": "2", "learn_n_win": "²", "learn_topk": HUGE, "learn_factor": "0"},
+    {"part": "chapters", "step": "4", "learn_pixels": "1", "learn_cut": "3", "learn_layer": "-1"},
+    {"part": "example", "step": "6", "w_token": "99", "w_topk": "0", "w_x": "_".join(["0.0.9"] * 5_000)},
+    {"part": "example", "step": "3", "w_x": "0.0.99999_1.1.-99999_0.0", "w_place": "-1.20000"},
+    {"part": "photo", "step": "7", "w_n_win": "16", "w_k": "256", "w_channel": "-9", "w_lepe": "\0"},
+    {"part": "predict", "step": "1", "learn_who": "<b>", "learn_weights": "likeness"})

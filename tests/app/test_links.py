@@ -9,7 +9,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
-PAGES = {"explore": (), "compare": nasty_links.COMPARE, "cost": nasty_links.COST, "models": nasty_links.CARDS}
+PAGES = {"explore": (), "compare": nasty_links.COMPARE, "cost": nasty_links.COST, "models": nasty_links.CARDS,
+         "learn": nasty_links.LEARN}
 OTHERS = [path.stem for path in sorted((APP.parent / "views").glob("*.py")) if path.stem not in PAGES]
 # Each of the links of all pages on one page, in turn, since a page takes seconds; and each page's own.
 CASES = [(page, query) for page, own in PAGES.items() for query in own] + [

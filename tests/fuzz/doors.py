@@ -33,7 +33,9 @@ from bra.sweep_table import read_table
 from bra.unpack import unpack
 from dashboard.comparison import Comparison
 from dashboard.cost_view import CostView
+from dashboard.lesson_view import Lesson
 from dashboard.selection import Selection
+from dashboard.worked_view import WorkedView
 
 
 class Find(AssertionError):
@@ -113,7 +115,7 @@ def _enter_table(data: bytes) -> None:
 
 def _enter_link(query: str) -> None:
     given = dict(parse_qsl(query, keep_blank_values=True, errors="replace"))  # as Streamlit reads it
-    for record in (Selection, Comparison, CostView):
+    for record in (Selection, Comparison, CostView, WorkedView, Lesson):
         made = record.from_query(given)
         if record.from_query(made.to_query()) != made:
             raise Find(f"{made} does not survive its own link")

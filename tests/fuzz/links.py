@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from bra.models.catalog import CATALOG, ModelSettings
 from dashboard.comparison import Comparison
 from dashboard.cost_view import CostView
+from dashboard.lesson_view import Lesson
 from dashboard.selection import Selection
+from dashboard.worked_view import WorkedView
 
 KEYS = sorted(
     {
@@ -28,6 +30,9 @@ KEYS = sorted(
         "rows",
         "columns",
         *(f"cost_{name}" for name in CostView.__slots__),
+        *(f"w_{name}" for name in (*WorkedView.__slots__, "x")),
+        *(f"learn_{name}" for name in Lesson.__slots__),
+        *("part", "scene", "present"),
         "card",
         "lang",
         "step",
@@ -124,6 +129,13 @@ VALUES = (
     "yolov8n-bra",
     "yolov8x-bra",
     "biformer_base",
+    "chapters",
+    "example",
+    "0.0.9",
+    "0.0.9_1.1.-9_99.0.1",
+    "_".join(["0.0.1"] * 3_000),
+    "-5",
+    "likeness",
     *CATALOG,
 )
 

@@ -14,6 +14,7 @@ import ultralytics
 from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionPredictor
 
+from bra.compare import layer_inputs
 from bra.errors import BRAError, YoloError
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.models.opened import Change
@@ -165,3 +166,22 @@ def test_an_unknown_name_is_refused() -> None:
 
     with pytest.raises(YoloError, match="no model file"):
         open_named("yolov9000n-bra", "", "")
+
+
+def test_a_model_that_runs_at_one_size_only_is_a_sentence_at_another() -> None:
+    rows = """
+nc: 3
+backbone:
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, nn.MaxPool2d, [60]]
+head:
+  - [-1, 1, BiLevelRoutingAttention, [2, 2]]
+  - [-1, 1, Classify, [nc]]
+"""
+    model = open_file(rows.encode(), "x.yaml")
+    wide = Photo.from_array(np.full((64, 96, 3), 99, np.uint8))
+    for use in (model.look, lambda photo, side: layer_inputs(model, photo, side)):
+        with pytest.raises(BRAError, match=r"does not run on a picture of 96×64 px \(.*too small\): choose") as caught:
+            use(wide, 96)
+        assert "\n" not in str(caught.value)
+    assert model.look(wide, 640).trace.layers, "and the model is free for the next"
