@@ -147,9 +147,9 @@ def possible(shapes: Shapes, factor: Tensor | None = None) -> bool:
     """Whether the kernel could take this: no factor on what is gathered, a dtype and a device that it knows."""
     if factor is not None or shapes.dtype not in TOLERANCE:
         return False
-    if shapes.device.type == "cuda":
-        return torch.cuda.get_device_capability(shapes.device) >= (8, 0)
-    return shapes.device.type == "cpu" and not shapes.learns       # the CPU kernel has no backward
+    # Not on a CPU, though there is a kernel: it has no backward, and torch 2.14's ends the whole process where the number
+    # of threads is another than when it was compiled.
+    return shapes.device.type == "cuda" and torch.cuda.get_device_capability(shapes.device) >= (8, 0)
 
 
 def large_enough(shapes: Shapes) -> bool:
@@ -160,11 +160,11 @@ def large_enough(shapes: Shapes) -> bool:
 
 
 def taken(shapes: Shapes, factor: Tensor | None = None) -> bool:
-    """Whether this form attends: by CHOICE where that is set, else on a CUDA device where a trial shows it faster."""
+    """Whether this form attends, where it can: if CHOICE says so, or else if a trial shows it faster."""
     wish = os.environ.get(CHOICE, "auto")
-    if wish != "auto":
-        return wish == "flex" and possible(shapes, factor)
-    return shapes.device.type == "cuda" and large_enough(shapes) and possible(shapes, factor) and faster(shapes)
+    if wish not in ("auto", "flex") or not possible(shapes, factor):
+        return False
+    return wish == "flex" or (large_enough(shapes) and faster(shapes))
 
 
 @functools.lru_cache(maxsize=256)
@@ -228,7 +228,7 @@ def attend_routed(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, 
     Inside `torch.compile`, an export or a TorchScript trace the other form becomes part of the graph.
     """
     p2 = q.shape[2]     # a Tensor while TorchScript traces
-    if (q.is_cuda or CHOICE in os.environ) and not (torch.compiler.is_compiling() or isinstance(p2, Tensor)):
+    if q.is_cuda and not (torch.compiler.is_compiling() or isinstance(p2, Tensor)):
         learns = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
         shapes = Shapes(q.device, q.dtype, tuple(q.shape), tuple(k.shape), tuple(v.shape), r_idx.shape[-1],
                         real_keys is not None, learns)

@@ -7,8 +7,12 @@ is a GPU, the real kernel is compared, gradients too.
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,12 +133,19 @@ def test_q_may_be_wider_or_narrower_than_v(qk: int, c: int) -> None:
 
 
 @compiles
-@pytest.mark.parametrize(("t", "s", "p2", "topk", "masked"), [
-    (49, 49, 4, 2, False), (64, 64, 9, 4, False), (64, 16, 9, 9, True), (130, 130, 4, 1, True)])
-def test_the_cpu_kernel_reads_the_lists_alike(t: int, s: int, p2: int, topk: int, masked: bool) -> None:
-    inputs = flex.example(shapes(t, s, p2, topk, masked))
-    with torch.no_grad():
-        torch.testing.assert_close(flex.attend(**inputs), explicit(**inputs), atol=2e-6, rtol=1e-5)
+def test_the_cpu_kernel_reads_the_lists_alike(tmp_path: Path) -> None:
+    # By itself and compiled afresh: the CPU kernel aborts where it meets another number of threads than it was made for.
+    code = ("import torch; torch.set_num_threads(1)\nimport test_flex\n"
+            "with torch.no_grad():\n"
+            "    for case in ((49, 49, 4, 2, False), (64, 64, 9, 4, False), (64, 16, 9, 9, True)):\n"
+            "        inputs = test_flex.flex.example(test_flex.shapes(*case))\n"
+            "        torch.testing.assert_close(test_flex.flex.attend(**inputs), test_flex.explicit(**inputs), "
+            "atol=2e-6, rtol=1e-5)\nprint('alike')")
+    tests = Path(__file__).parent
+    here = os.environ | {"PYTHONPATH": os.pathsep.join((str(tests), str(tests.parent))),
+                         "TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=here, capture_output=True, text=True, timeout=290)
+    assert done.stdout.endswith("alike\n"), done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -178,15 +189,29 @@ def test_by_itself_it_is_never_taken_on_a_cpu_nor_where_it_cannot_be(monkeypatch
     monkeypatch.delenv(flex.CHOICE, raising=False)
     large = shapes(64, 64, 64, 8, b=8, m=8, qk=32, c=32)
     assert flex.large_enough(large)
-    assert not flex.taken(large)
-    monkeypatch.setenv(flex.CHOICE, "flex")
-    assert flex.taken(large)
-    assert not flex.taken(large, factor=torch.ones(8, 64, 8))
-    assert not flex.taken(large._replace(learns=True))              # the CPU kernel has no backward
-    assert not flex.taken(large._replace(dtype=torch.float64))
-    assert not flex.taken(large._replace(device=torch.device("meta")))
-    monkeypatch.setenv(flex.CHOICE, "gather")
-    assert not flex.taken(large)
+    for wish in ("auto", "flex"):
+        monkeypatch.setenv(flex.CHOICE, wish)
+        assert not flex.taken(large)
+        assert not flex.taken(large._replace(device=torch.device("meta")))
+
+
+@pytest.mark.parametrize(("capability", "able"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_what_is_taken_on_a_device_that_can(capability: tuple[int, int], able: bool,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    # The rule alone, with a device's answers put in its place: no kernel runs here.
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    trials: list[bool] = []
+    monkeypatch.setattr(flex, "faster", lambda _shapes: trials[-1])
+    large = shapes(64, 64, 64, 8, b=8, m=8, qk=32, c=32, device="cuda:0")
+    small = shapes(64, 64, 64, 4, b=1, m=8, device="cuda:0")
+    for wish, trial, one, wanted in (("auto", True, large, True), ("auto", False, large, False),
+                                     ("auto", True, small, False), ("flex", False, small, True),
+                                     ("flex", False, large, True), ("gather", True, large, False)):
+        monkeypatch.setenv(flex.CHOICE, wish)
+        trials.append(trial)
+        assert flex.taken(one) == (wanted and able)
+        assert not flex.taken(one, factor=torch.ones(1))
+        assert not flex.taken(one._replace(dtype=torch.float64))
 
 
 def test_small_maps_few_tokens_and_full_attention_are_left_to_the_other_form() -> None:
@@ -203,29 +228,42 @@ def test_a_trial_that_cannot_run_says_no() -> None:
     assert not flex.faster(shapes(16, 16, 4, 2, device="cuda:63"))
 
 
-@compiles
-def test_the_module_takes_it_when_told_to_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, x, ran = BiLevelRoutingAttention(32, n_win=3, num_heads=2, mask_padding=True), torch.randn(2, 32, 20, 22), []
-    with torch.no_grad():
-        usual = layer(x)
-        attend = flex.attend
-        monkeypatch.setattr(flex, "attend", lambda *a: ran.append(a) or attend(*a))
-        monkeypatch.setenv(flex.CHOICE, "flex")
-        torch.testing.assert_close(layer(x), usual, atol=2e-6, rtol=1e-5)
+def forced(monkeypatch: pytest.MonkeyPatch, kernel: Any) -> list[Any]:
+    """Take this form on the CPU too, by some kernel; the list gets a word for each time."""
+    ran: list[Any] = []
+    monkeypatch.setattr(flex, "taken", lambda shapes, factor: ran.append(shapes) or factor is None)
+    monkeypatch.setattr(flex, "_compiled", lambda: kernel)
+    monkeypatch.setattr(Tensor, "is_cuda", property(lambda _: True))
+    return ran
+
+
+@pytest.mark.parametrize("options", [{}, {"mask_padding": True}, {"kv_downsample_mode": "avgpool"}, {"qk_dim": 16},
+                                     {"soft_routing": True}])
+def test_a_layer_that_takes_it_gives_the_same_map_and_gradients(options: dict[str, Any],
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = BiLevelRoutingAttention(32, n_win=3, num_heads=2, kv_downsample_ratio=2, **options)
+    x = torch.randn(2, 32, 20, 22)
+
+    def ran_through() -> tuple[Tensor, ...]:
+        out = layer(x)
+        return out.detach(), *torch.autograd.grad(out.square().sum(), list(layer.parameters()))
+
+    before = ran_through()
+    ran = forced(monkeypatch, by_lists)
+    after = ran_through()
     assert len(ran) == 1
-    layer(x).sum().backward()       # gradients on a CPU: the other form, without a word
-    assert len(ran) == 1
+    for usual, ours in zip(before, after, strict=True):
+        torch.testing.assert_close(ours, usual, atol=1e-4, rtol=1e-4)
 
 
 def test_a_kernel_that_does_not_compile_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> Tensor:
         raise torch._dynamo.exc.TorchDynamoException("no compiler")
 
-    monkeypatch.setattr(flex, "_compiled", lambda: broken)
-    monkeypatch.setenv(flex.CHOICE, "flex")
+    ran = forced(monkeypatch, broken)
     inputs = flex.example(shapes(16, 16, 4, 2))
-    with torch.no_grad():
-        torch.testing.assert_close(flex.attend_routed(**inputs), explicit(**inputs), atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(flex.attend_routed(**inputs), explicit(**inputs), atol=2e-6, rtol=1e-5)
+    assert len(ran) == 1
 
 
 @on_gpu

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from streamlit.testing.v1 import AppTest
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -28,6 +29,15 @@ from dashboard import services
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "dashboard" / "app.py"
 CAT = ROOT / "sample_images" / "animal.jpg"
+
+
+@pytest.fixture
+def fresh_office(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing worked out yet, and all work on one thread as here: sums in another order turn near ties of a routing."""
+    monkeypatch.setattr(services, "_share_processors", lambda _working: torch.set_num_threads(1))
+    services.office.clear()
+    yield
+    services.office.clear()
 
 
 @pytest.fixture
@@ -57,8 +67,7 @@ def stage(app: AppTest) -> dict[str, np.ndarray]:
     ("yolo", "model.23", False), ("yolo", "model.15", False), ("cells", "model.19.attn", False),
     ("flowers", "stages.2.2.attn", False), ("cells", "model.19.attn", True)])
 def test_another_topk_runs_from_its_layer_on_and_shows_what_the_whole_model_would(
-        app: AppTest, model: str, layer: str, first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    services.office.clear()
+        app: AppTest, model: str, layer: str, first: bool, fresh_office: None, monkeypatch: pytest.MonkeyPatch) -> None:
     app.query_params["model"], app.query_params["layer"] = model, layer
     if first:       # a link that opens on other windows
         app.query_params["changed"], app.query_params["topk"] = "1", "3"
