@@ -147,8 +147,8 @@ def possible(shapes: Shapes, factor: Tensor | None = None) -> bool:
     """Whether the kernel could take this: no factor on what is gathered, a dtype and a device that it knows."""
     if factor is not None or shapes.dtype not in TOLERANCE:
         return False
-    # Not on a CPU, though there is a kernel: it has no backward, and torch 2.14's ends the whole process where the number
-    # of threads is another than when it was compiled.
+    # Not on a CPU, though there is a kernel: it has no backward, and torch 2.14's ends the whole process where the
+    # number of threads is another than when it was compiled.
     return shapes.device.type == "cuda" and torch.cuda.get_device_capability(shapes.device) >= (8, 0)
 
 

@@ -134,7 +134,7 @@ def test_q_may_be_wider_or_narrower_than_v(qk: int, c: int) -> None:
 
 @compiles
 def test_the_cpu_kernel_reads_the_lists_alike(tmp_path: Path) -> None:
-    # By itself and compiled afresh: the CPU kernel aborts where it meets another number of threads than it was made for.
+    # By itself and compiled afresh: the CPU kernel aborts where it meets another number of threads than when compiled.
     code = ("import torch; torch.set_num_threads(1)\nimport test_flex\n"
             "with torch.no_grad():\n"
             "    for case in ((49, 49, 4, 2, False), (64, 64, 9, 4, False), (64, 16, 9, 9, True)):\n"

@@ -247,7 +247,7 @@ def test_smaller_windows_keep_more_at_equal_coverage_as_the_chapter_says(flowers
     rows = compare(given, [Setting(n, n * n // 4) for n in views.CUTS]).rows
     keeps, memory = [row.recall for row in rows], [row.peak_bytes for row in rows]
     assert keeps == sorted(keeps)
-    assert memory == sorted(memory)
+    assert memory[-1] > 5 * max(memory[:-1])
     assert max(row.macs for row in rows) < 1.01 * min(row.macs for row in rows)
 
 

@@ -24,7 +24,7 @@ from bra.models.opened import Change
 from bra.opening import open_model
 from bra.photo import Photo
 from bra.viewer.pack import unpack
-from dashboard import services
+from dashboard import office, services
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "dashboard" / "app.py"
@@ -34,7 +34,7 @@ CAT = ROOT / "sample_images" / "animal.jpg"
 @pytest.fixture
 def fresh_office(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing worked out yet, and all work on one thread as here: sums in another order turn near ties of a routing."""
-    monkeypatch.setattr(services, "_share_processors", lambda _working: torch.set_num_threads(1))
+    monkeypatch.setattr(office, "_share_processors", lambda _working: torch.set_num_threads(1))
     services.office.clear()
     yield
     services.office.clear()
