@@ -63,7 +63,7 @@ def bars(cost: Cost, measure: str) -> Spec:
     """A bar per row of the model, the first on top; BRA's parts in colours, all else grey."""
     unit, label = UNITS[measure][0], told(UNITS[measure][1])
     colours, order = bar_colours(cost, measure), [*COLOURS, WITH_BRA, REST]
-    values = [{**one, "part": told(one["part"]), "label": short(one["row"]), "shown": one["value"] / unit,
+    values = [{**one, "part": told(one["part"]), "label": told(short(one["row"])), "shown": one["value"] / unit,
                "at": order.index(one["part"])} for one in bar_values(cost, measure)]
     return {
         "data": {"values": values}, "mark": {"type": "bar"}, "height": {"step": 19},
@@ -155,7 +155,7 @@ def row_table(cost: Cost) -> Table:
     for row in cost.rows:
         grid = row.grid
         line: dict[str, Any] = {
-            mark("row"): row.name, mark("parameters"): row.params, mark("multiply-adds"): row.macs,
+            mark("row"): told(row.name), mark("parameters"): row.params, mark("multiply-adds"): row.macs,
             mark("share, %"): 100 * row.share, mark("peak, bytes"): row.peak_bytes}
         if row.ms is not None:
             line |= {mark("time, ms"): row.ms, mark("of the time, %"): 100 * (row.time_share or 0)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from bra.compare import layer_inputs
 from bra.errors import BRAError, YoloError
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.models.opened import Change
+from bra.models.resumed import look_on
 from bra.opening import look, open_file, open_model
 from bra.photo import Photo
 from bra.yolo.opened import OpenYolo
@@ -180,7 +182,7 @@ head:
 """
     model = open_file(rows.encode(), "x.yaml")
     wide = Photo.from_array(np.full((64, 96, 3), 99, np.uint8))
-    for use in (model.look, lambda photo, side: layer_inputs(model, photo, side)):
+    for use in (model.look, partial(look_on, model), partial(layer_inputs, model)):
         with pytest.raises(BRAError, match=r"does not run on a picture of 96×64 px \(.*too small\): choose") as caught:
             use(wide, 96)
         assert "\n" not in str(caught.value)
