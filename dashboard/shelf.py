@@ -31,6 +31,7 @@ class Shelf:
     def __init__(self, most: int) -> None:
         self._most = most
         self._kept: OrderedDict[Hashable, Kept] = OrderedDict()
+        self._size = 0
         self._lock = Lock()
 
     def get(self, key: Hashable) -> Kept | None:
@@ -38,7 +39,7 @@ class Shelf:
         with self._lock:
             found = self._kept.get(key)
             if found is not None and found.until is not None and found.until < time.monotonic():
-                del self._kept[key]
+                self._take_off(key)
                 return None
             if found is not None:
                 self._kept.move_to_end(key)
@@ -48,17 +49,23 @@ class Shelf:
         """Keep a value, for so long; one that alone is more than all the room is not kept."""
         size = 1_000 + weight(value)
         with self._lock:
-            self._kept.pop(key, None)
+            self._take_off(key)
             if size <= self._most:
                 self._kept[key] = Kept(value, size, None if seconds is None else time.monotonic() + seconds)
-            while sum(one.size for one in self._kept.values()) > self._most:
-                self._kept.popitem(last=False)
+                self._size += size
+            while self._size > self._most:
+                self._take_off(next(iter(self._kept)))
+
+    def _take_off(self, key: Hashable) -> None:
+        """Keep it no longer; the lock is held."""
+        gone = self._kept.pop(key, None)
+        self._size -= gone.size if gone is not None else 0
 
     @property
     def size(self) -> int:
         """Bytes of all that is kept; what two of them share counts twice."""
         with self._lock:
-            return sum(one.size for one in self._kept.values())
+            return self._size
 
     def __len__(self) -> int:
         with self._lock:

@@ -85,6 +85,8 @@ def test_the_shelf_holds_no_more_than_it_may_and_lets_the_longest_untouched_go()
     shelf.put(4, bytes(5_000_000))
     assert shelf.get(4) is None
     assert len(shelf) == 3
+    shelf.put(0, bytes(5))
+    assert shelf.size == 2 * 1_001_000 + 1_005
 
 
 def test_what_is_kept_for_a_while_goes_by_itself() -> None:
@@ -93,6 +95,7 @@ def test_what_is_kept_for_a_while_goes_by_itself() -> None:
     shelf.put("b", None, seconds=60)
     assert shelf.get("a") is None
     assert shelf.get("b") is not None
+    assert shelf.size == 1_000
 
 
 def test_the_weight_of_what_is_kept() -> None:
