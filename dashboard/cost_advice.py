@@ -124,7 +124,7 @@ def _options(spec: BRASpec) -> dict[str, Any]:
 
 
 def _said(options: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in options.items()) or tr("default settings")
+    return tr(", ").join(f"{name}={value}" for name, value in options.items()) or tr("default settings")
 
 
 def beside_ultralytics(settings: ModelSettings, cost: Cost) -> None:

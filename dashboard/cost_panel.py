@@ -80,8 +80,8 @@ def page(settings: ModelSettings, view: CostView, timed: bool) -> None:
 def _rows(cost: Cost) -> None:
     table(charts.row_table(cost), height=320)
     # An operator's own name, such as "mean", is a name; what is said of one is a sentence.
-    left_out = ", ".join(f"{told(one.name) if isinstance(one.name, Said) else one.name} {one.calls}×"
-                         for one in cost.not_counted[:12])
+    left_out = tr(", ").join(f"{told(one.name) if isinstance(one.name, Said) else one.name} {one.calls}×"
+                             for one in cost.not_counted[:12])
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(tr("Click a column's head to sort by it."))
         st.download_button("CSV", cost_csv(cost), "cost.csv", "text/csv", on_click="ignore")

@@ -110,7 +110,7 @@ def _second_sheet(s: Scene, nudged: Worked, solved: bool) -> str:
         [fill(Cell((number(value),)), True) for value in (*powers, sum(powers))],
         [fill(Cell((f"{value:.2f}",)), True) for value in (*attention[0], sum(attention[0]))]],
         ["e^S", "P"], [*sources(s), tr("sum")])
-    known = ", ".join(f"e<sup>{number(value)}</sup> = {math.exp(value):.2f}" for value in sorted(set(scores[0])))
+    known = tr(", ").join(f"e<sup>{number(value)}</sup> = {math.exp(value):.2f}" for value in sorted(set(scores[0])))
     pairs = [grid(f"<b>{name}</b>", [[fill(Cell(_numbers(getattr(s.now, of)[0, 0, 0].tolist())), True)]])
              for name, of in (("O", "mixed"), ("L", "lepe"), ("y", "out"))]
     filters = [matrix(tr("filter of channel {n}", n=n + 1), kernel) for n, kernel in enumerate(LEPE)]
@@ -119,7 +119,7 @@ def _second_sheet(s: Scene, nudged: Worked, solved: bool) -> str:
         _step(5, tr("Gather"), tr("Copy the keys and values of the window that window 0 is routed to."),
               row_of([gathered])),
         _step(6, tr("Scores"), tr("Half of: upper times upper plus lower times lower."), row_of([table])),
-        _step(7, tr("Softmax"), tr("Divide each power of e by their sum.") + f" {known}.", row_of([shares])),
+        _step(7, tr("Softmax"), tr("Divide each power of e by their sum.") + f" {known}" + tr("."), row_of([shares])),
         _step(8, tr("Output, LePE, projection"),
               tr("L: upper number half of left plus right on the map, lower number half of above plus below, 0 beyond "
                  "the edge. O: the sum of the values, each times its share. y: of O + L, upper plus lower, and upper "
@@ -136,9 +136,9 @@ def _second_sheet(s: Scene, nudged: Worked, solved: bool) -> str:
 def _questions(s: Scene, nudged: Worked) -> list[tuple[str, str]]:
     """Questions and their answers, the numbers of which are the example's."""
     tr, routes, after = s.tr, s.now.r_idx[0, :, 0].tolist(), nudged.r_idx[0, :, 0].tolist()
-    unread = ", ".join(str(i) for i in range(4) if i not in routes)
-    moved = "; ".join(tr("window {a} reads {b} instead of {c}", a=i, b=after[i], c=routes[i])
-                      for i in range(4) if after[i] != routes[i])
+    unread = tr(", ").join(str(i) for i in range(4) if i not in routes)
+    moved = tr(", ").join(tr("window {a} reads {b} instead of {c}", a=i, b=after[i], c=routes[i])
+                          for i in range(4) if after[i] != routes[i])
     token, channel, value = NUDGED
     row, col = divmod(token, SIDE)
     window, inside = GRID.window_of_token(row, col)

@@ -51,7 +51,7 @@ def show(at: Lesson) -> Lesson:
                        "be one.", k=lt.spec.topk, n=lt.grid.n_windows))
         caption = tr("Layer {layer}, n_win {n_win}, topk {k}", layer=lt.name, n_win=lt.grid.n_win, k=lt.spec.topk)
         if lt.grid.padding_share:
-            caption += ". " + tr("Hatched: padding, see chapter 5.")
+            caption += tr(". ") + tr("Hatched: padding, see chapter 5.")
         components.pane(pane.guess_message(photo, lt, window, guess, caption,
                                            services.encoded(photo, pane.PICTURE_SIDE), at.present),
                          lesson_state.PANE, lesson_state.take_guess)

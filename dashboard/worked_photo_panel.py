@@ -167,8 +167,8 @@ def _scores(shot: Shot) -> None:
 
 def _softmax(shot: Shot) -> None:
     scores, shares = worked_services.photo_scores(shot.layer, *shot.at)
-    say(shot, most=f"{100 * np.nanmax(shares):.1f} %",
-        even=f"{100 / (shot.layer.spec.topk * shot.layer.grid.n_tokens):.1f} %")
+    say(shot, most=tr("{share:.1f} %", share=100 * np.nanmax(shares)),
+        even=tr("{share:.1f} %", share=100 / (shot.layer.spec.topk * shot.layer.grid.n_tokens)))
     choose_token(shot)
     compare_token(shot, ("<b>S</b>", scores), ("<b>P</b>", shares))
 
