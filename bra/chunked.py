@@ -69,7 +69,7 @@ def chunk_bytes(m: int, p2: int, t: int, s: int, c_qk: int, c_v: int, k: int, it
 
 def rounds(windows: int, t: int, keys: int) -> tuple[int, int]:
     """How many windows, and how many of their t queries each, go through at once against so many keys each."""
-    group = min(windows, max(1, CHUNK_ELEMENTS // max(keys * t, 1)))
+    group = max(1, min(windows, CHUNK_ELEMENTS // max(keys * t, 1)))
     return group, t if keys * t <= CHUNK_ELEMENTS else min(t, max(LEAST_QUERIES, CHUNK_ELEMENTS // keys))
 
 
@@ -147,6 +147,7 @@ class _Rows:
                 weights = self.weights(self.q[chunk, part] * self.scale, keys, chunk, shifted, room)
                 total = torch.sum(weights, 1, keepdim=True, out=sums[chunk, :, part])
                 torch.bmm(values.mT, weights, out=out[chunk, :, part]).div_(total)
+            del keys, values        # else they would still be there while the next are gathered
 
     def backward(self, grad: Tensor, out: Tensor, sums: Tensor, shifted: bool) -> tuple[Tensor, ...]:
         """Gradients of q, k, v and, where there is one, of the factor; weights are computed again, chunk by chunk.
@@ -185,6 +186,7 @@ class _Rows:
                 torch.sum(by_key.view(len(d_keys), df.shape[1], -1), 2, out=df[chunk])
             self.scatter(dk, d_keys, chunk)
             self.scatter(dv, d_values, chunk)
+            del raw_keys, raw_values, keys, values, with_one, d_keys, d_values
         return dq.mul_(self.scale * math.log(2)).mT, dk.mT, dv.mT, *(() if df is None else (df,))
 
     def scatter(self, total: Tensor, chosen: Tensor, chunk: slice) -> None:
@@ -239,7 +241,8 @@ class _Attend(torch.autograd.Function):
                                "ret_attn_mask=True, whose every step has one.")
         q, k, v, r_idx, factor, real_keys, out, sums = ctx.saved_tensors
         rows = _Rows(q, k, v, r_idx, ctx.scale, factor, real_keys)
-        dq, dk, dv, *df = rows.backward(grad, out, sums, ctx.shifted)
+        with torch.autocast("cpu", enabled=False):      # a backward inside of it must not round some products
+            dq, dk, dv, *df = rows.backward(grad, out, sums, ctx.shifted)
         b, m = k.shape[:2]
         by_window = None if factor is None else df[0].view(b, m, *factor.shape[1:]).sum(1)
         return dq.reshape(q.shape), dk.reshape(k.shape), dv.reshape(v.shape), None, None, by_window, None

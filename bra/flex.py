@@ -20,6 +20,8 @@ from typing import Any, Final, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from bra import functional as BF
 
@@ -33,6 +35,8 @@ LEAST_TOKENS: Final = 32
 """Tokens per window below which more than half of a tile would be filling or the tiles are too small; not measured."""
 TOLERANCE: Final = {torch.float32: 5e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """By dtype, how far both forms may be apart on numbers of spread 1; float32 may be multiplied as TF32."""
+MOST_SHAPES: Final = 64
+"""Shapes that the kernel is compiled for, by which torch counts; its own bound, 8, is less than a model may have."""
 Kernel = Callable[..., Any]
 
 
@@ -46,8 +50,8 @@ class Shapes(NamedTuple):
         k: (b, m, p2, s, Q/m).
         v: (b, m, p2, s, c/m).
         topk: routed windows.
-        masked: whether some keys are masked.
-        learns: whether gradients are wanted.
+        masked, learns: whether some keys are masked, and gradients wanted.
+        scale: factor on q·k, which the kernel is compiled with.
     """
 
     device: torch.device
@@ -58,6 +62,11 @@ class Shapes(NamedTuple):
     topk: int
     masked: bool
     learns: bool
+    scale: float
+
+
+_failed: Final[set[Shapes]] = set()
+"""Shapes for which it did not compile: not tried again."""
 
 
 def tile_of(tokens: int) -> int:
@@ -105,28 +114,27 @@ def attend(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, real_ke
            kernel: Kernel | None = None) -> Tensor:
     """As `functional.attend_routed` without a factor, by a kernel that reads the routing from a block mask.
 
-    Args:
-        q: (b, m, p2, t, Q/m).
-        k: (b, m, p2, s, Q/m).
-        v: (b, m, p2, s, c/m).
-        r_idx: (b, p2, k).
-        scale: factor on q·k.
-        real_keys: (p2, s) bool, which may be attended.
-        kernel: called as `flex_attention`; None for that, compiled.
+    q (b, m, p2, t, Q/m), k (b, m, p2, s, Q/m), v (b, m, p2, s, c/m), r_idx (b, p2, k), real_keys (p2, s) bool for those
+    that may be attended. `kernel` is called as `flex_attention`; None for that, compiled.
     """
-    b, m, p2, t, _ = q.shape
-    s, c = v.shape[-2:]
+    (b, m, p2, t, _), (s, c) = q.shape, v.shape[-2:]
     q_tile, k_tile = tile_of(t), tile_of(s)
     q_block, k_block = padded(t, q_tile), padded(s, k_tile)
     q, k, v = (_filled(x, block) for x, block in ((q, q_block), (k, k_block), (v, k_block)))
     mask = block_mask(r_idx, q_block, k_block, s, real_keys)
-    out: Tensor = (kernel or _compiled())(q, k, v, block_mask=mask, scale=scale, kernel_options=_tiles(q_tile, k_tile))
+    with torch._dynamo.config.patch(recompile_limit=MOST_SHAPES):
+        out: Tensor = (kernel or _compiled())(q, k, v, block_mask=mask, scale=scale,
+                                              kernel_options=_tiles(q_tile, k_tile))
     return out.view(b, m, p2, q_block, -1)[..., :t, :c]
 
 
 def _filled(x: Tensor, block: int) -> Tensor:
-    """(b, m, p2, n, c) -> (b, m, p2·block, c or more), zeros after the tokens of each window and after few channels."""
-    return F.pad(x, (0, max(0, TILES[-1] - x.shape[-1]), 0, block - x.shape[-2])).flatten(2, 3)
+    """(b, m, p2, n, c) -> (b, m, p2·block, c or more), zeros after the tokens of each window and after few channels.
+
+    It lies in memory as its shape says, since the kernel is compiled for one layout.
+    """
+    channels, tokens = max(0, TILES[-1] - x.shape[-1]), block - x.shape[-2]
+    return (F.pad(x, (0, channels, 0, tokens)) if channels or tokens else x).contiguous().flatten(2, 3)
 
 
 def _tiles(q: int, k: int) -> dict[str, int]:
@@ -171,18 +179,18 @@ def taken(shapes: Shapes, factor: Tensor | None = None) -> bool:
 def faster(shapes: Shapes) -> bool:
     """A trial on random numbers of these shapes: right, and at least a twentieth faster than the gathering form.
 
-    False where anything fails: no compiler, a torch without this kernel, too little memory for the trial.
+    False where anything fails: no compiler, a torch without this kernel, too little memory for the trial. What the
+    caller does with tensors that are kept for a backward does not see the trial's.
     """
+    tolerance = TOLERANCE[shapes.dtype]
     try:
-        with torch.inference_mode(False), torch.set_grad_enabled(shapes.learns), torch.autocast("cuda", enabled=False):
+        with torch.cuda.device(shapes.device), saved_tensors_hooks(lambda t: t, lambda t: t):
             inputs = example(shapes)
-            trials = [_trial(form, inputs) for form in (attend, BF.attend_routed)]
+            (ours, our_ms), (theirs, their_ms) = (_trial(form, inputs) for form in (attend, BF.attend_routed))
+            close = all(torch.allclose(a.float(), b.float(), atol=tolerance, rtol=tolerance)
+                        for a, b in zip(ours, theirs, strict=True))
     except Exception:       # whatever it is, there is another form that does not need this one
         return False
-    (ours, our_ms), (theirs, their_ms) = trials
-    tolerance = TOLERANCE[shapes.dtype]
-    close = all(torch.allclose(a.float(), b.float(), atol=tolerance, rtol=tolerance)
-                for a, b in zip(ours, theirs, strict=True))
     return close and our_ms * 1.05 < their_ms
 
 
@@ -194,12 +202,12 @@ def example(shapes: Shapes) -> dict[str, Any]:
         drawn = torch.randn(shape, generator=made, device=shapes.device, dtype=shapes.dtype)
         return drawn.requires_grad_(shapes.learns)
 
-    b, _, p2, _, width = shapes.q
+    b, _, p2 = shapes.q[:3]
     order = torch.rand(b, p2, p2, generator=made, device=shapes.device).argsort(-1)
     # Every window keeps its first key: a row without any would have no softmax.
     real = torch.arange(shapes.k[3], device=shapes.device) < 1 + torch.arange(p2, device=shapes.device)[:, None]
     return {"q": normal(shapes.q), "k": normal(shapes.k), "v": normal(shapes.v), "r_idx": order[..., :shapes.topk],
-            "scale": width**-0.5, "real_keys": real if shapes.masked else None}
+            "scale": shapes.scale, "real_keys": real if shapes.masked else None}
 
 
 def _trial(form: Kernel, inputs: dict[str, Any], rounds: int = 5) -> tuple[list[Tensor], float]:
@@ -209,8 +217,7 @@ def _trial(form: Kernel, inputs: dict[str, Any], rounds: int = 5) -> tuple[list[
         wanted = [x for x in (inputs["q"], inputs["k"], inputs["v"]) if x.requires_grad]
         return [out.detach(), *(torch.autograd.grad(out, wanted, torch.ones_like(out)) if wanted else ())]
 
-    found = once()
-    once()
+    found, _ = once(), once()
     clock: Any = torch.cuda.Event
     start, end = clock(enable_timing=True), clock(enable_timing=True)
     start.record()
@@ -228,13 +235,15 @@ def attend_routed(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, 
     Inside `torch.compile`, an export or a TorchScript trace the other form becomes part of the graph.
     """
     p2 = q.shape[2]     # a Tensor while TorchScript traces
-    if q.is_cuda and not (torch.compiler.is_compiling() or isinstance(p2, Tensor)):
+    # Whoever counts operators, or runs them without numbers, sees those of the other form: a compiled kernel refuses.
+    if (q.is_cuda and BF.plainly_run() and not isinstance(p2, Tensor) and _get_current_dispatch_mode() is None
+            and not torch.cuda.is_current_stream_capturing()):
         learns = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
         shapes = Shapes(q.device, q.dtype, tuple(q.shape), tuple(k.shape), tuple(v.shape), r_idx.shape[-1],
-                        real_keys is not None, learns)
-        if taken(shapes, factor):
+                        real_keys is not None, learns, scale)
+        if shapes not in _failed and taken(shapes, factor):
             try:
                 return attend(q, k, v, r_idx, scale, real_keys)
-            except torch._dynamo.exc.TorchDynamoException:
-                pass        # such as more shapes than torch compiles one function for
+            except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit):
+                _failed.add(shapes)
     return BF.attend_routed(q, k, v, r_idx, scale, factor, real_keys)

@@ -149,7 +149,7 @@ def attend_fused(q: Tensor, keys: Tensor, values: Tensor, scale: float, mask: Te
     out = F.scaled_dot_product_attention(
         q.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), attn_mask=mask, scale=scale
     )
-    return out.reshape(*q.shape[:4], -1)[..., :c_v]
+    return out.reshape(q.shape)[..., :c_v]
 
 
 GATHERED_ELEMENTS = 2**24
@@ -160,12 +160,17 @@ LEAST_TOKENS = 32
 """Below so many tokens in a window `attend_chunked` has too little to do at once, and torch's kernel is faster."""
 
 
-def by_chunks(q: Tensor) -> bool:
-    """Whether `attend_chunked` takes these queries: windows large enough, full precision, on a CPU, and nobody who
-    writes the operators down, since the rounds of its loop would be frozen at this map's size."""
+def plainly_run() -> bool:
+    """Whether operators just run: nobody writes them down, where the rounds of a loop would be frozen at this map's
+    size, and none of `torch.func` transforms them, which what has a backward of its own may not know."""
     written_down = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or \
         torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-    return (not written_down and q.device.type == "cpu" and q.shape[3] >= LEAST_TOKENS
+    return not written_down and torch._C._functorch.maybe_current_level() is None
+
+
+def by_chunks(q: Tensor) -> bool:
+    """Whether `attend_chunked` takes these queries: windows large enough, full precision, on a CPU."""
+    return (plainly_run() and q.device.type == "cpu" and q.shape[3] >= LEAST_TOKENS
             and q.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu"))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from typing import Any
+from weakref import ReferenceType, ref
 
 import pytest
 import torch
@@ -170,3 +172,63 @@ def test_a_window_of_many_tokens_goes_through_in_parts(monkeypatch: pytest.Monke
     q, k, v = (torch.randn(1, 1, 4, 256, 4) for _ in range(3))
     attend_chunked(q, k, v, torch.arange(4).expand(1, 4, 4), 1.0)
     assert largest == 4 * 256 * chunked.LEAST_QUERIES
+
+
+def test_an_empty_batch_is_an_empty_map() -> None:
+    for n_win in (3, 7):        # windows of 42 tokens, and of 9
+        m = BiLevelRoutingAttention(16, num_heads=2, n_win=n_win)
+        x = torch.randn(0, 16, 17, 20, requires_grad=True)
+        m(x).sum().backward()
+        assert m(x).shape == x.shape
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_transforms_of_functions_get_a_form_that_they_know(frozen: bool) -> None:
+    m, x = layer()
+    m, x = m.double().requires_grad_(not frozen), x.double()
+    toward = torch.randn_like(x)
+
+    def written_out(x: Tensor) -> Tensor:
+        return m(x, ret_attn_mask=True)[0]
+
+    wanted = torch.func.jvp(written_out, (x,), (toward,))[1]
+    with suppress(NotImplementedError):     # torch's own kernel has no derivative forward, and says so
+        torch.testing.assert_close(torch.func.jvp(m, (x,), (toward,))[1], wanted)
+    torch.testing.assert_close(torch.func.grad(lambda x: m(x).square().sum())(x),
+                               torch.func.grad(lambda x: written_out(x).square().sum())(x))
+    torch.testing.assert_close(torch.func.vmap(m)(x[:, None]), m(x)[:, None])
+
+
+def test_a_backward_under_autocast_is_that_of_the_forward() -> None:
+    m, x = layer()
+    grads = []
+    for short in (False, True):
+        leaf = x.clone().requires_grad_()
+        total = m(leaf).square().sum()
+        with torch.autocast("cpu", torch.bfloat16, enabled=short):
+            total.backward()
+        grads.append(leaf.grad)
+    torch.testing.assert_close(grads[1], grads[0], atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_nothing_gathered_outlives_its_round(learns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 1)
+    gathered, alive = chunked._Rows.gathered, []
+    rounds: list[list[ReferenceType[Tensor]]] = []
+
+    def seen(self: Any, kv: Tensor, chunk: slice) -> Tensor:
+        if not rounds or len(rounds[-1]) == 2:
+            alive.append(sum(one() is not None for past in rounds for one in past))
+            rounds.append([])
+        found = gathered(self, kv, chunk)
+        rounds[-1].append(ref(found))
+        return found
+
+    monkeypatch.setattr(chunked._Rows, "gathered", seen)
+    q, k, v = (t.requires_grad_(learns) for t in tensors())
+    out = attend_chunked(q, k, v, routes(), SCALE)
+    if learns:
+        out.sum().backward()
+    assert len(rounds) == B * M * P2 * (1 + learns)
+    assert not any(alive)

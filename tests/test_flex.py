@@ -12,14 +12,19 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.nn.attention.flex_attention import flex_attention
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from bra import BiLevelRoutingAttention, flex
 from bra import functional as BF
@@ -35,7 +40,7 @@ ROUTINGS = [(4, 1), (4, 4), (9, 2), (49, 4), (64, 3)]
 def shapes(t: int, s: int, p2: int, topk: int, masked: bool = False, learns: bool = False, b: int = 2, m: int = 2,
            qk: int = 8, c: int = 8, device: str = "cpu", dtype: torch.dtype = torch.float32) -> flex.Shapes:
     return flex.Shapes(torch.device(device), dtype, (b, m, p2, t, qk), (b, m, p2, s, qk), (b, m, p2, s, c), topk,
-                       masked, learns)
+                       masked, learns, qk**-0.5)
 
 
 def explicit(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, real_keys: Tensor | None = None) -> Tensor:
@@ -71,6 +76,13 @@ def by_lists(q: Tensor, k: Tensor, v: Tensor, *, block_mask: Any, scale: float, 
     """A kernel for tests: as `flex_attention`, with the lists spread out, differentiable on any device."""
     logits = (q * scale) @ k.mT
     return logits.masked_fill(~seen_by_lists(block_mask)[:, None], float("-inf")).softmax(-1) @ v
+
+
+def by_mask(q: Tensor, k: Tensor, v: Tensor, *, block_mask: Any, scale: float, kernel_options: Any) -> Tensor:
+    """The same from `mask_mod` alone, as plainly as torch can compile it; FlexAttention's own learns on a GPU only."""
+    image, query, key = torch.meshgrid(*(torch.arange(n) for n in (len(q), q.shape[2], k.shape[2])), indexing="ij")
+    seen = block_mask.mask_mod(image, image, query, key)[:, None]
+    return ((q * scale) @ k.mT).masked_fill(~seen, float("-inf")).softmax(-1) @ v
 
 
 def uncompiled(*tensors: Tensor, **options: Any) -> Tensor:
@@ -234,6 +246,8 @@ def forced(monkeypatch: pytest.MonkeyPatch, kernel: Any) -> list[Any]:
     monkeypatch.setattr(flex, "taken", lambda shapes, factor: ran.append(shapes) or factor is None)
     monkeypatch.setattr(flex, "_compiled", lambda: kernel)
     monkeypatch.setattr(Tensor, "is_cuda", property(lambda _: True))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(flex, "_failed", set())
     return ran
 
 
@@ -264,6 +278,112 @@ def test_a_kernel_that_does_not_compile_is_done_without(monkeypatch: pytest.Monk
     inputs = flex.example(shapes(16, 16, 4, 2))
     torch.testing.assert_close(flex.attend_routed(**inputs), explicit(**inputs), atol=2e-6, rtol=1e-5)
     assert len(ran) == 1
+
+
+def test_more_shapes_than_torch_compiles_are_done_without_and_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def full(*_: Any, **__: Any) -> Tensor:
+        tried.append(1)
+        raise torch._dynamo.exc.FailOnRecompileLimitHit("recompile_limit reached")
+
+    forced(monkeypatch, full)
+    inputs = flex.example(shapes(16, 16, 4, 3))
+    for _ in range(2):
+        torch.testing.assert_close(flex.attend_routed(**inputs), explicit(**inputs), atol=2e-6, rtol=1e-5)
+    assert tried == [1]
+
+
+class Ticking:
+    """In place of a CUDA event, on a machine without CUDA: the block mask is always the faster one."""
+
+    ms = 0.0
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def record(self) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+    def elapsed_time(self, _end: Any) -> float:
+        Ticking.ms += 1
+        return Ticking.ms
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """All rules as on a GPU, the kernel compiled, but by a compiler that only notes what it was given."""
+    graphs: list[Any] = []
+    noted = torch.compile(by_mask, fullgraph=True, dynamic=False,
+                          backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    torch._dynamo.reset()
+    monkeypatch.setattr(flex, "_compiled", lambda: noted)
+    monkeypatch.setattr(Tensor, "is_cuda", property(lambda _: True))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device", lambda _device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "Event", Ticking)
+    monkeypatch.setattr(flex, "possible", lambda _shapes, factor: factor is None)
+    monkeypatch.setattr(flex, "LEAST_GATHERED", 0)
+    monkeypatch.setattr(Ticking, "ms", 0.0)
+    flex.faster.cache_clear()
+    yield graphs
+    flex.faster.cache_clear()
+    flex._failed.clear()
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("mode", [nullcontext, torch.no_grad, torch.inference_mode,
+                                  lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_what_was_tried_is_what_runs(mode: Any, as_on_a_gpu: list[Any]) -> None:
+    layer = BiLevelRoutingAttention(32, n_win=3, num_heads=2)
+    for side in (18, 24):           # windows of 36 tokens, filled up to 48, and of 64
+        x = torch.randn(1, 32, side, side)
+        with mode():
+            for _ in range(2):
+                layer(x)
+    assert flex.faster.cache_info().misses == 2
+    assert flex.faster.cache_info().hits == 2
+    assert len(as_on_a_gpu) == 2
+    assert not flex._failed
+
+
+def test_more_shapes_are_compiled_than_torch_would(as_on_a_gpu: list[Any]) -> None:
+    layer = BiLevelRoutingAttention(32, n_win=2, topk=2, num_heads=2)
+    sides = range(6, 24)
+    with torch.no_grad():
+        for side in sides:
+            layer(torch.randn(1, 32, 2 * side, 2 * side))
+    blocks = {flex.padded(side**2, flex.tile_of(side**2)) for side in sides}
+    assert len(as_on_a_gpu) == len(blocks) > torch._dynamo.config.recompile_limit
+    assert not flex._failed
+
+
+def test_a_trial_is_seen_by_nobody(as_on_a_gpu: list[Any]) -> None:
+    layer, x = BiLevelRoutingAttention(32, n_win=3, num_heads=2), torch.randn(1, 32, 24, 24, requires_grad=True)
+    checkpoint(layer, x, use_reentrant=False).sum().backward()      # saves as much when it runs a second time
+    flex.faster.cache_clear()
+    counted = []
+    for _ in range(2):
+        with FlopCounterMode(display=False) as counter:
+            layer(x)
+        counted.append(counter.get_total_flops())
+    assert as_on_a_gpu
+    assert counted[0] == counted[1]
+
+
+def test_shapes_without_numbers_get_the_other_form() -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
+        layer = BiLevelRoutingAttention(32, n_win=3, num_heads=2)
+        assert layer(torch.empty(1, 32, 24, 24)).shape == (1, 32, 24, 24)
+
+
+@pytest.fixture(autouse=True)
+def _few_shapes() -> None:
+    if torch.cuda.is_available():       # torch compiles one function for so many shapes only
+        torch._dynamo.reset()
 
 
 @on_gpu

@@ -99,7 +99,7 @@ def walk(steps: Sequence[Step], given: Mapping[int, Any], start: int = 0, keep: 
         keep: numbers of steps before which a point is kept, as far as POINT_BYTES go.
     """
     # Copies: a row may change in place what it is given.
-    outs: dict[int, Any] = dict(given) if start == 0 else {at: tensor.clone() for at, tensor in given.items()}
+    outs: dict[int, Any] = {at: tensor.clone() for at, tensor in given.items()}
     points: dict[int, Point] = {}
     out: Any = None
     for at in range(start, len(steps)):

@@ -93,7 +93,7 @@ def main() -> None:
             q = (batch, HEADS, p * p, (-(-side // p)) ** 2, c // HEADS)
             for dtype in DTYPES:
                 for learns in (False, True):
-                    line = line_of(flex.Shapes(device, dtype, q, q, q, topk, False, learns))
+                    line = line_of(flex.Shapes(device, dtype, q, q, q, topk, False, learns, q[-1]**-0.5))
                     kind = f"{str(dtype)[6:]:9}{'training' if learns else 'forward':9}"
                     print(f"({c}, {side}, {p}, {topk}) × {batch:<3}{kind}| {line}", flush=True)
 
