@@ -113,7 +113,7 @@ def in_degree(trace: LayerTrace, image: int = 0, of: Bools | None = None) -> Int
         of: (p2,) whose choices count; None for all, those of padding too.
     """
     chosen = trace.r_idx[image].numpy()
-    return np.bincount(chosen[slice(None) if of is None else of].flatten(), minlength=trace.grid.n_windows)
+    return np.bincount(chosen[slice(None) if of is None else of].ravel(), minlength=trace.grid.n_windows)
 
 
 def never_chosen(trace: LayerTrace, image: int = 0) -> Bools:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from string import Template
+
+from torch import Tensor
 
 from bra import viewer
 from bra.models.opened import Detection
@@ -18,7 +20,8 @@ from bra.wording import ENGLISH, Language, chained, said
 
 def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
                 pins: Mapping[str, Place] | None = None, whole: bool = False, show: Sequence[str] = (),
-                detections: Sequence[Detection] = (), language: Language = ENGLISH) -> str:
+                detections: Sequence[Detection] = (), language: Language = ENGLISH,
+                mean_map: Callable[[int], Tensor] | None = None) -> str:
     """The page as text.
 
     Args:
@@ -31,6 +34,7 @@ def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
         show: what is switched on, of `viewer.pack.SHOWS`.
         detections: what the model found on the photo.
         language: of the page; the caption's model and provenance are told in it too.
+        mean_map: as for `tiles_message`.
     """
     tell = language.tell
     caption = replace(caption, model=tell(caption.model), provenance=tell(caption.provenance))
@@ -48,7 +52,7 @@ def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
         "lang": escape(language.code), "style": viewer.text("viewer.css"), "stage": stage,
         "stage_code": _code(viewer.STAGE, stage + page, language), "tiles_code": _code(viewer.TILES, "", language),
         "stage_data": _base64(stage_message(photo, trace, caption, focus, pins, show, None, detections)),
-        "tiles_data": _base64(tiles_message(photo, trace, caption, queries)),
+        "tiles_data": _base64(tiles_message(photo, trace, caption, queries, None, mean_map)),
         "foot": escape(f"{tell(said('Made by RouteScope.'))} {notes}"),
     }
     return Template(page).substitute(fill)

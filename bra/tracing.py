@@ -24,8 +24,8 @@ from bra.record import Capture, recording
 from bra.spec import BRASpec
 from bra.wording import said
 
-ROW_ELEMENTS = 2**23
-"""Attention weights computed at once where only their mean is wanted: 32 MiB of float32."""
+ROW_ELEMENTS = 2**20
+"""Attention weights computed at once where only their mean is wanted: 4 MiB of float32, which a cache holds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

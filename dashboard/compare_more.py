@@ -9,8 +9,7 @@ from bra.errors import BRAError
 from bra.photo import Photo
 from bra.probes import PROBES
 from bra.svg import quantity
-from bra.sweep_report import model_line, over_nearest, sweep_html
-from bra.versus import versus
+from bra.sweep_report import model_line, over_nearest
 from bra.viewer.multiples import versus_message
 from bra.viewer.pack import TILE_SIDE, Place
 from dashboard import compare_panel, components, services, state
@@ -36,8 +35,8 @@ def sides(view: Selection, photo: Photo, focus: Place) -> None:
     two = services.given(other.settings, photo, other.layer, file)
     setting_a = setting_of(view, one.layer.n_win, one.layer.topk)
     setting_b = setting_of(other, two.layer.n_win, two.layer.topk)
-    found = versus(services.compared(view.settings, photo, one, (setting_a,), 0, state.model_upload()),
-                   services.compared(other.settings, photo, two, (setting_b,), 0, file))
+    found = services.versus(photo, (view.settings, one, setting_a, state.model_upload()),
+                            (other.settings, two, setting_b, file))
     names = tuple(f"{told(services.opened(side.settings, upload).label)}, {layer}" for side, upload, layer in
                   ((view, state.model_upload(), one.name), (other, file, two.name)))
     at = state.opening_place(state.VERSUS, photo.digest, focus)
@@ -119,5 +118,5 @@ def sweeps() -> None:
               mark("memory"): quantity(row.peak_bytes) + "B"} for row in shown]
     st.dataframe(found, hide_index=True, column_config=heads(found[0], ("keeps", "nearest", "random")))
     language = tongue()
-    st.download_button(tr("Report, HTML"), lambda: sweep_html(table, language=language), "sweep.html",
-                       "text/html", on_click="ignore")
+    st.download_button(tr("Report, HTML"), lambda: services.sweep_file(file, language), "sweep.html", "text/html",
+                       on_click="ignore")

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 T = TypeVar("T")
 
@@ -44,6 +45,11 @@ def waiting_place() -> DeltaGenerator:
     """That place; a page that has none gets one here."""
     found: DeltaGenerator = st.session_state.get("waiting_place") or st.container()
     return found
+
+
+def visited() -> bool:
+    """Whether this thread runs a visitor's page; downloads are made by threads that do not."""
+    return get_script_run_ctx(suppress_warning=True) is not None
 
 
 def pause_point() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,14 +16,17 @@ from bra.compare import Compared, LayerInput, Setting, compare, layer_inputs
 from bra.errors import BRAError
 from bra.models.card import ModelCard, cards
 from bra.models.catalog import ModelSettings
-from bra.models.opened import Answer, Change, Look, OpenModel
+from bra.models.opened import Change, Look, OpenModel
 from bra.models.resumed import look_on
 from bra.photo import Photo, PhotoLimits
 from bra.probes import ProbeRow, probe
+from bra.sweep_report import sweep_html
 from bra.sweep_table import Summary, SweepTable, read_table, summaries
-from bra.tracing import LayerTrace, ModelTrace
-from bra.viewer.pack import PICTURE_SIDE, Caption, Place, picture_message, stage_message
-from bra.wording import said
+from bra.tracing import ModelTrace
+from bra.versus import Versus
+from bra.versus import versus as set_beside
+from bra.viewer.pack import PICTURE_SIDE, picture_message
+from bra.wording import Language, said
 from dashboard.line import Tell
 from dashboard.office import check_size, limits, office, opening_lane, running_lane
 from dashboard.shelf import Shelf
@@ -127,20 +130,6 @@ def model_cards() -> dict[str, ModelCard]:
     return cards()
 
 
-def stage_bytes(view: Selection, photo: Photo, layer: LayerTrace, answer: Answer, caption: Caption, focus: Place,
-                pins: Mapping[str, Place], show: tuple[str, ...], file: Upload | None = None) -> bytes:
-    """The message of the stage."""
-    return _stage(view.settings, file_key(view.settings, file), photo.digest, layer.name, caption, focus,
-                  tuple(pins.items()), show, photo, layer, answer)
-
-
-@st.cache_resource(max_entries=32, show_spinner=False)
-def _stage(settings: ModelSettings, file: str, digest: str, name: str, caption: Caption, focus: Place,
-           pins: tuple[tuple[str, Place], ...], show: tuple[str, ...], _photo: Photo, _layer: LayerTrace,
-           _answer: Answer) -> bytes:
-    return stage_message(_photo, _layer, caption, focus, dict(pins), show, b"", _answer.detections)
-
-
 def picture_bytes(photo: Photo) -> bytes:
     """The message with the picture of the stage and of the tiles."""
     return picture_message(photo, encoded(photo, PICTURE_SIDE))
@@ -187,6 +176,23 @@ def _compared(settings: ModelSettings, file: str, side: int, digest: str, layer:
     return compare(_one, windows, rounds, _tell)
 
 
+Side = tuple[ModelSettings, LayerInput, Setting, Upload | None]
+"""A model, one of its layers, the windows that it gets, and the visitor's own file."""
+
+
+def versus(photo: Photo, a: Side, b: Side) -> Versus:
+    """One layer against another on a picture."""
+    one, two = (compared(settings, photo, given, (windows,), 0, file) for settings, given, windows, file in (a, b))
+    sides = tuple((settings.opens, file_key(settings, file), settings.side, given.name, windows)
+                  for settings, given, windows, file in (a, b))
+    return _versus(photo.digest, sides, one, two)
+
+
+@worked(office, mark("Comparing …"), HEAVY)
+def _versus(digest: str, sides: Hashable, _a: Compared, _b: Compared) -> Versus:
+    return set_beside(_a, _b)
+
+
 def probed(settings: ModelSettings, photo: Photo, file: Upload | None = None) -> tuple[ProbeRow, ...]:
     """What of each layer's routing survives the probes."""
     return _probed(settings.opens, file_key(settings, file), settings.side, photo.digest, opened(settings, file), photo)
@@ -208,3 +214,13 @@ def sweep_table(file: Upload) -> tuple[SweepTable, tuple[Summary, ...]]:
 def _sweep_table(digest: str, _data: bytes) -> tuple[SweepTable, tuple[Summary, ...]]:
     table = read_table(_data)
     return table, summaries(table.rows)
+
+
+def sweep_file(file: Upload, language: Language) -> str:
+    """That table as one HTML file."""
+    return _sweep_file(file.digest, language.code, sweep_table(file)[0], language)
+
+
+@worked(office, mark("Writing the file …"), HEAVY)
+def _sweep_file(digest: str, language: str, _table: SweepTable, _language: Language) -> str:
+    return sweep_html(_table, language=_language)

@@ -21,6 +21,8 @@ T = TypeVar("T")
 QUICK: Final = "quick"
 HEAVY: Final = "heavy"
 """Lanes: what takes a fraction of a second, and all else, which must not hold it up."""
+AT_ONCE: Final = "at once"
+"""In no lane: what takes some milliseconds, as long as the line itself would. The page does it, and it is kept."""
 SILENT: Final = 0.4
 """Seconds before a visitor is told that something is being waited for."""
 LOOK: Final = 0.2
@@ -58,7 +60,7 @@ def worked(office: Callable[[], Office], words: str, lane: str | Callable[..., s
     Args:
         office: whose line and shelf.
         words: what the visitor reads while waiting.
-        lane: QUICK or HEAVY, or what says which for the same arguments.
+        lane: QUICK, HEAVY or AT_ONCE, or what says which for the same arguments.
     """
     def made(work: Callable[..., T]) -> Callable[..., T]:
         names = tuple(inspect.signature(work).parameters)
@@ -83,7 +85,10 @@ def worked(office: Callable[[], Office], words: str, lane: str | Callable[..., s
             found = shared.shelf.get(key)
             if found is not None:
                 return _value(found)
-            return _waited(shared, lane if isinstance(lane, str) else lane(*given), key, words, done)
+            where = lane if isinstance(lane, str) else lane(*given)
+            if where == AT_ONCE:
+                return done(silent)
+            return (_waited if held.visited() else _unseen)(shared, where, key, words, done)
 
         return asked
 
@@ -111,6 +116,24 @@ def _waited(office: Office, lane: str, key: Hashable, words: str, work: Callable
         except LineFullError:
             _offer_again("warning", tr("{n} wait already, the most that this server lets wait (ROUTESCOPE_QUEUE): try "
                                        "again in a minute.", n=office.limits.queue), tr("Try again"))
+
+
+def _unseen(office: Office, lane: str, key: Hashable, words: str, work: Callable[[Tell], Any]) -> Any:
+    """Wait where there is no page, as for a download, which a thread of the server asks for.
+
+    Raises:
+        LineFullError: too many wait.
+        TimeoutError: it takes longer than this server gives one piece of work.
+    """
+    while True:
+        try:
+            with office.line.ask(lane, key, work) as ticket:
+                while not ticket.wait(LOOK):
+                    if ticket.taken > office.limits.seconds:
+                        raise TimeoutError(f"{words} {office.limits.seconds} s are over (ROUTESCOPE_SECONDS)")
+                return ticket.result()
+        except Stopped:
+            continue
 
 
 def _in_sight(ticket: Ticket, words: str, sign: str, seconds: int) -> None:

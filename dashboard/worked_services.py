@@ -17,7 +17,10 @@ from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
 from bra.worked import FIRST, Tokens, Worked, work
 from dashboard import services
 from dashboard.handout import NUDGED
+from dashboard.office import office
 from dashboard.selection import Selection
+from dashboard.waiting import worked as worked_out
+from dashboard.words import mark
 from dashboard.worked_view import WorkedView
 
 
@@ -50,12 +53,12 @@ def photo_layer(n_win: int, topk: int, photo: Photo) -> LayerTrace:
 
 def photo_maps(n_win: int, topk: int, photo: Photo) -> LayerMaps:
     """Its maps, from keys to output."""
-    return _photo_maps(n_win, topk, photo.digest, photo)
+    return _photo_maps(n_win, topk, photo.digest, photo_layer(n_win, topk, photo))
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _photo_maps(n_win: int, topk: int, digest: str, _photo: Photo) -> LayerMaps:
-    return layer_maps(photo_layer(n_win, topk, _photo))
+@worked_out(office, mark("Running the layer …"))
+def _photo_maps(n_win: int, topk: int, digest: str, _layer: LayerTrace) -> LayerMaps:
+    return layer_maps(_layer)
 
 
 def photo_input(photo: Photo) -> NDArray[np.float32]:

@@ -30,7 +30,8 @@ ORDER = (
 """A file of bra imports only from files before it; `bra/__init__.py` is the shop window and may import them all."""
 BRA = sorted((ROOT / "bra").rglob("*.py"))
 DASHBOARD = sorted((ROOT / "dashboard").rglob("*.py"))
-SERVICES = ("services.py", "cost_services.py", "worked_services.py", "lesson_services.py", "office.py")
+SERVICES = ("services.py", "cost_services.py", "worked_services.py", "lesson_services.py",
+            "explore_services.py", "office.py")
 SESSION = ("state.py", "held.py", "words.py", "worked_state.py", "lesson_state.py")     # words.py: the language alone
 CODE = [path for folder in ("bra", "dashboard") for ending in ("py", "js", "css", "html")
         for path in sorted((ROOT / folder).rglob(f"*.{ending}"))]

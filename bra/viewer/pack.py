@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bra import fidelity
 from bra.grid import WindowGrid
@@ -131,7 +132,8 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
 
 
 def tiles_message(photo: Photo, trace: LayerTrace, caption: Caption,
-                  queries: Sequence[tuple[str, Place, bool]], picture: bytes | None = None) -> bytes:
+                  queries: Sequence[tuple[str, Place, bool]], picture: bytes | None = None,
+                  mean_map: Callable[[int], Tensor] | None = None) -> bytes:
     """What the pinned tokens attend to: for each query the mean over heads, the maximum, and every head.
 
     Args:
@@ -140,11 +142,13 @@ def tiles_message(photo: Photo, trace: LayerTrace, caption: Caption,
         caption: what stands under the figures.
         queries: role "a" or "b", place, and whether the whole window is meant instead of its token at that place.
         picture: the encoded picture, if it is at hand; b"" where a message of its own brings it.
+        mean_map: a window -> its `attention_map`, where that was worked out elsewhere.
     """
     maps, heads = [], []
     for role, place, whole in queries:
         window, token = locate(trace.grid, photo, place)
-        by_head = trace.attention_map(window, None if whole else token).float().numpy()
+        made = (mean_map or trace.attention_map)(window) if whole else trace.attention_map(window, token)
+        by_head = made.float().numpy()
         maps.append(np.concatenate([by_head.mean(0, keepdims=True), by_head.max(0, keepdims=True), by_head]))
         row, col = trace.grid.token_of_window(window, token)
         heads.append({"role": role, "window": window, "token": token, "row": row, "col": col, "whole": whole,

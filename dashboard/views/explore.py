@@ -3,7 +3,7 @@
 import streamlit as st
 
 from bra.viewer.pack import Caption
-from dashboard import model_widgets, panels, widgets
+from dashboard import explore_services, model_widgets, panels, state, widgets
 from dashboard.words import told
 
 widgets.choose_picture()
@@ -18,4 +18,6 @@ panels.rail(look, layer.name)
 widgets.warn_of_padding(layer.grid)
 widgets.warn_of_hubs(layer)
 provenance = model_widgets.provenance_of(view.settings, model.provenance)
-panels.explorer(view, photo, look, layer, Caption(told(model.label), layer.name, provenance, name), focus)
+changed = model_widgets.shown_layer(view.settings, view.layer, tuple(model.specs))
+shown = explore_services.shown(view.settings, photo, state.upload(), changed, layer.name, state.model_upload())
+panels.explorer(view, shown, look.answer, Caption(told(model.label), layer.name, provenance, name), focus)
