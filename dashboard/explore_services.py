@@ -128,6 +128,14 @@ def tiles_bytes(of: Seen, caption: Caption, queries: Queries) -> bytes:
     return tiles_message(of.photo, of.layer, caption, queries, b"", partial(_map_of, of))
 
 
+def beforehand(of: Shown, queries: Queries) -> None:
+    """Wait for the maps of whole windows, as far as they are not at hand; in front of the fragment that shows them."""
+    found = seen(of)
+    for _, place, whole in queries:
+        if whole:
+            _map.beforehand(found.key, locate(found.layer.grid, found.photo, place)[0], found.layer)
+
+
 def _map_of(of: Seen, window: int) -> Tensor:
     return _map(of.key, window, of.layer)
 

@@ -52,6 +52,12 @@ def visited() -> bool:
     return get_script_run_ctx(suppress_warning=True) is not None
 
 
+def fragment_alone() -> bool:
+    """Whether only a fragment of the page runs again: a run that no click in the fragment ends."""
+    run = get_script_run_ctx(suppress_warning=True)
+    return run is not None and bool(run.fragment_ids_this_run)
+
+
 def pause_point() -> None:
     """End this run of the page here, if the visitor left or did something else meanwhile.
 

@@ -20,14 +20,24 @@ def rail(look: Look, chosen: str) -> None:
         components.rail(rail_message(look.trace.layers, chosen), state.RAIL, state.take_layer)
 
 
-@st.fragment
 def explorer(view: Selection, shown: Shown, answer: Answer, caption: Caption, focus: Place) -> None:
+    """All that is seen of one layer; what takes long is waited for here, where it can be called off."""
+    explore_services.beforehand(shown, _queries(state.current(), focus))
+    _explorer(view, shown, answer, caption, focus)
+
+
+def _queries(selection: Selection, focus: Place) -> list[tuple[str, Place, bool]]:
+    return [(role, place, selection.whole) for role, place in (selection.pins or {"a": focus}).items()]
+
+
+@st.fragment
+def _explorer(view: Selection, shown: Shown, answer: Answer, caption: Caption, focus: Place) -> None:
     """The stage, the attention of its pinned queries, and the downloads.
 
     Streamlit keeps the arguments of a fragment and what its downloads hold for as long as the page is open: keys, and
     never what they name.
     """
-    # A fragment may not wait, with a button, in a place outside of it.
+    # The buttons of a fragment may not stand in a place outside of it.
     held.hold_waiting_place(st.container())
     selection = replace(state.current(), settings=view.settings, layer=view.layer)
     seen = explore_services.seen(shown)
@@ -43,7 +53,7 @@ def explorer(view: Selection, shown: Shown, answer: Answer, caption: Caption, fo
         whole = widgets.choose_attention(selection.whole)
     # Read here: a download is made outside of the visitor's session, where there is no view to ask for.
     pins, language, stem = selection.pins, tongue(), f"routing_n{seen.layer.spec.n_win}_k{seen.layer.spec.topk}"
-    queries = [(role, place, whole) for role, place in (pins or {"a": focus}).items()]
+    queries = _queries(replace(selection, whole=whole), focus)
     components.tiles(explore_services.tiles_bytes(seen, caption, queries), "tiles")
 
     with st.container(horizontal=True):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, Generic, NoReturn, TypeVar, cast
 
 import streamlit as st
 
@@ -50,8 +50,62 @@ def silent(done: int, todo: int) -> None:
     """A Tell that tells nobody."""
 
 
+class Refusal(Exception):  # noqa: N818  nothing is wrong: it cannot be had now
+    """Why a visitor cannot have it now: kind of the notice, sentence, and what the button to try again is called."""
+
+
+class Asked(Generic[T]):
+    """A function whose result a page waits for; see `worked`."""
+
+    def __init__(self, work: Callable[..., T], office: Callable[[], Office], words: str,
+                 lane: str | Callable[..., str]) -> None:
+        self._work, self._office, self._words, self._lane = work, office, words, lane
+        self._names = tuple(inspect.signature(work).parameters)
+
+    def __call__(self, *given: Any) -> T:
+        """The result; where it cannot be had now, the visitor reads why, and the page ends."""
+        try:
+            return self._had(given)
+        except Refusal as refusal:
+            _offer_again(*refusal.args)
+
+    def beforehand(self, *given: Any) -> None:
+        """Wait for it before a fragment does: only what the page itself waits for can be called off.
+
+        A click in a fragment ends no run. What cannot be had now is passed over: whoever asks next hears why.
+        """
+        with suppress(Refusal, BRAError):
+            self._had(given)
+
+    def _had(self, given: tuple[Any, ...]) -> T:
+        key = (self._work.__qualname__,
+               *(value for name, value in zip(self._names, given, strict=False) if name[0] != "_"))
+
+        def done(tell: Tell) -> Any:
+            found = shared.shelf.get(key)       # it may have been finished between our look and our asking
+            if found is not None:
+                return _value(found)
+            try:
+                value = self._work(*given, tell) if self._names[-1] == "_tell" else self._work(*given)
+            except BRAError as error:
+                shared.shelf.put(key, error, REFUSED)
+                raise
+            shared.shelf.put(key, value)
+            return value
+
+        shared = self._office()
+        found: Any = shared.shelf.get(key)
+        if found is not None:
+            return cast("T", _value(found))
+        lane = self._lane if isinstance(self._lane, str) else self._lane(*given)
+        if lane == AT_ONCE:
+            return cast("T", done(silent))
+        wait = _waited if held.visited() else _unseen
+        return cast("T", wait(shared, lane, key, self._words, done))
+
+
 def worked(office: Callable[[], Office], words: str, lane: str | Callable[..., str] = QUICK,
-           ) -> Callable[[Callable[..., T]], Callable[..., T]]:
+           ) -> Callable[[Callable[..., T]], Asked[T]]:
     """Make a function one whose result a page waits for: kept on the shelf, or worked out in its turn.
 
     Its arguments, all given by place, are the key, but for those whose names begin with an underscore; `_tell`, the
@@ -62,37 +116,7 @@ def worked(office: Callable[[], Office], words: str, lane: str | Callable[..., s
         words: what the visitor reads while waiting.
         lane: QUICK, HEAVY or AT_ONCE, or what says which for the same arguments.
     """
-    def made(work: Callable[..., T]) -> Callable[..., T]:
-        names = tuple(inspect.signature(work).parameters)
-
-        @wraps(work)
-        def asked(*given: Any) -> T:
-            key = (work.__qualname__, *(value for name, value in zip(names, given, strict=False) if name[0] != "_"))
-
-            def done(tell: Tell) -> Any:
-                found = shared.shelf.get(key)       # it may have been finished between our look and our asking
-                if found is not None:
-                    return _value(found)
-                try:
-                    value = work(*given, tell) if names[-1] == "_tell" else work(*given)
-                except BRAError as error:
-                    shared.shelf.put(key, error, REFUSED)
-                    raise
-                shared.shelf.put(key, value)
-                return value
-
-            shared = office()
-            found = shared.shelf.get(key)
-            if found is not None:
-                return _value(found)
-            where = lane if isinstance(lane, str) else lane(*given)
-            if where == AT_ONCE:
-                return done(silent)
-            return (_waited if held.visited() else _unseen)(shared, where, key, words, done)
-
-        return asked
-
-    return made
+    return lambda work: Asked(work, office, words, lane)
 
 
 def _value(kept: Kept) -> Any:
@@ -104,18 +128,20 @@ def _value(kept: Kept) -> Any:
 def _waited(office: Office, lane: str, key: Hashable, words: str, work: Callable[[Tell], Any]) -> Any:
     sign = str(hash((lane, key)))
     if held.called_off() == sign:
-        _offer_again("info", tr("Called off: {what}", what=told(words).rstrip(" …")), tr("Do it again"))
+        raise Refusal("info", tr("Called off: {what}", what=told(words).rstrip(" …")), tr("Do it again"))
     while True:
         try:
             with office.line.ask(lane, key, work) as ticket:
                 if not ticket.wait(SILENT):
+                    if held.fragment_alone():   # its place is kept, until the page asks for the same
+                        st.rerun()
                     _in_sight(ticket, words, sign, office.limits.seconds)
                 return ticket.result()
         except Stopped:     # we came in the moment in which the work was given up: begin anew
             continue
         except LineFullError:
-            _offer_again("warning", tr("{n} wait already, the most that this server lets wait (ROUTESCOPE_QUEUE): try "
-                                       "again in a minute.", n=office.limits.queue), tr("Try again"))
+            raise Refusal("warning", tr("{n} wait already, the most that this server lets wait (ROUTESCOPE_QUEUE): "
+                                        "try again in a minute.", n=office.limits.queue), tr("Try again")) from None
 
 
 def _unseen(office: Office, lane: str, key: Hashable, words: str, work: Callable[[Tell], Any]) -> Any:
@@ -148,7 +174,7 @@ def _in_sight(ticket: Ticket, words: str, sign: str, seconds: int) -> None:
     while not ticket.wait(LOOK):
         if ticket.taken > seconds:
             place.empty()
-            _offer_again("warning", tr(
+            raise Refusal("warning", tr(
                 "This took more than {seconds} seconds, the most that this server gives one piece of work "
                 "(ROUTESCOPE_SECONDS): choose a smaller model or picture, or fewer settings.", seconds=seconds),
                 tr("Try again"))

@@ -149,14 +149,14 @@ class Visitor:
         else:
             self._put(WidgetState(id=part.id), {"json_value": json.dumps({name: value})})
 
-    def click(self, label: str) -> None:
-        """Press a button, without waiting for what follows."""
+    def click(self, label: str, fragment: bool = False) -> None:
+        """Press a button, of the page or of its fragment, without waiting for what follows."""
         with self._changed:
             found = [one.button.id for one in self.elements.values()
                      if one.WhichOneof("type") == "button" and one.button.label == label]
         assert found, label
         self._put(WidgetState(id=found[-1]), {"trigger_value": True})
-        self.send()
+        self.send(fragment)
 
     def run(self, fragment: bool = False, seconds: float = 120) -> float:
         """Run the page, or the fragment that holds the stage, and wait for the end; the seconds that it took."""

@@ -97,6 +97,45 @@ def test_the_line_is_seen_called_off_and_left(host: str) -> None:
             one.close()
 
 
+def test_a_query_of_a_whole_large_window_waits_in_sight(host: str) -> None:
+    query = "model=similarity&n_win=2&topk=4&num_heads=16&stride=4&side=448&whole=1&a=1000.1000"
+    people = [about_to_compare(host, 9), Visitor(host, query), Visitor(host, "model=similarity")]
+    busy, asks, quick = people
+    try:
+        asks.run()
+        first = asks.component("tiles")[0]["queries"]
+        quick.run()
+        busy.go("Compare")
+        becomes(busy, "Comparing …")
+
+        asks.told("stage", "pins", {"a": [9000, 9000]})
+        asks.send(fragment=True)
+        becomes(asks, "Adding up the attention of all tokens of the window … You are next.")
+        took = []
+        for n in range(10):     # one token of another visitor's is at once
+            quick.told("stage", "pins", {"a": [1000 * n, 5000]})
+            took.append(quick.run(fragment=True))
+        assert np.median(took) < 1, took
+        asks.click("Call it off")       # the page waits in its stead
+        asks.wait_for("Called off: ")
+        asks.wait()
+        assert asks.component("stage")[0]["topk"] == 4, "the stage stays"
+
+        asks.click("Do it again", fragment=True)
+        becomes(asks, "You are next.")
+        busy.close()
+        asks.wait()
+        assert not asks.element("button")
+        second = asks.component("tiles")[0]["queries"]
+        assert (first[0]["window"], second[0]["window"]) == (0, 3)
+        assert (first[0]["whole"], second[0]["whole"]) == (True, True)
+        assert not standing(asks)
+        assert not any(one.errors for one in people)
+    finally:
+        for one in people:
+            one.close()
+
+
 def script(seconds: int, queue: int, parts: int) -> None:
     """A page that asks for one piece of work."""
     import time

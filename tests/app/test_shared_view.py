@@ -1,0 +1,217 @@
+"""A view that many open is worked out once, in the line; an open page keeps nothing that the shelf does not count."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+pytest.importorskip("ultralytics")
+
+from bra import opening
+from bra.export import routing_csv, trace_npz
+from bra.models.catalog import ModelSettings
+from bra.models.opened import Answer
+from bra.report import report_html
+from bra.tracing import LayerTrace
+from bra.viewer.pack import Caption, locate, unpack
+from bra.wording import ENGLISH
+from dashboard import explore_services, services, worked_services
+from dashboard.limits import Limits
+from dashboard.waiting import AT_ONCE, HEAVY, QUICK, Office, worked
+
+APP = Path(__file__).parents[2] / "dashboard" / "app.py"
+QUERY = {"model": "similarity", "n_win": "2", "topk": "4", "stride": "4", "side": "224", "whole": "1",
+         "a": "2000.2000", "b": "8000.8000"}
+"""9 million attention weights for each of two windows."""
+FINEST = ModelSettings("similarity", n_win=2, topk=4, num_heads=16, stride=4, side=448)
+
+
+@pytest.fixture(autouse=True)
+def fresh_office() -> Iterator[None]:
+    services.office.clear()
+    yield
+    services.office.clear()
+
+
+def opened(**query: str) -> AppTest:
+    app = AppTest.from_file(str(APP), default_timeout=120)
+    for name, value in query.items():
+        app.query_params[name] = value
+    app.run()
+    assert not app.exception
+    return app
+
+
+def message(app: AppTest, name: str) -> tuple[dict[str, Any], bytes, dict[str, np.ndarray]]:
+    return next(unpack(block.proto.bytes) for block in app.get("bidi_component")
+                if block.proto.component_name == f"routescope_{name}")
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, where: object, name: str,
+            counts: Callable[..., bool] = lambda *_: True) -> list[str]:
+    """The names of the threads in which something is called from now on, once for each call."""
+    threads: list[str] = []
+    real = getattr(where, name)
+
+    @wraps(real)
+    def call(*given: Any, **named: Any) -> Any:
+        if counts(*given):
+            threads.append(threading.current_thread().name)
+        return real(*given, **named)
+
+    monkeypatch.setattr(where, name, call)
+    return threads
+
+
+def of_whole_window(_layer: LayerTrace, _window: int, token: int | None = None, *_: Any) -> bool:
+    return token is None
+
+
+def layer_of(settings: ModelSettings) -> LayerTrace:
+    return next(iter(opening.look(settings, services.sample("animal")).trace.layers.values()))
+
+
+def test_a_shared_link_to_whole_windows_is_worked_out_once_and_in_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = watched(monkeypatch, LayerTrace, "attention_map", of_whole_window)
+    first = message(opened(**QUERY), "tiles")
+    assert len(threads) == 2                                        # two pins in two windows
+    assert all(name.startswith("quick ") for name in threads)
+    second = opened(**QUERY)
+    second.run()
+    assert len(threads) == 2
+    np.testing.assert_array_equal(message(second, "tiles")[2]["maps"], first[2]["maps"])
+    monkeypatch.undo()
+    photo, layer = services.sample("animal"), layer_of(ModelSettings("similarity", n_win=2, topk=4, stride=4, side=224))
+    for at, place in enumerate(((2000, 2000), (8000, 8000))):
+        wanted = layer.attention_map(locate(layer.grid, photo, place)[0])
+        np.testing.assert_allclose(first[2]["maps"][at, 2:], wanted, atol=1e-6)
+
+
+def test_other_windows_settings_and_pictures_have_maps_of_their_own() -> None:
+    base = {**QUERY, "side": "224", "stride": "8"}
+    shown = [message(opened(**{**base, **other}), "tiles")[2]["maps"] for other in (
+        {}, {"a": "8000.2000"}, {"num_heads": "8", "topk": "3"}, {"picture": "street"})]
+    for at, one in enumerate(shown):
+        for other in shown[at + 1:]:
+            assert one.shape != other.shape or not np.array_equal(one[0], other[0])
+
+
+def test_one_token_is_attended_to_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = opened(**{**QUERY, "whole": "0"})
+    threads = watched(monkeypatch, LayerTrace, "attention_map")
+    monkeypatch.setattr(services.office().line, "ask", lambda *_: pytest.fail("a query went into the line"))
+    app.session_state["selection"] = replace(app.session_state["selection"], a=(8000, 2000))
+    app.run()
+    assert not app.exception
+    assert len(threads) == 2
+    assert not [name for name in threads if name.startswith(("quick", "heavy"))]
+
+
+def test_the_lane_follows_the_size() -> None:
+    small = layer_of(ModelSettings("similarity", side=224))         # 8 heads, 49 windows of a few tokens
+    assert explore_services.map_lane("", 0, small) == AT_ONCE
+    medium = layer_of(ModelSettings("similarity", n_win=2, topk=4, stride=4, side=224))     # 9 million weights
+    assert explore_services.map_lane("", 0, medium) == QUICK
+    finest = layer_of(FINEST)                                       # 290 million weights
+    assert explore_services.map_lane("", 0, finest) == HEAVY
+    assert explore_services.npz_lane("", small) == QUICK
+    assert explore_services.npz_lane("", replace(finest, q=finest.q.repeat(1, 1, 1, 1, 8))) == HEAVY
+    many = replace(small, grid=replace(small.grid, n_win=64), r_idx=small.r_idx.repeat(1, 100, 16))
+    assert explore_services.csv_lane("", small) == QUICK
+    assert explore_services.csv_lane("", many) == HEAVY
+    nothing = (Caption("", "", "", ""), (0, 0), (), (), services.sample("animal"))
+    assert explore_services.stage_lane("", *nothing, small, Answer()) == AT_ONCE
+    assert explore_services.stage_lane("", *nothing, many, Answer()) == HEAVY
+
+
+def test_the_stage_is_on_the_shelf_and_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = watched(monkeypatch, explore_services, "stage_message")
+    app = opened(model="similarity", n_win="16", topk="9")
+    sent = next(block.proto.bytes for block in app.get("bidi_component")
+                if block.proto.component_name == "routescope_stage")
+    shelf = services.office().shelf
+    sizes = [kept.size for kept in shelf._kept.values() if kept.value == sent]
+    assert len(sizes) == 1
+    assert sizes[0] >= len(sent) > 250_000                          # 256 × 256 affinities
+    opened(model="similarity", n_win="16", topk="9")
+    assert len(made) == 1
+
+
+def traces() -> int:
+    gc.collect()
+    return sum(isinstance(one, LayerTrace) for one in gc.get_objects())
+
+
+def test_an_open_page_keeps_no_trace() -> None:
+    opened(model="similarity")                                      # what is loaded once and for all
+    services.office.clear()
+    before = traces()
+    app = opened(model="similarity", n_win="5")
+    assert traces() > before                                        # on the shelf
+    services.office.clear()
+    assert traces() == before
+    app.run()                                                       # and the page finds all again
+    assert not app.exception
+    assert message(app, "stage")[0]["grid"]["n_win"] == 5
+
+
+def test_downloads_are_made_in_the_line_from_keys_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, photo = ModelSettings("similarity", n_win=4, topk=2), services.sample("animal")
+    look = opening.look(settings, photo)
+    name, layer = next(iter(look.trace.layers.items()))
+    shown = explore_services.shown(settings, photo, None, "", name, None)
+    caption, pins = Caption("m", name, "p", "Cat"), {"a": (5000, 5000)}
+    threads = {made: watched(monkeypatch, explore_services, made) for made in
+               ("routing_csv", "trace_npz", "report_html")}
+    wholes = watched(monkeypatch, LayerTrace, "attention_map", of_whole_window)
+    for _ in range(2):
+        with ThreadPoolExecutor(1) as server:                       # as the server asks: a thread without a visit
+            got = [server.submit(make, shown, *rest).result() for make, rest in (
+                (explore_services.routing_file, ()), (explore_services.trace_file, ()),
+                (explore_services.report_file, (look.answer, caption, (1, 1), pins, True, ("arrows",), ENGLISH)))]
+    assert all(len(names) == 1 and names[0].startswith("quick ") for names in threads.values()), threads
+    assert len(wholes) == 1
+    monkeypatch.undo()
+    assert got[0] == routing_csv(layer)
+    assert len(got[1]) == len(trace_npz(layer))
+    assert got[2] == report_html(photo, layer, caption, (1, 1), pins, True, ("arrows",), look.answer.detections)
+
+
+def test_a_download_that_takes_too_long_is_given_up() -> None:
+    office, wanted = Office.of(Limits(seconds=1)), threading.Event()
+    late = worked(lambda: office, "Writing the file …", HEAVY)(lambda seconds: wanted.wait(seconds))
+    try:
+        with pytest.raises(TimeoutError, match="ROUTESCOPE_SECONDS"):
+            late(30)
+    finally:
+        wanted.set()
+
+
+def test_a_against_b_is_worked_out_once_and_in_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = watched(monkeypatch, services, "set_beside")
+    query = {"model": "similarity", "tab": "versus"}
+    for _ in range(2):
+        app = opened(**query)
+        app.switch_page("views/compare.py").run()
+        assert not app.exception
+        assert message(app, "multiples")[0]["versus"]
+    assert threads == ["heavy 0"]
+
+
+def test_the_maps_of_the_lesson_are_worked_out_once_and_in_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = watched(monkeypatch, worked_services, "layer_maps")
+    maps = [worked_services.photo_maps(5, 4, services.sample("animal")) for _ in range(2)]
+    assert maps[0] is maps[1]
+    assert len(threads) == 1
+    assert threads[0].startswith("quick ")
+    assert maps[0] in [kept.value for kept in services.office().shelf._kept.values()]
