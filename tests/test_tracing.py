@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import bra
 from bra import BiLevelRoutingAttention, BRAError
+from bra import functional as BF
 from bra.errors import GridError, TraceError
 
 OPTIONS: list[dict[str, Any]] = [
@@ -89,6 +90,15 @@ def test_the_mean_of_a_large_window_is_taken_in_parts(monkeypatch: pytest.Monkey
     expected = lt.attention_map(8)
     monkeypatch.setattr("bra.tracing.ROW_ELEMENTS", 2 * 80 * 4)       # 4 of 6 rows of 2 heads and 80 keys, then 2
     torch.testing.assert_close(lt.attention_map(8), expected)
+
+
+def test_the_mean_of_a_large_window_never_holds_more_than_a_few_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    lt = bra.trace(layer(n_win=1, topk=1), torch.randn(1, 16, 48, 48)).layers[""]      # 2 · 2304² = 10.6 million weights
+    made, rows = [], BF.attention_rows
+    monkeypatch.setattr(BF, "attention_rows", lambda *given: made.append(rows(*given)) or made[-1])
+    lt.attention_map(0)
+    assert sum(part.numel() for part in made) == 2 * 2304**2
+    assert max(part.numel() * part.element_size() for part in made) <= 4 * 2**20
 
 
 @pytest.mark.parametrize(("mode", "ratio", "under"), [

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 pytest.importorskip("ultralytics")
@@ -100,7 +101,10 @@ def test_a_shared_link_to_whole_windows_is_worked_out_once_and_in_the_line(monke
 def test_other_windows_settings_and_pictures_have_maps_of_their_own() -> None:
     base = {**QUERY, "side": "224", "stride": "8"}
     shown = [message(opened(**{**base, **other}), "tiles")[2]["maps"] for other in (
-        {}, {"a": "8000.2000"}, {"num_heads": "8", "topk": "3"}, {"picture": "street"})]
+        {}, {"a": "8000.2000"}, {"num_heads": "8", "topk": "3"}, {"picture": "street"}, {"layer": "layers.1"},
+        {"side": "320"}, {"model": "flowers"}, {"model": "flowers", "untrained": "1"},
+        {"model": "flowers", "changed": "1"}, {"model": "flowers", "changed": "1", "topk": "3"},
+        {"model": "flowers", "changed": "1", "topk": "3", "layer": "stages.1.0.attn"})]
     for at, one in enumerate(shown):
         for other in shown[at + 1:]:
             assert one.shape != other.shape or not np.array_equal(one[0], other[0])
@@ -152,11 +156,18 @@ def traces() -> int:
     return sum(isinstance(one, LayerTrace) for one in gc.get_objects())
 
 
-def test_an_open_page_keeps_no_trace() -> None:
+def test_an_open_page_and_its_downloads_keep_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     opened(model="similarity")                                      # what is loaded once and for all
     services.office.clear()
-    before = traces()
+    before, files, button = traces(), [], st.download_button
+
+    def kept(label: str, data: Callable[[], Any], *given: Any, **named: Any) -> bool:
+        files.append(data)
+        return button(label, data, *given, **named)
+
+    monkeypatch.setattr(st, "download_button", kept)        # as the server keeps what it is given
     app = opened(model="similarity", n_win="5")
+    assert len(files) == 3
     assert traces() > before                                        # on the shelf
     services.office.clear()
     assert traces() == before
