@@ -200,3 +200,15 @@ def test_refused_with_value_and_cure(given: dict[str, Any], words: tuple[str, ..
     with pytest.raises(CostError) as error:
         bra.cost(nn.Conv2d(3, 4, 1), **given)
     assert all(word in str(error.value) for word in words), error.value
+
+
+def test_what_takes_too_much_memory_is_counted_and_not_timed() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 1000, 1), nn.AvgPool2d(8))
+    counted = bra.cost(model, 64, most_bytes=1)
+    timed = bra.cost(model, 64, rounds=1, most_bytes=counted.total.alive_bytes)
+    assert timed.total.ms is not None
+    told: list[int] = []
+    with pytest.raises(CostError, match=r"timing this model on 64×64 px takes 16 MB at one time, and at most 16 MB"):
+        bra.cost(model, 64, rounds=1, progress=lambda done, todo: told.append(done),
+                 most_bytes=counted.total.alive_bytes - 1)
+    assert not told
