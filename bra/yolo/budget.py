@@ -29,6 +29,8 @@ SHARE: Final = 16
 AXES: Final = 2
 LOOK: Final = 64
 """Operators between two questions whether the work is still wanted."""
+EXPONENTIAL: Final = 32
+"""Multiply-adds that take as long as the exponential of an attention weight and what is done with it."""
 RESIZED: Final = {torch.ops.aten.upsample_bilinear2d: 2, torch.ops.aten.upsample_bicubic2d: 4}
 """Rows of a map that each row of a resized one is made of."""
 
@@ -153,12 +155,26 @@ def rehearse(model: Mapping[str, Any], limits: ModelLimits, still: Callable[[], 
                     x = maps[layer.f] if isinstance(layer.f, int) else [x if f == -1 else maps[f] for f in layer.f]
                 x = layer(x)
                 maps.append(x if layer.i in save else None)
+        for capture in recorder.captures:
+            if (full := _full_macs(capture)) > limits.full_macs:
+                raise YoloError(said("an attention layer of this model, for a picture of {side} px, works on {h}×{w} "
+                                     "tokens: with all windows routed, which can be chosen here, it would take the "
+                                     "time of {full:,.0f} GMACs, and {most:,.0f} are given; put it where the map is "
+                                     "smaller, or pool its keys.", side=side, h=capture.size[0], w=capture.size[1],
+                                     full=full / 1e9, most=limits.full_macs / 1e9))
         kept = sum(map(_kept, recorder.captures))
         if kept > limits.trace_bytes:
             raise YoloError(said("the attention layers of this model, for a picture of {side} px, hand over "
                                  "{kept:,.0f} MB to be looked into: {most:,.0f} MB at most; give them fewer windows or "
                                  "channels, or put them where the map is smaller.", side=side, kept=kept / 2**20,
                                  most=limits.trace_bytes / 2**20))
+
+
+def _full_macs(capture: Capture) -> int:
+    """Multiply-adds of a layer with every window routed to all, each weight's exponential counted as so many."""
+    m, p2, keys = capture.k.shape[1:4]
+    pairs = m * p2 * capture.q.shape[3] * p2 * keys
+    return pairs * (capture.q.shape[-1] + capture.v.shape[-1] + EXPONENTIAL)
 
 
 def _kept(capture: Capture) -> int:

@@ -58,7 +58,8 @@ class ModelLimits:
     macs: int = 250 * 10**9             # for one picture; yolov3 takes 141, and a core about 20 a second
     moved_bytes: int = 50 * 10**9       # read and written for one picture; yolo11x-bra moves 10
     trace_bytes: int = 512 * 2**20      # that attention layers hand over to be looked into; yolo11x-bra hands over 230
-    imgsz: int = 640                    # px, side of the picture by which the last four are judged
+    full_macs: int = 4 * 10**12         # of a layer with every window routed to all, which a page may ask for
+    imgsz: int = 640                    # px, side of the picture by which the last five are judged
 
 
 def check_model(model: str | bytes | Mapping[str, Any], limits: ModelLimits | None = None) -> dict[str, Any]:

@@ -137,6 +137,22 @@ def test_what_layers_hand_over_stays_alive_while_a_model_is_looked_into() -> Non
     assert "hand over" in unbuildable(model, ModelLimits(activation_bytes=2**34))
 
 
+def test_a_layer_that_could_not_be_run_with_all_windows_is_refused() -> None:
+    """A page offers every topk up to n_win², and one run of a layer cannot be called off."""
+    row = [-1, 1, "BiLevelRoutingAttention", [{"n_win": 16, "topk": 1, "num_heads": 1, "side_dwconv": 0}]]
+    assert "works on 640×640 tokens: with all windows routed" in unbuildable(chain([row], 2))
+    eight_heads = [*row[:3], [{"n_win": 16, "topk": 1}]]
+    assert "works on 320×320 tokens" in unbuildable(chain([[-1, 1, "nn.MaxPool2d", [2, 2]], eight_heads], 128))
+    quarter = [-1, 1, "nn.MaxPool2d", [4, 4]]
+    n, m, c = 160 * 160, 4, 64
+    exact = m * n * n * (2 * c // m + 32)
+    model = check_model(chain([quarter, [*row[:3], [{"n_win": 16, "topk": 1, "num_heads": m}]]], c))
+    rehearse({**model, "scale": "n"}, ModelLimits(full_macs=exact))
+    with pytest.raises(YoloError, match="works on 160×160 tokens"):
+        rehearse({**model, "scale": "n"}, ModelLimits(full_macs=exact - 1))
+    assert exact < ModelLimits().full_macs / 4
+
+
 def test_a_full_attention_by_pairs_of_windows_stays_small() -> None:
     assert "row 2 asks for n_win=17: 16 at most" in refusal(
         tiny(head=[[-1, 1, "BiLevelRoutingAttention", [17]], [-1, 1, "Classify", ["nc"]]]))
