@@ -8,7 +8,6 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -32,9 +31,8 @@ MEMORY: Final = 2**30
 SECONDS: Final = 20
 OUTPUT: Final = 2**29
 """Of the reading process: bytes, those of its libraries too, seconds of a processor, and bytes that it writes."""
-START: Final = ("import sys, types, json; package = types.ModuleType('bra'); package.__path__ = [sys.argv[1]]; "
-                "sys.modules['bra'] = package; from bra.unpack_table import limit, main; "
-                "limit(*map(int, sys.argv[3:])); "
+START: Final = ("import sys, types, json; package = types.ModuleType('bra'); package.__path__ = [sys.argv[1]]; sys."
+                "modules['bra'] = package; from bra.unpack_table import limit, main; limit(*map(int, sys.argv[3:])); "
                 "sys.exit(main(json.loads(sys.argv[2]), sys.stdin.buffer, sys.stdout.buffer, sys.stderr.buffer))")
 """An empty package in place of `bra`, whose own start would import torch."""
 ALONE: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
@@ -45,14 +43,6 @@ SCHEMA: Final = pa.schema([("picture", pa.string()), ("layer", pa.string()),
 SHARES: Final = ("recall", "chance", "nearest", "oracle", "kept", "padding_share")
 ABOUT: Final = b"routescope"
 BOOTSTRAPS: Final = 1000
-REFUSALS: Final[Mapping[str, str]] = MappingProxyType({
-    "damaged": said("this table is damaged or no Parquet file: choose rows.parquet of a folder that bra sweep wrote."),
-    "schema": said("this Parquet file is not the table of a sweep: choose rows.parquet of a folder that bra sweep "
-                   "wrote."),
-    "words": said("this table names pictures or layers at a length that no sweep does: choose rows.parquet of a "
-                  "folder that bra sweep wrote."),
-    "rows": said("this table has more than {most:,} rows: sweep fewer pictures or settings.", most=MAX_ROWS)})
-"""By the word of the reading process."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,8 +157,19 @@ def _unpacked(data: bytes, still: Callable[[], object]) -> bytes:
                             "settings.", n=3 * SECONDS))
     if status == 0:
         return found
-    if status == REFUSED and (why := REFUSALS.get(found.decode("ascii", "replace"))):
-        raise BRAError(why)
+    why = found.decode("ascii", "replace") if status == REFUSED else ""
+    if why == "damaged":
+        raise BRAError(said("this table is damaged or no Parquet file: choose rows.parquet of a folder that bra sweep "
+                            "wrote."))
+    if why == "schema":
+        raise BRAError(said("this Parquet file is not the table of a sweep: choose rows.parquet of a folder that bra "
+                            "sweep wrote."))
+    if why == "words":
+        raise BRAError(said("this table names pictures or layers at a length that no sweep does: choose rows.parquet "
+                            "of a folder that bra sweep wrote."))
+    if why == "rows":
+        raise BRAError(said("this table has more than {most:,} rows: sweep fewer pictures or settings.",
+                            most=MAX_ROWS))
     raise BRAError(said("reading this table took more than {memory:,.0f} MB of memory or {n} seconds: choose "
                         "rows.parquet of a folder that bra sweep wrote.", memory=MEMORY / 2**20, n=SECONDS))
 
@@ -212,7 +213,7 @@ def summaries(table: pa.Table, still: Callable[[], object] = lambda: None) -> tu
     places = np.split(order, np.cumsum(np.bincount(group.reshape(-1), minlength=len(first)))[:-1])
     drawn: dict[int, Floats] = {}       # how often each picture is drawn, the same for all of one number of pictures
     made: dict[int, Summary] = {}
-    for at in sorted(range(len(places)), key=lambda at: len(places[at])):      # of which one is kept at a time
+    for at in sorted(range(len(first)), key=lambda at: len(places[at])):      # of which one is kept at a time
         still()
         these, name = places[at], layers.dictionary[layers.indices[int(first[at])].as_py()].as_py()
         recall, nearest = columns["recall"][these], columns["nearest"][these]
@@ -232,8 +233,7 @@ def interval(values: Floats, drawn: dict[int, Floats] | None = None) -> tuple[fl
 
     Args:
         values: one per picture.
-        drawn: shares with which each value is drawn, under how many there are; those of the last number of values are
-            kept here and used again, 8 MB at most.
+        drawn: shares with which each value is drawn, for the last number of them; filled here and used again.
     """
     n = len(values)
     if n < 2:

@@ -149,6 +149,7 @@ def test_summaries_by_hand() -> None:
     one, = summaries(table([(0.5, 0.4), (0.7, 0.6), (0.6, 0.5)]))
     assert (one.pictures, one.recall, one.nearest, one.macs) == (3, pytest.approx(0.6), pytest.approx(0.5), 1000)
     assert one.gain == (pytest.approx(0.1), pytest.approx(0.1))     # the same gain on each picture: no doubt about it
+    assert summaries(table([])) == ()
     assert 0.5 <= one.interval[0] < 0.6 < one.interval[1] <= 0.7
 
 
