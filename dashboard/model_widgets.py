@@ -229,7 +229,7 @@ def sentence(error: BRAError) -> str:
 def layer_of(view: Selection, names: tuple[str, ...]) -> str:
     """The layer that is looked at, of those that ran; says so where a link names one that this model has not."""
     if view.layer and view.layer not in names:
-        st.info(tr("This model has no layer {name}; this is another.", name=view.layer))
+        st.info(tr("This model has no layer {name}; this is another.", name=plain(view.layer)))
     return view.layer if view.layer in names else shown_layer(view.settings, "", names)
 
 

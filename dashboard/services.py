@@ -7,6 +7,7 @@ import gc
 import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
@@ -205,6 +206,7 @@ def sweep_table(file: Upload) -> tuple[SweepTable, tuple[Summary, ...]]:
 
 
 @worked(office, mark("Reading the table …"), HEAVY)
-def _sweep_table(digest: str, _data: bytes) -> tuple[SweepTable, tuple[Summary, ...]]:
-    table = read_table(_data)
-    return table, summaries(table.rows)
+def _sweep_table(digest: str, _data: bytes, _tell: Tell) -> tuple[SweepTable, tuple[Summary, ...]]:
+    still = partial(_tell, 0, 0)
+    table = read_table(_data, still)
+    return table, summaries(table.rows, still)

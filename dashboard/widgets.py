@@ -26,6 +26,7 @@ from dashboard.selection import UPLOAD
 from dashboard.words import language, mark, named, told, tr
 
 HINT = mark("Point at a window to see where it is routed; click to keep it.")
+WORD_JOINER = "\N{WORD JOINER}"
 THUMBNAIL = 160
 CENTRE: Place = (FULL // 2, FULL // 2)
 
@@ -126,8 +127,14 @@ def warn_of_hubs(layer: LayerTrace) -> None:
 
 
 def plain(text: str) -> str:
-    """Strangers' words such that Markdown reads nothing into them."""
-    return re.sub(r"([!-/:-@[-`{-~])", r"\\\1", text)      # before anything else, such as ×, a backslash stays
+    """Strangers' words such that Markdown reads nothing into them, and makes no link or icon of them.
+
+    Addresses and names of icons are looked for once more when the backslashes are gone: a word joiner, which has no
+    width, keeps them apart.
+    """
+    apart = re.sub(r"(://|www(?=\.)|@(?=[-\w])|:(?=[-+\w]))", f"\\1{WORD_JOINER}", re.sub(r"\s*[\r\n]\s*", " ", text),
+                   flags=re.IGNORECASE)
+    return re.sub(r"([!-/:-@[-`{-~])", r"\\\1", apart)     # before anything else, such as ×, a backslash stays
 
 
 def worded(answer: Answer) -> Answer:

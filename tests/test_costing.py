@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ import torch
 from counting import check_sums, torch_macs
 from test_attention_cost import CASES
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import bra
-from bra import BiLevelRoutingAttention, BRASpec
+from bra import BiLevelRoutingAttention, BRASpec, operators
 from bra.errors import CostError
 from bra.models.biformer import biformer_tiny
 from bra.models.catalog import ModelSettings, build
@@ -180,6 +182,21 @@ def test_no_memory_is_spent_on_a_huge_map() -> None:
     cost = bra.cost(BiLevelRoutingAttention(64), 2048)
     assert cost.total.peak_bytes > 2**32
     assert cost.rows[0].layers[0].explicit_peak_bytes > 2**43
+
+
+def test_what_is_remembered_of_shapes_is_forgotten_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new size adds to torch's memory of shapes, 1 MB for our own model, and torch itself forgets none."""
+    monkeypatch.setattr(operators, "REMEMBERED", 1000)
+    FakeTensorMode.cache_clear()
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), BiLevelRoutingAttention(8, n_win=2, num_heads=1, topk=1))
+    sizes = [0]
+    for side in range(4, 84, 2):
+        bra.cost(model, side)
+        sizes.append(FakeTensorMode.cache_info().size)
+    added = [after - before for before, after in pairwise(sizes) if after > before]
+    assert len(added) > 30                          # between two times of forgetting it is of use
+    assert sum(added) > 3000
+    assert max(sizes) <= 1000 + max(added) < 1500
 
 
 def test_everything_becomes_plain_values() -> None:
