@@ -13,7 +13,7 @@ import streamlit as st
 from bra.errors import BRAError
 from dashboard import held
 from dashboard.limits import Limits
-from dashboard.line import Line, LineFullError, Stopped, Tell, Ticket
+from dashboard.line import Line, LineFullError, Stopped, Tell, Ticket, anew
 from dashboard.shelf import Kept, Shelf
 from dashboard.words import told, tr
 
@@ -44,6 +44,19 @@ class Office:
         return cls(limits, Line(lanes, limits.queue, before), Shelf(limits.keep_mb * 2**20))
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What was refused, as it is kept: an error that was never raised, so that it holds nothing but its sentence."""
+
+    error: BRAError
+
+    @classmethod
+    def of(cls, error: BRAError) -> Refusal:
+        """Of one that was raised."""
+        bare = anew(error)
+        return cls(bare if isinstance(bare, BRAError) else BRAError(*error.args))
+
+
 def silent(done: int, todo: int) -> None:
     """A Tell that tells nobody."""
 
@@ -65,7 +78,8 @@ def worked(office: Callable[[], Office], words: str, lane: str | Callable[..., s
 
         @wraps(work)
         def asked(*given: Any) -> T:
-            key = (work.__qualname__, *(value for name, value in zip(names, given, strict=False) if name[0] != "_"))
+            key = (work.__module__, work.__qualname__,
+                   *(value for name, value in zip(names, given, strict=False) if name[0] != "_"))
 
             def done(tell: Tell) -> Any:
                 found = shared.shelf.get(key)       # it may have been finished between our look and our asking
@@ -74,7 +88,7 @@ def worked(office: Callable[[], Office], words: str, lane: str | Callable[..., s
                 try:
                     value = work(*given, tell) if names[-1] == "_tell" else work(*given)
                 except BRAError as error:
-                    shared.shelf.put(key, error, REFUSED)
+                    shared.shelf.put(key, Refusal.of(error), REFUSED)
                     raise
                 shared.shelf.put(key, value)
                 return value
@@ -91,8 +105,8 @@ def worked(office: Callable[[], Office], words: str, lane: str | Callable[..., s
 
 
 def _value(kept: Kept) -> Any:
-    if isinstance(kept.value, BRAError):
-        raise kept.value.with_traceback(None)
+    if isinstance(kept.value, Refusal):
+        raise anew(kept.value.error) from None
     return kept.value
 
 
