@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from bra.errors import BRAError
 from bra.wording import said
+from dashboard.processors import processors
 
 PREFIX: Final = "ROUTESCOPE_"
 
@@ -30,14 +31,14 @@ class Limits:
     megapixels: int = _setting(40, 1, 400, "million pixels of a picture, before it is reduced")
     keep_mb: int = _setting(768, 16, 1_048_576, "MB of models, pictures and results kept for the next to ask")
     seconds: int = _setting(120, 1, 86_400, "seconds that one piece of work may take; waiting does not count")
-    queue: int = _setting(50, 1, 10_000, "pieces of work that may wait, in each of the two lines")
+    queue: int = _setting(50, 1, 10_000, "pieces of work that may wait, in each of the lines")
     slots: int = _setting(0, 0, 256, "quick pieces of work at once; 0 for one per processor")
     heavy_slots: int = _setting(1, 1, 256, "slow pieces of work at once")
 
     @property
     def quick(self) -> int:
         """`slots`, spelled out."""
-        return self.slots or os.cpu_count() or 1
+        return self.slots or processors()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], server_mb: int | None = None) -> Limits:

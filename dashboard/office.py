@@ -13,15 +13,20 @@ from starlette.formparsers import MultiPartParser
 from bra.errors import BRAError
 from bra.models.catalog import DIM, ModelSettings
 from bra.models.opened import OpenModel
+from bra.photo_file import declared_pixels
 from bra.wording import said
 from dashboard.limits import Limits
+from dashboard.processors import threads
 from dashboard.uploads import Upload
-from dashboard.waiting import HEAVY, QUICK, Office
+from dashboard.waiting import HEAVY, LARGE, QUICK, Office
 
-LARGE: Final = 15_000_000
+MANY: Final = 15_000_000
 """Parameters above which running a model is heavy work: a second or more on one processor."""
 FAR: Final = 2_000_000_000
 """Multiply-adds of attention above which that of patches is."""
+
+WIDE: Final = 4_000_000
+"""Pixels above which pictures are read one at a time: up to 15 bytes each for a moment, in a TIFF of floats."""
 
 
 @st.cache_resource(show_spinner=False)
@@ -42,7 +47,7 @@ def limits() -> Limits:
 
 def _share_processors(working: int) -> None:
     """Called in a working thread: all processors for one piece of work, and fewer for each of several."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // working))
+    torch.set_num_threads(threads(working, os.environ))
 
 
 def check_size(file: Upload) -> None:
@@ -54,6 +59,11 @@ def check_size(file: Upload) -> None:
                             mb=len(file.data) / 2**20, most=most))
 
 
+def picture_lane(digest: str, data: bytes) -> str:
+    """Where a picture is read; a file that is refused for its size is not looked into."""
+    return LARGE if len(data) <= limits().picture_mb * 2**20 and declared_pixels(data) > WIDE else QUICK
+
+
 def opening_lane(settings: ModelSettings, *rest: object) -> str:
     """Where a model is opened: our own small ones at once, all else in its turn."""
     return QUICK if settings.entry.card or settings.entry.family == "patches" else HEAVY
@@ -62,7 +72,9 @@ def opening_lane(settings: ModelSettings, *rest: object) -> str:
 def running_lane(settings: ModelSettings, file: str, side: int, *rest: object) -> str:
     """Where a model is run: one of `rest` is the model."""
     model = next(one for one in rest if isinstance(one, OpenModel))
+    if settings.entry.family == "own":      # a stranger's model may take long however few its parameters are
+        return HEAVY
     if settings.entry.family == "patches":
         pairs = (side / settings.stride) ** 4 * settings.topk / settings.n_win**2
         return HEAVY if 4 * DIM * pairs > FAR else QUICK
-    return HEAVY if sum(weights.numel() for weights in model.module.parameters()) > LARGE else QUICK
+    return HEAVY if sum(weights.numel() for weights in model.module.parameters()) > MANY else QUICK

@@ -25,7 +25,7 @@ from bra.tracing import LayerTrace, ModelTrace
 from bra.viewer.pack import PICTURE_SIDE, Caption, Place, picture_message, stage_message
 from bra.wording import said
 from dashboard.line import Tell
-from dashboard.office import check_size, limits, office, opening_lane, running_lane
+from dashboard.office import check_size, limits, office, opening_lane, picture_lane, running_lane
 from dashboard.shelf import Shelf
 from dashboard.state import Selection, Upload
 from dashboard.waiting import HEAVY, worked
@@ -63,7 +63,7 @@ def photo_of(data: bytes, digest: str = "") -> Photo:
     return _photo(digest or hashlib.sha256(data).hexdigest(), data)
 
 
-@worked(office, mark("Reading the picture …"))
+@worked(office, mark("Reading the picture …"), picture_lane)
 def _photo(digest: str, _data: bytes) -> Photo:
     most = limits()
     return Photo.from_bytes(_data, PhotoLimits(most.picture_mb * 2**20, most.megapixels * 1_000_000))

@@ -20,7 +20,9 @@ from dashboard.words import told, tr
 T = TypeVar("T")
 QUICK: Final = "quick"
 HEAVY: Final = "heavy"
-"""Lanes: what takes a fraction of a second, and all else, which must not hold it up."""
+LARGE: Final = "large"
+"""Lanes: what takes a fraction of a second; all else, which must not hold it up; and large pictures, one at a time,
+since reading one takes much memory for a moment."""
 SILENT: Final = 0.4
 """Seconds before a visitor is told that something is being waited for."""
 LOOK: Final = 0.2
@@ -40,7 +42,7 @@ class Office:
     @classmethod
     def of(cls, limits: Limits, before: Callable[[int], None] | None = None) -> Office:
         """An office with these limits; `before` as for Line."""
-        lanes = {QUICK: limits.quick, HEAVY: limits.heavy_slots}
+        lanes = {QUICK: limits.quick, HEAVY: limits.heavy_slots, LARGE: 1}
         return cls(limits, Line(lanes, limits.queue, before), Shelf(limits.keep_mb * 2**20))
 
 
@@ -71,7 +73,7 @@ def worked(office: Callable[[], Office], words: str, lane: str | Callable[..., s
     Args:
         office: whose line and shelf.
         words: what the visitor reads while waiting.
-        lane: QUICK or HEAVY, or what says which for the same arguments.
+        lane: QUICK, HEAVY or LARGE, or what says which for the same arguments.
     """
     def made(work: Callable[..., T]) -> Callable[..., T]:
         names = tuple(inspect.signature(work).parameters)

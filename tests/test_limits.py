@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from bra.errors import BRAError
 from dashboard.limits import PREFIX, Limits
+from dashboard.processors import processors
 from dashboard.shelf import Shelf, weight
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +31,7 @@ def refused(environment: dict[str, str], server_mb: int | None = None) -> str:
 def test_settings_are_read_and_the_rest_of_the_environment_is_left_alone() -> None:
     made = Limits.from_environment({"ROUTESCOPE_SECONDS": "30", "ROUTESCOPE_UPLOAD_MB": "60", "HOME": "/x"}, 120)
     assert (made.seconds, made.upload_mb, made.queue) == (30, 60, Limits().queue)
-    assert made.quick == (os.cpu_count() or 1)
+    assert made.quick == processors()
     assert Limits.from_environment({"ROUTESCOPE_SLOTS": "3"}).quick == 3
 
 

@@ -6,12 +6,13 @@ import gc
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from bra.errors import BRAError, PhotoError
-from bra.wording import Said, said
+from bra.wording import said
 from dashboard import waiting
 from dashboard.limits import Limits
 from dashboard.line import Line, anew
@@ -60,10 +61,8 @@ def test_a_refused_file_is_freed_while_its_refusal_is_kept() -> None:
 
     def page(file: File) -> None:
         for _ in range(2):          # the second time it comes from the shelf
-            try:
+            with suppress(PhotoError):
                 read("digest", file)
-            except PhotoError as error:
-                assert isinstance(error.args[0], Said)
 
     for file in files:
         page(file)
