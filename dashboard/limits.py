@@ -28,6 +28,7 @@ class Limits:
 
     upload_mb: int = _setting(120, 1, 4096, "MB of a model file or a sweep's table")
     picture_mb: int = _setting(20, 1, 512, "MB of a picture's file")
+    uploads_mb: int = _setting(2048, 1, 1_048_576, "MB of the files of all visitors together")
     megapixels: int = _setting(40, 1, 400, "million pixels of a picture, before it is reduced")
     keep_mb: int = _setting(768, 16, 1_048_576, "MB of models, pictures and results kept for the next to ask")
     seconds: int = _setting(120, 1, 86_400, "seconds that one piece of work may take; waiting does not count")
@@ -68,6 +69,10 @@ class Limits:
         for name in ("upload_mb", "picture_mb") if server_mb is not None else ():
             found.setdefault(name, min(getattr(cls(), name), server_mb))
         made = cls(**found)
+        if made.uploads_mb < made.upload_mb:
+            raise BRAError(said("ROUTESCOPE_UPLOADS_MB={all} is less than one file may have "
+                                "(ROUTESCOPE_UPLOAD_MB={one}): raise the one or lower the other.",
+                                all=made.uploads_mb, one=made.upload_mb))
         for name in ("upload_mb", "picture_mb"):
             mb = getattr(made, name)
             if server_mb is not None and mb > server_mb:

@@ -8,16 +8,14 @@ from typing import Final
 
 import streamlit as st
 import torch
-from starlette.formparsers import MultiPartParser
+from streamlit import runtime
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 
-from bra.errors import BRAError
 from bra.models.catalog import DIM, ModelSettings
 from bra.models.opened import OpenModel
 from bra.photo_file import declared_pixels
-from bra.wording import said
 from dashboard.limits import Limits
 from dashboard.processors import threads
-from dashboard.uploads import Upload
 from dashboard.waiting import HEAVY, LARGE, QUICK, Office
 
 MANY: Final = 15_000_000
@@ -33,9 +31,11 @@ WIDE: Final = 4_000_000
 def office() -> Office:
     """Where all work is done; raises BRAError for a setting of this server that cannot be."""
     limits = Limits.from_environment(os.environ, st.get_option("server.maxUploadSize"))
-    # An upload of more than a megabyte would go through a file on the disk, which may be full; it is promised not to.
-    MultiPartParser.spool_max_size = (limits.upload_mb + 1) * 2**20
     made = Office.of(limits, _share_processors)
+    made.uploads.count_coming(st.get_option("server.maxUploadSize"))
+    files = runtime.get_instance().uploaded_file_mgr if runtime.exists() else None
+    if isinstance(files, MemoryUploadedFileManager):
+        made.uploads.guard(files, runtime.get_instance().is_active_session)
     atexit.register(made.line.close)    # a process that reads a checkpoint ends with the server
     return made
 
@@ -48,15 +48,6 @@ def limits() -> Limits:
 def _share_processors(working: int) -> None:
     """Called in a working thread: all processors for one piece of work, and fewer for each of several."""
     torch.set_num_threads(threads(working, os.environ))
-
-
-def check_size(file: Upload) -> None:
-    """Raises BRAError for a file that is larger than this server allows; the browser alone cannot be believed."""
-    most = limits().upload_mb
-    if len(file.data) > most * 2**20:
-        raise BRAError(said("this file has {mb:.1f} MB, and this server takes {most} MB (ROUTESCOPE_UPLOAD_MB): save "
-                            "a smaller one, a model without its optimizer or as half precision.",
-                            mb=len(file.data) / 2**20, most=most))
 
 
 def picture_lane(digest: str, data: bytes) -> str:

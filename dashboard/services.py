@@ -25,7 +25,7 @@ from bra.tracing import LayerTrace, ModelTrace
 from bra.viewer.pack import PICTURE_SIDE, Caption, Place, picture_message, stage_message
 from bra.wording import said
 from dashboard.line import Tell
-from dashboard.office import check_size, limits, office, opening_lane, picture_lane, running_lane
+from dashboard.office import limits, office, opening_lane, picture_lane, running_lane
 from dashboard.shelf import Shelf
 from dashboard.state import Selection, Upload
 from dashboard.waiting import HEAVY, worked
@@ -94,7 +94,6 @@ def file_key(settings: ModelSettings, file: Upload | None) -> str:
 def _opened(settings: ModelSettings, file: str, _file: Upload | None, _tell: Tell) -> OpenModel:
     if _file is None:
         return opening.open_model(settings)
-    check_size(_file)
     return opening.open_file(_file.data, _file.name, _tell)
 
 
@@ -200,7 +199,6 @@ def _probed(settings: ModelSettings, file: str, side: int, digest: str, _model: 
 
 def sweep_table(file: Upload) -> tuple[SweepTable, tuple[Summary, ...]]:
     """A sweep's table that the visitor brought, and its summaries; raises BRAError for any other file."""
-    check_size(file)
     return _sweep_table(file.digest, file.data)
 
 

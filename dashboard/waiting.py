@@ -12,6 +12,7 @@ import streamlit as st
 
 from bra.errors import BRAError
 from dashboard import held
+from dashboard.cloakroom import Cloakroom
 from dashboard.limits import Limits
 from dashboard.line import Line, LineFullError, Stopped, Tell, Ticket, anew
 from dashboard.shelf import Kept, Shelf
@@ -38,12 +39,13 @@ class Office:
     limits: Limits
     line: Line
     shelf: Shelf
+    uploads: Cloakroom
 
     @classmethod
     def of(cls, limits: Limits, before: Callable[[int], None] | None = None) -> Office:
         """An office with these limits; `before` as for Line."""
         lanes = {QUICK: limits.quick, HEAVY: limits.heavy_slots, LARGE: 1}
-        return cls(limits, Line(lanes, limits.queue, before), Shelf(limits.keep_mb * 2**20))
+        return cls(limits, Line(lanes, limits.queue, before), Shelf(limits.keep_mb * 2**20), Cloakroom(limits))
 
 
 @dataclass(frozen=True, slots=True)

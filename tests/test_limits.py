@@ -51,6 +51,11 @@ def test_the_server_is_not_contradicted() -> None:
     assert Limits.from_environment({}, 500).upload_mb == Limits().upload_mb
 
 
+def test_all_files_together_may_have_what_one_may() -> None:
+    assert refused({"ROUTESCOPE_UPLOADS_MB": "100"}).startswith("ROUTESCOPE_UPLOADS_MB=100 is less than one file may")
+    assert Limits.from_environment({"ROUTESCOPE_UPLOADS_MB": "100", "ROUTESCOPE_UPLOAD_MB": "100"}).uploads_mb == 100
+
+
 @given(st.dictionaries(st.sampled_from([PREFIX + one.name.upper() for one in fields(Limits)]), st.text(max_size=12)))
 def test_any_environment_gives_settings_within_their_ranges_or_a_sentence(environment: dict[str, str]) -> None:
     try:
