@@ -69,16 +69,16 @@ class Limits:
         for name in ("upload_mb", "picture_mb") if server_mb is not None else ():
             found.setdefault(name, min(getattr(cls(), name), server_mb))
         made = cls(**found)
-        if made.uploads_mb < made.upload_mb:
-            raise BRAError(said("ROUTESCOPE_UPLOADS_MB={all} is less than one file may have "
-                                "(ROUTESCOPE_UPLOAD_MB={one}): raise the one or lower the other.",
-                                all=made.uploads_mb, one=made.upload_mb))
         for name in ("upload_mb", "picture_mb"):
             mb = getattr(made, name)
             if server_mb is not None and mb > server_mb:
                 raise BRAError(said(
                     "{name}={mb} is more than the server takes: lower it to {server}, or start the server with "
                     "STREAMLIT_SERVER_MAX_UPLOAD_SIZE={mb}.", name=PREFIX + name.upper(), mb=mb, server=server_mb))
+        if made.uploads_mb < made.upload_mb:
+            raise BRAError(said("ROUTESCOPE_UPLOADS_MB={all} is less than one file may have "
+                                "(ROUTESCOPE_UPLOAD_MB={one}): raise the one or lower the other.",
+                                all=made.uploads_mb, one=made.upload_mb))
         return made
 
     def table(self) -> str:

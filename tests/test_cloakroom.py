@@ -153,4 +153,4 @@ def test_what_is_on_its_way_is_bounded_too_and_stays_in_memory(room: Cloakroom) 
         large = await sending(6.5, asyncio.Event(), end)     # nothing of those is counted any more
         assert not large.file._rolled       # type: ignore[attr-defined]
 
-    asyncio.run(visitors())
+    asyncio.run(asyncio.wait_for(visitors(), 30))
