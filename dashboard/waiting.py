@@ -12,15 +12,18 @@ import streamlit as st
 
 from bra.errors import BRAError
 from dashboard import held
+from dashboard.cloakroom import Cloakroom
 from dashboard.limits import Limits
-from dashboard.line import Line, LineFullError, Stopped, Tell, Ticket
+from dashboard.line import Line, LineFullError, Stopped, Tell, Ticket, anew
 from dashboard.shelf import Kept, Shelf
 from dashboard.words import told, tr
 
 T = TypeVar("T")
 QUICK: Final = "quick"
 HEAVY: Final = "heavy"
-"""Lanes: what takes a fraction of a second, and all else, which must not hold it up."""
+LARGE: Final = "large"
+"""Lanes: what takes a fraction of a second; all else, which must not hold it up; and large pictures, one at a time,
+since reading one takes much memory for a moment."""
 SILENT: Final = 0.4
 """Seconds before a visitor is told that something is being waited for."""
 LOOK: Final = 0.2
@@ -36,12 +39,26 @@ class Office:
     limits: Limits
     line: Line
     shelf: Shelf
+    uploads: Cloakroom
 
     @classmethod
     def of(cls, limits: Limits, before: Callable[[int], None] | None = None) -> Office:
         """An office with these limits; `before` as for Line."""
-        lanes = {QUICK: limits.quick, HEAVY: limits.heavy_slots}
-        return cls(limits, Line(lanes, limits.queue, before), Shelf(limits.keep_mb * 2**20))
+        lanes = {QUICK: limits.quick, HEAVY: limits.heavy_slots, LARGE: 1}
+        return cls(limits, Line(lanes, limits.queue, before), Shelf(limits.keep_mb * 2**20), Cloakroom(limits))
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What was refused, as it is kept: an error that was never raised, so that it holds nothing but its sentence."""
+
+    error: BRAError
+
+    @classmethod
+    def of(cls, error: BRAError) -> Refusal:
+        """Of one that was raised."""
+        bare = anew(error)
+        return cls(bare if isinstance(bare, BRAError) else BRAError(*error.args))
 
 
 def silent(done: int, todo: int) -> None:
@@ -58,14 +75,15 @@ def worked(office: Callable[[], Office], words: str, lane: str | Callable[..., s
     Args:
         office: whose line and shelf.
         words: what the visitor reads while waiting.
-        lane: QUICK or HEAVY, or what says which for the same arguments.
+        lane: QUICK, HEAVY or LARGE, or what says which for the same arguments.
     """
     def made(work: Callable[..., T]) -> Callable[..., T]:
         names = tuple(inspect.signature(work).parameters)
 
         @wraps(work)
         def asked(*given: Any) -> T:
-            key = (work.__qualname__, *(value for name, value in zip(names, given, strict=False) if name[0] != "_"))
+            key = (work.__module__, work.__qualname__,
+                   *(value for name, value in zip(names, given, strict=False) if name[0] != "_"))
 
             def done(tell: Tell) -> Any:
                 found = shared.shelf.get(key)       # it may have been finished between our look and our asking
@@ -74,7 +92,7 @@ def worked(office: Callable[[], Office], words: str, lane: str | Callable[..., s
                 try:
                     value = work(*given, tell) if names[-1] == "_tell" else work(*given)
                 except BRAError as error:
-                    shared.shelf.put(key, error, REFUSED)
+                    shared.shelf.put(key, Refusal.of(error), REFUSED)
                     raise
                 shared.shelf.put(key, value)
                 return value
@@ -91,8 +109,8 @@ def worked(office: Callable[[], Office], words: str, lane: str | Callable[..., s
 
 
 def _value(kept: Kept) -> Any:
-    if isinstance(kept.value, BRAError):
-        raise kept.value.with_traceback(None)
+    if isinstance(kept.value, Refusal):
+        raise anew(kept.value.error) from None
     return kept.value
 
 

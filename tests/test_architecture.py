@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORDER = (
     "wording", "errors", "spec", "grid", "chunked", "functional", "flex", "kv_pool", "record",
-    "attention", "worked", "worked_source", "tracing", "photo",
+    "attention", "worked", "worked_source", "tracing", "photo_file", "photo",
     "fidelity", "layer_maps", "dense", "dense_grids", "areas", "overlap", "scorecard", "svg",
     "formula", "operators", "model_rows", "timing", "costing", "cost_table", "advice",
     "variants", "cost_words",
