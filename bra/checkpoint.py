@@ -9,18 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import subprocess
-import sys
 import tempfile
-import time
 import unicodedata
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import safetensors
 import safetensors.torch
@@ -28,6 +22,7 @@ from torch import Tensor
 
 from bra.errors import CheckpointError
 from bra.pickled import damaged
+from bra.process import ran
 from bra.unpack import OUT_OF_MEMORY, REFUSED
 from bra.wording import from_plain, said
 
@@ -35,9 +30,10 @@ START: Final = ("import sys, types; package = types.ModuleType('bra'); package._
                 "sys.modules['bra'] = package; from bra.unpack import main; import json; "
                 "sys.exit(main(json.loads(sys.argv[2])))")
 """An empty package in place of `bra`, whose own start would import torch."""
-KEPT_ENVIRONMENT: Final = ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 OTHER_KINDS: Final = ((b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", said("in the format of torch before 1.6")),
                       (b"\x80", said("a bare pickle")), (b"", said("not a checkpoint of torch")))
+MAX_HEADER: Final = 16 * 2**20
+"""Bytes of names, shapes and facts from the reading process; of YOLO11x with a thousand classes they are 150,000."""
 MAX_LABEL: Final = 64
 MAX_REFUSAL: Final = 8_000
 
@@ -124,6 +120,10 @@ def read_checkpoint(data: bytes, limits: CheckpointLimits | None = None,
     try:
         raw = _unpacked(data, limits, still)
         size = int.from_bytes(raw[:8], "little")
+        if size > MAX_HEADER:
+            raise CheckpointError(said("This checkpoint's names, shapes and facts take {size:.1f} MB: {most:g} MB at "
+                                       "most; save only the model's state_dict().", size=size / 2**20,
+                                       most=MAX_HEADER / 2**20))
         facts = json.loads(json.loads(raw[8:8 + size])["__metadata__"]["facts"])
         axes, tensors = facts.pop("axes"), safetensors.torch.load(raw)
         for name, order in axes.items():
@@ -151,7 +151,7 @@ def _unpacked(data: bytes, limits: CheckpointLimits, still: Callable[[], object]
         source.seek(0)
         allowed = {"memory": limits.memory + len(data), "cpu": limits.cpu_seconds,
                    "output": min(2 * len(data), limits.max_bytes) + 64 * 2**20}
-        status = _status(json.dumps(allowed), source, out, words, limits.seconds, still)
+        status = ran(("-I", "-S", "-B"), START, [json.dumps(allowed)], (source, out, words), limits.seconds, still)
         if status == 0:
             out.seek(0)
             return out.read()
@@ -175,23 +175,6 @@ def _refusal(words: bytes) -> CheckpointError:
         return CheckpointError(from_plain(json.loads(words)))
     except (ValueError, RecursionError):
         return damaged(said("what was read from it does not fit together"))
-
-
-def _status(allowed: str, source: IO[bytes], out: IO[bytes], words: IO[bytes], seconds: float,
-            still: Callable[[], object]) -> int | None:
-    """Exit status of the reading process; None when it ran out of time."""
-    command = [sys.executable, "-I", "-S", "-B", "-c", START, str(Path(__file__).parent), allowed]
-    environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
-    with subprocess.Popen(command, stdin=source, stdout=out, stderr=words, env=environment) as process:
-        until = time.monotonic() + seconds
-        try:
-            while (left := until - time.monotonic()) > 0:
-                still()
-                with suppress(subprocess.TimeoutExpired):
-                    return process.wait(min(left, 0.1))
-            return None
-        finally:
-            process.kill()
 
 
 def _end(status: int) -> str:

@@ -117,7 +117,7 @@ class Cost:
 
 
 def cost(model: nn.Module, imgsz: int | tuple[int, int] = 640, channels: int | None = None, rounds: int = 0,
-         progress: Progress | None = None) -> Cost:
+         progress: Progress | None = None, most_bytes: int | None = None) -> Cost:
     """Count what one image costs, in eval mode. Nothing is hooked to the model or written on it.
 
     Rows are the rows of an Ultralytics model, else the model's children, containers opened. A lone BRA layer is one
@@ -130,9 +130,10 @@ def cost(model: nn.Module, imgsz: int | tuple[int, int] = 640, channels: int | N
         channels: of the input; None takes those of the first layer, 3 where it does not say.
         rounds: forwards to time on this machine, after two to warm up; 0 measures no time and computes nothing.
         progress: told (forwards done, forwards to do).
+        most_bytes: that may be alive at the worst moment of a forward which is timed; None for no bound.
 
     Raises:
-        CostError: the size is out of range, or the model does not run on it.
+        CostError: the size is out of range, the model does not run on it, or timing it would take more memory.
         BRAError: a BRA layer refuses its map.
     """
     model = network(model)
@@ -146,6 +147,11 @@ def cost(model: nn.Module, imgsz: int | tuple[int, int] = 640, channels: int | N
     paths = dict.fromkeys([*rows, *(name for name, m in model.named_modules() if is_bra(m))])
     try:
         meter = metered(model, list(paths), shape, weight.dtype)
+        alive = max(span.alive for span in meter.spans.values())
+        if rounds and most_bytes is not None and alive > most_bytes:
+            raise CostError(said("timing this model on {width}×{height} px takes {memory:,.0f} MB at one time, and at "
+                                 "most {most:,.0f} MB are given: choose a smaller image, or count without timing.",
+                                 width=w, height=h, memory=alive / 2**20, most=most_bytes / 2**20))
         ms = timed(model, list(rows), shape, weight, rounds, progress) if rounds else {}
     except BRAError:
         raise

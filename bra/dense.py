@@ -6,7 +6,7 @@ computed in blocks of queries, so that its weights, m·N·N of them, are never h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,11 +53,14 @@ class OutputChange:
 
 
 @torch.inference_mode()
-def dense_attention(trace: LayerTrace, image: int = 0) -> DenseAttention:
+def dense_attention(trace: LayerTrace, image: int = 0,
+                    still: Callable[[], object] = lambda: None) -> DenseAttention:
     """Attention of a traced layer without routing.
 
     Takes time with the square of the tokens N (about 3 ns for each of m·N² weights on one core: 0.3 s for 56×56
     tokens, 16 s for 160×160, with 8 heads) and memory like the trace's own q, k and v.
+
+    `still` is called between blocks of the work; what it raises ends it.
     """
     q, k, v = (t[image].float() for t in (trace.q, trace.k, trace.v))
     m, p2, s = k.shape[:3]
@@ -66,6 +69,7 @@ def dense_attention(trace: LayerTrace, image: int = 0) -> DenseAttention:
     real = torch.from_numpy(trace.grid.real_tokens)
     mass, out = torch.zeros(m, p2, p2, dtype=torch.float64), q.new_empty(*q.shape[:3], v.shape[-1])
     for windows, tokens in _blocks(p2, q.shape[2], BLOCK_ELEMENTS // (m * p2 * s)):
+        still()
         part = q[:, windows, tokens] * trace.spec.scale                             # (m, n, t', Q/m)
         weights = (part.flatten(1, 2) @ keys).view(*part.shape[:3], p2, s)
         if factor is not None:

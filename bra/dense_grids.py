@@ -33,7 +33,7 @@ def dense_masses(traces: Sequence[LayerTrace], image: int = 0,
         still: called between blocks of the work; what it raises ends it.
     """
     if any(lt.weights_used or lt.k.shape[3] != lt.grid.n_tokens for lt in traces):
-        return tuple(dense_attention(lt, image).mass for lt in traces)
+        return tuple(dense_attention(lt, image, still).mass for lt in traces)
     first = traces[0].grid
     q, k = (_on_map(t[image], first)[:, : first.h, : first.w].flatten(1, 2) for t in (traces[0].q, traces[0].k))
     sums = [_WindowSums(lt, image) for lt in traces]

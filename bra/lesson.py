@@ -18,11 +18,13 @@ from bra import dense as bd
 from bra import fidelity as bf
 from bra.attention import KVGather
 from bra.compare import LayerInput
+from bra.errors import BRAError
 from bra.formula import LayerCost, layer_cost
 from bra.grid import WindowGrid
 from bra.models.opened import on_photo
 from bra.spec import BRASpec
 from bra.tracing import LayerTrace, trace
+from bra.wording import said
 
 PIXELS_PER_TOKEN = 8
 CHANNELS = 64
@@ -191,7 +193,15 @@ class Score:
 
 
 def score(lt: LayerTrace, window: int, guess: Sequence[int]) -> Score:
-    """How many of a window's routed windows were guessed; the guess should name as many as were routed to."""
+    """How many of a window's routed windows were guessed; the guess should name as many as were routed to.
+
+    Raises:
+        BRAError: it names more, or windows that the layer has not.
+    """
+    for one in guess:
+        lt.grid.check_window(one)
     routed = set(lt.r_idx[0, window].tolist())
+    if len(set(guess)) > len(routed):
+        raise BRAError(said("{n} windows are marked: mark {k} at most.", n=len(set(guess)), k=len(routed)))
     near = set(bf.nearest_windows(lt)[window].tolist())
     return Score(len(routed & set(guess)), len(routed & near), len(routed) * bf.chance(lt), len(routed))

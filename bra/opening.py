@@ -70,22 +70,23 @@ def open_file(data: bytes, name: str, progress: Callable[[int, int], None] = lam
     Args:
         data: its bytes.
         name: its name, whose ending says what it is, and whose scale letter counts for a YOLO model file.
-        progress: told (0, 0) again and again while a checkpoint is read; what it raises ends the work.
+        progress: told (0, 0) again and again while a checkpoint is read and while a YOLO model is rehearsed; what it
+            raises ends the work.
 
     Raises:
         BRAError: it is none of these, is damaged, or asks for too much.
     """
-    ending = name.rpartition(".")[2].lower()
+    ending, still = name.rpartition(".")[2].lower(), partial(progress, 0, 0)
     if ending in ("yaml", "yml"):
-        made: OpenModel = yolo().open_text(data, name)
+        made: OpenModel = yolo().open_text(data, name, still)
         return made
     if ending == "safetensors":
         return _biformer(read_safetensors(data), name)
-    checkpoint = read_checkpoint(data, still=partial(progress, 0, 0))
-    progress(0, 0)
+    checkpoint = read_checkpoint(data, still=still)
+    still()
     if checkpoint.facts.yaml is None:
         return _biformer(checkpoint.tensors, name)
-    saved: OpenModel = yolo().open_saved(checkpoint, name)
+    saved: OpenModel = yolo().open_saved(checkpoint, name, still)
     return saved
 
 

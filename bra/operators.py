@@ -43,6 +43,8 @@ NO_ARITHMETIC: Final = frozenset({"_unsafe_view", "empty", "empty_like", "empty_
 SOFTMAX: Final = said("softmax inside attention")
 NEEDS_VALUES: Final = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 """What a forward raises when its course hangs on numbers, which stand-ins have not."""
+REMEMBERED: Final = 10_000
+"""Results of stand-ins that torch may remember, by shape, for all models together: 2 kB each. It would forget none."""
 Shape = tuple[int, ...]
 
 
@@ -221,6 +223,8 @@ def metered(model: nn.Module, paths: Sequence[str], shape: Shape, dtype: torch.d
 
 def _metered(model: nn.Module, paths: Sequence[str], shape: Shape, dtype: torch.dtype, stand_ins: bool) -> Meter:
     meter = Meter(stand_ins)
+    if FakeTensorMode.cache_info().size > REMEMBERED:
+        FakeTensorMode.cache_clear()
     mode = FakeTensorMode(allow_non_fake_inputs=True) if stand_ins else nullcontext()
     # Copied outside of the mode: what else hangs on the model keeps its values.
     private = watched_copy(model, paths, meter, partial(_stand_in, mode) if stand_ins else None)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -16,40 +14,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import jpeg_factory
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from bra.errors import PhotoError
+from bra.photo_file import reader_of, tile_pixels
 from bra.wording import said
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-# Chosen here and not by Image.open, which warns of a large picture through the process-wide warnings filter: that
-# filter cannot be changed for one thread only, and _check_size asks the question anyway.
-_READERS: tuple[tuple[bytes, Callable[[io.BytesIO], ImageFile.ImageFile]], ...] = (
-    (rb"\x89PNG\r\n\x1a\n", PngImageFile),
-    (rb"\xff\xd8\xff", jpeg_factory),
-    (rb"RIFF....WEBP", WebPImageFile),
-    (rb"BM", BmpImageFile),
-    (rb"GIF8[79]a", GifImageFile),
-    (rb"II[*+]\0|MM\0[*+]", TiffImageFile),
-)
-_OTHER_KINDS = (
-    (rb"....ftyp(hei|hev|mif|msf|avi)", said("a HEIC or AVIF picture")),
-    (rb"%PDF", said("a PDF document")),
-    (rb"PK\x03\x04", said("a ZIP archive or an office document")),
-    (rb"(\xef\xbb\xbf)?\s*(<!doctype html|<html)", said("a web page")),
-    (rb"(\xef\xbb\xbf)?\s*<(\?xml|!--|!doctype svg|svg)", said("an SVG drawing or other XML")),
-)
-# Eighty bytes ask a JPEG decoder to pass over every pixel once more: 20 MB of them would keep it busy for hours.
-_JPEG_SCAN = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e][\x01-\x04]")
-_MAX_SCANS = 100  # an ordinary progressive JPEG has about ten
-
 
 @dataclass(frozen=True, slots=True)
 class PhotoLimits:
@@ -123,7 +94,7 @@ class Photo:
             raise PhotoError(said("This file has {size:.1f} MB: reduce it to {most:g} MB.", size=len(data) / 2**20,
                                   most=limits.max_bytes / 2**20))
         try:
-            image = _reader(data)(io.BytesIO(data))
+            image = reader_of(data)(io.BytesIO(data))
             _check_size(image, limits)
             rgb, size, notes = _decode(image, limits.max_side)
         except PhotoError:
@@ -174,25 +145,12 @@ def _fitted(size: tuple[int, int], longest: int) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _reader(data: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
-    for signature, reader in _READERS:
-        if re.match(signature, data, re.DOTALL):
-            if reader is jpeg_factory and len(_JPEG_SCAN.findall(data)) > _MAX_SCANS:
-                raise PhotoError(said("This JPEG has more than {most} scans: save it again as a baseline JPEG.",
-                                      most=_MAX_SCANS))
-            return reader
-    kinds = (kind for signature, kind in _OTHER_KINDS if re.match(signature, data[:256], re.DOTALL | re.IGNORECASE))
-    kind = next(kinds, said("not a PNG, JPEG, WebP, BMP, GIF or TIFF") if data else said("empty"))
-    raise PhotoError(said("This file is {kind}: save the picture as PNG or JPEG and choose that file.", kind=kind))
-
-
 def _check_size(image: Image.Image, limits: PhotoLimits) -> None:
     w, h = image.size
     if w * h > limits.max_pixels:
         raise PhotoError(said("This picture has {w:,} × {h:,} px: reduce it to {most:g} million px.", w=w, h=h,
                               most=limits.max_pixels / 1e6))
-    tags = getattr(image, "tag_v2", {})  # a few bytes can declare a tile of gigabytes in a small TIFF
-    if tags.get(TILEWIDTH, 0) * tags.get(TILELENGTH, 0) > limits.max_pixels:
+    if tile_pixels(image) > limits.max_pixels:
         raise PhotoError(said("This TIFF has tiles far larger than itself: save it again without tiles."))
     if min(w, h) < limits.min_side:
         raise PhotoError(said("This picture has {w} × {h} px: choose one of at least {least} on each side.", w=w, h=h,

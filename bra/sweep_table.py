@@ -5,12 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +18,7 @@ import pyarrow.parquet as pq
 from bra.compare import SettingRow
 from bra.errors import BRAError
 from bra.fidelity import Floats
+from bra.process import ran
 from bra.unpack_table import REFUSED
 from bra.wording import said
 
@@ -31,13 +29,12 @@ MOST: Final = 1e18
 """Multiply-adds and bytes that no layer reaches, still whole numbers in every step here."""
 MEMORY: Final = 2**30
 SECONDS: Final = 20
-"""Of the process that reads a table: bytes, those of its libraries too, and seconds of a processor."""
-START: Final = ("import sys, types, json; package = types.ModuleType('bra'); package.__path__ = [sys.argv[1]]; "
-                "sys.modules['bra'] = package; from bra.unpack_table import limit, main; "
-                "limit(*map(int, sys.argv[3:])); "
+OUTPUT: Final = 2**29
+"""Of the reading process: bytes, those of its libraries too, seconds of a processor, and bytes that it writes."""
+START: Final = ("import sys, types, json; package = types.ModuleType('bra'); package.__path__ = [sys.argv[1]]; sys."
+                "modules['bra'] = package; from bra.unpack_table import limit, main; limit(*map(int, sys.argv[3:])); "
                 "sys.exit(main(json.loads(sys.argv[2]), sys.stdin.buffer, sys.stdout.buffer, sys.stderr.buffer))")
 """An empty package in place of `bra`, whose own start would import torch."""
-KEPT_ENVIRONMENT: Final = ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 ALONE: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 """One thread, and memory that is asked for when it is needed: otherwise most of the bound is reserved at the start."""
 KINDS: Final = {"int": pa.int64(), "float": pa.float64(), "float | None": pa.float64()}
@@ -109,8 +106,12 @@ def to_parquet(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def read_table(data: bytes) -> SweepTable:
+def read_table(data: bytes, still: Callable[[], object] = lambda: None) -> SweepTable:
     """The bytes of a sweep's Parquet file, checked as a stranger's.
+
+    Args:
+        data: the file.
+        still: called ten times a second while it is read; what it raises ends the reading process.
 
     Raises:
         BRAError: it is too large, damaged, not a sweep's, or holds values that no sweep writes.
@@ -118,7 +119,7 @@ def read_table(data: bytes) -> SweepTable:
     if len(data) > MAX_BYTES:
         raise BRAError(said("this table has {size:.0f} MB: {most:.0f} MB at most; sweep fewer pictures or settings.",
                             size=len(data) / 2**20, most=MAX_BYTES / 2**20))
-    raw = _unpacked(data)
+    raw = _unpacked(data, still)
     start = 8 + int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8:start])
     count, columns = header["rows"], {}
@@ -135,22 +136,28 @@ def read_table(data: bytes) -> SweepTable:
     return SweepTable(table, header["about"])
 
 
-def _unpacked(data: bytes) -> bytes:
-    """What `bra.unpack_table` makes of the file, in a process with bounds on memory and time."""
-    wanted = {"columns": [[field.name, str(field.type)] for field in SCHEMA], "about": ABOUT.decode(),
-              "rows": MAX_ROWS}
-    command = [sys.executable, "-I", "-B", "-c", START, str(Path(__file__).parent), json.dumps(wanted), str(MEMORY),
-               str(SECONDS)]
-    environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+def _unpacked(data: bytes, still: Callable[[], object]) -> bytes:
+    """What `bra.unpack_table` makes of the file, in a process with bounds."""
+    columns = [[field.name, str(field.type)] for field in SCHEMA]
+    wanted = json.dumps({"columns": columns, "about": ABOUT.decode(), "rows": MAX_ROWS})
     try:
-        done = subprocess.run(command, input=data, capture_output=True, timeout=3 * SECONDS, check=False,
-                              env=environment | ALONE)
-    except subprocess.TimeoutExpired as error:
+        with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as words:
+            source.write(data)
+            source.seek(0)
+            status = ran(("-I", "-B"), START, [wanted, *map(str, (MEMORY, SECONDS, OUTPUT))], (source, out, words),
+                         3 * SECONDS, still, ALONE)
+            made = out if status == 0 else words
+            made.seek(0)
+            found = made.read()
+    except OSError as error:
+        raise BRAError(said("there is no room here to read this table: try again later, or sweep fewer pictures or "
+                            "settings.")) from error
+    if status is None:
         raise BRAError(said("reading this table took more than {n} seconds: try again, or sweep fewer pictures or "
-                            "settings.", n=3 * SECONDS)) from error
-    if done.returncode == 0:
-        return done.stdout
-    why = done.stderr.decode("ascii", "replace") if done.returncode == REFUSED else ""
+                            "settings.", n=3 * SECONDS))
+    if status == 0:
+        return found
+    why = found.decode("ascii", "replace") if status == REFUSED else ""
     if why == "damaged":
         raise BRAError(said("this table is damaged or no Parquet file: choose rows.parquet of a folder that bra sweep "
                             "wrote."))
@@ -184,8 +191,12 @@ def _check(table: pa.Table, gaps: Mapping[str, int]) -> None:
                                 name=name, most=MOST))
 
 
-def summaries(table: pa.Table) -> tuple[Summary, ...]:
+def summaries(table: pa.Table, still: Callable[[], object] = lambda: None) -> tuple[Summary, ...]:
     """Every layer and setting, in the order in which they first appear.
+
+    Args:
+        table: the rows of a sweep.
+        still: called before each of them; what it raises ends the work.
 
     Raises:
         BRAError: so many of them that no page could show them.
@@ -201,16 +212,17 @@ def summaries(table: pa.Table) -> tuple[Summary, ...]:
     order = np.argsort(group.reshape(-1), kind="stable")
     places = np.split(order, np.cumsum(np.bincount(group.reshape(-1), minlength=len(first)))[:-1])
     drawn: dict[int, Floats] = {}       # how often each picture is drawn, the same for all of one number of pictures
-    made = []
-    for at in np.argsort(first, kind="stable"):
+    made: dict[int, Summary] = {}
+    for at in sorted(range(len(first)), key=lambda at: len(places[at])):      # of which one is kept at a time
+        still()
         these, name = places[at], layers.dictionary[layers.indices[int(first[at])].as_py()].as_py()
         recall, nearest = columns["recall"][these], columns["nearest"][these]
         means = {name: float(columns[name][these].mean()) for name in
                  ("recall", "nearest", "chance", "oracle", "macs", "peak_bytes")}
-        made.append(Summary(name, int(columns["n_win"][these[0]]), int(columns["topk"][these[0]]), len(these),
-                            tuple(recall.tolist()), interval=interval(recall, drawn),
-                            gain=interval(recall - nearest, drawn), **means))
-    return tuple(made)
+        made[at] = Summary(name, int(columns["n_win"][these[0]]), int(columns["topk"][these[0]]), len(these),
+                           tuple(recall.tolist()), interval=interval(recall, drawn),
+                           gain=interval(recall - nearest, drawn), **means)
+    return tuple(made[int(at)] for at in np.argsort(first, kind="stable"))
 
 
 def interval(values: Floats, drawn: dict[int, Floats] | None = None) -> tuple[float, float]:
@@ -221,7 +233,7 @@ def interval(values: Floats, drawn: dict[int, Floats] | None = None) -> tuple[fl
 
     Args:
         values: one per picture.
-        drawn: shares with which each value is drawn, by how many there are; filled here and used again.
+        drawn: shares with which each value is drawn, for the last number of them; filled here and used again.
     """
     n = len(values)
     if n < 2:
@@ -231,6 +243,7 @@ def interval(values: Floats, drawn: dict[int, Floats] | None = None) -> tuple[fl
         return float(values.mean()) - half, float(values.mean()) + half
     drawn = {} if drawn is None else drawn
     if n not in drawn:
+        drawn.clear()
         at = np.random.default_rng(0).integers(0, n, (BOOTSTRAPS, n)) + n * np.arange(BOOTSTRAPS)[:, None]
         drawn[n] = np.bincount(at.reshape(-1), minlength=BOOTSTRAPS * n).reshape(BOOTSTRAPS, n) / n
     low, high = np.quantile(drawn[n] @ values, (0.025, 0.975))

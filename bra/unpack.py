@@ -27,6 +27,8 @@ MAX_DEPTH: Final = 32
 MAX_NAME: Final = 250
 MAX_TEXT: Final = 1_000
 MAX_PLAIN: Final = 100_000      # values of a model's yaml and names together
+MAX_PLAIN_TEXT: Final = 2**20   # characters of them all
+MAX_WHOLE: Final = 2**63        # of whole numbers, which a pickle can spell with as many digits as it likes
 ATTENTION: Final = "BiLevelRoutingAttention"
 OPTIONS: Final = tuple(field.name for field in fields(BRASpec))
 FLOATS: Final = {"F16": "e", "F32": "f", "F64": "d"}
@@ -150,7 +152,7 @@ def _facts(archive: Archive, root: Any, model: Thing | dict[Any, Any], modules: 
     state: dict[Any, Any] = model.state if isinstance(model, Thing) else {}
     args, given = _state(about.get("train_args")), _state(state.get("args"))
     bare = not any(".bn." in name for name in tensors) and any(name.endswith(".conv.bias") for name in tensors)
-    left = [MAX_PLAIN]
+    left = [MAX_PLAIN, MAX_PLAIN_TEXT]
     return {
         "root": model.path[:MAX_NAME] if isinstance(model, Thing) else "",
         "task": _plain(state.get("task", given.get("task", args.get("task"))), left),
@@ -188,7 +190,7 @@ def _plain(value: Any, left: list[int], depth: int = 0) -> Any:
     """The same value in JSON's types; what has no counterpart becomes None.
 
     Raises:
-        CheckpointError: more values than are `left`, or nested deeper than any model file.
+        CheckpointError: more values or characters than are `left`, or nested deeper than any model file.
     """
     left[0] -= 1
     if left[0] < 0 or depth > MAX_DEPTH:
@@ -197,10 +199,19 @@ def _plain(value: Any, left: list[int], depth: int = 0) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item, left, depth + 1) for item in value]
     if isinstance(value, dict):
-        return {str(key)[:MAX_TEXT]: _plain(item, left, depth + 1) for key, item in value.items()}
+        return {_text(key, left): _plain(item, left, depth + 1) for key, item in value.items()}
     if isinstance(value, str):
-        return value[:MAX_TEXT]
-    return value if isinstance(value, (bool, int, float)) else None
+        return _text(value, left)
+    return value if isinstance(value, float) or (isinstance(value, int) and abs(value) < MAX_WHOLE) else None
+
+
+def _text(value: object, left: list[int]) -> str:
+    text = str(value)[:MAX_TEXT]
+    left[1] -= len(text)
+    if left[1] < 0:
+        raise CheckpointError(said("This checkpoint's yaml and names hold more than {most:,} characters: save the "
+                                   "model again from its own yaml.", most=MAX_PLAIN_TEXT))
+    return text
 
 
 def _limit(limits: Mapping[str, int]) -> None:

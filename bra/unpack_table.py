@@ -57,12 +57,13 @@ def main(wanted: Mapping[str, Any], source: IO[bytes], out: IO[bytes], words: IO
     return 0
 
 
-def limit(memory: int, seconds: int) -> None:
-    """Bound what this process may use, in bytes and in seconds of a processor."""
+def limit(memory: int, seconds: int, output: int) -> None:
+    """Bound what this process may use, in bytes and in seconds of a processor, and what it may write, in bytes."""
     with suppress(ImportError):                 # Windows has no such limits: the parent's timeout is left
         import resource
 
-        for what, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)):
+        for what, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds),
+                           (resource.RLIMIT_FSIZE, output), (resource.RLIMIT_CORE, 0)):
             with suppress(OSError, ValueError):
                 hard = resource.getrlimit(what)[1]
                 most = most if hard == resource.RLIM_INFINITY else min(most, hard)

@@ -6,6 +6,7 @@ import copy
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from bra.attention import BiLevelRoutingAttention
@@ -29,7 +30,10 @@ def without_bra(model: nn.Module) -> nn.Module:
 
 
 def with_settings(model: nn.Module, narrow: int = 1, **changes: Any) -> nn.Module:
-    """The model with these settings of `BRASpec` in every BRA layer, whose weights are new; all others are shared.
+    """The model with these settings of `BRASpec` in every BRA layer; all other weights are shared.
+
+    The weights of its BRA layers have a shape and no memory (they are on torch's meta device), since a layer that had
+    none of them may now ask for gigabytes: `cost` counts such a model, and nothing runs it.
 
     Args:
         model: left as it is.
@@ -43,7 +47,7 @@ def with_settings(model: nn.Module, narrow: int = 1, **changes: Any) -> nn.Modul
 
 
 def with_full_attention(model: nn.Module) -> nn.Module:
-    """The model with every window routed to all."""
+    """The model with every window routed to all; for counting, as `with_settings`."""
     return _changed(model, {"topk": 0})
 
 
@@ -51,11 +55,11 @@ def _changed(model: nn.Module, changes: dict[str, Any] | None) -> nn.Module:
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copied = copy.deepcopy(model, shared)
     if isinstance(copied, BiLevelRoutingAttention):
-        return Nothing() if changes is None else BiLevelRoutingAttention.from_spec(_spec(copied.spec, changes))
+        return Nothing() if changes is None else _made(copied.spec, changes)
     layers = {name: layer for name, layer in copied.named_modules() if isinstance(layer, BiLevelRoutingAttention)}
     for name, layer in layers.items():
         if changes is not None:
-            _put(copied, name, BiLevelRoutingAttention.from_spec(_spec(layer.spec, changes)))
+            _put(copied, name, _made(layer.spec, changes))
             continue
         holder, _, last = name.rpartition(".")
         around = copied.get_submodule(holder)
@@ -97,6 +101,11 @@ def _through(at: int, read: dict[int, list[int]], gone: set[int]) -> int:
     while at in gone:
         at = read[at][0]
     return at
+
+
+def _made(spec: BRASpec, changes: dict[str, Any]) -> BiLevelRoutingAttention:
+    with torch.device("meta"):
+        return BiLevelRoutingAttention.from_spec(_spec(spec, changes))
 
 
 def _spec(spec: BRASpec, changes: dict[str, Any]) -> BRASpec:

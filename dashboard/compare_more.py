@@ -105,7 +105,7 @@ def sweeps() -> None:
         st.info(tr("This table holds no rows: every file was skipped, or the folder was empty."))
         return
     st.markdown(tr("{n:,} pictures. {model}", n=max(row.pictures for row in rows),
-                   model=told(model_line(table.about)).replace("$", "\\$")))
+                   model=plain(told(model_line(table.about)))))
     layer = st.selectbox(tr("Layer"), layers, key=state.hold("sweep_layer", layers[0], layers)) \
         if len(layers) > 1 else layers[0]
     shown = [row for row in rows if row.layer == layer]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from bra import costing, variants
 from bra.costing import Cost
@@ -18,6 +18,10 @@ from dashboard.words import mark
 
 if TYPE_CHECKING:       # Ultralytics is optional
     from bra.yolo.printed import Printed
+
+TIMED_BYTES: Final = 2 * 2**30
+"""Activations that a stranger's model may take while it is timed: as much as one may take to be opened, but here at a
+size of image that was not judged then."""
 
 
 def cost_of(settings: ModelSettings, view: CostView, kind: str = "as it is",
@@ -63,7 +67,8 @@ def timed_cost(settings: ModelSettings, view: CostView, rounds: int, file: Uploa
 @worked(office, mark("Running the model on this machine, to time it …"), HEAVY)
 def _timed(settings: ModelSettings, file: str, size: tuple[int, int], rounds: int, _model: OpenModel,
            _tell: Tell) -> Cost:
-    return costing.cost(_model.module, size, rounds=rounds, progress=_tell)
+    return costing.cost(_model.module, size, rounds=rounds, progress=_tell,
+                        most_bytes=TIMED_BYTES if file else None)
 
 
 def is_yolo(settings: ModelSettings, file: Upload | None = None) -> bool:

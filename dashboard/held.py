@@ -72,6 +72,12 @@ def new_key(name: str) -> str:
     return f"{name}_{number}"
 
 
+def refusal(uploader: str) -> str:
+    """Why the last file of an uploader was not taken; "" where it was."""
+    why: str = st.session_state.get(f"{uploader}_refused", "")
+    return why
+
+
 def call_off(sign: str) -> None:
     """Callback: the visitor does not want to wait for this piece of work."""
     st.session_state["called_off"] = sign

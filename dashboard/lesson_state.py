@@ -87,6 +87,11 @@ def guess(one: Round) -> tuple[int, ...] | None:
     return _guesses().get(one)
 
 
+def forget_guess(one: Round) -> None:
+    """Ask a round anew."""
+    _guesses().pop(one, None)
+
+
 def keep_score(one: Round, made: Score) -> None:
     """Count a round."""
     st.session_state.setdefault("lesson_scores", {})[one] = made

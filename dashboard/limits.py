@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from bra.errors import BRAError
 from bra.wording import said
+from dashboard.processors import processors
 
 PREFIX: Final = "ROUTESCOPE_"
 
@@ -27,17 +28,18 @@ class Limits:
 
     upload_mb: int = _setting(120, 1, 4096, "MB of a model file or a sweep's table")
     picture_mb: int = _setting(20, 1, 512, "MB of a picture's file")
+    uploads_mb: int = _setting(2048, 1, 1_048_576, "MB of the files of all visitors together")
     megapixels: int = _setting(40, 1, 400, "million pixels of a picture, before it is reduced")
     keep_mb: int = _setting(768, 16, 1_048_576, "MB of models, pictures and results kept for the next to ask")
     seconds: int = _setting(120, 1, 86_400, "seconds that one piece of work may take; waiting does not count")
-    queue: int = _setting(50, 1, 10_000, "pieces of work that may wait, in each of the two lines")
+    queue: int = _setting(50, 1, 10_000, "pieces of work that may wait, in each of the lines")
     slots: int = _setting(0, 0, 256, "quick pieces of work at once; 0 for one per processor")
     heavy_slots: int = _setting(1, 1, 256, "slow pieces of work at once")
 
     @property
     def quick(self) -> int:
         """`slots`, spelled out."""
-        return self.slots or os.cpu_count() or 1
+        return self.slots or processors()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], server_mb: int | None = None) -> Limits:
@@ -73,6 +75,10 @@ class Limits:
                 raise BRAError(said(
                     "{name}={mb} is more than the server takes: lower it to {server}, or start the server with "
                     "STREAMLIT_SERVER_MAX_UPLOAD_SIZE={mb}.", name=PREFIX + name.upper(), mb=mb, server=server_mb))
+        if made.uploads_mb < made.upload_mb:
+            raise BRAError(said("ROUTESCOPE_UPLOADS_MB={all} is less than one file may have "
+                                "(ROUTESCOPE_UPLOAD_MB={one}): raise the one or lower the other.",
+                                all=made.uploads_mb, one=made.upload_mb))
         return made
 
     def table(self) -> str:

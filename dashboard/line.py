@@ -6,6 +6,7 @@ ask for it; work that nobody waits for any more is dropped, or told to stop wher
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,17 @@ class LineFullError(Exception):
     """So many wait already that nobody else may."""
 
 
+def anew(error: BaseException) -> BaseException:
+    """The same error without traceback, cause and context.
+
+    Those hold the frames that it went through, and frames hold what their functions were given: a visitor's file.
+    """
+    try:
+        return copy.copy(error)         # made from its type and arguments
+    except Exception:                   # a type that is made from other things than it says
+        return RuntimeError(f"{type(error).__name__}: {error}")
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """One piece of work.
@@ -39,6 +51,7 @@ class Job:
         began: when it was begun; None while it waits.
         done: whether it has ended.
         parts: parts done, and to do; (0, 0) while that is not known.
+        error: what it raised, as `anew` makes it: never raised itself, since it would keep whoever raised it.
     """
 
     key: Hashable
@@ -157,7 +170,7 @@ class Line:
                 self._before(self.working)
             job.result = job.work(tell)
         except BaseException as error:  # whoever waits gets it, and this thread lives on
-            job.error = error
+            job.error = anew(error)
         with self._changed:
             job.done = True
             self._working[lane] -= 1
@@ -206,5 +219,5 @@ class Ticket:
     def result(self) -> Any:
         """What came out; raises what the work raised."""
         if self.job.error is not None:
-            raise self.job.error.with_traceback(None)
+            raise anew(self.job.error) from None
         return self.job.result

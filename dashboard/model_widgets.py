@@ -47,8 +47,8 @@ def choose_settings(photo: Photo | None) -> Selection:
     settings = ModelSettings(key, variant=_choose_variant(entry, same), untrained=_choose_weights(entry, same))
     if entry.family == "own":
         ask_file(tr("Model file"), MODEL_ENDINGS, state.MODEL_UPLOADER, state.take_model,
-                 help=tr("Up to {size} MB. It stays in this server's memory until you leave; nobody else sees it.",
-                         size=services.limits().upload_mb))
+                 help=tr("Up to {size} MB. It is forgotten soon after you leave, and what was worked out from it when "
+                         "newer work needs the room; nobody else sees it.", size=services.limits().upload_mb))
     if photo is None:
         kept = replace(same, variant=settings.variant, untrained=settings.untrained)
         return state.save(replace(view, settings=kept, layer=view.layer if kept.opens == old.opens else ""))
@@ -229,7 +229,7 @@ def sentence(error: BRAError) -> str:
 def layer_of(view: Selection, names: tuple[str, ...]) -> str:
     """The layer that is looked at, of those that ran; says so where a link names one that this model has not."""
     if view.layer and view.layer not in names:
-        st.info(tr("This model has no layer {name}; this is another.", name=view.layer))
+        st.info(tr("This model has no layer {name}; this is another.", name=plain(view.layer)))
     return view.layer if view.layer in names else shown_layer(view.settings, "", names)
 
 

@@ -8,29 +8,34 @@ from typing import Final
 
 import streamlit as st
 import torch
-from starlette.formparsers import MultiPartParser
+from streamlit import runtime
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 
-from bra.errors import BRAError
 from bra.models.catalog import DIM, ModelSettings
 from bra.models.opened import OpenModel
-from bra.wording import said
+from bra.photo_file import declared_pixels
 from dashboard.limits import Limits
-from dashboard.uploads import Upload
-from dashboard.waiting import HEAVY, QUICK, Office
+from dashboard.processors import threads
+from dashboard.waiting import HEAVY, LARGE, QUICK, Office
 
-LARGE: Final = 15_000_000
+MANY: Final = 15_000_000
 """Parameters above which running a model is heavy work: a second or more on one processor."""
 FAR: Final = 2_000_000_000
 """Multiply-adds of attention above which that of patches is."""
+
+WIDE: Final = 4_000_000
+"""Pixels above which pictures are read one at a time: up to 15 bytes each for a moment, in a TIFF of floats."""
 
 
 @st.cache_resource(show_spinner=False)
 def office() -> Office:
     """Where all work is done; raises BRAError for a setting of this server that cannot be."""
     limits = Limits.from_environment(os.environ, st.get_option("server.maxUploadSize"))
-    # An upload of more than a megabyte would go through a file on the disk, which may be full; it is promised not to.
-    MultiPartParser.spool_max_size = (limits.upload_mb + 1) * 2**20
     made = Office.of(limits, _share_processors)
+    made.uploads.count_coming(st.get_option("server.maxUploadSize"))
+    files = runtime.get_instance().uploaded_file_mgr if runtime.exists() else None
+    if isinstance(files, MemoryUploadedFileManager):
+        made.uploads.guard(files, runtime.get_instance().is_active_session)
     atexit.register(made.line.close)    # a process that reads a checkpoint ends with the server
     return made
 
@@ -42,16 +47,12 @@ def limits() -> Limits:
 
 def _share_processors(working: int) -> None:
     """Called in a working thread: all processors for one piece of work, and fewer for each of several."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // working))
+    torch.set_num_threads(threads(working, os.environ))
 
 
-def check_size(file: Upload) -> None:
-    """Raises BRAError for a file that is larger than this server allows; the browser alone cannot be believed."""
-    most = limits().upload_mb
-    if len(file.data) > most * 2**20:
-        raise BRAError(said("this file has {mb:.1f} MB, and this server takes {most} MB (ROUTESCOPE_UPLOAD_MB): save "
-                            "a smaller one, a model without its optimizer or as half precision.",
-                            mb=len(file.data) / 2**20, most=most))
+def picture_lane(digest: str, data: bytes) -> str:
+    """Where a picture is read; a file that is refused for its size is not looked into."""
+    return LARGE if len(data) <= limits().picture_mb * 2**20 and declared_pixels(data) > WIDE else QUICK
 
 
 def opening_lane(settings: ModelSettings, *rest: object) -> str:
@@ -62,7 +63,9 @@ def opening_lane(settings: ModelSettings, *rest: object) -> str:
 def running_lane(settings: ModelSettings, file: str, side: int, *rest: object) -> str:
     """Where a model is run: one of `rest` is the model."""
     model = next(one for one in rest if isinstance(one, OpenModel))
+    if settings.entry.family == "own":      # a stranger's model may take long however few its parameters are
+        return HEAVY
     if settings.entry.family == "patches":
         pairs = (side / settings.stride) ** 4 * settings.topk / settings.n_win**2
         return HEAVY if 4 * DIM * pairs > FAR else QUICK
-    return HEAVY if sum(weights.numel() for weights in model.module.parameters()) > LARGE else QUICK
+    return HEAVY if sum(weights.numel() for weights in model.module.parameters()) > MANY else QUICK

@@ -8,6 +8,7 @@ from typing import Final
 
 import streamlit as st
 
+from bra.errors import BRAError
 from bra.fidelity import shared_choices
 from bra.lesson import score
 from bra.viewer.pack import Place, locate
@@ -17,6 +18,7 @@ from dashboard.figures import lesson as charts
 from dashboard.figures.lesson import Bar, percent
 from dashboard.gallery import GALLERY
 from dashboard.lesson_view import Lesson
+from dashboard.model_widgets import sentence
 from dashboard.words import mark, told, tr
 
 ROUNDS: Final[tuple[tuple[str, Place], ...]] = (
@@ -46,6 +48,12 @@ def show(at: Lesson) -> Lesson:
     photo = services.sample(key)
     lt = lesson_services.layer_of(who, photo, LAYERS[who])
     window = locate(lt.grid, photo, place)[0]
+    try:
+        made = None if guess is None else score(lt, window, guess)
+    except BRAError as error:       # the browser alone cannot be believed
+        guess = made = None
+        lesson_state.forget_guess(one)
+        st.error(sentence(error))
     with left:
         st.markdown(tr("The window with the star attends to {k} of {n} windows. **Which ones?** Mark {k}; its own may "
                        "be one.", k=lt.spec.topk, n=lt.grid.n_windows))
@@ -56,13 +64,12 @@ def show(at: Lesson) -> Lesson:
                                            services.encoded(photo, pane.PICTURE_SIDE), at.present),
                          lesson_state.PANE, lesson_state.take_guess)
     with right:
-        if guess is None:
+        if made is None:
             st.markdown(tr("Many mark what looks like the window with the star, or what lies next to it. Does the "
                            "model?"))
             st.caption(tr("Click the windows, or go to the picture with Tab, move with the arrow keys and mark with "
                           "Enter. Then ask for the answer."))
         else:
-            made = score(lt, window, guess)
             lesson_state.keep_score(one, made)
             st.html(charts.figure(tr("This round, hits of {k}:", k=made.of), charts.bars(
                 _bars(made.hits, made.nearest, made.chance, made.of)),

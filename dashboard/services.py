@@ -7,6 +7,7 @@ import gc
 import hashlib
 from collections.abc import Hashable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
@@ -28,7 +29,7 @@ from bra.versus import versus as set_beside
 from bra.viewer.pack import PICTURE_SIDE, picture_message
 from bra.wording import Language, said
 from dashboard.line import Tell
-from dashboard.office import check_size, limits, office, opening_lane, running_lane
+from dashboard.office import limits, office, opening_lane, picture_lane, running_lane
 from dashboard.shelf import Shelf
 from dashboard.state import Selection, Upload
 from dashboard.waiting import HEAVY, worked
@@ -66,7 +67,7 @@ def photo_of(data: bytes, digest: str = "") -> Photo:
     return _photo(digest or hashlib.sha256(data).hexdigest(), data)
 
 
-@worked(office, mark("Reading the picture …"))
+@worked(office, mark("Reading the picture …"), picture_lane)
 def _photo(digest: str, _data: bytes) -> Photo:
     most = limits()
     return Photo.from_bytes(_data, PhotoLimits(most.picture_mb * 2**20, most.megapixels * 1_000_000))
@@ -97,7 +98,6 @@ def file_key(settings: ModelSettings, file: Upload | None) -> str:
 def _opened(settings: ModelSettings, file: str, _file: Upload | None, _tell: Tell) -> OpenModel:
     if _file is None:
         return opening.open_model(settings)
-    check_size(_file)
     return opening.open_file(_file.data, _file.name, _tell)
 
 
@@ -206,14 +206,14 @@ def _probed(settings: ModelSettings, file: str, side: int, digest: str, _model: 
 
 def sweep_table(file: Upload) -> tuple[SweepTable, tuple[Summary, ...]]:
     """A sweep's table that the visitor brought, and its summaries; raises BRAError for any other file."""
-    check_size(file)
     return _sweep_table(file.digest, file.data)
 
 
 @worked(office, mark("Reading the table …"), HEAVY)
-def _sweep_table(digest: str, _data: bytes) -> tuple[SweepTable, tuple[Summary, ...]]:
-    table = read_table(_data)
-    return table, summaries(table.rows)
+def _sweep_table(digest: str, _data: bytes, _tell: Tell) -> tuple[SweepTable, tuple[Summary, ...]]:
+    still = partial(_tell, 0, 0)
+    table = read_table(_data, still)
+    return table, summaries(table.rows, still)
 
 
 def sweep_file(file: Upload, language: Language) -> str:

@@ -31,6 +31,7 @@ class Shelf:
     def __init__(self, most: int) -> None:
         self._most = most
         self._kept: OrderedDict[Hashable, Kept] = OrderedDict()
+        self._passing: dict[Hashable, float] = {}      # those that are not kept for ever, and until when
         self._size = 0
         self._lock = Lock()
 
@@ -38,7 +39,7 @@ class Shelf:
         """What is kept under the key, if anything."""
         with self._lock:
             found = self._kept.get(key)
-            if found is not None and found.until is not None and found.until < time.monotonic():
+            if found is not None and found.until is not None and found.until <= time.monotonic():
                 self._take_off(key)
                 return None
             if found is not None:
@@ -47,18 +48,23 @@ class Shelf:
 
     def put(self, key: Hashable, value: Any, seconds: float | None = None) -> None:
         """Keep a value, for so long; one that alone is more than all the room is not kept."""
-        size = 1_000 + weight(value)
+        size, now = 1_000 + weight(value), time.monotonic()
         with self._lock:
+            for old in [old for old, until in self._passing.items() if until <= now]:
+                self._take_off(old)     # nobody may ever ask for them again
             self._take_off(key)
             if size <= self._most:
-                self._kept[key] = Kept(value, size, None if seconds is None else time.monotonic() + seconds)
+                self._kept[key] = Kept(value, size, None if seconds is None else now + seconds)
                 self._size += size
+                if seconds is not None:
+                    self._passing[key] = now + seconds
             while self._size > self._most:
                 self._take_off(next(iter(self._kept)))
 
     def _take_off(self, key: Hashable) -> None:
         """Keep it no longer; the lock is held."""
         gone = self._kept.pop(key, None)
+        self._passing.pop(key, None)
         self._size -= gone.size if gone is not None else 0
 
     @property

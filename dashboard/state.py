@@ -7,14 +7,16 @@ from dataclasses import replace
 from typing import TypeVar
 
 import streamlit as st
+from streamlit.runtime.uploaded_file_manager import DeletedFile
 
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.viewer.pack import Place
 from dashboard.comparison import Comparison
 from dashboard.cost_view import CostView
 from dashboard.held import hold
+from dashboard.office import office
 from dashboard.selection import LAYER_NAME, N_WINS, UPLOAD, Selection, inside, shows_of
-from dashboard.uploads import Upload, uploaded
+from dashboard.uploads import Upload
 from dashboard.words import chosen_language, keyed, mark
 
 T = TypeVar("T")
@@ -160,13 +162,11 @@ def take_picked() -> None:
 
 def take_upload() -> None:
     """Callback of the uploader: its file becomes the visitor's picture; without one, the default comes back."""
-    file = st.session_state[UPLOADER]
-    st.session_state["upload"] = None if file is None else uploaded(file.name, file.getvalue())
-    if file is None and current().picture != UPLOAD:
+    if not _take(UPLOADER, "upload") or (upload() is None and current().picture != UPLOAD):
         return
     # Saved under another name first, so that pins on an earlier upload are dropped too.
     save(replace(current(), picture=Selection().picture, a=None, b=None))
-    if file is not None:
+    if upload() is not None:
         save(replace(current(), picture=UPLOAD))
 
 
@@ -177,9 +177,8 @@ def upload() -> Upload | None:
 
 def take_model() -> None:
     """Callback of the uploader of models: its file becomes the visitor's model; layers of the last are forgotten."""
-    file = st.session_state[MODEL_UPLOADER]
-    st.session_state["model_upload"] = None if file is None else uploaded(file.name, file.getvalue())
-    save(replace(current(), layer=""))
+    if _take(MODEL_UPLOADER, "model_upload"):
+        save(replace(current(), layer=""))
 
 
 def model_upload() -> Upload | None:
@@ -189,8 +188,17 @@ def model_upload() -> Upload | None:
 
 def take_file(uploader: str) -> None:
     """Callback of an uploader whose file changes nothing but what its own part of a page shows."""
+    _take(uploader, f"{uploader}_file")
+
+
+def _take(uploader: str, into: str) -> bool:
+    """Put the file of an uploader into the session, or that there is none; whether it came or went."""
     file = st.session_state[uploader]
-    st.session_state[f"{uploader}_file"] = None if file is None else uploaded(file.name, file.getvalue())
+    if isinstance(file, DeletedFile):       # one of many, which the server let go; what was taken of it stays
+        return False
+    st.session_state[into], st.session_state[f"{uploader}_refused"] = (
+        (None, "") if file is None else office().uploads.take(file, picture=uploader == UPLOADER))
+    return True
 
 
 def brought(uploader: str) -> Upload | None:

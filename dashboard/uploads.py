@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)     # without slots: it is counted by a weak reference for as long as it is held
 class Upload:
     """A file that this visitor brought; kept for this session alone."""
 

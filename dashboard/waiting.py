@@ -6,21 +6,25 @@ import inspect
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import update_wrapper
 from typing import Any, Final, Generic, NoReturn, TypeVar, cast
 
 import streamlit as st
 
 from bra.errors import BRAError
 from dashboard import held
+from dashboard.cloakroom import Cloakroom
 from dashboard.limits import Limits
-from dashboard.line import Line, LineFullError, Stopped, Tell, Ticket
+from dashboard.line import Line, LineFullError, Stopped, Tell, Ticket, anew
 from dashboard.shelf import Kept, Shelf
 from dashboard.words import told, tr
 
 T = TypeVar("T")
 QUICK: Final = "quick"
 HEAVY: Final = "heavy"
-"""Lanes: what takes a fraction of a second, and all else, which must not hold it up."""
+LARGE: Final = "large"
+"""Lanes: what takes a fraction of a second; all else, which must not hold it up; and large pictures, one at a time,
+since reading one takes much memory for a moment."""
 AT_ONCE: Final = "at once"
 """In no lane: what takes some milliseconds, as long as the line itself would. The page does it, and it is kept."""
 SILENT: Final = 0.4
@@ -38,19 +42,33 @@ class Office:
     limits: Limits
     line: Line
     shelf: Shelf
+    uploads: Cloakroom
 
     @classmethod
     def of(cls, limits: Limits, before: Callable[[int], None] | None = None) -> Office:
         """An office with these limits; `before` as for Line."""
-        lanes = {QUICK: limits.quick, HEAVY: limits.heavy_slots}
-        return cls(limits, Line(lanes, limits.queue, before), Shelf(limits.keep_mb * 2**20))
+        lanes = {QUICK: limits.quick, HEAVY: limits.heavy_slots, LARGE: 1}
+        return cls(limits, Line(lanes, limits.queue, before), Shelf(limits.keep_mb * 2**20), Cloakroom(limits))
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What was refused, as it is kept: an error that was never raised, so that it holds nothing but its sentence."""
+
+    error: BRAError
+
+    @classmethod
+    def of(cls, error: BRAError) -> Refusal:
+        """Of one that was raised."""
+        bare = anew(error)
+        return cls(bare if isinstance(bare, BRAError) else BRAError(*error.args))
 
 
 def silent(done: int, todo: int) -> None:
     """A Tell that tells nobody."""
 
 
-class Refusal(Exception):  # noqa: N818  nothing is wrong: it cannot be had now
+class NotNow(Exception):  # noqa: N818  nothing is wrong: it cannot be had now
     """Why a visitor cannot have it now: kind of the notice, sentence, and what the button to try again is called."""
 
 
@@ -61,24 +79,25 @@ class Asked(Generic[T]):
                  lane: str | Callable[..., str]) -> None:
         self._work, self._office, self._words, self._lane = work, office, words, lane
         self._names = tuple(inspect.signature(work).parameters)
+        update_wrapper(self, work)
 
     def __call__(self, *given: Any) -> T:
         """The result; where it cannot be had now, the visitor reads why, and the page ends."""
         try:
             return self._had(given)
-        except Refusal as refusal:
-            _offer_again(*refusal.args)
+        except NotNow as why:
+            _offer_again(*why.args)
 
     def beforehand(self, *given: Any) -> None:
         """Wait for it before a fragment does: only what the page itself waits for can be called off.
 
         A click in a fragment ends no run. What cannot be had now is passed over: whoever asks next hears why.
         """
-        with suppress(Refusal, BRAError):
+        with suppress(NotNow, BRAError):
             self._had(given)
 
     def _had(self, given: tuple[Any, ...]) -> T:
-        key = (self._work.__qualname__,
+        key = (self._work.__module__, self._work.__qualname__,
                *(value for name, value in zip(self._names, given, strict=False) if name[0] != "_"))
 
         def done(tell: Tell) -> Any:
@@ -88,7 +107,7 @@ class Asked(Generic[T]):
             try:
                 value = self._work(*given, tell) if self._names[-1] == "_tell" else self._work(*given)
             except BRAError as error:
-                shared.shelf.put(key, error, REFUSED)
+                shared.shelf.put(key, Refusal.of(error), REFUSED)
                 raise
             shared.shelf.put(key, value)
             return value
@@ -114,21 +133,21 @@ def worked(office: Callable[[], Office], words: str, lane: str | Callable[..., s
     Args:
         office: whose line and shelf.
         words: what the visitor reads while waiting.
-        lane: QUICK, HEAVY or AT_ONCE, or what says which for the same arguments.
+        lane: QUICK, HEAVY, LARGE or AT_ONCE, or what says which for the same arguments.
     """
     return lambda work: Asked(work, office, words, lane)
 
 
 def _value(kept: Kept) -> Any:
-    if isinstance(kept.value, BRAError):
-        raise kept.value.with_traceback(None)
+    if isinstance(kept.value, Refusal):
+        raise anew(kept.value.error) from None
     return kept.value
 
 
 def _waited(office: Office, lane: str, key: Hashable, words: str, work: Callable[[Tell], Any]) -> Any:
     sign = str(hash((lane, key)))
     if held.called_off() == sign:
-        raise Refusal("info", tr("Called off: {what}", what=told(words).rstrip(" …")), tr("Do it again"))
+        raise NotNow("info", tr("Called off: {what}", what=told(words).rstrip(" …")), tr("Do it again"))
     while True:
         try:
             with office.line.ask(lane, key, work) as ticket:
@@ -140,7 +159,7 @@ def _waited(office: Office, lane: str, key: Hashable, words: str, work: Callable
         except Stopped:     # we came in the moment in which the work was given up: begin anew
             continue
         except LineFullError:
-            raise Refusal("warning", tr("{n} wait already, the most that this server lets wait (ROUTESCOPE_QUEUE): "
+            raise NotNow("warning", tr("{n} wait already, the most that this server lets wait (ROUTESCOPE_QUEUE): "
                                         "try again in a minute.", n=office.limits.queue), tr("Try again")) from None
 
 
@@ -174,7 +193,7 @@ def _in_sight(ticket: Ticket, words: str, sign: str, seconds: int) -> None:
     while not ticket.wait(LOOK):
         if ticket.taken > seconds:
             place.empty()
-            raise Refusal("warning", tr(
+            raise NotNow("warning", tr(
                 "This took more than {seconds} seconds, the most that this server gives one piece of work "
                 "(ROUTESCOPE_SECONDS): choose a smaller model or picture, or fewer settings.", seconds=seconds),
                 tr("Try again"))

@@ -20,12 +20,13 @@ from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import FULL, Place
 from bra.wording import listed
-from dashboard import components, services, state
+from dashboard import components, held, services, state
 from dashboard.gallery import GALLERY
 from dashboard.selection import UPLOAD
 from dashboard.words import language, mark, named, told, tr
 
 HINT = mark("Point at a window to see where it is routed; click to keep it.")
+WORD_JOINER = "\N{WORD JOINER}"
 THUMBNAIL = 160
 CENTRE: Place = (FULL // 2, FULL // 2)
 
@@ -48,8 +49,8 @@ def choose_picture() -> None:
         ask_file(
             tr("Your own picture: choose, drop or paste"), ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
             state.UPLOADER, state.take_upload, size=size,
-            help=tr("PNG, JPEG, WebP, BMP, GIF or TIFF of up to {size} MB. It stays in this server's memory until you "
-                    "leave; nobody else sees it.", size=size))
+            help=tr("PNG, JPEG, WebP, BMP, GIF or TIFF of up to {size} MB. It is forgotten soon after you leave, and "
+                    "what was worked out from it when newer work needs the room; nobody else sees it.", size=size))
 
 
 def ask_file(label: str, endings: list[str], key: str, on_change: Callable[..., None], *args: str,
@@ -66,7 +67,9 @@ def ask_file(label: str, endings: list[str], key: str, on_change: Callable[..., 
         help: more, on a question mark.
     """
     size = size or services.limits().upload_mb
-    st.file_uploader(label, endings, key=key, on_change=on_change, args=args, max_upload_size=size, help=help)
+    file = st.file_uploader(label, endings, key=key, on_change=on_change, args=args, max_upload_size=size, help=help)
+    if file is not None and held.refusal(key):
+        st.error(plain(told(held.refusal(key))), icon=":material/error:")
     if language() == "en":
         return
     # Streamlit's own words on it can be had in no other way than by style.
@@ -126,8 +129,14 @@ def warn_of_hubs(layer: LayerTrace) -> None:
 
 
 def plain(text: str) -> str:
-    """Strangers' words such that Markdown reads nothing into them."""
-    return re.sub(r"([!-/:-@[-`{-~])", r"\\\1", text)      # before anything else, such as ×, a backslash stays
+    """Strangers' words such that Markdown reads nothing into them, and makes no link or icon of them.
+
+    Addresses and names of icons are looked for once more when the backslashes are gone: a word joiner, which has no
+    width, keeps them apart.
+    """
+    apart = re.sub(r"(://|www(?=\.)|@(?=[-\w])|:(?=[-+\w]))", f"\\1{WORD_JOINER}", re.sub(r"\s*[\r\n]\s*", " ", text),
+                   flags=re.IGNORECASE)
+    return re.sub(r"([!-/:-@[-`{-~])", r"\\\1", apart)     # before anything else, such as ×, a backslash stays
 
 
 def worded(answer: Answer) -> Answer:

@@ -12,11 +12,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORDER = (
     "wording", "errors", "spec", "grid", "chunked", "functional", "flex", "kv_pool", "record",
-    "attention", "worked", "worked_source", "tracing", "photo",
+    "attention", "worked", "worked_source", "tracing", "photo_file", "photo",
     "fidelity", "layer_maps", "dense", "dense_grids", "areas", "overlap", "scorecard", "svg",
     "formula", "operators", "model_rows", "timing", "costing", "cost_table", "advice",
     "variants", "cost_words",
-    "pickled", "torchfile", "unpack", "checkpoint", "weights_file",
+    "process", "pickled", "torchfile", "unpack", "checkpoint", "weights_file",
     "weights", "models", "models.card", "models.untrained", "models.patches", "models.full_attention",
     "models.layout", "models.biformer", "models.nano", "models.steps", "models.opened", "models.resumed",
     "compare", "versus", "probes", "lesson", "models.families", "models.catalog",

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from chinese import in_chinese
 from torch.utils.flop_counter import FlopCounterMode
 
 import bra
@@ -133,6 +134,16 @@ def test_it_learns_in_training_mode_and_refuses_what_heads_do_not_divide() -> No
 
 def shapes_of(model: BiFormer) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def test_more_classes_than_anyone_can_tell_apart_are_refused() -> None:
+    """A weights file of a few megabytes could ask for the names of millions."""
+    with torch.device("meta"):
+        shapes = shapes_of(BiFormer((1, 1, 1, 1), (32, 32, 32, 32), num_classes=21_843))
+    assert read_layout(shapes).num_classes == 21_843        # ImageNet-21K
+    with pytest.raises(CheckpointError, match=r"^30,001 classes are too many: 30,000 at most; ") as caught:
+        read_layout({**shapes, "head.weight": (30_001, 32), "head.bias": (30_001,)})
+    in_chinese(caught.value.args[0])
 
 
 @pytest.mark.parametrize(("make", "name", "depth", "dims", "mlp_ratio"), [

@@ -138,6 +138,27 @@ def test_a_yaml_that_is_deep_or_endless_is_refused() -> None:
         assert "100,000 values or 32 levels" in refusal(saved(model))
 
 
+def test_words_without_end_are_refused() -> None:
+    """A pickle writes a text once and names it a hundred thousand times."""
+    text = "\N{GRINNING FACE}" * 1_000
+    for bomb in ([text] * 2_000, {f"{n}{text}": n for n in range(2_000)}):
+        model = Small()
+        model.names = {0: bomb}  # type: ignore[dict-item]
+        assert "more than 1,048,576 characters" in refusal(saved(model))
+    model = Small()
+    model.yaml = {"nc": 10**500, "ch": 3}
+    read = read_checkpoint(saved(model))
+    assert dict(read.facts.yaml or {}) == {"nc": None, "ch": 3}
+
+
+def test_a_header_without_end_is_refused() -> None:
+    """Axes of an empty tensor may be of any length, and a number of any length has as many digits."""
+    shape = (0, *[10**600] * 7)
+    data = archive({f"{n}": View(Store(4), shape, (1,) * 8) for n in range(4_000)})
+    assert len(data) < 2**20
+    assert "names, shapes and facts take" in refusal(data)
+
+
 @pytest.mark.parametrize("name", ["../../evil", "/etc/passwd", "x/../../evil", "x/data/../../evil", "x/other.txt",
                                   "y/data/1", "x/data/1/2", "x\\data\\1", "x/data/1 ", "C:/x/data/1"])
 def test_names_that_escape_are_refused(name: str) -> None:

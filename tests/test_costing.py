@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ import torch
 from counting import check_sums, torch_macs
 from test_attention_cost import CASES
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import bra
-from bra import BiLevelRoutingAttention, BRASpec
+from bra import BiLevelRoutingAttention, BRASpec, operators
 from bra.errors import CostError
 from bra.models.biformer import biformer_tiny
 from bra.models.catalog import ModelSettings, build
@@ -182,6 +184,21 @@ def test_no_memory_is_spent_on_a_huge_map() -> None:
     assert cost.rows[0].layers[0].explicit_peak_bytes > 2**43
 
 
+def test_what_is_remembered_of_shapes_is_forgotten_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new size adds to torch's memory of shapes, 1 MB for our own model, and torch itself forgets none."""
+    monkeypatch.setattr(operators, "REMEMBERED", 1000)
+    FakeTensorMode.cache_clear()
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), BiLevelRoutingAttention(8, n_win=2, num_heads=1, topk=1))
+    sizes = [0]
+    for side in range(4, 84, 2):
+        bra.cost(model, side)
+        sizes.append(FakeTensorMode.cache_info().size)
+    added = [after - before for before, after in pairwise(sizes) if after > before]
+    assert len(added) > 30                          # between two times of forgetting it is of use
+    assert sum(added) > 3000
+    assert max(sizes) <= 1000 + max(added) < 1500
+
+
 def test_everything_becomes_plain_values() -> None:
     cost = bra.cost(BiLevelRoutingAttention(16, n_win=2), 10)
     plain = json.loads(json.dumps(cost.to_dict()))
@@ -200,3 +217,15 @@ def test_refused_with_value_and_cure(given: dict[str, Any], words: tuple[str, ..
     with pytest.raises(CostError) as error:
         bra.cost(nn.Conv2d(3, 4, 1), **given)
     assert all(word in str(error.value) for word in words), error.value
+
+
+def test_what_takes_too_much_memory_is_counted_and_not_timed() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 1000, 1), nn.AvgPool2d(8))
+    counted = bra.cost(model, 64, most_bytes=1)
+    timed = bra.cost(model, 64, rounds=1, most_bytes=counted.total.alive_bytes)
+    assert timed.total.ms is not None
+    told: list[int] = []
+    with pytest.raises(CostError, match=r"timing this model on 64×64 px takes 16 MB at one time, and at most 16 MB"):
+        bra.cost(model, 64, rounds=1, progress=lambda done, todo: told.append(done),
+                 most_bytes=counted.total.alive_bytes - 1)
+    assert not told

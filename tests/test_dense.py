@@ -22,6 +22,7 @@ from bra.dense import (
     recall,
     routed_attention,
 )
+from bra.dense_grids import dense_masses
 from bra.fidelity import nearest_windows, on_map
 from bra.models.biformer import FullAttention
 
@@ -218,3 +219,21 @@ def test_a_large_map_needs_no_more_than_500_mb() -> None:
     # 25,600 tokens and 8 heads: all weights at once would take 21 GB.
     run = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
     assert 10 < float(run.stdout) < 500
+
+
+def test_it_can_be_called_off_between_blocks_where_each_grid_is_computed_apart() -> None:
+    class NotWantedError(Exception):
+        pass
+
+    def still() -> None:
+        asked.append(1)
+        if len(asked) > 1:
+            raise NotWantedError
+
+    asked: list[int] = []
+    lt = pair({"soft_routing": True, "num_heads": 16, "n_win": 3}, torch.rand(1, 16, 120, 120))[0]
+    for work in (lambda: dense_attention(lt, still=still), lambda: dense_masses([lt, lt], still=still)):
+        asked.clear()
+        with pytest.raises(NotWantedError):
+            work()
+        assert len(asked) == 2

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from bra.cli import main
+from bra.errors import TraceError
 from bra.export import routing_csv, trace_npz
 from bra.models.catalog import ModelSettings
 from bra.opening import look
@@ -47,7 +48,7 @@ def test_a_message_comes_back_as_it_was_sent() -> None:
 def test_a_message_refuses_what_the_browser_would_misread() -> None:
     with pytest.raises(TypeError, match="float64"):
         pack({}, b"", {"a": np.zeros(2)})
-    with pytest.raises(ValueError, match="JSON"):
+    with pytest.raises(TraceError, match="not finite: choose another layer"):
         pack({"bad": float("nan")}, b"", {})
 
 

@@ -119,6 +119,10 @@ def test_a_guess_is_scored_by_hand(given: LayerInput) -> None:
     made = score(lt, 6, [*routed[:1], *wrong[:3]])
     assert (made.hits, made.of, made.chance) == (1, 4, pytest.approx(16 / 25))
     assert made.nearest == len(set(routed) & set(bf.nearest_windows(lt)[6].tolist()))
+    for forged, why in (([25], "window 25 does not exist"), ([-1], "window -1"), ([0, 10**40], "does not exist"),
+                        ([0, 1, 2, 3, 4], "5 windows are marked: mark 4 at most")):
+        with pytest.raises(BRAError, match=why):
+            score(lt, 6, forged)
 
 
 def test_a_trained_layer_on_a_photograph_is_rerun_as_it_ran() -> None:

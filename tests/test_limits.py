@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from bra.errors import BRAError
 from dashboard.limits import PREFIX, Limits
+from dashboard.processors import processors
 from dashboard.shelf import Shelf, weight
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +31,7 @@ def refused(environment: dict[str, str], server_mb: int | None = None) -> str:
 def test_settings_are_read_and_the_rest_of_the_environment_is_left_alone() -> None:
     made = Limits.from_environment({"ROUTESCOPE_SECONDS": "30", "ROUTESCOPE_UPLOAD_MB": "60", "HOME": "/x"}, 120)
     assert (made.seconds, made.upload_mb, made.queue) == (30, 60, Limits().queue)
-    assert made.quick == (os.cpu_count() or 1)
+    assert made.quick == processors()
     assert Limits.from_environment({"ROUTESCOPE_SLOTS": "3"}).quick == 3
 
 
@@ -48,6 +49,11 @@ def test_the_server_is_not_contradicted() -> None:
     assert refused({"ROUTESCOPE_UPLOAD_MB": "200"}, 120).endswith("STREAMLIT_SERVER_MAX_UPLOAD_SIZE=200.")
     assert Limits.from_environment({}, 10).upload_mb == Limits.from_environment({}, 10).picture_mb == 10
     assert Limits.from_environment({}, 500).upload_mb == Limits().upload_mb
+
+
+def test_all_files_together_may_have_what_one_may() -> None:
+    assert refused({"ROUTESCOPE_UPLOADS_MB": "100"}).startswith("ROUTESCOPE_UPLOADS_MB=100 is less than one file may")
+    assert Limits.from_environment({"ROUTESCOPE_UPLOADS_MB": "100", "ROUTESCOPE_UPLOAD_MB": "100"}).uploads_mb == 100
 
 
 @given(st.dictionaries(st.sampled_from([PREFIX + one.name.upper() for one in fields(Limits)]), st.text(max_size=12)))

@@ -9,7 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from bra import sweep_table
 from bra.cli import main
 from bra.compare import Setting, SettingRow, compare, layer_inputs
 from bra.errors import BRAError
@@ -145,6 +149,7 @@ def test_summaries_by_hand() -> None:
     one, = summaries(table([(0.5, 0.4), (0.7, 0.6), (0.6, 0.5)]))
     assert (one.pictures, one.recall, one.nearest, one.macs) == (3, pytest.approx(0.6), pytest.approx(0.5), 1000)
     assert one.gain == (pytest.approx(0.1), pytest.approx(0.1))     # the same gain on each picture: no doubt about it
+    assert summaries(table([])) == ()
     assert 0.5 <= one.interval[0] < 0.6 < one.interval[1] <= 0.7
 
 
@@ -155,6 +160,56 @@ def test_the_interval_is_the_textbooks_where_the_textbook_holds() -> None:
     assert (low, high) == (pytest.approx(values.mean() - half, abs=0.1 * half),
                            pytest.approx(values.mean() + half, abs=0.1 * half))
     assert np.isnan(interval(values[:1])).all()
+
+
+def test_pictures_are_drawn_anew_for_one_number_of_them_at_a_time() -> None:
+    """A table of a few kilobytes may have another number of pictures for each setting."""
+    values, drawn = np.random.default_rng(3).random((3, 300)), dict[int, Any]()
+    found = [interval(one[:n], drawn) for one, n in zip(values, (300, 299, 300), strict=True)]
+    assert found == [interval(one[:n]) for one, n in zip(values, (300, 299, 300), strict=True)]
+    assert list(drawn) == [300]
+    rows = table_of([(f"{n}.png", "layer", replace(row(0.4 + 0.1 * (n % 5), 0.4), topk=topk)) for topk in
+                     (*range(400, 360, -1), *range(300, 360)) for n in range(topk)], {})
+    summaries(rows.slice(0, 1000))                  # what is imported on first use takes memory too
+    tracemalloc.start()
+    made = summaries(rows)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [one.topk for one in made] == [*range(400, 360, -1), *range(300, 360)]
+    for one in made[::9]:
+        assert one.interval == interval(np.array(one.values))
+    assert peak < 40 * 2**20                        # all that were drawn together are 280 MB
+
+
+def test_a_table_that_nobody_waits_for_any_more_is_not_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    class GoneError(Exception):
+        pass
+
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Popen(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self)
+
+    asked: list[float] = []
+
+    def still() -> None:
+        asked.append(time.monotonic())
+        if len(asked) % 4 == 0:
+            raise GoneError
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    monkeypatch.setattr(sweep_table, "START", "import time; time.sleep(30)")
+    before = time.monotonic()
+    with pytest.raises(GoneError):
+        read_table(to_parquet(table([(0.5, 0.4)])), still)
+    assert time.monotonic() - before < 10
+    assert [one.returncode for one in started] == [-signal.SIGKILL]
+    with pytest.raises(GoneError):
+        summaries(table_of([(f"{n}.png", "layer", replace(row(0.5, 0.4), topk=n)) for n in range(1, 9)], {}),
+                  still)
+    assert len(asked) == 8
 
 
 def written(rows: pa.Table) -> bytes:

@@ -93,7 +93,7 @@ def test_the_mean_of_a_large_window_is_taken_in_parts(monkeypatch: pytest.Monkey
 
 
 def test_the_mean_of_a_large_window_never_holds_more_than_a_few_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    lt = bra.trace(layer(n_win=1, topk=1), torch.randn(1, 16, 48, 48)).layers[""]      # 2 · 2304² = 10.6 million weights
+    lt = bra.trace(layer(n_win=1, topk=1), torch.randn(1, 16, 48, 48)).layers[""]      # 2 · 2304² weights
     made, rows = [], BF.attention_rows
     monkeypatch.setattr(BF, "attention_rows", lambda *given: made.append(rows(*given)) or made[-1])
     lt.attention_map(0)

@@ -61,3 +61,24 @@ def test_full_attention_and_other_settings_cost_what_their_formula_says() -> Non
     assert narrow.total.params < full.total.params
     with pytest.raises(SpecError, match="topk=50"):
         with_settings(model, topk=50)
+
+
+def test_layers_that_get_weights_get_no_memory() -> None:
+    plain = {"n_win": 1, "topk": 1, "num_heads": 1, "side_dwconv": 0}
+    small = nn.Sequential(nn.Conv2d(3, 16, 1), bra.BiLevelRoutingAttention(16, **plain))
+    for changed in (with_settings(small, n_win=2), with_full_attention(small), with_settings(small[1], n_win=2)):
+        assert {p.is_meta for name, p in changed.named_parameters() if not name.startswith("0.")} == {True}
+    model = nn.Sequential(*(bra.BiLevelRoutingAttention(65_536, param_attention="none", **plain) for _ in range(20)))
+    cost = bra.cost(with_settings(model, param_attention="qkvo", n_win=2), 4, channels=65_536)      # 1.4 TB
+    assert cost.total.params == 20 * (4 * 65_536**2 + 4 * 65_536)
+    assert cost.total.macs > 20 * 16 * 4 * 65_536**2
+    assert next(model.parameters(), None) is None
+
+
+def test_without_memory_a_model_costs_what_it_costs_with() -> None:
+    options = {"n_win": 4, "topk": 2, "kv_downsample_mode": "conv", "kv_downsample_ratio": 2}
+    model = nn.Sequential(nn.Conv2d(3, 32, 1), bra.BiLevelRoutingAttention(32)).eval()
+    real = nn.Sequential(model[0], bra.BiLevelRoutingAttention(32, **options)).eval()
+    assert bra.cost(with_settings(model, **options), 16).to_dict() == bra.cost(real, 16).to_dict()
+    assert model[1].wo.weight.device.type == "cpu"
+    assert with_settings(model, **options)[0].weight is model[0].weight

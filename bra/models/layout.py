@@ -23,6 +23,8 @@ PUBLISHED: Final[dict[tuple[tuple[int, ...], tuple[int, ...], bool], str]] = {
 """By depth, dims and whether the layout is Swin's."""
 MAX_BLOCKS = 256
 """The deepest published model has 30 blocks."""
+MAX_CLASSES = 30_000
+"""Each gets a name, of which a weights file of a few megabytes could ask for millions; ImageNet-21K has 21,843."""
 MAX_AXIS = 2**22
 """An empty tensor may say any length; torch cannot even count the bytes of a layer made after one of 2**62."""
 
@@ -57,7 +59,7 @@ def read_layout(shapes: Shapes) -> Layout:
     """The layout that a state dict's first blocks speak of; whether all the rest fits is for `check_shapes` to say.
 
     Raises:
-        CheckpointError: no stages of blocks are named as BiFormer names them.
+        CheckpointError: no stages of blocks are named as BiFormer names them, or there are too many blocks or classes.
     """
     blocks: dict[int, set[int]] = {}
     swin = False
@@ -75,10 +77,14 @@ def read_layout(shapes: Shapes) -> Layout:
                                    count=sum(depth), most=MAX_BLOCKS))
     first = [f"stages.{stage}.{'blocks.' if swin else ''}0" for stage in range(len(depth))]
     dims = tuple(_first_axis(shapes, f"{block}.norm1.weight") for block in first)
+    classes = _first_axis(shapes, "head.weight") if "head.weight" in shapes else 0
+    if classes > MAX_CLASSES:
+        raise CheckpointError(said("{n:,} classes are too many: {most:,} at most; choose a model that tells fewer "
+                                   "apart.", n=classes, most=MAX_CLASSES))
     return Layout(
         depth, dims, mlp_ratio=max(1, _first_axis(shapes, f"{first[0]}.mlp.0.weight") // dims[0]),
         full=tuple(f"{block}.attn.qkv.weight" in shapes for block in first),
-        num_classes=_first_axis(shapes, "head.weight") if "head.weight" in shapes else 0, swin_layout=swin)
+        num_classes=classes, swin_layout=swin)
 
 
 def check_shapes(found: Shapes, expected: Shapes) -> None:

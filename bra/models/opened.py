@@ -11,10 +11,11 @@ from threading import Lock
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from bra.attention import BiLevelRoutingAttention
-from bra.errors import LIBRARY, BRAError, brief
+from bra.errors import LIBRARY, BRAError, TraceError, brief
 from bra.models.steps import Step
 from bra.photo import Photo
 from bra.spec import BRASpec
@@ -132,7 +133,7 @@ class OpenModel(ABC):
             change: other windows in one layer.
 
         Raises:
-            BRAError: the change cannot be, or the photo does not suit a layer.
+            BRAError: the change cannot be, the photo does not suit a layer, or a layer's numbers are not finite.
         """
         module = self.module if change is None else with_windows(self.module, change)
         prepared = self.prepare(photo, side)
@@ -164,9 +165,25 @@ class OpenModel(ABC):
 
 
 def on_photo(layer: LayerTrace, at: Prepared) -> LayerTrace:
-    """The same trace, its grid in pixels of the photo as it lies in the model's input."""
+    """The same trace, its grid in pixels of the photo as it lies in the model's input.
+
+    Raises:
+        TraceError: its attention is no numbers.
+    """
+    check_finite(layer.name, layer.q, layer.k)
     grid = replace(layer.grid, origin=(float(-at.top), float(-at.left)), image=(at.height, at.width))
     return replace(layer, grid=grid)
+
+
+def check_finite(layer: str, q: Tensor, k: Tensor) -> None:
+    """Raise TraceError where products of queries and keys (…, channels) may overflow: attention is then no numbers.
+
+    Finite weights are no help against it, they may be as large as they like.
+    """
+    largest = [max(abs(float(end)) for end in t.aminmax()) if t.numel() else 0.0 for t in (q, k)]
+    if not largest[0] * largest[1] * q.shape[-1] < torch.finfo(torch.float32).max:      # nor where it is NaN
+        raise TraceError(said("layer {layer!r} computes numbers that are not finite on this picture: choose a "
+                              "checkpoint of a healthy training.", layer=layer))
 
 
 def with_windows(model: nn.Module, change: Change) -> nn.Module:

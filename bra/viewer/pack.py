@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bra import fidelity
+from bra.errors import TraceError
 from bra.grid import WindowGrid
 from bra.models.opened import Detection
 from bra.photo import Photo
@@ -62,6 +63,7 @@ def pack(header: Mapping[str, Any], picture: bytes, arrays: Mapping[str, NDArray
 
     Raises:
         TypeError: an array of another type, which the other side would misread.
+        TraceError: NaN in the header, which only numbers of a model bring there.
     """
     kinds = {"float32": "f4", "int32": "i4", "uint8": "u1"}
     blobs, table, at = [picture + bytes(-len(picture) % 8)], {}, len(picture) + -len(picture) % 8
@@ -75,7 +77,11 @@ def pack(header: Mapping[str, Any], picture: bytes, arrays: Mapping[str, NDArray
     body = b"".join(blobs)
     version = hashlib.sha256(repr(sorted(header.items())).encode() + body).hexdigest()[:16]
     full = {**header, "version": version, "roles": ROLES, "picture": len(picture), "arrays": table}
-    text = json.dumps(full, allow_nan=False).encode()
+    try:
+        text = json.dumps(full, allow_nan=False).encode()
+    except ValueError as error:
+        raise TraceError(said("the numbers of this layer are not finite: choose another layer, or a checkpoint of a "
+                              "healthy training.")) from error
     text += b" " * (-(len(text) + 4) % 8)
     return len(text).to_bytes(4, "little") + text + body
 

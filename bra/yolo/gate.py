@@ -15,7 +15,7 @@ from typing import Any, Final, get_args
 import yaml
 
 from bra.errors import YoloError
-from bra.spec import KVDownsampleMode, ParamAttention
+from bra.spec import MAX_N_WIN, KVDownsampleMode, ParamAttention
 from bra.wording import said
 from bra.yolo.rewrite import read_yaml
 from bra.yolo.rows import OPTIONS, OURS, Row, options_of, rows_of, with_rows
@@ -47,6 +47,8 @@ class ModelLimits:
     text_bytes: int = 64 * 2**10
     rows: int = 200
     repeats: int = 100
+    n_win: int = 16                     # as many as can be chosen on a page
+    num_heads: int = 128                # for each, full attention is summed up by pairs of windows
     number: int = 8192                  # of channels, and of anything else in a row
     classes: int = 30_000
     factor: float = 4.0                 # of depth and of width
@@ -54,7 +56,10 @@ class ModelLimits:
     calls: int = 20_000                 # of torch, to build it or to run it once; yolov9e takes 5,000
     activation_bytes: int = 2 * 2**30   # at one time, for one picture
     macs: int = 250 * 10**9             # for one picture; yolov3 takes 141, and a core about 20 a second
-    imgsz: int = 640                    # px, side of the picture by which the last two are judged
+    moved_bytes: int = 50 * 10**9       # read and written for one picture; yolo11x-bra moves 10
+    trace_bytes: int = 512 * 2**20      # that attention layers hand over to be looked into; yolo11x-bra hands over 230
+    full_macs: int = 4 * 10**12         # of a layer with every window routed to all, which a page may ask for
+    imgsz: int = 640                    # px, side of the picture by which the last five are judged
 
 
 def check_model(model: str | bytes | Mapping[str, Any], limits: ModelLimits | None = None) -> dict[str, Any]:
@@ -93,7 +98,7 @@ def check_model(model: str | bytes | Mapping[str, Any], limits: ModelLimits | No
 
 
 def _read(text: str | bytes, limits: ModelLimits) -> dict[str, Any]:
-    """Safe YAML without anchors, aliases or tags: each value was written out, and nests no deeper than a row."""
+    """Safe YAML without anchors, aliases, tags or merging: each value was written out, no deeper than a row nests."""
     if len(text) > limits.text_bytes:
         raise YoloError(said("this file has {count:,} characters: a model file has {most:,} at most; take out "
                              "comments.", count=len(text), most=limits.text_bytes))
@@ -104,6 +109,9 @@ def _read(text: str | bytes, limits: ModelLimits) -> dict[str, Any]:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
                 raise YoloError(said("line {line} has an anchor, alias or tag (&, *, !): write the value out.",
+                                     line=event.start_mark.line + 1))
+            if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]:
+                raise YoloError(said("line {line} merges another mapping in (<<): write its keys out.",
                                      line=event.start_mark.line + 1))
             if depth > MAX_DEPTH or count > MAX_VALUES:
                 raise YoloError(said("line {line} goes beyond {levels} levels or {values:,} values: no model needs "
@@ -183,8 +191,17 @@ def _row(row: Row, limits: ModelLimits) -> Row:
     args = [_argument(place, arg, limits, mapping=name in OURS) for arg in row.args]
     checked = Row(row.index, list(sources) if isinstance(row.source, list) else row.source, row.repeats, name, args)
     if name in OURS:
-        options_of(checked)
+        _check_options(place, options_of(checked), limits)
     return checked
+
+
+def _check_options(place: str, options: Mapping[str, Any], limits: ModelLimits) -> None:
+    for name, most in (("n_win", limits.n_win), ("num_heads", limits.num_heads)):
+        value = options.get(name)
+        # What is no such number at all is refused by the layer's spec, with the cure for rows that begin with channels.
+        if type(value) is int and value > most and not (name == "n_win" and value > MAX_N_WIN):
+            raise YoloError(said("{place} asks for {name}={value}: {most} at most in a model that is opened here; "
+                                 "write a smaller number.", place=place, name=name, value=value, most=most))
 
 
 def _argument(place: str, value: Any, limits: ModelLimits, mapping: bool, depth: int = 0) -> Any:

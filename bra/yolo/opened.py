@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -119,26 +119,28 @@ def open_rows(rows: Mapping[str, Any], state: Mapping[str, Tensor] | None, label
     return opened(built(rows, state), label, provenance, classes)
 
 
-def open_text(text: bytes, name: str) -> OpenYolo:
+def open_text(text: bytes, name: str, still: Callable[[], object] = lambda: None) -> OpenYolo:
     """A stranger's model file with random weights, at the scale that its name says, as Ultralytics reads it.
+
+    `still` is called now and then while the model is rehearsed; what it raises ends the work.
 
     Raises:
         YoloError: it may not be built.
     """
     content = check_model(text)
     scale = tasks.guess_model_scale(name)
-    module = build_untrusted(content, scale if scale in (content.get("scales") or {}) else None)
+    module = build_untrusted(content, scale if scale in (content.get("scales") or {}) else None, still=still)
     _forget(module)
     return opened(module, name, UNTRAINED)
 
 
-def open_saved(checkpoint: Checkpoint, name: str) -> OpenYolo:
-    """A stranger's checkpoint.
+def open_saved(checkpoint: Checkpoint, name: str, still: Callable[[], object] = lambda: None) -> OpenYolo:
+    """A stranger's checkpoint; `still` as for `open_text`.
 
     Raises:
         YoloError: it has no rows, they may not be built, or its tensors are not those of its rows.
     """
-    module, _ = open_checkpoint(checkpoint)
+    module, _ = open_checkpoint(checkpoint, still=still)
     return opened(module, name, said("weights from {name}", name=name))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import torch
@@ -26,13 +26,15 @@ CLASSES: Final[Mapping[str, str]] = {
     "classify": "ClassificationModel"}
 
 
-def build_untrusted(model: Mapping[str, Any], scale: str | None = None, limits: ModelLimits | None = None) -> nn.Module:
+def build_untrusted(model: Mapping[str, Any], scale: str | None = None, limits: ModelLimits | None = None,
+                    still: Callable[[], object] = lambda: None) -> nn.Module:
     """A stranger's model with random weights, float32, in eval mode, without gradients.
 
     Args:
         model: content of its file; checked here too, so that nothing gets past.
         scale: one of its `scales`; None takes the one it names, then its first.
         limits: what it may ask for.
+        still: called now and then while it is rehearsed; what it raises ends the work.
 
     Returns:
         Ultralytics' model of the head's task, for pictures (b, 3, h, w) in 0 to 1, h and w multiples of 32.
@@ -45,13 +47,16 @@ def build_untrusted(model: Mapping[str, Any], scale: str | None = None, limits: 
     if "scales" in checked:
         checked.setdefault("scale", next(iter(checked["scales"])))
     head = checked["head"][-1][2]
+    wanted = _Wanted(still)
     try:
-        rehearse(checked, limits)
+        rehearse(checked, limits, wanted)
         kind = "RTDETRDetectionModel" if head == "RTDETRDecoder" else CLASSES[HEADS[head]]
         built: Any = getattr(tasks, kind)(copy.deepcopy(checked), ch=3, verbose=False)
     except BRAError:
         raise
     except Exception as error:  # the parser's and torch's own, of any kind
+        if error is wanted.ended:
+            raise
         raise YoloError(said("Ultralytics cannot build or run this model ({kind}: {error}): bra lint says which row is "
                              "wrong.", kind=type(error).__name__, error=quoted(error))) from error
     built.task = HEADS[head]
@@ -59,14 +64,32 @@ def build_untrusted(model: Mapping[str, Any], scale: str | None = None, limits: 
     return module
 
 
+class _Wanted:
+    """A caller's question whether the work is still wanted, and what it raised: no fault of the model."""
+
+    def __init__(self, still: Callable[[], object]) -> None:
+        self.still = still
+        self.ended: Exception | None = None
+
+    def __call__(self) -> None:
+        """Ask."""
+        try:
+            self.still()
+        except Exception as error:
+            self.ended = error
+            raise
+
+
 def open_checkpoint(checkpoint: Checkpoint, limits: ModelLimits | None = None,
-                    model: str | bytes | Mapping[str, Any] | None = None) -> tuple[nn.Module, Facts]:
+                    model: str | bytes | Mapping[str, Any] | None = None,
+                    still: Callable[[], object] = lambda: None) -> tuple[nn.Module, Facts]:
     """The model of a checkpoint, built from its own rows and filled with its tensors as float32.
 
     Args:
         checkpoint: as read by `read_checkpoint`.
         limits: what its model may ask for.
         model: the model file's text or content, for a plain state_dict, which has no rows of its own.
+        still: as for `build_untrusted`.
 
     Returns:
         The model as from `build_untrusted`, its `names` those of the checkpoint, and the checkpoint's facts.
@@ -78,10 +101,15 @@ def open_checkpoint(checkpoint: Checkpoint, limits: ModelLimits | None = None,
     given = facts.yaml if model is None else model
     if given is None:
         raise YoloError(said("this checkpoint holds tensors without the rows of their model: give its model file too."))
-    module: Any = build_untrusted(_as_saved(check_model(given, limits), checkpoint), None, limits)
+    module: Any = build_untrusted(_as_saved(check_model(given, limits), checkpoint), None, limits, still)
     _same_layers(module, facts)
     if facts.fused:
-        module.fuse(verbose=False)
+        try:
+            module.fuse(verbose=False)
+        except Exception as error:  # Ultralytics' and torch's own, of any kind
+            raise YoloError(said("this checkpoint was saved fused, and Ultralytics cannot fuse the layers that its "
+                                 "rows make ({kind}: {error}): save it before it is fused, or exported.",
+                                 kind=type(error).__name__, error=quoted(error))) from error
     _fill(module, checkpoint.tensors)
     names = facts.names if len(facts.names) == module.yaml["nc"] else tuple(map(str, range(module.yaml["nc"])))
     module.names = dict(enumerate(names))

@@ -18,8 +18,10 @@ from bra.photo import Photo
 from bra.sweep_table import table_of, to_parquet
 from bra.viewer.pack import unpack
 from dashboard import comparison as choices
+from dashboard import services
 from dashboard.comparison import Comparison, side_b
 from dashboard.figures import comparing as charts
+from dashboard.line import Stopped
 from dashboard.selection import Selection
 
 ROOT = Path(__file__).parents[2]
@@ -181,6 +183,18 @@ def test_a_sweep_is_opened_and_another_file_is_refused(app: AppTest) -> None:
     app.file_uploader(key="sweep_uploader").upload("rows.parquet", b"PAR1 but not", "").run()
     assert not app.exception
     assert "damaged" in app.error[0].value
+
+
+def test_reading_a_sweep_ends_when_it_is_called_off() -> None:
+    told: list[tuple[int, int]] = []
+
+    def tell(done: int, todo: int) -> None:
+        told.append((done, todo))
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        services._sweep_table.__wrapped__("", to_parquet(table_of([("0.png", "a", row(4, 2, 0.3, 1000))], {})), tell)
+    assert told == [(0, 0)]
 
 
 @pytest.mark.parametrize("query", [{"tab": "x"}, {"rows": "0.99"}, {"columns": "nan"}, {"b_model": "<b>"},

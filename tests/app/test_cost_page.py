@@ -28,7 +28,7 @@ from dashboard.selection import N_WINS
 pytest.importorskip("ultralytics")
 from bra.yolo.printed import printed
 from bra.yolo.registration import CFG
-from bra.yolo.untrusted import build_untrusted
+from bra.yolo.untrusted import ModelLimits, build_untrusted
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 
@@ -181,6 +181,28 @@ def test_a_strangers_model_file_is_counted_and_one_that_may_not_be_built_is_refu
     app.file_uploader[0].upload("bad.yaml", f"activation: __import__('os')\n{text}".encode(), "text/yaml").run()
     assert not app.exception
     assert app.error[0].value.startswith("Activation is")
+    assert not app.dataframe
+
+
+def test_a_strangers_model_is_not_timed_at_a_size_for_which_it_would_take_too_much() -> None:
+    """Opening judged it at 640 px, where it takes 0.2 GB; attention over 192² tokens takes 5 written out."""
+    assert ModelLimits().activation_bytes == cost_services.TIMED_BYTES
+    text = """nc: 1
+backbone:
+  - [-1, 1, nn.MaxPool2d, [8, 8]]
+  - [-1, 1, Conv, [100, 1, 1]]
+  - [-1, 1, AIFI, [64, 4]]
+head:
+  - [-1, 1, Classify, [nc]]
+scales: {n: [1.0, 1.0, 8192]}
+"""
+    app = page(model="own", cost_height="1536", cost_width="1536")
+    app.file_uploader[0].upload("mine.yaml", text.encode(), "text/yaml").run()
+    assert not app.error
+    assert app.dataframe
+    app.toggle(key="cost_time").set_value(True).run()
+    assert not app.exception
+    assert "iming this model on 1536×1536 px takes" in app.error[0].value.replace("\\", "")
     assert not app.dataframe
 
 

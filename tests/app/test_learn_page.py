@@ -318,6 +318,19 @@ def test_a_guess_is_answered_by_the_module_and_scored(who: str) -> None:
     assert percent(fidelity.shared_choices(lt)) in said(app)
 
 
+@pytest.mark.parametrize("forged", [(999,), (-1, 0), (10**30,), tuple(range(25))], ids=str)
+def test_a_guess_that_no_page_sends_is_said_and_asked_anew(forged: tuple[int, ...]) -> None:
+    app = page(part="predict")
+    app.session_state["lesson_guesses"] = {("trained", 1): forged}
+    app.run()
+    assert not app.exception
+    assert len(app.error) == 1
+    assert not pane_of(app)[0]["answered"]
+    assert numbers(app) == []
+    app.run()
+    assert not app.error
+
+
 def test_rounds_add_up_and_can_be_begun_again() -> None:
     app = page(part="predict")
     app.session_state["lesson_guesses"] = {("trained", 1): (20, 21, 16, 15), ("trained", 2): (0, 1, 2, 3)}

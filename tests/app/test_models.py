@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import save
 from streamlit.testing.v1 import AppTest
 
+from bra.models.biformer import BiFormer
 from bra.models.card import cards
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.models.opened import Change
@@ -15,6 +17,7 @@ from bra.opening import open_model
 from bra.photo import Photo
 from bra.viewer.pack import unpack
 from dashboard.figures import cards as charts
+from dashboard.widgets import plain
 
 pytest.importorskip("ultralytics")
 
@@ -139,6 +142,25 @@ def test_ones_own_model_file_opens_and_a_bad_one_gives_a_sentence(app: AppTest) 
     assert len(app.error) == 1
     assert "\n" not in app.error[0].value
     assert message(app, "stage")[0]["caption"].startswith("Content similarity")
+
+
+@pytest.mark.parametrize("scale", [1e19, 3e38])
+def test_weights_whose_attention_overflows_get_a_sentence(app: AppTest, scale: float) -> None:
+    """Every weight is finite, and so is every mean over a window where it is small enough; their products are not."""
+    model = BiFormer((1, 1, 1, 1), (32, 32, 32, 32), num_classes=2)
+    state = {name: t.clone() for name, t in model.state_dict().items()}
+    state["stages.0.0.attn.qkv.qkv.bias"].fill_(scale)
+    ask(app, model="own")
+    upload(app, "huge.safetensors", save(state), "")
+    wanted = plain("Layer 'stages.0.0.attn' computes numbers that are not finite on this picture: choose a checkpoint "
+                   "of a healthy training.")
+    assert [error.value for error in app.error] == [wanted]
+    assert message(app, "stage")[0]["caption"].startswith("Content similarity")
+    for tab in ("grid", "versus", "probes"):
+        app.query_params["tab"] = tab
+        app.switch_page("views/compare.py").run()
+        assert not app.exception
+        assert [error.value for error in app.error] == [wanted], tab
 
 
 def test_nobody_sees_anothers_model(app: AppTest) -> None:

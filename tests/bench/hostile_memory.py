@@ -1,5 +1,6 @@
 """Memory of a process before and after many hostile files: pictures, weights, tables, model files, checkpoints.
 
+They go the way of a visitor's files: through the app's services, its line and its shelf, which may keep 16 MB here.
 Every file is another one: a catalogue of files made to harm, each changed a little, and sound files with changed bytes.
 """
 
@@ -10,6 +11,7 @@ import collections
 import gc
 import io
 import json
+import logging
 import os
 import pickle
 import random
@@ -20,16 +22,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bra.errors import BRAError
-from bra.opening import open_file
-from bra.photo import Photo
-from bra.sweep_table import read_table, summaries
+from bra.models.catalog import ModelSettings
+from dashboard import services
+from dashboard.uploads import uploaded
 
 TESTS = Path(__file__).parents[1]
-QUIET = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "YOLO_VERBOSE": "false"}
+KEPT_MB = 16
+QUIET = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "YOLO_VERBOSE": "false", "ROUTESCOPE_KEEP_MB": str(KEPT_MB)}
+
+
+def opened(name: str) -> Callable[[bytes], object]:
+    return lambda data: services.opened(ModelSettings("own"), uploaded(name, data))
+
+
 ENTER: dict[str, Callable[[bytes], object]] = {
-    "picture": Photo.from_bytes, "weights": lambda data: open_file(data, "x.safetensors"),
-    "table": lambda data: summaries(read_table(data).rows), "model file": lambda data: open_file(data, "x.yaml"),
-    "checkpoint": lambda data: open_file(data, "x.pt")}
+    "picture": services.photo_of, "weights": opened("x.safetensors"), "model file": opened("x.yaml"),
+    "checkpoint": opened("x.pt"), "table": lambda data: services.sweep_table(uploaded("x.parquet", data))}
 
 
 class Runs:
@@ -79,6 +87,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
+    logging.disable()                                   # Streamlit warns of a page outside of its server
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)        # libtiff says a line for every damaged line of a picture
     sys.path[:0] = [str(TESTS), str(TESTS / "yolo")]
     os.environ.update(QUIET, YOLO_CONFIG_DIR=tempfile.mkdtemp(prefix="bra-bench-"))
@@ -108,7 +117,8 @@ def main() -> None:
         enter(door, changed(rng.choice(found[door]), rng))
         peak = max(peak, resident_mb())
     result = {"files": args.count, **ends, "before_mb": round(before, 1), "after_mb": round(settled(), 1),
-              "highest_between_mb": round(peak, 1), "slowest_s": round(slowest[0], 2), "slowest_door": slowest[1]}
+              "highest_between_mb": round(peak, 1), "slowest_s": round(slowest[0], 2), "slowest_door": slowest[1],
+              "shelf_mb": round(services.office().shelf.size / 2**20, 1)}
     print(json.dumps(result) if args.json else "\n".join(f"{name}: {value}" for name, value in result.items()))
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 from unittest import mock
 from urllib.parse import parse_qsl
 
@@ -24,7 +23,7 @@ from mutations import mutants
 from tablefiles import table_files
 from weightfiles import weight_files
 
-from bra import checkpoint, costing, unpack_table, variants
+from bra import checkpoint, costing, sweep_table, unpack_table, variants
 from bra.errors import BRAError
 from bra.opening import open_file
 from bra.photo import Photo
@@ -103,13 +102,11 @@ def _enter_checkpoint(data: bytes) -> None:
 def _enter_table(data: bytes) -> None:
     """As everywhere, but what the reading process does is done in this one."""
 
-    def here(command: list[str], **given: bytes) -> subprocess.CompletedProcess[bytes]:
-        out, words = io.BytesIO(), io.BytesIO()
-        wanted = next(json.loads(word) for word in command if word.startswith("{"))
-        status = unpack_table.main(wanted, io.BytesIO(given["input"]), out, words)
-        return subprocess.CompletedProcess(command, status, out.getvalue(), words.getvalue())
+    def here(options: object, code: str, arguments: Sequence[str], files: tuple[IO[bytes], IO[bytes], IO[bytes]],
+             *rest: object) -> int:
+        return unpack_table.main(json.loads(arguments[0]), *files)
 
-    with mock.patch.object(subprocess, "run", here):
+    with mock.patch.object(sweep_table, "ran", here):
         sweep_html(read_table(data))
 
 

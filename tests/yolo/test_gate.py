@@ -77,7 +77,9 @@ def test_settings_are_bounded(changed: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("text", "words"), [
     ("a: &a [1, 2]\nb: [*a, *a]", "line 1 has an anchor"), ("a: !!python/object/apply:os.system [ls]", "tag"),
-    ("a: !!float 1", "tag"), ("[" * 5_000, "8 levels"), ("{a: " * 5_000, "8 levels"), ("- " * 20_000, "8 levels"),
+    ("a: !!float 1", "tag"), ("nc: 1\n<<: {backbone: [], head: []}", "line 2 merges"),
+    ("{nc: 1, << : [{a: 1}, {b: 2}]}", "line 1 merges"), ("a: {b: {<<: {c: 1}}}", "merges"),
+    ("[" * 5_000, "8 levels"), ("{a: " * 5_000, "8 levels"), ("- " * 20_000, "8 levels"),
     ("a: [" + "1, " * 12_000 + "1]", "10,000 values"), ("a: 1\n" * 20_000, "65,536 at most"), ("a: 2001-99-99", "YAML"),
     ("nc: " + "9" * 5_000, "YAML"), ("? [a]\n: 1", "YAML"), ("a: b: c", "YAML"), ("a: 'x", "YAML"), ("\0", "YAML"),
     ("a: 1\n---\nb: 2", "YAML"), ("", "mapping"), ("7", "mapping"), ("- 1", "mapping"),
@@ -93,6 +95,10 @@ def test_an_alias_bomb_is_refused_at_its_first_line() -> None:
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     assert "line 1 has an anchor" in refusal("\n".join(lines))
+
+
+def test_what_only_looks_like_a_merge_is_a_key_that_no_model_needs() -> None:
+    assert "<<" not in check_model(f'{TINY}\n"<<": {{backbone: []}}\n')
 
 
 def test_keys_that_no_model_needs_are_left_out() -> None:
