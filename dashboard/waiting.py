@@ -25,7 +25,7 @@ HEAVY: Final = "heavy"
 LARGE: Final = "large"
 """Lanes: what takes a fraction of a second; all else, which must not hold it up; and large pictures, one at a time,
 since reading one takes much memory for a moment."""
-AT_ONCE: Final = "at once"
+AT_ONCE: Final = "now"
 """In no lane: what takes some milliseconds, as long as the line itself would. The page does it, and it is kept."""
 SILENT: Final = 0.4
 """Seconds before a visitor is told that something is being waited for."""
