@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import starlette.requests
@@ -153,4 +154,5 @@ def test_what_is_on_its_way_is_bounded_too_and_stays_in_memory(room: Cloakroom) 
         large = await sending(6.5, asyncio.Event(), end)     # nothing of those is counted any more
         assert not large.file._rolled       # type: ignore[attr-defined]
 
-    asyncio.run(asyncio.wait_for(visitors(), 30))
+    with ThreadPoolExecutor(1) as own:      # this thread may have a loop already, that of the browser's tests
+        own.submit(asyncio.run, asyncio.wait_for(visitors(), 30)).result()
