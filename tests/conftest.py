@@ -22,6 +22,7 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  the old global state is what third parties draw from
     torch.manual_seed(0)
+    torch.set_num_threads(1)    # again: a server in this process gives its own threads more, and MKL's are all threads'
 
 
 @pytest.fixture(autouse=True)
