@@ -20,16 +20,13 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from bra import process
 from bra.errors import CheckpointError
 from bra.pickled import damaged
-from bra.process import ran
 from bra.unpack import OUT_OF_MEMORY, REFUSED
 from bra.wording import from_plain, said
 
-START: Final = ("import sys, types; package = types.ModuleType('bra'); package.__path__ = [sys.argv[1]]; "
-                "sys.modules['bra'] = package; from bra.unpack import main; import json; "
-                "sys.exit(main(json.loads(sys.argv[2])))")
-"""An empty package in place of `bra`, whose own start would import torch."""
+START: Final = process.START + "from bra.unpack import main; import json; sys.exit(main(json.loads(sys.argv[2])))"
 OTHER_KINDS: Final = ((b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", said("in the format of torch before 1.6")),
                       (b"\x80", said("a bare pickle")), (b"", said("not a checkpoint of torch")))
 MAX_HEADER: Final = 16 * 2**20
@@ -151,7 +148,8 @@ def _unpacked(data: bytes, limits: CheckpointLimits, still: Callable[[], object]
         source.seek(0)
         allowed = {"memory": limits.memory + len(data), "cpu": limits.cpu_seconds,
                    "output": min(2 * len(data), limits.max_bytes) + 64 * 2**20}
-        status = ran(("-I", "-S", "-B"), START, [json.dumps(allowed)], (source, out, words), limits.seconds, still)
+        status = process.ran(("-I", "-S", "-B"), START, [json.dumps(allowed)], (source, out, words), limits.seconds,
+                             still)
         if status == 0:
             out.seek(0)
             return out.read()

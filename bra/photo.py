@@ -22,6 +22,7 @@ from bra.wording import said
 if TYPE_CHECKING:
     from torch import Tensor
 
+
 @dataclass(frozen=True, slots=True)
 class PhotoLimits:
     """What is refused, and what is made smaller."""

@@ -13,6 +13,9 @@ from typing import IO, Final
 
 KEPT_ENVIRONMENT: Final = ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 PACKAGE: Final = str(Path(__file__).parent)
+START: Final = ("import sys, types; package = types.ModuleType('bra'); package.__path__ = [sys.argv[1]]; "
+                "sys.modules['bra'] = package; ")
+"""How the code begins: an empty package in place of `bra`, whose own start would import torch."""
 LOOK: Final = 0.1
 """Seconds between two looks at whether it is still wanted."""
 
@@ -23,7 +26,7 @@ def ran(options: Sequence[str], code: str, arguments: Sequence[str], files: tupl
 
     Args:
         options: of Python.
-        code: what it runs.
+        code: what it runs; it begins with START, if it imports from this package.
         arguments: what the code finds in sys.argv, after the folder of this package.
         files: its stdin, stdout and stderr.
         seconds: for which it may run by the clock.

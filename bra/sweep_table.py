@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
+from bra import process
 from bra.compare import SettingRow
 from bra.errors import BRAError
 from bra.fidelity import Floats
-from bra.process import ran
 from bra.unpack_table import REFUSED
 from bra.wording import said
 
@@ -31,10 +31,9 @@ MEMORY: Final = 2**30
 SECONDS: Final = 20
 OUTPUT: Final = 2**29
 """Of the reading process: bytes, those of its libraries too, seconds of a processor, and bytes that it writes."""
-START: Final = ("import sys, types, json; package = types.ModuleType('bra'); package.__path__ = [sys.argv[1]]; sys."
-                "modules['bra'] = package; from bra.unpack_table import limit, main; limit(*map(int, sys.argv[3:])); "
-                "sys.exit(main(json.loads(sys.argv[2]), sys.stdin.buffer, sys.stdout.buffer, sys.stderr.buffer))")
-"""An empty package in place of `bra`, whose own start would import torch."""
+START: Final = process.START + (
+    "import json; from bra.unpack_table import limit, main; limit(*map(int, sys.argv[3:])); "
+    "sys.exit(main(json.loads(sys.argv[2]), sys.stdin.buffer, sys.stdout.buffer, sys.stderr.buffer))")
 ALONE: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 """One thread, and memory that is asked for when it is needed: otherwise most of the bound is reserved at the start."""
 KINDS: Final = {"int": pa.int64(), "float": pa.float64(), "float | None": pa.float64()}
@@ -144,8 +143,8 @@ def _unpacked(data: bytes, still: Callable[[], object]) -> bytes:
         with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as words:
             source.write(data)
             source.seek(0)
-            status = ran(("-I", "-B"), START, [wanted, *map(str, (MEMORY, SECONDS, OUTPUT))], (source, out, words),
-                         3 * SECONDS, still, ALONE)
+            status = process.ran(("-I", "-B"), START, [wanted, *map(str, (MEMORY, SECONDS, OUTPUT))],
+                                 (source, out, words), 3 * SECONDS, still, ALONE)
             made = out if status == 0 else words
             made.seek(0)
             found = made.read()

@@ -34,9 +34,12 @@ def anew(error: BaseException) -> BaseException:
     Those hold the frames that it went through, and frames hold what their functions were given: a visitor's file.
     """
     try:
-        return copy.copy(error)         # made from its type and arguments
+        made = copy.copy(error)         # made from its type and arguments
     except Exception:                   # a type that is made from other things than it says
         return RuntimeError(f"{type(error).__name__}: {error}")
+    # Libraries that send errors between processes teach copies to keep them.
+    made.__cause__ = made.__context__ = made.__traceback__ = None
+    return made
 
 
 @dataclass(slots=True, eq=False)

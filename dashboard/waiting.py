@@ -148,19 +148,18 @@ def _waited(office: Office, lane: str, key: Hashable, words: str, work: Callable
     sign = str(hash((lane, key)))
     if held.called_off() == sign:
         raise NotNow("info", tr("Called off: {what}", what=told(words).rstrip(" …")), tr("Do it again"))
-    while True:
-        try:
-            with office.line.ask(lane, key, work) as ticket:
-                if not ticket.wait(SILENT):
-                    if held.fragment_alone():   # its place is kept, until the page asks for the same
-                        st.rerun()
-                    _in_sight(ticket, words, sign, office.limits.seconds)
-                return ticket.result()
-        except Stopped:     # we came in the moment in which the work was given up: begin anew
-            continue
-        except LineFullError:
-            raise NotNow("warning", tr("{n} wait already, the most that this server lets wait (ROUTESCOPE_QUEUE): "
-                                        "try again in a minute.", n=office.limits.queue), tr("Try again")) from None
+
+    def watch(ticket: Ticket) -> None:
+        if not ticket.wait(SILENT):
+            if held.fragment_alone():   # its place is kept, until the page asks for the same
+                st.rerun()
+            _in_sight(ticket, words, sign, office.limits.seconds)
+
+    try:
+        return _result(office, lane, key, work, watch)
+    except LineFullError:
+        raise NotNow("warning", tr("{n} wait already, the most that this server lets wait (ROUTESCOPE_QUEUE): "
+                                    "try again in a minute.", n=office.limits.queue), tr("Try again")) from None
 
 
 def _unseen(office: Office, lane: str, key: Hashable, words: str, work: Callable[[Tell], Any]) -> Any:
@@ -170,14 +169,23 @@ def _unseen(office: Office, lane: str, key: Hashable, words: str, work: Callable
         LineFullError: too many wait.
         TimeoutError: it takes longer than this server gives one piece of work.
     """
+    def watch(ticket: Ticket) -> None:
+        while not ticket.wait(LOOK):
+            if ticket.taken > office.limits.seconds:
+                raise TimeoutError(f"{words} {office.limits.seconds} s are over (ROUTESCOPE_SECONDS)")
+
+    return _result(office, lane, key, work, watch)
+
+
+def _result(office: Office, lane: str, key: Hashable, work: Callable[[Tell], Any],
+            watch: Callable[[Ticket], None]) -> Any:
+    """What comes out in its turn; `watch` comes back when it has."""
     while True:
         try:
             with office.line.ask(lane, key, work) as ticket:
-                while not ticket.wait(LOOK):
-                    if ticket.taken > office.limits.seconds:
-                        raise TimeoutError(f"{words} {office.limits.seconds} s are over (ROUTESCOPE_SECONDS)")
+                watch(ticket)
                 return ticket.result()
-        except Stopped:
+        except Stopped:     # we came in the moment in which the work was given up: begin anew
             continue
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +33,7 @@ CAT = ROOT / "sample_images" / "animal.jpg"
 
 @pytest.fixture
 def fresh_office(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing worked out yet, and all work on one processor: sums in another order turn near ties of a routing."""
+    """Nothing worked out yet, and all work on one thread as here: sums in another order turn near ties of a routing."""
     monkeypatch.setattr(office, "_share_processors", lambda _working: torch.set_num_threads(1))
     services.office.clear()
     yield
@@ -86,10 +85,7 @@ def test_another_topk_runs_from_its_layer_on_and_shows_what_the_whole_model_woul
             app.slider(key="topk").set_value(topk).run()
         assert not set(called) & (before - later)
         assert set(called) & later
-        # In a new thread: in this one torch's libraries may still share their sums as an earlier test had them do.
-        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as alone:
-            whole = alone.submit(open_model(settings).look, Photo.from_bytes(CAT.read_bytes()), 224,
-                                 Change(layer, n_win, topk)).result()
+        whole = open_model(settings).look(Photo.from_bytes(CAT.read_bytes()), 224, Change(layer, n_win, topk))
         np.testing.assert_array_equal(stage(app)["r_idx"], whole.trace.layers[layer].r_idx[0])
         np.testing.assert_array_equal(stage(app)["affinity"], whole.trace.layers[layer].affinity[0])
 
