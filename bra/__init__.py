@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from bra.attention import BiLevelRoutingAttention, KVGather, QKVLinear, TopkRouting
 from bra.errors import BRAError
 from bra.grid import WindowGrid
-from bra.record import recording
+from bra.recorder import recording
 from bra.spec import BRASpec
 from bra.tracing import LayerTrace, ModelTrace, trace
 
@@ -33,7 +33,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """`cost` and its records, imported when asked for: torch's own counters take five times as long as all of ours."""
     if name in ("Cost", "CostRow", "cost"):
-        from bra import costing
+        import bra.costing
 
-        return getattr(costing, name)
+        return getattr(bra.costing, name)
     raise AttributeError(f"module 'bra' has no attribute {name!r}")

@@ -10,8 +10,8 @@ from bra.costing import Cost
 from bra.errors import BRAError
 from bra.formula import LayerCost, keys_per_window, layer_cost
 from bra.grid import WindowGrid
+from bra.messages import chained, said, sentence_of
 from bra.spec import MAX_N_WIN, BRASpec
-from bra.wording import chained, said, sentence_of
 
 EXPLOSION = 2**30
 """Bytes beyond which memory is said to explode: 1 GiB for one layer and one image."""

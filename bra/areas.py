@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from bra.errors import GridError
 from bra.fidelity import Bools, Floats, Ints
 from bra.grid import WindowGrid
+from bra.messages import said
 from bra.tracing import LayerTrace
-from bra.wording import said
 
 ACROSS, DOWN = 112, 84
 """Places counted: fine enough that a window of 16 per side still holds about thirty."""

@@ -16,9 +16,9 @@ from bra import flex
 from bra import functional as BF
 from bra.errors import GridError
 from bra.kv_pool import check_window_fits, make_kv_pool, pool_kv, pool_real_kv
-from bra.record import Capture, active_recorder
+from bra.messages import said
+from bra.recorder import Capture, active_recorder
 from bra.spec import BRASpec, KVDownsampleMode, MulWeight, ParamAttention
-from bra.wording import said
 
 
 class TopkRouting(nn.Module):

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from bra import process
 from bra.errors import CheckpointError
+from bra.messages import from_plain, said
 from bra.pickled import damaged
 from bra.unpack import OUT_OF_MEMORY, REFUSED
-from bra.wording import from_plain, said
 
 START: Final = process.START + "from bra.unpack import main; import json; sys.exit(main(json.loads(sys.argv[2])))"
 OTHER_KINDS: Final = ((b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", said("in the format of torch before 1.6")),

@@ -24,11 +24,11 @@ from bra.dense_grids import dense_masses
 from bra.errors import BRAError
 from bra.formula import layer_cost
 from bra.grid import WindowGrid
+from bra.messages import said
 from bra.models.opened import Change, OpenModel, Prepared, on_photo, with_windows
 from bra.photo import Photo
-from bra.record import recording
+from bra.recorder import recording
 from bra.tracing import LayerTrace, trace
-from bra.wording import said
 
 CostName = Literal["macs", "peak_bytes", "seconds"]
 MAX_SETTINGS = 400

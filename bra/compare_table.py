@@ -12,7 +12,7 @@ from typing import Final
 
 from bra import svg, viewer
 from bra.compare import CostName, SettingRow, cheapest, front
-from bra.wording import ENGLISH, Language, said
+from bra.messages import ENGLISH, Language, said
 
 COSTS: Final[Mapping[CostName, str]] = {
     "macs": said("multiply-adds"), "peak_bytes": said("bytes alive at the worst moment"), "seconds": said("seconds")}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from bra.costing import Cost, CostRow
-from bra.wording import said
+from bra.messages import said
 
 PARTS: Final[Mapping[str, str]] = {
     "qkv": said("projection to q, k, v"), "routing": said("routing between windows"),

@@ -16,10 +16,10 @@ from bra.attention import BiLevelRoutingAttention
 from bra.errors import LIBRARY, BRAError, CostError, brief
 from bra.formula import Basis, LayerCost, Part, layer_cost, named
 from bra.grid import WindowGrid
+from bra.messages import said
 from bra.model_rows import common_prefix, input_channels, is_bra, kind, network, parameters_of, rows_of, within
 from bra.operators import OUTSIDE, Meter, Shape, Span, metered
 from bra.timing import Progress, timed
-from bra.wording import said
 
 MAX_SIDE = 16_384
 

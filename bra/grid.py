@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bra.errors import GridError
-from bra.wording import said
+from bra.messages import said
 
 Box = tuple[float, float, float, float]
 """top, left, bottom, right in pixels; bottom and right are outside."""

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bra.errors import GridError
+from bra.messages import said
 from bra.spec import BRASpec
-from bra.wording import said
 
 
 class FractionalPool(nn.Module):

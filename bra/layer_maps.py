@@ -14,8 +14,8 @@ from torch import Tensor
 from bra import functional as BF
 from bra.errors import TraceError
 from bra.fidelity import Floats
+from bra.messages import said
 from bra.tracing import LayerTrace
-from bra.wording import said
 
 
 @dataclass(frozen=True, slots=True, eq=False)

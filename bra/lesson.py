@@ -21,10 +21,10 @@ from bra.compare import LayerInput
 from bra.errors import BRAError
 from bra.formula import LayerCost, layer_cost
 from bra.grid import WindowGrid
+from bra.messages import said
 from bra.models.opened import on_photo
 from bra.spec import BRASpec
 from bra.tracing import LayerTrace, trace
-from bra.wording import said
 
 PIXELS_PER_TOKEN = 8
 CHANNELS = 64

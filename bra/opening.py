@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bra.checkpoint import read_checkpoint
 from bra.errors import BRAError
+from bra.messages import said
 from bra.models import biformer
 from bra.models.card import shipped
 from bra.models.catalog import CATALOG, UNTRAINED, ModelSettings, build
@@ -21,7 +22,6 @@ from bra.models.opened import Look, OpenModel
 from bra.models.untrained import redraw
 from bra.photo import Photo
 from bra.weights_file import read_safetensors
-from bra.wording import said
 
 
 def open_model(settings: ModelSettings) -> OpenModel:

@@ -31,7 +31,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from bra.chunked import chunk_bytes
-from bra.wording import said
+from bra.messages import said
 
 OUTSIDE: Final = ""
 """Path of the model itself: what runs outside of every row, unless the model is the row."""

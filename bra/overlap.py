@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from bra.errors import BRAError
 from bra.fidelity import Bools, Floats, Ints, window_distances
 from bra.grid import WindowGrid
+from bra.messages import said
 from bra.tracing import LayerTrace
-from bra.wording import said
 
 IGNORE = -1
 """The class of what is not labelled: it is in no histogram."""

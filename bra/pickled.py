@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bra.errors import CheckpointError
-from bra.wording import said
+from bra.messages import said
 
 Step = Callable[["_Machine"], None]
 

@@ -21,10 +21,10 @@ from bra import fidelity as bf
 from bra.areas import even_places, shared, windows_at
 from bra.errors import BRAError
 from bra.fidelity import Floats
+from bra.messages import said
 from bra.models.opened import OpenModel
 from bra.photo import Photo
 from bra.tracing import LayerTrace
-from bra.wording import said
 
 Pixels = NDArray[np.uint8]
 SHIFT: Final = 0.1

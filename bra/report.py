@@ -11,11 +11,11 @@ from string import Template
 from torch import Tensor
 
 from bra import viewer
+from bra.messages import ENGLISH, Language, chained, said
 from bra.models.opened import Detection
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Caption, Place, stage_message, tiles_message
-from bra.wording import ENGLISH, Language, chained, said
 
 
 def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from bra.errors import SpecError
-from bra.wording import said
+from bra.messages import said
 
 KVDownsampleMode = Literal["identity", "maxpool", "avgpool", "ada_maxpool", "ada_avgpool", "fracpool", "conv"]
 ParamAttention = Literal["qkvo", "qkv", "none"]

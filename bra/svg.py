@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from bra.wording import said
+from bra.messages import said
 
 Point = tuple[float, float, str]
 """x, y, and the words that a pointer sees."""

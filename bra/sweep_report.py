@@ -9,10 +9,10 @@ from typing import Any
 
 from bra import svg
 from bra.compare_table import sheet
+from bra.messages import ENGLISH, Language, said
 from bra.sweep_table import Summary, SweepTable, summaries
-from bra.wording import ENGLISH, Language, said
 
-HEADINGS = ("n_win", "topk", said("recall"), said("95 % interval"), said("nearest"), said("over nearest"),
+SWEEP_HEADINGS = ("n_win", "topk", said("recall"), said("95 % interval"), said("nearest"), said("over nearest"),
             said("chance"), said("best"), "MACs", said("memory"))
 SHOWN_TICKS = 400
 
@@ -61,7 +61,7 @@ def _layer(name: str, rows: Sequence[Summary], language: Language) -> str:
         cells = (row.n_win, row.topk, recall, span, nearest, tell(over_nearest(row)), chance, best,
                  svg.quantity(row.macs), svg.quantity(row.peak_bytes) + "B")
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th>{tell(heading)}</th>" for heading in HEADINGS)
+    head = "".join(f"<th>{tell(heading)}</th>" for heading in SWEEP_HEADINGS)
     chart = svg.spreads([(f"n_win {row.n_win}, topk {row.topk}", row.values[:SHOWN_TICKS],
                           (row.recall, row.recall) if math.isnan(row.interval[0]) else row.interval)
                          for row in rows],

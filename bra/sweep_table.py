@@ -19,8 +19,8 @@ from bra import process
 from bra.compare import SettingRow
 from bra.errors import BRAError
 from bra.fidelity import Floats
+from bra.messages import said
 from bra.unpack_table import REFUSED
-from bra.wording import said
 
 MAX_BYTES: Final = 200 * 2**20
 MAX_ROWS: Final = 1_000_000

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from bra.errors import CostError
+from bra.messages import said
 from bra.operators import OUTSIDE, Shape, watched_copy
-from bra.wording import said
 
 WARM_UP = 2
 Progress = Callable[[int, int], None]

@@ -20,9 +20,9 @@ from bra import functional as BF
 from bra.errors import TraceError
 from bra.grid import WindowGrid
 from bra.kv_pool import FractionalPool, key_support
-from bra.record import Capture, recording
+from bra.messages import said
+from bra.recorder import Capture, recording
 from bra.spec import BRASpec
-from bra.wording import said
 
 ROW_ELEMENTS = 2**20
 """Attention weights computed at once where only their mean is wanted: 4 MiB of float32, which a cache holds."""

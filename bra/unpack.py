@@ -15,10 +15,10 @@ from dataclasses import fields
 from typing import IO, Any, Final, TypeGuard
 
 from bra.errors import CheckpointError
+from bra.messages import said, sentence_of, to_plain
 from bra.pickled import Thing
 from bra.spec import BRASpec
 from bra.torchfile import Archive, Layout, Stored
-from bra.wording import said, sentence_of, to_plain
 
 REFUSED: Final = 3
 OUT_OF_MEMORY: Final = 4

@@ -12,7 +12,7 @@ import safetensors.torch
 from torch import Tensor
 
 from bra.errors import CheckpointError
-from bra.wording import said
+from bra.messages import said
 
 MAX_HEADER: Final = 4 * 2**20       # bytes; that of a model of 5,000 tensors has half a megabyte
 MAX_TENSORS: Final = 20_000

@@ -16,8 +16,8 @@ from torch import Tensor
 from bra import functional as BF
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import BRAError
-from bra.record import recording
-from bra.wording import said
+from bra.messages import said
+from bra.recorder import recording
 
 SIDE: Final = 4
 N_WIN: Final = 2

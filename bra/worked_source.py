@@ -12,7 +12,7 @@ from typing import Any, Final
 from bra import functional as BF
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import BRAError
-from bra.wording import said
+from bra.messages import said
 
 STEPS: Final = ("tokens", "windows", "means", "affinity", "topk", "gather", "scores", "softmax", "output", "lepe",
                 "projection")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import streamlit as st
 
+from bra.messages import listed
 from bra.models.card import WEIGHTS, ModelCard
 from bra.models.catalog import CATALOG
-from bra.wording import listed
 from dashboard import state
 from dashboard.figures import cards as charts
 from dashboard.widgets import heads

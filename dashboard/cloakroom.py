@@ -14,7 +14,7 @@ from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileMan
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
 
-from bra.wording import said
+from bra.messages import said
 from dashboard.limits import Limits
 from dashboard.uploads import Upload, uploaded
 

@@ -10,8 +10,8 @@ from bra.cost_table import cost_csv, cost_json, cost_markdown
 from bra.cost_words import summary
 from bra.costing import Cost
 from bra.errors import BRAError
+from bra.messages import Said
 from bra.models.catalog import ModelSettings
-from bra.wording import Said
 from dashboard import cost_advice, cost_services, model_widgets, state
 from dashboard import cost_view as views
 from dashboard.cost_view import CostView

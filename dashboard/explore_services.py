@@ -10,13 +10,13 @@ from typing import Final
 from torch import Tensor
 
 from bra.export import routing_csv, trace_npz
+from bra.messages import Language
 from bra.models.catalog import ModelSettings
 from bra.models.opened import Answer, Look
 from bra.photo import Photo
 from bra.report import report_html
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Caption, Place, locate, stage_message, tiles_message
-from bra.wording import Language
 from dashboard import services
 from dashboard.gallery import GALLERY
 from dashboard.office import office

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from bra.errors import BRAError
-from bra.wording import said
+from bra.messages import said
 from dashboard.processors import processors
 
 PREFIX: Final = "ROUTESCOPE_"

@@ -13,7 +13,7 @@ from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileMan
 
 from bra.models.catalog import DIM, ModelSettings
 from bra.models.opened import OpenModel
-from bra.photo_file import declared_pixels
+from bra.photo import declared_pixels
 from dashboard.limits import Limits
 from dashboard.processors import threads
 from dashboard.waiting import HEAVY, LARGE, QUICK, Office

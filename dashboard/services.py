@@ -15,6 +15,7 @@ import streamlit as st
 from bra import opening
 from bra.compare import Compared, LayerInput, Setting, compare, layer_inputs
 from bra.errors import BRAError
+from bra.messages import Language, said
 from bra.models.card import ModelCard, cards
 from bra.models.catalog import ModelSettings
 from bra.models.opened import Change, Look, OpenModel
@@ -27,7 +28,6 @@ from bra.tracing import ModelTrace
 from bra.versus import Versus
 from bra.versus import versus as set_beside
 from bra.viewer.pack import PICTURE_SIDE, picture_message
-from bra.wording import Language, said
 from dashboard.line import Tell
 from dashboard.office import limits, office, opening_lane, picture_lane, running_lane
 from dashboard.shelf import Shelf

@@ -15,11 +15,11 @@ import streamlit as st
 from bra.errors import PhotoError
 from bra.fidelity import shared_choices
 from bra.grid import WindowGrid
+from bra.messages import listed
 from bra.models.opened import Answer
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import FULL, Place
-from bra.wording import listed
 from dashboard import components, held, services, state
 from dashboard.gallery import GALLERY
 from dashboard.selection import UPLOAD

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 import streamlit as st
 
-from bra.wording import Language, Said, sentence_of
+from bra.messages import Language, Said, sentence_of
 
 TEXT: Final = Path(__file__).parent / "text"
 LANGUAGES: Final = MappingProxyType({"en": "English", "zh": "中文"})

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from bra.wording import Language, Said
+from bra.messages import Language, Said
 
 CATALOGUE = Path(__file__).parents[1] / "dashboard" / "text" / "zh.json"
 CHINESE = Language("zh", json.loads(CATALOGUE.read_text(encoding="utf-8")))

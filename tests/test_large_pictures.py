@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bra.photo import Photo
-from bra.photo_file import declared_pixels
+from bra.photo import Photo, declared_pixels
 from dashboard import office, services
 from dashboard.waiting import LARGE, QUICK
 

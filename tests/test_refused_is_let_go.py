@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bra.errors import BRAError, PhotoError
-from bra.wording import said
+from bra.messages import said
 from dashboard import waiting
 from dashboard.limits import Limits
 from dashboard.line import Line, anew

@@ -31,6 +31,7 @@ from bra.compare_table import compare_html, reason, words
 from bra.cost_words import PARTS, REST, summary
 from bra.costing import cost
 from bra.grid import WindowGrid
+from bra.messages import Said, chained, from_plain, listed, said, sentence_of, to_plain
 from bra.models.biformer import from_state
 from bra.models.card import cards, shipped
 from bra.models.catalog import CATALOG, ModelSettings
@@ -45,7 +46,6 @@ from bra.sweep_table import Summary, read_table, table_of, to_parquet
 from bra.tracing import trace
 from bra.variants import without_bra
 from bra.viewer.pack import Caption
-from bra.wording import Said, chained, from_plain, listed, said, sentence_of, to_plain
 from dashboard import words as app
 
 ROOT = Path(__file__).parents[1]

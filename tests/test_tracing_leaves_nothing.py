@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import bra
 from bra import BiLevelRoutingAttention
-from bra.record import active_recorder, recording
+from bra.recorder import active_recorder, recording
 
 
 class Net(nn.Module):

@@ -13,7 +13,7 @@ import pytest
 
 from bra import viewer
 from bra.errors import PhotoError
-from bra.wording import Said, said
+from bra.messages import Said, said
 from dashboard import words
 
 ROOT = Path(__file__).parents[1]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import bra
 from bra import worked_source
 from bra.errors import BRAError
-from bra.record import recording
+from bra.recorder import recording
 from bra.tracing import trace
 from bra.worked import FIRST, LEPE, N_WIN, SCALE, SIDE, TOPKS, W_K, W_O, Tokens, Worked, work, worked_module
 from bra.worked_source import RUNS, STEPS, lines_of

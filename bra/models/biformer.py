@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import CheckpointError, SpecError
+from bra.messages import said
 from bra.models.full_attention import FullAttention
 from bra.models.layout import Layout, check_shapes, read_layout
-from bra.wording import said
 
 FULL_ATTENTION = -2
 """The place of topk in a stage that attends to everything, as the published settings write it."""

@@ -14,7 +14,7 @@ import safetensors.torch
 from torch import Tensor
 
 from bra.errors import BRAError
-from bra.wording import said
+from bra.messages import said
 
 WEIGHTS: Final = Path(str(files("bra"))) / "weights"
 Task = Literal["classify", "detect"]

@@ -7,11 +7,11 @@ from typing import Final, Literal
 
 from bra.errors import BRAError
 from bra.grid import WindowGrid
+from bra.messages import said
 from bra.models.opened import Change
 from bra.models.patches import PatchModel, PatchSpec, Projection
 from bra.photo import Photo
 from bra.spec import BRASpec, KVDownsampleMode
-from bra.wording import said
 
 Family = Literal["patches", "biformer", "yolo", "own"]
 DIM: Final = 64

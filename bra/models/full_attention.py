@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from bra import functional as BF
-from bra.record import Capture, active_recorder
+from bra.recorder import Capture, active_recorder
 from bra.spec import BRASpec
 
 

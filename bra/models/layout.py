@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bra.errors import CheckpointError
-from bra.wording import said
+from bra.messages import said
 
 Shapes = Mapping[str, tuple[int, ...]]
 PUBLISHED: Final[dict[tuple[tuple[int, ...], tuple[int, ...], bool], str]] = {

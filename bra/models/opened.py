@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import LIBRARY, BRAError, TraceError, brief
+from bra.messages import said
 from bra.models.steps import Step
 from bra.photo import Photo
 from bra.spec import BRASpec
 from bra.tracing import LayerTrace, ModelTrace, trace
-from bra.wording import said
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from bra.attention import BiLevelRoutingAttention, QKVLinear
 from bra.errors import SpecError
+from bra.messages import said
 from bra.models.untrained import redraw
 from bra.spec import BRASpec
-from bra.wording import said
 
 Projection = Literal["similarity", "random"]
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from bra import fidelity
 from bra.errors import TraceError
 from bra.grid import WindowGrid
+from bra.messages import said
 from bra.models.opened import Detection
 from bra.photo import Photo
 from bra.tracing import LayerTrace
-from bra.wording import said
 
 ROLES: Final = {"a": "#E69F00", "b": "#56B4E9", "rejected": "#8a8f98"}
 """Okabe and Ito's orange and sky blue, which every common form of colour blindness tells apart."""

@@ -19,8 +19,8 @@ from ultralytics.nn import tasks
 from ultralytics.nn.modules.head import Detect
 
 from bra.errors import YoloError
-from bra.record import Capture, recording
-from bra.wording import said
+from bra.messages import said
+from bra.recorder import Capture, recording
 from bra.yolo.gate import ModelLimits
 
 STRIDE: Final = 32

@@ -15,8 +15,8 @@ from typing import Any, Final, get_args
 import yaml
 
 from bra.errors import YoloError
+from bra.messages import said
 from bra.spec import MAX_N_WIN, KVDownsampleMode, ParamAttention
-from bra.wording import said
 from bra.yolo.rewrite import read_yaml
 from bra.yolo.rows import OPTIONS, OURS, Row, options_of, rows_of, with_rows
 

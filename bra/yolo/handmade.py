@@ -11,7 +11,7 @@ from torch import nn
 
 from bra.attention import KVGather, QKVLinear, TopkRouting
 from bra.errors import YoloError
-from bra.wording import said
+from bra.messages import said
 from bra.yolo.modules import BiLevelRoutingAttention
 
 KEPT: Final = ("n_win", "num_heads", "qk_dim", "kv_downsample_mode", "topk", "param_routing", "diff_routing",

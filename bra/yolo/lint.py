@@ -14,8 +14,8 @@ from ultralytics.nn import tasks
 
 from bra.errors import BRAError, YoloError
 from bra.grid import WindowGrid
+from bra.messages import said, sentence_of
 from bra.spec import MAX_N_WIN, BRASpec
-from bra.wording import said, sentence_of
 from bra.yolo.registration import ParseModel
 from bra.yolo.rewrite import read_yaml, with_rows_replaced, written
 from bra.yolo.rows import (

@@ -15,12 +15,12 @@ from ultralytics.utils import ops
 
 from bra.checkpoint import Checkpoint
 from bra.errors import YoloError
+from bra.messages import said
 from bra.models.catalog import UNTRAINED
 from bra.models.opened import Answer, Detection, OpenModel, Prepared
 from bra.models.steps import Step
 from bra.models.untrained import redraw
 from bra.photo import Photo, to_tensor
-from bra.wording import said
 from bra.yolo.gate import check_model
 from bra.yolo.untrusted import build_untrusted, open_checkpoint
 

@@ -15,7 +15,7 @@ from ultralytics.utils.torch_utils import get_flops
 
 from bra.costing import Cost
 from bra.errors import YoloError
-from bra.wording import said
+from bra.messages import said
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from ultralytics.utils import dist
 
 from bra import attention, kv_pool
 from bra.errors import YoloError
+from bra.messages import said
 from bra.spec import BRASpec
-from bra.wording import said
 from bra.yolo.handmade import ALIASES
 from bra.yolo.modules import BiLevelRoutingAttention, BRABlock, C2fBRA
 from bra.yolo.rows import OURS, has_ours, resolve

@@ -8,7 +8,7 @@ from typing import Any, Final
 import yaml
 
 from bra.errors import YoloError
-from bra.wording import said
+from bra.messages import said
 from bra.yolo.rewrite import read_yaml, with_rows_replaced, written
 from bra.yolo.rows import DIM_FIRST, INSIDE_C2F, OURS, Row, options_of, rows_of, with_options, with_rows
 

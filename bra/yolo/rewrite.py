@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from bra.errors import YoloError
-from bra.wording import said
+from bra.messages import said
 from bra.yolo.rows import Row
 
 

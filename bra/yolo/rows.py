@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from bra.errors import SpecError, YoloError
+from bra.messages import said, sentence_of
 from bra.spec import BRASpec
-from bra.wording import said, sentence_of
 
 Parse = Callable[..., tuple[nn.Module, list[int]]]
 Model = Mapping[str, Any]

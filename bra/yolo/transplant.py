@@ -19,7 +19,7 @@ from torch import nn
 from ultralytics import YOLO
 
 from bra.errors import YoloError
-from bra.wording import said
+from bra.messages import said
 from bra.yolo.modules import C2fBRA
 
 Shape = tuple[int, ...]

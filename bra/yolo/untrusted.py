@@ -13,7 +13,7 @@ from ultralytics.nn import tasks
 from bra import attention
 from bra.checkpoint import Checkpoint, Facts
 from bra.errors import BRAError, YoloError
-from bra.wording import said
+from bra.messages import said
 from bra.yolo.budget import rehearse
 from bra.yolo.gate import HEADS, ModelLimits, check_model, quoted
 from bra.yolo.handmade import KEPT

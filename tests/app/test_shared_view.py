@@ -20,12 +20,12 @@ pytest.importorskip("ultralytics")
 
 from bra import opening
 from bra.export import routing_csv, trace_npz
+from bra.messages import ENGLISH
 from bra.models.catalog import ModelSettings
 from bra.models.opened import Answer
 from bra.report import report_html
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Caption, locate, unpack
-from bra.wording import ENGLISH
 from dashboard import explore_services, services, worked_services
 from dashboard.limits import Limits
 from dashboard.waiting import AT_ONCE, HEAVY, QUICK, Office, worked
