@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from bra import flex
 from bra import functional as BF
 from bra.errors import GridError
+from bra.kernels import flex
 from bra.kv_pool import check_window_fits, make_kv_pool, pool_kv, pool_real_kv
 from bra.messages import said
 from bra.recorder import Capture, active_recorder

@@ -19,9 +19,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from bra.chunked import chunk_bytes
 from bra.functional import GATHERED_ELEMENTS, LEAST_TOKENS
 from bra.grid import WindowGrid
+from bra.kernels.cpu import chunk_bytes
 from bra.kv_pool import check_window_fits
 from bra.spec import BRASpec
 

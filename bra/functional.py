@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from bra.chunked import attend_chunked
+from bra.kernels.cpu import attend_chunked
 
 
 def partition(x: Tensor, p: int) -> Tensor:

@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from bra.chunked import chunk_bytes
+from bra.kernels.cpu import chunk_bytes
 from bra.messages import said
 
 OUTSIDE: Final = ""

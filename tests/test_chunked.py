@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from bra import BiLevelRoutingAttention, chunked
+from bra import BiLevelRoutingAttention
 from bra import functional as BF
-from bra.chunked import attend_chunked
+from bra.kernels import cpu
+from bra.kernels.cpu import attend_chunked
 
 B, M, P2, T, S, C_QK, C_V, K = 2, 3, 9, 6, 5, 4, 7, 3
 SCALE = 0.7
@@ -49,8 +50,8 @@ def written_out(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, factor: Tensor |
     "a part of a window at a time", "a window at a time", "a few", "all at once"])
 def test_numbers_and_gradients_are_those_of_attention_written_out(
         soft: bool, masked: bool, size: float, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", held)
-    monkeypatch.setattr(chunked, "LEAST_QUERIES", 4)       # does not divide the 6 that there are
+    monkeypatch.setattr(cpu, "CHUNK_ELEMENTS", held)
+    monkeypatch.setattr(cpu, "LEAST_QUERIES", 4)       # does not divide the 6 that there are
     r_idx, real = routes(), some_keys() if masked else None
     given = [*tensors(size), *([torch.rand(B, P2, K, dtype=torch.float64) + 0.5] if soft else [])]
     weight = torch.randn(B, M, P2, T, C_V, dtype=torch.float64)
@@ -101,7 +102,7 @@ def layer(**options: Any) -> tuple[BiLevelRoutingAttention, Tensor]:
                                      {"diff_routing": True, "param_routing": True}, {"mask_padding": True},
                                      {"kv_downsample_mode": "avgpool", "kv_downsample_ratio": 2}])
 def test_a_layer_learns_as_the_explicit_one(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 2**14)
+    monkeypatch.setattr(cpu, "CHUNK_ELEMENTS", 2**14)
     m, x = layer(**options)
     m, x, grads = m.double(), x.double(), []
     assert BF.by_chunks(torch.empty(1, 1, 1, 42, 1))
@@ -156,9 +157,9 @@ def test_autocast_and_half_precision_stay_near_float() -> None:
 
 
 def test_a_window_of_many_tokens_goes_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    group, span = chunked.rounds(8 * 49, 3249, 49 * 3249)
-    assert (group, span) == (1, chunked.LEAST_QUERIES)
-    assert chunked.rounds(8 * 49, 144, 4 * 144) == (chunked.CHUNK_ELEMENTS // (4 * 144 * 144), 144)
+    group, span = cpu.rounds(8 * 49, 3249, 49 * 3249)
+    assert (group, span) == (1, cpu.LEAST_QUERIES)
+    assert cpu.rounds(8 * 49, 144, 4 * 144) == (cpu.CHUNK_ELEMENTS // (4 * 144 * 144), 144)
     largest = 0
     bmm = torch.bmm
 
@@ -167,11 +168,11 @@ def test_a_window_of_many_tokens_goes_through_in_parts(monkeypatch: pytest.Monke
         largest = max(largest, one.shape[0] * one.shape[1] * two.shape[2])
         return bmm(one, two, **rest)
 
-    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 2**12)
+    monkeypatch.setattr(cpu, "CHUNK_ELEMENTS", 2**12)
     monkeypatch.setattr(torch, "bmm", seen)
     q, k, v = (torch.randn(1, 1, 4, 256, 4) for _ in range(3))
     attend_chunked(q, k, v, torch.arange(4).expand(1, 4, 4), 1.0)
-    assert largest == 4 * 256 * chunked.LEAST_QUERIES
+    assert largest == 4 * 256 * cpu.LEAST_QUERIES
 
 
 def test_an_empty_batch_is_an_empty_map() -> None:
@@ -213,8 +214,8 @@ def test_a_backward_under_autocast_is_that_of_the_forward() -> None:
 
 @pytest.mark.parametrize("learns", [False, True])
 def test_nothing_gathered_outlives_its_round(learns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 1)
-    gathered, alive = chunked._Rows.gathered, []
+    monkeypatch.setattr(cpu, "CHUNK_ELEMENTS", 1)
+    gathered, alive = cpu._Rows.gathered, []
     rounds: list[list[ReferenceType[Tensor]]] = []
 
     def seen(self: Any, kv: Tensor, chunk: slice) -> Tensor:
@@ -225,7 +226,7 @@ def test_nothing_gathered_outlives_its_round(learns: bool, monkeypatch: pytest.M
         rounds[-1].append(ref(found))
         return found
 
-    monkeypatch.setattr(chunked._Rows, "gathered", seen)
+    monkeypatch.setattr(cpu._Rows, "gathered", seen)
     q, k, v = (t.requires_grad_(learns) for t in tensors())
     out = attend_chunked(q, k, v, routes(), SCALE)
     if learns:

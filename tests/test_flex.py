@@ -26,8 +26,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from bra import BiLevelRoutingAttention, flex
+from bra import BiLevelRoutingAttention
 from bra import functional as BF
+from bra.kernels import flex
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 compiles = pytest.mark.skipif(shutil.which("g++") is None, reason="FlexAttention's CPU kernel is compiled by g++")

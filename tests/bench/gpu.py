@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from bra import flex
 from bra import functional as BF
+from bra.kernels import flex
 
 MAPS = ((64, 80, 7, 4), (128, 40, 7, 4), (256, 20, 7, 4), (192, 80, 7, 4), (64, 160, 8, 4), (64, 56, 7, 4))
 """Channels, side of the map in tokens, n_win, topk; 8 heads."""
