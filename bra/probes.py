@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bra import fidelity as bf
-from bra.areas import even_places, shared, windows_at
 from bra.errors import BRAError
-from bra.fidelity import Floats
 from bra.messages import said
+from bra.metrics import routing as bf
+from bra.metrics.agreement import even_places, shared, windows_at
+from bra.metrics.routing import Floats
 from bra.models.opened import OpenModel
 from bra.photo import Photo
 from bra.tracing import LayerTrace

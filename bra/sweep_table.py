@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from bra import process
 from bra.compare import SettingRow
 from bra.errors import BRAError
-from bra.fidelity import Floats
 from bra.messages import said
+from bra.metrics.routing import Floats
 from bra.unpack_table import REFUSED
 
 MAX_BYTES: Final = 200 * 2**20

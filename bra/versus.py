@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bra.areas import Shared, even_places, shared, windows_at
 from bra.compare import Compared, SettingRow
-from bra.dense import layer_output
-from bra.fidelity import Floats
+from bra.metrics.agreement import Shared, even_places, shared, windows_at
+from bra.metrics.dense import layer_output
+from bra.metrics.routing import Floats
 from bra.tracing import LayerTrace
 
 

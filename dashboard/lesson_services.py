@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from bra import fidelity, lesson, scorecard
+from bra import lesson
 from bra.compare import LayerInput
 from bra.lesson import Leak, Reweighed, Voices
+from bra.metrics import routing, summary
+from bra.metrics.summary import LayerFidelity
 from bra.models.catalog import ModelSettings
 from bra.photo import Photo
-from bra.scorecard import LayerFidelity
 from bra.tracing import LayerTrace
 from dashboard.services import given, look, office
 from dashboard.waiting import worked
@@ -63,7 +64,7 @@ def fidelity_of(weights: str, photo: Photo, at: int) -> tuple[LayerFidelity, flo
 
 @worked(office, mark("Measuring …"))
 def _fidelity(weights: str, digest: str, at: int, _layer: LayerTrace) -> tuple[LayerFidelity, float]:
-    return scorecard.report(_layer), fidelity.shared_choices(_layer)
+    return summary.report(_layer), routing.shared_choices(_layer)
 
 
 def voices(photo: Photo, at: int) -> Voices:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bra.fidelity import nearest_windows
+from bra.metrics.routing import nearest_windows
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Place, grid_header, locate, pack

@@ -13,9 +13,9 @@ import pandas as pd
 import streamlit as st
 
 from bra.errors import PhotoError
-from bra.fidelity import shared_choices
 from bra.grid import WindowGrid
 from bra.messages import listed
+from bra.metrics.routing import shared_choices
 from bra.models.opened import Answer
 from bra.photo import Photo
 from bra.tracing import LayerTrace

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import streamlit as st
 
-from bra.layer_maps import LayerMaps
+from bra.metrics.activations import LayerMaps
 from bra.models.catalog import CATALOG
 from bra.photo import Photo
 from bra.tracing import LayerTrace

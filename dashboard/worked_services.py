@@ -9,7 +9,7 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from bra.layer_maps import LayerMaps, layer_maps, score_map
+from bra.metrics.activations import LayerMaps, layer_maps, score_map
 from bra.models.catalog import ModelSettings
 from bra.photo import Photo
 from bra.tracing import LayerTrace

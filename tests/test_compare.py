@@ -21,16 +21,15 @@ from bra.compare import (
     settings_of,
     traces_of,
 )
-from bra.dense import dense_attention
-from bra.dense_grids import dense_masses
 from bra.errors import BRAError
 from bra.formula import layer_cost
+from bra.metrics.dense import dense_attention, dense_masses
+from bra.metrics.summary import report
 from bra.models.catalog import ModelSettings
 from bra.models.families import OpenPatches
 from bra.models.opened import Change
 from bra.opening import open_model
 from bra.photo import Photo
-from bra.scorecard import report
 from bra.tracing import trace
 
 

@@ -14,16 +14,16 @@ from torch import Tensor
 
 import bra
 from bra import BiLevelRoutingAttention, LayerTrace
-from bra.dense import (
+from bra.metrics.dense import (
     attention_share,
     dense_attention,
+    dense_masses,
     oracle_windows,
     output_change,
     recall,
     routed_attention,
 )
-from bra.dense_grids import dense_masses
-from bra.fidelity import nearest_windows, on_map
+from bra.metrics.routing import nearest_windows, on_map
 from bra.models.biformer import FullAttention
 
 OPTIONS: list[dict[str, Any]] = [

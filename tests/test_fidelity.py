@@ -10,7 +10,7 @@ import torch
 
 import bra
 from bra import BiLevelRoutingAttention, BRASpec, LayerTrace, WindowGrid
-from bra.fidelity import (
+from bra.metrics.routing import (
     chance,
     full_softmax,
     hubs,

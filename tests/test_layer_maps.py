@@ -10,7 +10,7 @@ import torch
 
 from bra import BiLevelRoutingAttention
 from bra.errors import TraceError
-from bra.layer_maps import layer_maps, score_map
+from bra.metrics.activations import layer_maps, score_map
 from bra.tracing import LayerTrace, trace
 from bra.worked import FIRST, SIDE, work, worked_module
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from bra import BiLevelRoutingAttention, BRASpec
-from bra import fidelity as bf
 from bra.compare import LayerInput, layer_input
 from bra.errors import BRAError
 from bra.formula import layer_cost
 from bra.lesson import distance, growth, leak, rerun, reweighed, score, voices
+from bra.metrics import routing as bf
 from bra.models.catalog import ModelSettings
 from bra.models.opened import Prepared
 from bra.models.untrained import redraw

@@ -11,7 +11,7 @@ import torch
 
 import bra
 from bra import BiLevelRoutingAttention, BRAError, BRASpec, LayerTrace, WindowGrid
-from bra.overlap import class_shares, label_map, semantic_overlap
+from bra.metrics.overlap import class_shares, label_map, semantic_overlap
 
 
 def chosen_on(chosen: list[list[int]], grid: WindowGrid, masked: bool = False) -> LayerTrace:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from bra import BiLevelRoutingAttention, trace
-from bra.areas import NOWHERE, even_places, shared, windows_at
 from bra.errors import BRAError, GridError
 from bra.grid import WindowGrid
+from bra.metrics.agreement import NOWHERE, even_places, shared, windows_at
 from bra.models.catalog import ModelSettings
 from bra.models.full_attention import FullAttention
 from bra.opening import open_model

@@ -10,10 +10,10 @@ import torch
 
 import bra
 from bra import BiLevelRoutingAttention
-from bra import fidelity as bf
-from bra.dense import attention_share, dense_attention, output_change, recall
+from bra.metrics import routing as bf
+from bra.metrics.dense import attention_share, dense_attention, output_change, recall
+from bra.metrics.summary import report
 from bra.models.biformer import FullAttention
-from bra.scorecard import report
 
 
 def test_a_report_is_the_mean_over_windows_on_the_map_and_heads() -> None:

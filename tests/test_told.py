@@ -24,7 +24,6 @@ from torch_files import saved
 
 from bra import BiLevelRoutingAttention, BRAError, BRASpec, errors
 from bra.advice import choices, levers, positions
-from bra.areas import windows_at
 from bra.checkpoint import CheckpointLimits, read_checkpoint
 from bra.compare import SettingRow, compare, layer_input, settings_of
 from bra.compare_table import compare_html, reason, words
@@ -32,13 +31,14 @@ from bra.cost_words import PARTS, REST, summary
 from bra.costing import cost
 from bra.grid import WindowGrid
 from bra.messages import Said, chained, from_plain, listed, said, sentence_of, to_plain
+from bra.metrics.agreement import windows_at
+from bra.metrics.overlap import label_map
 from bra.models.biformer import from_state
 from bra.models.card import cards, shipped
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.models.opened import Change, OpenModel, with_windows
 from bra.models.patches import PatchSpec
 from bra.opening import look, named, open_file, open_model
-from bra.overlap import label_map
 from bra.photo import Photo, PhotoLimits
 from bra.probes import PROBES, probe
 from bra.sweep_report import model_line, over_nearest, sweep_html

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from bra.areas import ACROSS, DOWN
 from bra.compare import compare, layer_input, settings_of
 from bra.compare_table import compare_csv, compare_html, compare_text, reason
-from bra.dense import layer_output
+from bra.metrics.agreement import ACROSS, DOWN
+from bra.metrics.dense import layer_output
 from bra.models.catalog import ModelSettings, build
 from bra.opening import open_model
 from bra.photo import Photo, to_tensor

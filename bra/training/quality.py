@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bra import dense, fidelity
 from bra.errors import BRAError
+from bra.metrics import dense, routing
+from bra.metrics.overlap import semantic_overlap
 from bra.models.card import LayerQuality
 from bra.models.opened import OpenModel
-from bra.overlap import semantic_overlap
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 
@@ -50,16 +50,16 @@ def routing_quality(model: OpenModel, pictures: Iterable[tuple[Photo, Boxes | No
 
 def _row(trace: LayerTrace, boxes: Boxes | None) -> Row:
     """One layer on one picture."""
-    mapped, full = fidelity.on_map(trace), dense.dense_attention(trace)
+    mapped, full = routing.on_map(trace), dense.dense_attention(trace)
 
     def mean(by_window: NDArray[np.float64]) -> float:
         return float(np.nanmean(by_window[..., mapped]))
 
     row: Row = {
-        "recall": mean(dense.recall(trace, full)), "recall_chance": fidelity.chance(trace),
-        "recall_nearest": mean(dense.recall(trace, full, windows=fidelity.nearest_windows(trace))),
+        "recall": mean(dense.recall(trace, full)), "recall_chance": routing.chance(trace),
+        "recall_nearest": mean(dense.recall(trace, full, windows=routing.nearest_windows(trace))),
         "recall_oracle": mean(dense.recall(trace, full, windows=dense.oracle_windows(trace, full))),
-        "shared": fidelity.shared_choices(trace)}
+        "shared": routing.shared_choices(trace)}
     if boxes is not None and len(boxes):
         height, width = trace.grid.image or (trace.grid.h, trace.grid.w)
         scaled = boxes * np.array([1.0, width, height, width, height])

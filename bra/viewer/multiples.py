@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bra.areas import ACROSS, DOWN
 from bra.compare import Compared, CostName, SettingRow, front
 from bra.compare_table import amount
+from bra.metrics.agreement import ACROSS, DOWN
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.versus import Versus

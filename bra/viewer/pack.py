@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bra import fidelity
 from bra.errors import TraceError
 from bra.grid import WindowGrid
 from bra.messages import said
+from bra.metrics import routing
 from bra.models.opened import Detection
 from bra.photo import Photo
 from bra.tracing import LayerTrace
@@ -129,9 +129,9 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
         "r_idx": trace.r_idx[0].numpy().astype(np.int32),
         "r_weight": trace.r_weight[0].float().numpy(),
         "affinity": trace.affinity[0].float().numpy(),
-        "kept": fidelity.kept_share(trace).astype(np.float32),
-        "margin": fidelity.margin(trace).astype(np.float32),
-        "in_degree": fidelity.in_degree(trace).astype(np.int32),
+        "kept": routing.kept_share(trace).astype(np.float32),
+        "margin": routing.margin(trace).astype(np.float32),
+        "in_degree": routing.in_degree(trace).astype(np.int32),
         "boxes": np.array([found.box for found in detections], np.float32).reshape(-1, 4),
     }
     return pack(header, photo.encoded(PICTURE_SIDE) if picture is None else picture, arrays)
@@ -158,7 +158,7 @@ def tiles_message(photo: Photo, trace: LayerTrace, caption: Caption,
         maps.append(np.concatenate([by_head.mean(0, keepdims=True), by_head.max(0, keepdims=True), by_head]))
         row, col = trace.grid.token_of_window(window, token)
         heads.append({"role": role, "window": window, "token": token, "row": row, "col": col, "whole": whole,
-                      "routed": trace.r_idx[0, window].tolist(), "leak": fidelity.padding_share(trace.grid, by_head)})
+                      "routed": trace.r_idx[0, window].tolist(), "leak": routing.padding_share(trace.grid, by_head)})
     stack = np.stack(maps) if maps else np.zeros((0, 0, trace.grid.H, trace.grid.W), np.float32)
     header = {"photo": photo.digest, "grid": grid_header(trace.grid, photo), "caption": caption.line(trace),
               "queries": heads,
@@ -177,7 +177,7 @@ def rail_message(layers: Mapping[str, LayerTrace], chosen: str) -> bytes:
     about = [{"name": name, "n_win": lt.grid.n_win, "topk": lt.spec.topk, "h": lt.grid.h, "w": lt.grid.w,
               "aspect": lt.grid.H * lt.grid.stride[0] / (lt.grid.W * lt.grid.stride[1])}
              for name, lt in layers.items()]
-    arrays = {f"in_degree_{at}": fidelity.in_degree(lt).astype(np.int32) for at, lt in enumerate(layers.values())}
+    arrays = {f"in_degree_{at}": routing.in_degree(lt).astype(np.int32) for at, lt in enumerate(layers.values())}
     return pack({"layers": about, "chosen": chosen}, b"", arrays)
 
 

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
-from bra import fidelity, lesson, scorecard
+from bra import lesson
 from bra.compare import Setting, compare, layer_input
 from bra.grid import WindowGrid
+from bra.metrics import routing, summary
 from bra.models.catalog import ModelSettings
 from bra.models.opened import OpenModel
 from bra.opening import look, open_model
@@ -257,7 +258,7 @@ def test_padding_takes_what_the_module_gives_it(flowers: OpenModel, n_win: int, 
     given = layer_input(flowers, photo("street"), 320, "stages.1.0.attn")
     lt, found = lesson.leak(given, n_win, max(1, round(0.16 * n_win**2)), masked)
     assert numbers(app) == [percent(x) for x in (found.of_map, found.of_attention, found.worst, found.change)]
-    leaks = [fidelity.padding_leak(lt, w) for w in range(n_win**2)]
+    leaks = [routing.padding_leak(lt, w) for w in range(n_win**2)]
     assert masked or percent(round(float(np.mean(leaks)), 6)) == numbers(app)[1]
     if n_win == 5 and not masked:
         assert found.of_attention > 3 * found.of_map              # what the chapter claims
@@ -269,12 +270,12 @@ def test_worth_is_that_of_the_scorecard(weights: str) -> None:
     model = {"trained": FLOWERS, "untrained": replace(FLOWERS, untrained=True),
              "likeness": ModelSettings("similarity", n_win=5, topk=4, side=320)}[weights]
     lt = routed_layer(model, "animal", -1)
-    found = scorecard.report(lt)
+    found = summary.report(lt)
     assert numbers(app) == [percent(x) for x in (found.recall, found.recall_nearest, found.recall_chance,
-                                                 fidelity.shared_choices(lt))]
+                                                 routing.shared_choices(lt))]
     if weights == "trained":
         assert found.recall > 1.3 * max(found.recall_nearest, found.recall_chance)
-        assert fidelity.shared_choices(lt) > 0.95
+        assert routing.shared_choices(lt) > 0.95
     if weights == "untrained":
         assert found.recall < 1.1 * found.recall_chance
 
@@ -315,7 +316,7 @@ def test_a_guess_is_answered_by_the_module_and_scored(who: str) -> None:
     made = lesson.score(lt, window, marks)
     assert numbers(app) == 2 * [f"{made.hits}", f"{made.nearest}", f"{made.chance:.2f}"]
     assert made.hits == 1
-    assert percent(fidelity.shared_choices(lt)) in said(app)
+    assert percent(routing.shared_choices(lt)) in said(app)
 
 
 @pytest.mark.parametrize("forged", [(999,), (-1, 0), (10**30,), tuple(range(25))], ids=str)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bra import dense, fidelity
 from bra.errors import BRAError
+from bra.metrics import dense, routing
+from bra.metrics.overlap import semantic_overlap
 from bra.models.catalog import ModelSettings
 from bra.opening import open_model
-from bra.overlap import semantic_overlap
 from bra.photo import Photo
 from bra.training.quality import routing_quality
 
@@ -37,12 +37,12 @@ def test_it_is_the_mean_over_pictures_of_the_measured_numbers() -> None:
         overlaps.append(semantic_overlap(trace, pixels).to_dict()["routed"])
     assert rows[0].recall == pytest.approx(np.mean(recalls), abs=1e-5)
     assert rows[0].shared == pytest.approx(np.mean(
-        [fidelity.shared_choices(model.look(photo, 128).trace.layers["layers.0"]) for photo in photos]), abs=1e-5)
+        [routing.shared_choices(model.look(photo, 128).trace.layers["layers.0"]) for photo in photos]), abs=1e-5)
     assert rows[0].recall_chance == pytest.approx(3 / 16)
     assert rows[0].overlap == pytest.approx(np.mean(overlaps), abs=1e-5)
     assert rows[0].overlap == pytest.approx(1.0, abs=1e-5)      # each half is alike, and routes to itself
     assert rows[0].overlap_chance == pytest.approx(0.5)
-    assert fidelity.chance(trace) == 3 / 16
+    assert routing.chance(trace) == 3 / 16
 
 
 def test_without_boxes_there_is_no_overlap_and_without_pictures_no_quality() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bra import dense as bd
-from bra import fidelity as bf
+from bra.metrics import dense as bd
+from bra.metrics import routing as bf
 from bra.tracing import LayerTrace
 
 

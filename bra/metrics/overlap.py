@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bra.errors import BRAError
-from bra.fidelity import Bools, Floats, Ints, window_distances
 from bra.grid import WindowGrid
 from bra.messages import said
+from bra.metrics.routing import Bools, Floats, Ints, window_distances
 from bra.tracing import LayerTrace
 
 IGNORE = -1

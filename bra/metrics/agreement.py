@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bra.errors import GridError
-from bra.fidelity import Bools, Floats, Ints
 from bra.grid import WindowGrid
 from bra.messages import said
+from bra.metrics.routing import Bools, Floats, Ints
 from bra.tracing import LayerTrace
 
 ACROSS, DOWN = 112, 84

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from bra import functional as BF
 from bra.errors import TraceError
-from bra.fidelity import Floats
 from bra.messages import said
+from bra.metrics.routing import Floats
 from bra.tracing import LayerTrace
 
 
