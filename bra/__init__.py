@@ -10,7 +10,7 @@ from bra.spec import BRASpec
 from bra.tracing import LayerTrace, ModelTrace, trace
 
 if TYPE_CHECKING:
-    from bra.costing import Cost, CostRow, cost
+    from bra.profiling.model_cost import Cost, CostRow, cost
 
 __all__ = [
     "BRAError",
@@ -33,7 +33,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """`cost` and its records, imported when asked for: torch's own counters take five times as long as all of ours."""
     if name in ("Cost", "CostRow", "cost"):
-        import bra.costing
+        import bra.profiling.model_cost
 
-        return getattr(bra.costing, name)
+        return getattr(bra.profiling.model_cost, name)
     raise AttributeError(f"module 'bra' has no attribute {name!r}")

@@ -20,13 +20,13 @@ from torch import Tensor
 from bra import functional as BF
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import BRAError
-from bra.formula import layer_cost
 from bra.grid import WindowGrid
 from bra.messages import said
 from bra.metrics import routing as bf
 from bra.metrics.dense import dense_masses
 from bra.models.opened import Change, OpenModel, Prepared, on_photo, with_windows
 from bra.photo import Photo
+from bra.profiling.formula import layer_cost
 from bra.recorder import recording
 from bra.tracing import LayerTrace, trace
 

@@ -10,13 +10,12 @@ from typing import Final
 
 from torch import nn
 
-from bra.cost_table import cost_csv, cost_json, cost_markdown, cost_text
-from bra.cost_words import summary
-from bra.costing import Cost, cost
 from bra.errors import BRAError
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.opening import named, open_file, open_model, stay_offline
-from bra.variants import without_bra
+from bra.profiling.format import cost_csv, cost_json, cost_markdown, cost_text, summary
+from bra.profiling.model_cost import Cost, cost
+from bra.profiling.variants import without_bra
 
 FORMATS: Final = {"json": cost_json, "csv": cost_csv, "md": cost_markdown}
 

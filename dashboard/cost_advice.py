@@ -7,11 +7,11 @@ from typing import Any
 
 import streamlit as st
 
-from bra.advice import Position, choices, levers, positions
-from bra.cost_words import short
-from bra.costing import Cost, CostRow
-from bra.formula import LayerCost
 from bra.models.catalog import ModelSettings
+from bra.profiling.advice import Position, choices, levers, positions
+from bra.profiling.format import short
+from bra.profiling.formula import LayerCost
+from bra.profiling.model_cost import Cost, CostRow
 from bra.spec import BRASpec
 from dashboard import cost_services, state
 from dashboard.cost_view import CostView

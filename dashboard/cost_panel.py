@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import streamlit as st
 
-from bra.cost_table import cost_csv, cost_json, cost_markdown
-from bra.cost_words import summary
-from bra.costing import Cost
 from bra.errors import BRAError
 from bra.messages import Said
 from bra.models.catalog import ModelSettings
+from bra.profiling.format import cost_csv, cost_json, cost_markdown, summary
+from bra.profiling.model_cost import Cost
 from dashboard import cost_advice, cost_services, model_widgets, state
 from dashboard import cost_view as views
 from dashboard.cost_view import CostView

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from bra import costing, variants
-from bra.costing import Cost
 from bra.models.catalog import ModelSettings
 from bra.models.opened import OpenModel
+from bra.profiling import model_cost, variants
+from bra.profiling.model_cost import Cost
 from dashboard.cost_view import CostView
 from dashboard.line import Tell
 from dashboard.services import file_key, office, opened
@@ -52,7 +52,7 @@ def _cost(settings: ModelSettings, file: str, kind: str, second: tuple[Any, ...]
         module = variants.with_full_attention(module)
     elif kind == "second setting":
         module = variants.with_settings(module, second[0], **dict(second[1:]))
-    return costing.cost(module, size)
+    return model_cost.cost(module, size)
 
 
 def timed_cost(settings: ModelSettings, view: CostView, rounds: int, file: Upload | None = None) -> Cost:
@@ -67,7 +67,7 @@ def timed_cost(settings: ModelSettings, view: CostView, rounds: int, file: Uploa
 @worked(office, mark("Running the model on this machine, to time it …"), HEAVY)
 def _timed(settings: ModelSettings, file: str, size: tuple[int, int], rounds: int, _model: OpenModel,
            _tell: Tell) -> Cost:
-    return costing.cost(_model.module, size, rounds=rounds, progress=_tell,
+    return model_cost.cost(_model.module, size, rounds=rounds, progress=_tell,
                         most_bytes=TIMED_BYTES if file else None)
 
 

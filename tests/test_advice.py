@@ -9,8 +9,8 @@ from torch import nn
 
 import bra
 from bra import BRASpec
-from bra.advice import choices, levers, positions
-from bra.formula import layer_cost
+from bra.profiling.advice import choices, levers, positions
+from bra.profiling.formula import layer_cost
 
 
 def test_levers_say_what_saves_parameters_and_what_does_not() -> None:

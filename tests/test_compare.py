@@ -22,7 +22,6 @@ from bra.compare import (
     traces_of,
 )
 from bra.errors import BRAError
-from bra.formula import layer_cost
 from bra.metrics.dense import dense_attention, dense_masses
 from bra.metrics.summary import report
 from bra.models.catalog import ModelSettings
@@ -30,6 +29,7 @@ from bra.models.families import OpenPatches
 from bra.models.opened import Change
 from bra.opening import open_model
 from bra.photo import Photo
+from bra.profiling.formula import layer_cost
 from bra.tracing import trace
 
 

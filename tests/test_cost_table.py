@@ -12,7 +12,7 @@ from torch import nn
 import bra
 from bra import BiLevelRoutingAttention, Cost
 from bra.cli import main
-from bra.cost_table import cost_csv, cost_json, cost_markdown, cost_text
+from bra.profiling.format import cost_csv, cost_json, cost_markdown, cost_text
 
 
 @pytest.fixture(scope="module")

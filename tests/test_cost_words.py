@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 import bra
-from bra.cost_words import PARTS, REST, part_words, short, summary
-from bra.variants import without_bra
+from bra.profiling.format import PARTS, REST, part_words, short, summary
+from bra.profiling.variants import without_bra
 
 
 def test_sentences_of_a_small_model() -> None:

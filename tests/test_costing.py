@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import bra
-from bra import BiLevelRoutingAttention, BRASpec, operators
+from bra import BiLevelRoutingAttention, BRASpec
 from bra.errors import CostError
 from bra.models.biformer import biformer_tiny
 from bra.models.catalog import ModelSettings, build
+from bra.profiling import meter
 
 
 @pytest.mark.parametrize(("h", "w", "c", "options", "mflops"), CASES)
@@ -186,7 +187,7 @@ def test_no_memory_is_spent_on_a_huge_map() -> None:
 
 def test_what_is_remembered_of_shapes_is_forgotten_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each new size adds to torch's memory of shapes, 1 MB for our own model, and torch itself forgets none."""
-    monkeypatch.setattr(operators, "REMEMBERED", 1000)
+    monkeypatch.setattr(meter, "REMEMBERED", 1000)
     FakeTensorMode.cache_clear()
     model = nn.Sequential(nn.Conv2d(3, 8, 1), BiLevelRoutingAttention(8, n_win=2, num_heads=1, topk=1))
     sizes = [0]

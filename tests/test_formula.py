@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import bra
 from bra import BiLevelRoutingAttention, BRAError, BRASpec
-from bra.formula import layer_cost
-from bra.operators import OUTSIDE, metered
+from bra.profiling.formula import layer_cost
+from bra.profiling.meter import OUTSIDE, metered
 
 sys.path.insert(0, str(Path(__file__).parent / "bench"))
 import cost_memory

@@ -12,7 +12,6 @@ import torch
 from bra import BiLevelRoutingAttention, BRASpec
 from bra.compare import LayerInput, layer_input
 from bra.errors import BRAError
-from bra.formula import layer_cost
 from bra.lesson import distance, growth, leak, rerun, reweighed, score, voices
 from bra.metrics import routing as bf
 from bra.models.catalog import ModelSettings
@@ -20,6 +19,7 @@ from bra.models.opened import Prepared
 from bra.models.untrained import redraw
 from bra.opening import open_model
 from bra.photo import Photo
+from bra.profiling.formula import layer_cost
 
 CAT = Path(__file__).parents[1] / "sample_images" / "animal.jpg"
 

@@ -9,7 +9,7 @@ from torch import nn
 import bra
 from bra.errors import SpecError
 from bra.models.biformer import biformer_tiny
-from bra.variants import with_full_attention, with_settings, without_bra
+from bra.profiling.variants import with_full_attention, with_settings, without_bra
 
 
 @pytest.mark.parametrize(("name", "base"), [

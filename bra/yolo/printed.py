@@ -13,9 +13,9 @@ from ultralytics import YOLO
 from ultralytics.nn import tasks
 from ultralytics.utils.torch_utils import get_flops
 
-from bra.costing import Cost
 from bra.errors import YoloError
 from bra.messages import said
+from bra.profiling.model_cost import Cost
 
 
 @dataclass(frozen=True, slots=True)

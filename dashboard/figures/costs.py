@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from bra.advice import EXPLOSION, Choice, Lever, Position
-from bra.cost_words import PARTS, REST, part_words, short
-from bra.costing import Cost
+from bra.profiling.advice import EXPLOSION, Choice, Lever, Position
+from bra.profiling.format import PARTS, REST, part_words, short
+from bra.profiling.model_cost import Cost
 from dashboard.figures.cards import GREY
 from dashboard.words import mark, told, tr
 

@@ -14,11 +14,11 @@ from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
 
 import bra
-from bra.advice import choices, levers, positions
-from bra.cost_words import PARTS, summary
 from bra.models.catalog import ModelSettings
 from bra.opening import open_file, open_model
-from bra.variants import with_full_attention, with_settings, without_bra
+from bra.profiling.advice import choices, levers, positions
+from bra.profiling.format import PARTS, summary
+from bra.profiling.variants import with_full_attention, with_settings, without_bra
 from dashboard import cost_services
 from dashboard import cost_view as views
 from dashboard.cost_view import CostView

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import bra
-from bra.formula import layer_cost
+from bra.profiling.formula import layer_cost
 
 CASES: dict[str, tuple[int, int, bool, dict[str, Any]]] = {    # side, channels, explicit, options
     "80×80×64": (80, 64, False, {}),

@@ -23,10 +23,11 @@ from mutations import mutants
 from tablefiles import table_files
 from weightfiles import weight_files
 
-from bra import checkpoint, costing, sweep_table, unpack_table, variants
+from bra import checkpoint, sweep_table, unpack_table
 from bra.errors import BRAError
 from bra.opening import open_file
 from bra.photo import Photo
+from bra.profiling import model_cost, variants
 from bra.sweep_report import sweep_html
 from bra.sweep_table import read_table
 from bra.unpack import unpack
@@ -124,8 +125,8 @@ def _enter_model(case: tuple[str, str]) -> None:
     photo = Photo.from_array(np.full((40, 90, 3), 99, np.uint8))
     for use in (
         lambda: model.look(photo, 96),
-        lambda: costing.cost(model.module, (64, 160)),
-        lambda: costing.cost(variants.without_bra(model.module), (64, 160)),
+        lambda: model_cost.cost(model.module, (64, 160)),
+        lambda: model_cost.cost(variants.without_bra(model.module), (64, 160)),
     ):
         try:
             use()

@@ -18,10 +18,10 @@ from ultralytics.utils.torch_utils import get_flops
 
 import bra
 import bra.yolo
-from bra import operators
-from bra.advice import positions
 from bra.cli import main
 from bra.errors import CostError
+from bra.profiling import meter
+from bra.profiling.advice import positions
 from bra.yolo.printed import network_of, printed
 
 FILES = sorted(path.stem for path in bra.yolo.CFG.glob("*.yaml"))
@@ -113,7 +113,7 @@ def test_a_row_costs_at_its_position_what_it_costs_in_the_model() -> None:
 
 @pytest.mark.parametrize("stem", ["yolov8-bra", "yolo11-bra"])
 def test_models_are_counted_without_running_them_for_real(stem: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "NEEDS_VALUES", ())     # what would otherwise lead to a real run
+    monkeypatch.setattr(meter, "NEEDS_VALUES", ())     # what would otherwise lead to a real run
     assert bra.cost(at_scale(stem), 1280).total.peak_bytes > 2**27
 
 

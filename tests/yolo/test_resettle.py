@@ -10,8 +10,8 @@ from ultralytics.nn import tasks
 
 import bra
 import bra.yolo
-from bra.advice import positions
 from bra.errors import YoloError
+from bra.profiling.advice import positions
 from bra.yolo.gate import check_model
 from bra.yolo.resettle import as_text, placed, resettled, without_rows
 from bra.yolo.rows import options_of, rows_of

@@ -8,7 +8,7 @@ from typing import Final
 from torch import nn
 
 from bra.attention import BiLevelRoutingAttention
-from bra.operators import OUTSIDE
+from bra.profiling.meter import OUTSIDE
 
 CONTAINERS: Final = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 

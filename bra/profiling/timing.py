@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bra.errors import CostError
 from bra.messages import said
-from bra.operators import OUTSIDE, Shape, watched_copy
+from bra.profiling.meter import OUTSIDE, Shape, watched_copy
 
 WARM_UP = 2
 Progress = Callable[[int, int], None]

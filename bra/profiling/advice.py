@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bra.costing import Cost
 from bra.errors import BRAError
-from bra.formula import LayerCost, keys_per_window, layer_cost
 from bra.grid import WindowGrid
 from bra.messages import chained, said, sentence_of
+from bra.profiling.formula import LayerCost, keys_per_window, layer_cost
+from bra.profiling.model_cost import Cost
 from bra.spec import MAX_N_WIN, BRASpec
 
 EXPLOSION = 2**30

@@ -14,12 +14,12 @@ from torch import nn
 
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import LIBRARY, BRAError, CostError, brief
-from bra.formula import Basis, LayerCost, Part, layer_cost, named
 from bra.grid import WindowGrid
 from bra.messages import said
-from bra.model_rows import common_prefix, input_channels, is_bra, kind, network, parameters_of, rows_of, within
-from bra.operators import OUTSIDE, Meter, Shape, Span, metered
-from bra.timing import Progress, timed
+from bra.profiling.formula import Basis, LayerCost, Part, layer_cost, named
+from bra.profiling.layers import common_prefix, input_channels, is_bra, kind, network, parameters_of, rows_of, within
+from bra.profiling.meter import OUTSIDE, Meter, Shape, Span, metered
+from bra.profiling.timing import Progress, timed
 
 MAX_SIDE = 16_384
 
