@@ -10,7 +10,6 @@ from types import ModuleType
 
 from torch import Tensor, nn
 
-from bra.checkpoint import read_checkpoint
 from bra.errors import BRAError
 from bra.messages import said
 from bra.models import biformer
@@ -21,7 +20,8 @@ from bra.models.nano import biformer_nano
 from bra.models.opened import Look, OpenModel
 from bra.models.untrained import redraw
 from bra.photo import Photo
-from bra.weights_file import read_safetensors
+from bra.readers.checkpoint import read_checkpoint
+from bra.readers.safetensors import read_safetensors
 
 
 def open_model(settings: ModelSettings) -> OpenModel:

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from bra import process
 from bra.compare import SettingRow
 from bra.errors import BRAError
 from bra.messages import said
 from bra.metrics.routing import Floats
-from bra.unpack_table import REFUSED
+from bra.readers import sandbox
+from bra.readers.child.parquet import REFUSED
 
 MAX_BYTES: Final = 200 * 2**20
 MAX_ROWS: Final = 1_000_000
@@ -31,7 +31,7 @@ MEMORY: Final = 2**30
 SECONDS: Final = 20
 OUTPUT: Final = 2**29
 """Of the reading process: bytes, those of its libraries too, seconds of a processor, and bytes that it writes."""
-START: Final = process.START + (
+START: Final = sandbox.START + (
     "import json; from bra.unpack_table import limit, main; limit(*map(int, sys.argv[3:])); "
     "sys.exit(main(json.loads(sys.argv[2]), sys.stdin.buffer, sys.stdout.buffer, sys.stderr.buffer))")
 ALONE: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
@@ -143,7 +143,7 @@ def _unpacked(data: bytes, still: Callable[[], object]) -> bytes:
         with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as words:
             source.write(data)
             source.seek(0)
-            status = process.ran(("-I", "-B"), START, [wanted, *map(str, (MEMORY, SECONDS, OUTPUT))],
+            status = sandbox.ran(("-I", "-B"), START, [wanted, *map(str, (MEMORY, SECONDS, OUTPUT))],
                                  (source, out, words), 3 * SECONDS, still, ALONE)
             made = out if status == 0 else words
             made.seek(0)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch_files import Small, refusal, saved
 
-from bra.checkpoint import CheckpointLimits, label, read_checkpoint
+from bra.readers.checkpoint import CheckpointLimits, label, read_checkpoint
 
 
 def test_every_type_and_layout_comes_bit_for_bit() -> None:

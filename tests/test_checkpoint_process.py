@@ -21,10 +21,10 @@ import pytest
 import torch
 from torch_files import Small, archive, refusal, saved
 
-from bra import checkpoint
-from bra.checkpoint import CheckpointLimits, read_checkpoint
 from bra.errors import BRAError, CheckpointError
-from bra.unpack import unpack
+from bra.readers import checkpoint
+from bra.readers.checkpoint import CheckpointLimits, read_checkpoint
+from bra.readers.child.checkpoint import unpack
 
 
 @pytest.fixture

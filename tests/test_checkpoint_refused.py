@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch_files import Small, Store, View, archive, pickled, refusal, saved
 
-from bra.checkpoint import CheckpointLimits, read_checkpoint
+from bra.readers.checkpoint import CheckpointLimits, read_checkpoint
 
 
 class Runs:

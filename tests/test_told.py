@@ -23,7 +23,6 @@ from torch import nn
 from torch_files import saved
 
 from bra import BiLevelRoutingAttention, BRAError, BRASpec, errors
-from bra.checkpoint import CheckpointLimits, read_checkpoint
 from bra.compare import SettingRow, compare, layer_input, settings_of
 from bra.compare_table import compare_html, reason, words
 from bra.grid import WindowGrid
@@ -42,6 +41,7 @@ from bra.profiling.advice import choices, levers, positions
 from bra.profiling.format import PARTS, REST, summary
 from bra.profiling.model_cost import cost
 from bra.profiling.variants import without_bra
+from bra.readers.checkpoint import CheckpointLimits, read_checkpoint
 from bra.sweep_report import model_line, over_nearest, sweep_html
 from bra.sweep_table import Summary, read_table, table_of, to_parquet
 from bra.tracing import trace

@@ -14,8 +14,8 @@ import torch
 from chinese import in_chinese
 from torch import nn
 
-from bra.checkpoint import CheckpointLimits, read_checkpoint
 from bra.errors import CheckpointError
+from bra.readers.checkpoint import CheckpointLimits, read_checkpoint
 
 
 class Store:

@@ -13,7 +13,6 @@ from ultralytics.nn import tasks
 from ultralytics.nn.modules.block import DFL
 from ultralytics.utils import ops
 
-from bra.checkpoint import Checkpoint
 from bra.errors import YoloError
 from bra.messages import said
 from bra.models.catalog import UNTRAINED
@@ -21,6 +20,7 @@ from bra.models.opened import Answer, Detection, OpenModel, Prepared
 from bra.models.steps import Step
 from bra.models.untrained import redraw
 from bra.photo import Photo, to_tensor
+from bra.readers.checkpoint import Checkpoint
 from bra.yolo.gate import check_model
 from bra.yolo.untrusted import build_untrusted, open_checkpoint
 

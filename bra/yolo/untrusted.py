@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ultralytics.nn import tasks
 
 from bra import attention
-from bra.checkpoint import Checkpoint, Facts
 from bra.errors import BRAError, YoloError
 from bra.messages import said
+from bra.readers.checkpoint import Checkpoint, Facts
 from bra.yolo.budget import rehearse
 from bra.yolo.gate import HEADS, ModelLimits, check_model, quoted
 from bra.yolo.handmade import KEPT

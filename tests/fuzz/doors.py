@@ -23,14 +23,16 @@ from mutations import mutants
 from tablefiles import table_files
 from weightfiles import weight_files
 
-from bra import checkpoint, sweep_table, unpack_table
+from bra import sweep_table
 from bra.errors import BRAError
 from bra.opening import open_file
 from bra.photo import Photo
 from bra.profiling import model_cost, variants
+from bra.readers import checkpoint
+from bra.readers.child import parquet
+from bra.readers.child.checkpoint import unpack
 from bra.sweep_report import sweep_html
 from bra.sweep_table import read_table
-from bra.unpack import unpack
 from dashboard.comparison import Comparison
 from dashboard.cost_view import CostView
 from dashboard.lesson_view import Lesson
@@ -105,7 +107,7 @@ def _enter_table(data: bytes) -> None:
 
     def here(options: object, code: str, arguments: Sequence[str], files: tuple[IO[bytes], IO[bytes], IO[bytes]],
              *rest: object) -> int:
-        return unpack_table.main(json.loads(arguments[0]), *files)
+        return parquet.main(json.loads(arguments[0]), *files)
 
     with mock.patch.object(sweep_table, "ran", here):
         sweep_html(read_table(data))

@@ -17,10 +17,10 @@ from strangers import OURS, THEIRS, TINY, half, refusal, tiny, unbuildable, with
 from torch import Tensor, nn
 from ultralytics.nn import tasks
 
-from bra.checkpoint import read_checkpoint
 from bra.errors import YoloError
 from bra.opening import open_file
 from bra.photo import Photo
+from bra.readers.checkpoint import read_checkpoint
 from bra.yolo.budget import Budget, rehearse
 from bra.yolo.resettle import as_text
 from bra.yolo.untrusted import ModelLimits, build_untrusted, check_model, open_checkpoint

@@ -17,8 +17,8 @@ from ultralytics import YOLO
 
 import bra.yolo
 from bra import attention
-from bra.checkpoint import Checkpoint, read_checkpoint
 from bra.errors import BRAError, YoloError
+from bra.readers.checkpoint import Checkpoint, read_checkpoint
 from bra.yolo.untrusted import build_untrusted, open_checkpoint
 
 pytestmark = pytest.mark.usefixtures("no_network")

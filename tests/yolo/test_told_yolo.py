@@ -14,8 +14,8 @@ from chinese import CHINESE, in_chinese
 from strangers import TINY, half, tiny
 from torch_files import saved
 
-from bra.checkpoint import read_checkpoint
 from bra.errors import YoloError
+from bra.readers.checkpoint import read_checkpoint
 from bra.yolo import registration
 from bra.yolo.lint import lint
 from bra.yolo.opened import built, open_named, open_text

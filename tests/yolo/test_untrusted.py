@@ -18,8 +18,8 @@ from strangers import OURS, THEIRS, TINY, half, outputs, refusal, tiny, unbuilda
 from ultralytics import YOLO
 from ultralytics.nn.modules.conv import Conv
 
-from bra.checkpoint import read_checkpoint
 from bra.errors import BRAError, YoloError
+from bra.readers.checkpoint import read_checkpoint
 from bra.yolo.untrusted import ModelLimits, build_untrusted, check_model, open_checkpoint
 
 pytestmark = pytest.mark.usefixtures("no_network")

@@ -20,13 +20,13 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from bra import process
 from bra.errors import CheckpointError
 from bra.messages import from_plain, said
-from bra.pickled import damaged
-from bra.unpack import OUT_OF_MEMORY, REFUSED
+from bra.readers import sandbox
+from bra.readers.child.checkpoint import OUT_OF_MEMORY, REFUSED
+from bra.readers.child.pickle_machine import damaged
 
-START: Final = process.START + "from bra.unpack import main; import json; sys.exit(main(json.loads(sys.argv[2])))"
+START: Final = sandbox.START + "from bra.unpack import main; import json; sys.exit(main(json.loads(sys.argv[2])))"
 OTHER_KINDS: Final = ((b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", said("in the format of torch before 1.6")),
                       (b"\x80", said("a bare pickle")), (b"", said("not a checkpoint of torch")))
 MAX_HEADER: Final = 16 * 2**20
@@ -148,7 +148,7 @@ def _unpacked(data: bytes, limits: CheckpointLimits, still: Callable[[], object]
         source.seek(0)
         allowed = {"memory": limits.memory + len(data), "cpu": limits.cpu_seconds,
                    "output": min(2 * len(data), limits.max_bytes) + 64 * 2**20}
-        status = process.ran(("-I", "-S", "-B"), START, [json.dumps(allowed)], (source, out, words), limits.seconds,
+        status = sandbox.ran(("-I", "-S", "-B"), START, [json.dumps(allowed)], (source, out, words), limits.seconds,
                              still)
         if status == 0:
             out.seek(0)

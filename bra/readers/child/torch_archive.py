@@ -15,7 +15,7 @@ from typing import IO, Any, Final
 
 from bra.errors import CheckpointError
 from bra.messages import said
-from bra.pickled import Name, Thing, damaged, values
+from bra.readers.child.pickle_machine import Name, Thing, damaged, values
 
 DTYPES: Final[Mapping[str, tuple[str, int]]] = {
     "torch.HalfStorage": ("F16", 2), "torch.BFloat16Storage": ("BF16", 2), "torch.FloatStorage": ("F32", 4),

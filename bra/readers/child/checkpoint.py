@@ -16,9 +16,9 @@ from typing import IO, Any, Final, TypeGuard
 
 from bra.errors import CheckpointError
 from bra.messages import said, sentence_of, to_plain
-from bra.pickled import Thing
+from bra.readers.child.pickle_machine import Thing
+from bra.readers.child.torch_archive import Archive, Layout, Stored
 from bra.spec import BRASpec
-from bra.torchfile import Archive, Layout, Stored
 
 REFUSED: Final = 3
 OUT_OF_MEMORY: Final = 4
