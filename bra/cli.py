@@ -13,8 +13,8 @@ from typing import Final, get_args
 from bra.compare_command import add_compare, add_probe, add_sweep
 from bra.cost_command import add_arguments, run_cost
 from bra.errors import BRAError
+from bra.models.base import Change
 from bra.models.catalog import CATALOG, ModelSettings
-from bra.models.opened import Change
 from bra.opening import named, open_file, open_model, stay_offline, yolo
 from bra.photo import Photo
 from bra.report import report_html

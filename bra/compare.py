@@ -24,7 +24,7 @@ from bra.grid import WindowGrid
 from bra.messages import said
 from bra.metrics import routing as bf
 from bra.metrics.dense import dense_masses
-from bra.models.opened import Change, OpenModel, Prepared, on_photo, with_windows
+from bra.models.base import Change, OpenModel, Prepared, on_photo, with_windows
 from bra.photo import Photo
 from bra.profiling.formula import layer_cost
 from bra.recorder import recording

@@ -11,8 +11,8 @@ from typing import get_args
 from bra.compare import CostName, compare, layer_input, settings_of
 from bra.compare_table import compare_csv, compare_html, compare_text
 from bra.errors import BRAError
+from bra.models.base import OpenModel
 from bra.models.catalog import CATALOG, ModelSettings
-from bra.models.opened import OpenModel
 from bra.opening import named, open_file, open_model
 from bra.photo import Photo
 from bra.probes import PROBES, probe

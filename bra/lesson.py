@@ -21,7 +21,7 @@ from bra.grid import WindowGrid
 from bra.messages import said
 from bra.metrics import dense as bd
 from bra.metrics import routing as bf
-from bra.models.opened import on_photo
+from bra.models.base import on_photo
 from bra.profiling.formula import LayerCost, layer_cost
 from bra.spec import BRASpec
 from bra.tracing import LayerTrace, trace

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from bra.errors import BRAError
 from bra.messages import said
 from bra.models import biformer
+from bra.models.adapters import OpenClassifier, OpenPatches
+from bra.models.base import Look, OpenModel
+from bra.models.biformer import biformer_nano
 from bra.models.card import shipped
 from bra.models.catalog import CATALOG, UNTRAINED, ModelSettings, build
-from bra.models.families import OpenClassifier, OpenPatches
-from bra.models.nano import biformer_nano
-from bra.models.opened import Look, OpenModel
-from bra.models.untrained import redraw
+from bra.models.init import redraw
 from bra.photo import Photo
 from bra.readers.checkpoint import read_checkpoint
 from bra.readers.safetensors import read_safetensors

@@ -22,7 +22,7 @@ from bra.messages import said
 from bra.metrics import routing as bf
 from bra.metrics.agreement import even_places, shared, windows_at
 from bra.metrics.routing import Floats
-from bra.models.opened import OpenModel
+from bra.models.base import OpenModel
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 

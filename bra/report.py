@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bra import viewer
 from bra.messages import ENGLISH, Language, chained, said
-from bra.models.opened import Detection
+from bra.models.base import Detection
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Caption, Place, stage_message, tiles_message

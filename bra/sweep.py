@@ -24,8 +24,8 @@ import torch
 
 from bra.compare import Setting, SettingRow, compare, layer_inputs
 from bra.errors import BRAError
+from bra.models.base import OpenModel
 from bra.models.catalog import ModelSettings
-from bra.models.opened import OpenModel
 from bra.opening import open_file, open_model
 from bra.photo import Photo, PhotoLimits
 from bra.sweep_table import table_of, to_parquet

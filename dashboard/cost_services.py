@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from bra.models.base import OpenModel
 from bra.models.catalog import ModelSettings
-from bra.models.opened import OpenModel
 from bra.profiling import model_cost, variants
 from bra.profiling.model_cost import Cost
 from dashboard.cost_view import CostView

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from bra.export import routing_csv, trace_npz
 from bra.messages import Language
+from bra.models.base import Answer, Look
 from bra.models.catalog import ModelSettings
-from bra.models.opened import Answer, Look
 from bra.photo import Photo
 from bra.report import report_html
 from bra.tracing import LayerTrace

@@ -7,8 +7,8 @@ from dataclasses import replace
 import streamlit as st
 
 from bra.errors import BRAError
+from bra.models.base import Look, OpenModel
 from bra.models.catalog import BIFORMERS, CATALOG, YOLO_FILES, YOLO_SCALES, ModelEntry, ModelSettings, grid_on
-from bra.models.opened import Look, OpenModel
 from bra.photo import Photo
 from bra.spec import BRASpec
 from dashboard import selection as views

@@ -11,8 +11,8 @@ import torch
 from streamlit import runtime
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 
+from bra.models.base import OpenModel
 from bra.models.catalog import DIM, ModelSettings
-from bra.models.opened import OpenModel
 from bra.photo import declared_pixels
 from dashboard.limits import Limits
 from dashboard.processors import threads

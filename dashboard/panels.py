@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from bra.models.opened import Answer, Look
+from bra.models.base import Answer, Look
 from bra.viewer.pack import Caption, Place, rail_message
 from dashboard import components, explore_services, held, services, state, widgets
 from dashboard.explore_services import Shown

@@ -16,10 +16,10 @@ from bra import opening
 from bra.compare import Compared, LayerInput, Setting, compare, layer_inputs
 from bra.errors import BRAError
 from bra.messages import Language, said
+from bra.models.base import Change, Look, OpenModel
 from bra.models.card import ModelCard, cards
 from bra.models.catalog import ModelSettings
-from bra.models.opened import Change, Look, OpenModel
-from bra.models.resumed import look_on
+from bra.models.rerun import look_on
 from bra.photo import Photo, PhotoLimits
 from bra.probes import ProbeRow, probe
 from bra.sweep_report import sweep_html

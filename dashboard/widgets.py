@@ -16,7 +16,7 @@ from bra.errors import PhotoError
 from bra.grid import WindowGrid
 from bra.messages import listed
 from bra.metrics.routing import shared_choices
-from bra.models.opened import Answer
+from bra.models.base import Answer
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import FULL, Place

@@ -21,7 +21,7 @@ from bra.models.biformer import (
     biformer_tiny,
     from_state,
 )
-from bra.models.layout import read_layout
+from bra.models.biformer_state import read_layout
 
 Make = Callable[[], BiFormer]
 

@@ -24,9 +24,9 @@ from bra.compare import (
 from bra.errors import BRAError
 from bra.metrics.dense import dense_attention, dense_masses
 from bra.metrics.summary import report
+from bra.models.adapters import OpenPatches
+from bra.models.base import Change
 from bra.models.catalog import ModelSettings
-from bra.models.families import OpenPatches
-from bra.models.opened import Change
 from bra.opening import open_model
 from bra.photo import Photo
 from bra.profiling.formula import layer_cost

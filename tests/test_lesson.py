@@ -14,9 +14,9 @@ from bra.compare import LayerInput, layer_input
 from bra.errors import BRAError
 from bra.lesson import distance, growth, leak, rerun, reweighed, score, voices
 from bra.metrics import routing as bf
+from bra.models.base import Prepared
 from bra.models.catalog import ModelSettings
-from bra.models.opened import Prepared
-from bra.models.untrained import redraw
+from bra.models.init import redraw
 from bra.opening import open_model
 from bra.photo import Photo
 from bra.profiling.formula import layer_cost

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from bra.models.base import Answer, OpenModel, Prepared
 from bra.models.catalog import CATALOG, ModelSettings
-from bra.models.opened import Answer, OpenModel, Prepared
 from bra.photo import Photo
 from dashboard import office, processors
 from dashboard.waiting import HEAVY, QUICK

@@ -29,10 +29,10 @@ from bra.grid import WindowGrid
 from bra.messages import Said, chained, from_plain, listed, said, sentence_of, to_plain
 from bra.metrics.agreement import windows_at
 from bra.metrics.overlap import label_map
+from bra.models.base import Change, OpenModel, with_windows
 from bra.models.biformer import from_state
 from bra.models.card import cards, shipped
 from bra.models.catalog import CATALOG, ModelSettings
-from bra.models.opened import Change, OpenModel, with_windows
 from bra.models.patches import PatchSpec
 from bra.opening import look, named, open_file, open_model
 from bra.photo import Photo, PhotoLimits

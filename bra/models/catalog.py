@@ -8,7 +8,7 @@ from typing import Final, Literal
 from bra.errors import BRAError
 from bra.grid import WindowGrid
 from bra.messages import said
-from bra.models.opened import Change
+from bra.models.base import Change
 from bra.models.patches import PatchModel, PatchSpec, Projection
 from bra.photo import Photo
 from bra.spec import BRASpec, KVDownsampleMode

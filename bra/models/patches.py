@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bra.attention import BiLevelRoutingAttention, QKVLinear
 from bra.errors import SpecError
 from bra.messages import said
-from bra.models.untrained import redraw
+from bra.models.init import redraw
 from bra.spec import BRASpec
 
 Projection = Literal["similarity", "random"]

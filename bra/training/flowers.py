@@ -12,11 +12,10 @@ from typing import Final
 import torch
 
 from bra.errors import BRAError
-from bra.models.biformer import BiFormer
+from bra.models.adapters import OpenClassifier
+from bra.models.biformer import BiFormer, biformer_nano
 from bra.models.card import ModelCard, ship
-from bra.models.families import OpenClassifier
-from bra.models.nano import biformer_nano
-from bra.models.untrained import redraw
+from bra.models.init import redraw
 from bra.photo import Photo
 from bra.training.classifier import Recipe, train_classifier
 from bra.training.photographs import read_folder

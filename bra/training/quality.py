@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from bra.errors import BRAError
 from bra.metrics import dense, routing
 from bra.metrics.overlap import semantic_overlap
+from bra.models.base import OpenModel
 from bra.models.card import LayerQuality
-from bra.models.opened import OpenModel
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 

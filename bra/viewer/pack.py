@@ -19,7 +19,7 @@ from bra.errors import TraceError
 from bra.grid import WindowGrid
 from bra.messages import said
 from bra.metrics import routing
-from bra.models.opened import Detection
+from bra.models.base import Detection
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 

@@ -15,10 +15,10 @@ from ultralytics.utils import ops
 
 from bra.errors import YoloError
 from bra.messages import said
+from bra.models.base import Answer, Detection, OpenModel, Prepared
 from bra.models.catalog import UNTRAINED
-from bra.models.opened import Answer, Detection, OpenModel, Prepared
+from bra.models.init import redraw
 from bra.models.steps import Step
-from bra.models.untrained import redraw
 from bra.photo import Photo, to_tensor
 from bra.readers.checkpoint import Checkpoint
 from bra.yolo.gate import check_model

@@ -18,8 +18,8 @@ from bra import lesson
 from bra.compare import Setting, compare, layer_input
 from bra.grid import WindowGrid
 from bra.metrics import routing, summary
+from bra.models.base import OpenModel
 from bra.models.catalog import ModelSettings
-from bra.models.opened import OpenModel
 from bra.opening import look, open_model
 from bra.photo import Photo
 from bra.svg import quantity

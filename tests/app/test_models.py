@@ -9,10 +9,10 @@ import pytest
 from safetensors.torch import save
 from streamlit.testing.v1 import AppTest
 
+from bra.models.base import Change
 from bra.models.biformer import BiFormer
 from bra.models.card import cards
 from bra.models.catalog import CATALOG, ModelSettings
-from bra.models.opened import Change
 from bra.opening import open_model
 from bra.photo import Photo
 from bra.viewer.pack import unpack

@@ -21,8 +21,8 @@ pytest.importorskip("ultralytics")
 from bra import opening
 from bra.export import routing_csv, trace_npz
 from bra.messages import ENGLISH
+from bra.models.base import Answer
 from bra.models.catalog import ModelSettings
-from bra.models.opened import Answer
 from bra.report import report_html
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Caption, locate, unpack

@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 pytest.importorskip("ultralytics")
 
 from bra import functional as BF
+from bra.models.base import Change
 from bra.models.catalog import ModelSettings
-from bra.models.opened import Change
 from bra.opening import open_model
 from bra.photo import Photo
 from bra.viewer.pack import unpack

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
+from bra.models.base import Change
 from bra.models.catalog import ModelSettings
-from bra.models.opened import Change
-from bra.models.resumed import look_on
+from bra.models.rerun import look_on
 from bra.opening import open_model, stay_offline
 from bra.photo import Photo
 from bra.viewer.pack import PICTURE_SIDE, Caption, picture_message, stage_message, tiles_message

@@ -10,8 +10,8 @@ import pytest
 from chinese import CHINESE
 from playwright.sync_api import expect
 
+from bra.models.base import Detection
 from bra.models.catalog import CATALOG, ModelSettings
-from bra.models.opened import Detection
 from bra.opening import look
 from bra.photo import Photo
 from bra.report import report_html

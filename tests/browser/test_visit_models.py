@@ -11,8 +11,8 @@ from playwright.sync_api import expect
 
 pytest.importorskip("ultralytics")
 
+from bra.models.base import Look
 from bra.models.catalog import ModelSettings
-from bra.models.opened import Look
 from bra.opening import open_model
 from bra.photo import Photo
 from bra.viewer.pack import FULL, locate

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from bra.cli import main
+from bra.models.biformer import biformer_nano
 from bra.models.card import shipped
-from bra.models.nano import biformer_nano
 from bra.training.flowers import train_flowers
 
 

@@ -17,9 +17,9 @@ from ultralytics.models.yolo.detect import DetectionPredictor
 
 from bra.compare import layer_inputs
 from bra.errors import BRAError, YoloError
+from bra.models.base import Change
 from bra.models.catalog import CATALOG, ModelSettings
-from bra.models.opened import Change
-from bra.models.resumed import look_on
+from bra.models.rerun import look_on
 from bra.opening import look, open_file, open_model
 from bra.photo import Photo
 from bra.yolo.opened import OpenYolo

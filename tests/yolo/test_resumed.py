@@ -16,9 +16,9 @@ pytest.importorskip("ultralytics")
 
 from bra.errors import BRAError
 from bra.models import steps as walking
+from bra.models.base import Change, Look
 from bra.models.catalog import ModelSettings
-from bra.models.opened import Change, Look
-from bra.models.resumed import look_on
+from bra.models.rerun import look_on
 from bra.opening import open_file, open_model
 from bra.photo import Photo
 from bra.yolo.registration import CFG

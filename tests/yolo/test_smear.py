@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bra.models.base import Answer
 from bra.models.catalog import ModelSettings
-from bra.models.opened import Answer
 from bra.opening import open_model
 from bra.photo import Photo
 

@@ -14,7 +14,7 @@ from weakref import ReferenceType, ref
 
 from torch import nn
 
-from bra.models.opened import Change, Look, OpenModel, Prepared, on_photo, with_windows
+from bra.models.base import Change, Look, OpenModel, Prepared, on_photo, with_windows
 from bra.models.steps import INPUT, Point, Step, names_in, step_of, walk, within
 from bra.photo import Photo
 from bra.tracing import LayerTrace, ModelTrace, traced

@@ -11,8 +11,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bra.models.base import Answer, OpenModel, Prepared
 from bra.models.biformer import BiFormer, Stack, normalized
-from bra.models.opened import Answer, OpenModel, Prepared
 from bra.models.steps import Step, chain
 from bra.photo import Photo, to_tensor
 
