@@ -8,17 +8,17 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from bra.compare import CostName, compare, layer_input, settings_of
 from bra.compare_table import compare_csv, compare_html, compare_text
 from bra.errors import BRAError
+from bra.experiments.compare import CostName, compare, layer_input, settings_of
+from bra.experiments.probes import PROBES, probe
+from bra.experiments.sweep import Plan, Progress, sweep
+from bra.experiments.sweep_table import SweepTable
 from bra.models.base import OpenModel
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.opening import named, open_file, open_model
 from bra.photo import Photo
-from bra.probes import PROBES, probe
-from bra.sweep import Plan, Progress, sweep
 from bra.sweep_report import sweep_html
-from bra.sweep_table import SweepTable
 
 
 def add_compare(parser: argparse.ArgumentParser) -> None:

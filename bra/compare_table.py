@@ -11,7 +11,7 @@ from string import Template
 from typing import Final
 
 from bra import svg, viewer
-from bra.compare import CostName, SettingRow, cheapest, front
+from bra.experiments.compare import CostName, SettingRow, cheapest, front
 from bra.messages import ENGLISH, Language, said
 
 COSTS: Final[Mapping[CostName, str]] = {

@@ -9,8 +9,8 @@ from typing import Any
 
 from bra import svg
 from bra.compare_table import sheet
+from bra.experiments.sweep_table import Summary, SweepTable, summaries
 from bra.messages import ENGLISH, Language, said
-from bra.sweep_table import Summary, SweepTable, summaries
 
 SWEEP_HEADINGS = ("n_win", "topk", said("recall"), said("95 % interval"), said("nearest"), said("over nearest"),
             said("chance"), said("best"), "MACs", said("memory"))

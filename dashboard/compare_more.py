@@ -6,8 +6,8 @@ import streamlit as st
 
 from bra.compare_table import amount
 from bra.errors import BRAError
+from bra.experiments.probes import PROBES
 from bra.photo import Photo
-from bra.probes import PROBES
 from bra.svg import quantity
 from bra.sweep_report import model_line, over_nearest
 from bra.viewer.multiples import versus_message

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from bra.compare import Compared, Setting
 from bra.compare_table import compare_csv, compare_html, reason
+from bra.experiments.compare import Compared, Setting
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.photo import Photo
 from bra.viewer.multiples import multiples_message

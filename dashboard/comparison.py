@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from bra.compare import CostName, Setting, settings_of
+from bra.experiments.compare import CostName, Setting, settings_of
 from bra.models.catalog import ModelSettings
 from dashboard.selection import Selection
 

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from bra.worked import LEPE, SIDE, W_O, Worked
+from bra.teaching.example import LEPE, SIDE, W_O, Worked
 from dashboard.figures.worked import Cell, grid, number, row_of, sign, windowed
 from dashboard.figures.worked_scene import CUT, GRID, Scene, cell, window_names
 from dashboard.figures.worked_steps import matrix, products, sources

@@ -8,11 +8,11 @@ from typing import Any
 
 import streamlit as st
 
-from bra.compare import Setting
-from bra.lesson import growth
+from bra.experiments.compare import Setting
 from bra.models.catalog import ModelSettings
 from bra.photo import Photo
 from bra.svg import quantity
+from bra.teaching.experiments import growth
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Place, locate
 from dashboard import components, lesson_services, lesson_state, pane, services, state

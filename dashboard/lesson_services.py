@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from bra import lesson
-from bra.compare import LayerInput
-from bra.lesson import Leak, Reweighed, Voices
+from bra.experiments.compare import LayerInput
 from bra.metrics import routing, summary
 from bra.metrics.summary import LayerFidelity
 from bra.models.catalog import ModelSettings
 from bra.photo import Photo
+from bra.teaching import experiments
+from bra.teaching.experiments import Leak, Reweighed, Voices
 from bra.tracing import LayerTrace
 from dashboard.services import given, look, office
 from dashboard.waiting import worked
@@ -44,7 +44,7 @@ def reweighed(photo: Photo, one: LayerInput, window: int, factor: int, soft: boo
 
 @worked(office, mark("Measuring …"))
 def _reweighed(digest: str, layer: str, window: int, factor: int, soft: bool, _one: LayerInput) -> Reweighed:
-    return lesson.reweighed(_one, window, factor / 100, soft)
+    return experiments.reweighed(_one, window, factor / 100, soft)
 
 
 def leak(photo: Photo, one: LayerInput, n_win: int, topk: int, masked: bool) -> tuple[LayerTrace, Leak]:
@@ -54,7 +54,7 @@ def leak(photo: Photo, one: LayerInput, n_win: int, topk: int, masked: bool) -> 
 
 @worked(office, mark("Measuring …"))
 def _leak(digest: str, layer: str, n_win: int, topk: int, masked: bool, _one: LayerInput) -> tuple[LayerTrace, Leak]:
-    return lesson.leak(_one, n_win, topk, masked)
+    return experiments.leak(_one, n_win, topk, masked)
 
 
 def fidelity_of(weights: str, photo: Photo, at: int) -> tuple[LayerFidelity, float]:
@@ -74,4 +74,4 @@ def voices(photo: Photo, at: int) -> Voices:
 
 @worked(office, mark("Measuring …"))
 def _voices(digest: str, at: int, _layer: LayerTrace) -> Voices:
-    return lesson.voices(_layer)
+    return experiments.voices(_layer)

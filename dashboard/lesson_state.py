@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from bra.lesson import Score
+from bra.teaching.experiments import Score
 from dashboard import state, worked_state
 from dashboard.lesson_view import LENGTHS, PARTS, Lesson
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from bra.worked_source import STEPS
+from bra.teaching.source import STEPS
 from dashboard.words import mark
 
 PARTS: Final = ("chapters", "example", "photo", "predict")

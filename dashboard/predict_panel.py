@@ -9,8 +9,8 @@ from typing import Final
 import streamlit as st
 
 from bra.errors import BRAError
-from bra.lesson import score
 from bra.metrics.routing import shared_choices
+from bra.teaching.experiments import score
 from bra.viewer.pack import Place, locate
 from dashboard import components, lesson_services, lesson_state, pane, services, state
 from dashboard import lesson_view as views

@@ -13,20 +13,19 @@ from pathlib import Path
 import streamlit as st
 
 from bra import opening
-from bra.compare import Compared, LayerInput, Setting, compare, layer_inputs
 from bra.errors import BRAError
+from bra.experiments.compare import Compared, LayerInput, Setting, Versus, compare, layer_inputs
+from bra.experiments.compare import versus as set_beside
+from bra.experiments.probes import ProbeRow, probe
+from bra.experiments.sweep_table import Summary, SweepTable, read_table, summaries
 from bra.messages import Language, said
 from bra.models.base import Change, Look, OpenModel
 from bra.models.card import ModelCard, cards
 from bra.models.catalog import ModelSettings
 from bra.models.rerun import look_on
 from bra.photo import Photo, PhotoLimits
-from bra.probes import ProbeRow, probe
 from bra.sweep_report import sweep_html
-from bra.sweep_table import Summary, SweepTable, read_table, summaries
 from bra.tracing import ModelTrace
-from bra.versus import Versus
-from bra.versus import versus as set_beside
 from bra.viewer.pack import PICTURE_SIDE, picture_message
 from dashboard.line import Tell
 from dashboard.office import limits, office, opening_lane, picture_lane, running_lane

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from bra.worked import SIDE, W_K, W_O, Worked
+from bra.teaching.example import SIDE, W_K, W_O, Worked
 from dashboard.figures.worked import number
 from dashboard.figures.worked_scene import GRID
 

@@ -6,8 +6,8 @@ from typing import Final
 
 import streamlit as st
 
-from bra import worked_source
-from bra.worked import FIRST, HIGHEST, SIDE, TOPKS, Worked
+from bra.teaching import source
+from bra.teaching.example import FIRST, HIGHEST, SIDE, TOPKS, Worked
 from dashboard import components, worked_formula, worked_photo_panel, worked_services, worked_state
 from dashboard.figures.worked_scene import GRID, Scene
 from dashboard.figures.worked_steps import board
@@ -16,7 +16,7 @@ from dashboard.words import language, told, tr
 from dashboard.worked_view import WorkedView
 from dashboard.worked_words import NAMES, WHAT, WHY
 
-STEPS: Final = worked_source.STEPS
+STEPS: Final = source.STEPS
 
 
 def show_example(step: str, large: bool) -> None:
@@ -52,7 +52,7 @@ def explain(step: str, made: Worked, token: int) -> None:
     left, right = st.columns([1.3, 1], gap="medium", vertical_alignment="center")
     with left:
         st.latex(worked_formula.formula(step, made, token))
-    lines = worked_source.lines_of(step)
+    lines = source.lines_of(step)
     with right:
         st.caption(" ".join(f"`{line}`" for line in worked_formula.shapes(step, made)))
         # Where the line stands is a comment before it, so that both are copied and projected together.
@@ -61,7 +61,7 @@ def explain(step: str, made: Worked, token: int) -> None:
 
 def show_function(step: str) -> None:
     """The whole function around the step's line, for who wants to read on."""
-    line = worked_source.lines_of(step)[0]
+    line = source.lines_of(step)[0]
     with st.expander(tr("The function around it: {name} in {file}", name=line.function, file=line.file)):
         st.code(line.body, "python")
 

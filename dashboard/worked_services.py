@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from bra.metrics.activations import LayerMaps, layer_maps, score_map
 from bra.models.catalog import ModelSettings
 from bra.photo import Photo
+from bra.teaching.example import FIRST, Tokens, Worked, work
 from bra.tracing import LayerTrace
 from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
-from bra.worked import FIRST, Tokens, Worked, work
 from dashboard import services
 from dashboard.handout import NUDGED
 from dashboard.office import office

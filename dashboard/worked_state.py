@@ -8,7 +8,7 @@ from typing import Any, Final
 import streamlit as st
 
 from bra.grid import WindowGrid
-from bra.worked import FIRST
+from bra.teaching.example import FIRST
 from dashboard.selection import inside
 from dashboard.words import keyed
 from dashboard.worked_view import TOKENS, WorkedView, place_of

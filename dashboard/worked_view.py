@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bra.grid import WindowGrid
+from bra.teaching.example import FIRST, HIGHEST, TOPKS, Tokens
 from bra.viewer.pack import FULL, Place
-from bra.worked import FIRST, HIGHEST, TOPKS, Tokens
 
 N_WINS: Final = range(2, 15)
 CHANNELS: Final = range(256)

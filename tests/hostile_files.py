@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from bra.sweep_table import SCHEMA
+from bra.experiments.sweep_table import SCHEMA
 
 FULL = (6_300, 6_300)
 """Just under the 40 million pixels that are taken."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bra import BiLevelRoutingAttention
-from bra.compare import (
+from bra.errors import BRAError
+from bra.experiments.compare import (
     Setting,
     SettingRow,
     cheapest,
@@ -21,7 +22,6 @@ from bra.compare import (
     settings_of,
     traces_of,
 )
-from bra.errors import BRAError
 from bra.metrics.dense import dense_attention, dense_masses
 from bra.metrics.summary import report
 from bra.models.adapters import OpenPatches

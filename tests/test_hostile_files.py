@@ -15,9 +15,9 @@ import pytest
 from hostile_files import Hostile
 
 from bra.errors import BRAError
+from bra.experiments.sweep_table import read_table, summaries
 from bra.opening import open_file
 from bra.photo import Photo
-from bra.sweep_table import read_table, summaries
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 20

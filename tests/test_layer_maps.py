@@ -11,8 +11,8 @@ import torch
 from bra import BiLevelRoutingAttention
 from bra.errors import TraceError
 from bra.metrics.activations import layer_maps, score_map
+from bra.teaching.example import FIRST, SIDE, work, worked_module
 from bra.tracing import LayerTrace, trace
-from bra.worked import FIRST, SIDE, work, worked_module
 
 OPTIONS: list[dict[str, Any]] = [
     {}, {"num_heads": 4}, {"mask_padding": True}, {"soft_routing": True}, {"side_dwconv": 0}, {"qk_dim": 4},

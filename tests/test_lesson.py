@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from bra import BiLevelRoutingAttention, BRASpec
-from bra.compare import LayerInput, layer_input
 from bra.errors import BRAError
-from bra.lesson import distance, growth, leak, rerun, reweighed, score, voices
+from bra.experiments.compare import LayerInput, layer_input
 from bra.metrics import routing as bf
 from bra.models.base import Prepared
 from bra.models.catalog import ModelSettings
@@ -20,6 +19,7 @@ from bra.models.init import redraw
 from bra.opening import open_model
 from bra.photo import Photo
 from bra.profiling.formula import layer_cost
+from bra.teaching.experiments import distance, growth, leak, rerun, reweighed, score, voices
 
 CAT = Path(__file__).parents[1] / "sample_images" / "animal.jpg"
 

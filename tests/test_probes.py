@@ -10,13 +10,13 @@ import torch
 
 from bra import BiLevelRoutingAttention, trace
 from bra.errors import BRAError, GridError
+from bra.experiments.probes import PROBES, probe
 from bra.grid import WindowGrid
 from bra.metrics.agreement import NOWHERE, even_places, shared, windows_at
 from bra.models.catalog import ModelSettings
 from bra.models.full_attention import FullAttention
 from bra.opening import open_model
 from bra.photo import Photo
-from bra.probes import PROBES, probe
 from bra.tracing import LayerTrace
 
 

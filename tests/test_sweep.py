@@ -20,16 +20,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from bra import sweep_table
 from bra.cli import main
-from bra.compare import Setting, SettingRow, compare, layer_inputs
 from bra.errors import BRAError
+from bra.experiments import sweep_table
+from bra.experiments.compare import Setting, SettingRow, compare, layer_inputs
+from bra.experiments.sweep import BATCH, Plan, Progress, sweep
+from bra.experiments.sweep_table import SCHEMA, SweepTable, interval, read_table, summaries, table_of, to_parquet
 from bra.models.catalog import ModelSettings
 from bra.opening import open_model
 from bra.photo import Photo
-from bra.sweep import BATCH, Plan, Progress, sweep
 from bra.sweep_report import sweep_html
-from bra.sweep_table import SCHEMA, SweepTable, interval, read_table, summaries, table_of, to_parquet
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = ModelSettings(side=64, num_heads=2)

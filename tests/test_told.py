@@ -23,8 +23,10 @@ from torch import nn
 from torch_files import saved
 
 from bra import BiLevelRoutingAttention, BRAError, BRASpec, errors
-from bra.compare import SettingRow, compare, layer_input, settings_of
 from bra.compare_table import compare_html, reason, words
+from bra.experiments.compare import SettingRow, compare, layer_input, settings_of
+from bra.experiments.probes import PROBES, probe
+from bra.experiments.sweep_table import Summary, read_table, table_of, to_parquet
 from bra.grid import WindowGrid
 from bra.messages import Said, chained, from_plain, listed, said, sentence_of, to_plain
 from bra.metrics.agreement import windows_at
@@ -36,14 +38,12 @@ from bra.models.catalog import CATALOG, ModelSettings
 from bra.models.patches import PatchSpec
 from bra.opening import look, named, open_file, open_model
 from bra.photo import Photo, PhotoLimits
-from bra.probes import PROBES, probe
 from bra.profiling.advice import choices, levers, positions
 from bra.profiling.format import PARTS, REST, summary
 from bra.profiling.model_cost import cost
 from bra.profiling.variants import without_bra
 from bra.readers.checkpoint import CheckpointLimits, read_checkpoint
 from bra.sweep_report import model_line, over_nearest, sweep_html
-from bra.sweep_table import Summary, read_table, table_of, to_parquet
 from bra.tracing import trace
 from bra.viewer.pack import Caption
 from dashboard import words as app

@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bra
-from bra import worked_source
 from bra.errors import BRAError
 from bra.recorder import recording
+from bra.teaching import source
+from bra.teaching.example import FIRST, LEPE, N_WIN, SCALE, SIDE, TOPKS, W_K, W_O, Tokens, Worked, work, worked_module
+from bra.teaching.source import RUNS, STEPS, lines_of
 from bra.tracing import trace
-from bra.worked import FIRST, LEPE, N_WIN, SCALE, SIDE, TOPKS, W_K, W_O, Tokens, Worked, work, worked_module
-from bra.worked_source import RUNS, STEPS, lines_of
 from tests import reference
 
 NUMBER = st.integers(-9, 9)
@@ -214,7 +214,7 @@ def test_every_step_names_a_line_that_the_forward_runs() -> None:
 
 def test_a_reworded_line_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     gone = {**RUNS, "topk": ((RUNS["topk"][0][0], "no such text"),)}
-    monkeypatch.setattr(worked_source, "RUNS", gone)
+    monkeypatch.setattr(source, "RUNS", gone)
     with pytest.raises(BRAError, match="0 lines of route"):
         lines_of("topk")
     with pytest.raises(BRAError, match="no step"):

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bra.grid import WindowGrid
-from bra.worked import FIRST, TOPKS, work
-from bra.worked_source import STEPS
+from bra.teaching.example import FIRST, TOPKS, work
+from bra.teaching.source import STEPS
 from dashboard import worked_formula
 from dashboard.figures.worked import number
 from dashboard.figures.worked_photo import CIVIDIS, NOTHING, heat, map_figure, photo_figure, span_of, strip_figure

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bra.compare import Compared, CostName, SettingRow, front
 from bra.compare_table import amount
+from bra.experiments.compare import Compared, CostName, SettingRow, Versus, front
 from bra.metrics.agreement import ACROSS, DOWN
 from bra.photo import Photo
 from bra.tracing import LayerTrace
-from bra.versus import Versus
 from bra.viewer.pack import TILE_SIDE, Place, grid_header, pack
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bra.grid import WindowGrid
-from bra.worked import N_WIN, SIDE, Worked
+from bra.teaching.example import N_WIN, SIDE, Worked
 from dashboard.figures.worked import Cell, number
 
 Tr = Callable[..., str]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Final
 
-from bra.worked import LEPE, N_WIN, SIDE
+from bra.teaching.example import LEPE, N_WIN, SIDE
 from dashboard.figures.worked import Cell, grid, number, row_of, sign, windowed
 from dashboard.figures.worked_scene import CUT, GRID, Scene, Tr, cell, window_names
 

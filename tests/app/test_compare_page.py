@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 from test_state import selections
 
-from bra.compare import Setting, SettingRow, front
+from bra.experiments.compare import Setting, SettingRow, front
+from bra.experiments.sweep_table import table_of, to_parquet
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.opening import look
 from bra.photo import Photo
-from bra.sweep_table import table_of, to_parquet
 from bra.viewer.pack import unpack
 from dashboard import comparison as choices
 from dashboard import services

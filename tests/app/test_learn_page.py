@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
-from bra import lesson
-from bra.compare import Setting, compare, layer_input
+from bra.experiments.compare import Setting, compare, layer_input
 from bra.grid import WindowGrid
 from bra.metrics import routing, summary
 from bra.models.base import OpenModel
@@ -23,9 +22,10 @@ from bra.models.catalog import ModelSettings
 from bra.opening import look, open_model
 from bra.photo import Photo
 from bra.svg import quantity
+from bra.teaching import experiments
+from bra.teaching.source import STEPS
 from bra.tracing import LayerTrace
 from bra.viewer.pack import locate, unpack
-from bra.worked_source import STEPS
 from dashboard import lesson_view as views
 from dashboard import predict_panel
 from dashboard.figures import lesson as charts
@@ -153,9 +153,9 @@ def test_a_question_needs_one_right_choice() -> None:
 
 def test_the_arithmetic_of_the_words() -> None:
     one = chapter("en", 1)
-    assert one.choices[one.right] == str(lesson.growth(3 * 112).pairs // lesson.growth(112).pairs)
-    assert lesson.growth(224).tokens == 4 * lesson.growth(112).tokens
-    assert lesson.growth(224).pairs == 16 * lesson.growth(112).pairs
+    assert one.choices[one.right] == str(experiments.growth(3 * 112).pairs // experiments.growth(112).pairs)
+    assert experiments.growth(224).tokens == 4 * experiments.growth(112).tokens
+    assert experiments.growth(224).pairs == 16 * experiments.growth(112).pairs
     five = chapter("en", 5)
     clean = [choice for choice in five.choices if not WindowGrid(20, 20, int(choice)).padding_share]
     assert clean == [five.choices[five.right]]
@@ -194,12 +194,12 @@ def test_an_answer_is_still_there_after_another_chapter() -> None:
 
 @pytest.mark.parametrize("pixels", [112, 448, 1792])
 def test_cost_is_that_of_the_formula(pixels: int) -> None:
-    app, one = page(learn_pixels=str(pixels)), lesson.growth(pixels)
+    app, one = page(learn_pixels=str(pixels)), experiments.growth(pixels)
     memory = [f"{quantity(cost.explicit_peak_bytes)}B" for cost in (one.full, one.routed)]
     assert numbers(app) == [quantity(one.full.macs), quantity(one.routed.macs), *memory]
     assert f"{one.tokens:,} tokens: full attention compares {quantity(one.pairs)} pairs" in said(app)
     app.slider(key="learn_pixels").set_value(168).run()
-    assert numbers(app)[0] == quantity(lesson.growth(168).full.macs)
+    assert numbers(app)[0] == quantity(experiments.growth(168).full.macs)
     assert app.query_params["learn_pixels"] == "168"
 
 
@@ -225,8 +225,8 @@ def test_weights_do_nothing_unless_they_are_asked_to(flowers: OpenModel, soft: b
     app = page(step="3", learn_factor="400", learn_soft="1" if soft else "0")
     cat = photo("animal")
     given = layer_input(flowers, cat, 320, "stages.1.0.attn")
-    window = locate(lesson.rerun(given)[0].grid, cat, GALLERY["animal"].focus)[0]
-    found = lesson.reweighed(given, window, 4.0, soft)
+    window = locate(experiments.rerun(given)[0].grid, cat, GALLERY["animal"].focus)[0]
+    found = experiments.reweighed(given, window, 4.0, soft)
     assert numbers(app) == [*map(percent, found.after), percent(found.change)]
     assert (numbers(app)[-1] == "0.0 %") is not soft
     assert "The same windows are chosen." in said(app)
@@ -256,7 +256,7 @@ def test_smaller_windows_keep_more_at_equal_coverage_as_the_chapter_says(flowers
 def test_padding_takes_what_the_module_gives_it(flowers: OpenModel, n_win: int, masked: bool) -> None:
     app = page(step="5", learn_pad_win=str(n_win), learn_masked="1" if masked else "0")
     given = layer_input(flowers, photo("street"), 320, "stages.1.0.attn")
-    lt, found = lesson.leak(given, n_win, max(1, round(0.16 * n_win**2)), masked)
+    lt, found = experiments.leak(given, n_win, max(1, round(0.16 * n_win**2)), masked)
     assert numbers(app) == [percent(x) for x in (found.of_map, found.of_attention, found.worst, found.change)]
     leaks = [routing.padding_leak(lt, w) for w in range(n_win**2)]
     assert masked or percent(round(float(np.mean(leaks)), 6)) == numbers(app)[1]
@@ -284,7 +284,7 @@ def test_worth_is_that_of_the_scorecard(weights: str) -> None:
 def test_voices_are_those_of_the_layer(layer: int) -> None:
     app = page(step="7", learn_layer=str(layer))
     lt = routed_layer(FLOWERS, "animal", layer)
-    found = lesson.voices(lt)
+    found = experiments.voices(lt)
     assert numbers(app) == [percent(x) for x in (found.attention, 1 - found.attention, found.at_random,
                                                  found.to_nearest, found.without_lepe)]
     np.testing.assert_array_equal(pane_of(app)[1]["r_idx"], lt.r_idx[0])
@@ -313,7 +313,7 @@ def test_a_guess_is_answered_by_the_module_and_scored(who: str) -> None:
     header, arrays = pane_of(app)
     assert header["query"] == window
     assert (arrays["answer"].tolist(), arrays["marked"].tolist()) == (answer, list(marks))
-    made = lesson.score(lt, window, marks)
+    made = experiments.score(lt, window, marks)
     assert numbers(app) == 2 * [f"{made.hits}", f"{made.nearest}", f"{made.chance:.2f}"]
     assert made.hits == 1
     assert percent(routing.shared_choices(lt)) in said(app)

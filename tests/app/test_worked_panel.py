@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
+from bra.teaching.example import FIRST, HIGHEST, TOPKS, work
+from bra.teaching.source import STEPS, lines_of
 from bra.viewer.pack import unpack
-from bra.worked import FIRST, HIGHEST, TOPKS, work
-from bra.worked_source import STEPS, lines_of
 from dashboard import worked_view
 from dashboard.figures.worked import number
 from dashboard.worked_view import WorkedView

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from bra.worked import FIRST, work
-from bra.worked_source import STEPS
+from bra.teaching.example import FIRST, work
+from bra.teaching.source import STEPS
 from dashboard.figures.worked_scene import Scene
 from dashboard.figures.worked_steps import board
 from dashboard.words import tr_in

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bra.worked import FIRST, work
+from bra.teaching.example import FIRST, work
 from dashboard.handout import NUDGED, handout
 from dashboard.worked_view import WorkedView
 

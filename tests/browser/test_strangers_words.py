@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from bra.compare import SettingRow
-from bra.sweep_table import table_of, to_parquet
+from bra.experiments.compare import SettingRow
+from bra.experiments.sweep_table import table_of, to_parquet
 
 pytestmark = pytest.mark.browser
 LINKS = '[data-testid="stMain"] a[href]'

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from bra import lesson
 from bra.models.catalog import ModelSettings
 from bra.opening import look
 from bra.photo import Photo
 from bra.svg import quantity
+from bra.teaching import experiments
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Place, locate
 from dashboard.lesson_text import taken_apart
@@ -66,7 +66,7 @@ def test_a_slider_keeps_its_keys_and_escape_leaves_step_by_step(context: Any, ap
     slider = page.get_by_role("slider", name="Side of the picture, pixels")
     slider.focus()
     page.keyboard.press("ArrowRight")
-    expect(page.locator(".rs-text").first).to_have_text(quantity(lesson.growth(504).full.macs))
+    expect(page.locator(".rs-text").first).to_have_text(quantity(experiments.growth(504).full.macs))
     at(page, "chapters/1/try")
     assert "learn_pixels=504" in page.url
     page.keyboard.press("Escape")                       # out of the slider
@@ -156,7 +156,7 @@ def test_windows_are_marked_by_pointer_and_the_module_answers(context: Any, app_
     assert numbers(page) == []
     show.click()
     expect(page.locator(".rs-text")).to_have_count(6)
-    made = lesson.score(lt, window, marks)
+    made = experiments.score(lt, window, marks)
     assert made.hits == 1
     assert numbers(page)[:3] == ["1", str(made.nearest), f"{made.chance:.2f}"]
     expect(page.locator(".pane .readout")).to_contain_text("✓")
@@ -192,7 +192,7 @@ def test_windows_are_marked_by_keyboard_also_when_projected(context: Any, app_ur
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.locator(".rs-text")).to_have_count(6)
-    assert numbers(page)[0] == str(lesson.score(lt, window, answer).hits) == "4"
+    assert numbers(page)[0] == str(experiments.score(lt, window, answer).hits) == "4"
     assert page.evaluate(FITS) <= 0
 
 

@@ -23,8 +23,9 @@ from mutations import mutants
 from tablefiles import table_files
 from weightfiles import weight_files
 
-from bra import sweep_table
 from bra.errors import BRAError
+from bra.experiments import sweep_table
+from bra.experiments.sweep_table import read_table
 from bra.opening import open_file
 from bra.photo import Photo
 from bra.profiling import model_cost, variants
@@ -32,7 +33,6 @@ from bra.readers import checkpoint
 from bra.readers.child import parquet
 from bra.readers.child.checkpoint import unpack
 from bra.sweep_report import sweep_html
-from bra.sweep_table import read_table
 from dashboard.comparison import Comparison
 from dashboard.cost_view import CostView
 from dashboard.lesson_view import Lesson

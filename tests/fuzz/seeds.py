@@ -15,9 +15,9 @@ from PIL import Image
 from strangers import TINY, half, written
 from torch_files import Small, saved
 
-from bra.compare import SettingRow
+from bra.experiments.compare import SettingRow
+from bra.experiments.sweep_table import table_of, to_parquet
 from bra.models.biformer import BiFormer
-from bra.sweep_table import table_of, to_parquet
 from bra.yolo.untrusted import build_untrusted, check_model
 
 

@@ -13,7 +13,7 @@ from checkpointfiles import VALUES
 from hypothesis import strategies as st
 from mutations import mutants
 
-from bra.sweep_table import ABOUT, SCHEMA
+from bra.experiments.sweep_table import ABOUT, SCHEMA
 
 WORDS = ("a", "", "layers.0", "x" * 3000, "\u202e", "<script>", "$x$", "a\nb", "\0", "🦆")
 FLOATS = (0.5, 0.0, 1.0, -0.0, 1.1, -1e-12, 1e308, 5e-324, float("nan"), float("inf"), None)

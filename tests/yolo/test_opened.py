@@ -15,8 +15,8 @@ import ultralytics
 from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionPredictor
 
-from bra.compare import layer_inputs
 from bra.errors import BRAError, YoloError
+from bra.experiments.compare import layer_inputs
 from bra.models.base import Change
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.models.rerun import look_on

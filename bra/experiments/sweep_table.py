@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from bra.compare import SettingRow
 from bra.errors import BRAError
+from bra.experiments.compare import SettingRow
 from bra.messages import said
 from bra.metrics.routing import Floats
 from bra.readers import sandbox

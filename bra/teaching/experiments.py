@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from bra.attention import KVGather
-from bra.compare import LayerInput
 from bra.errors import BRAError
+from bra.experiments.compare import LayerInput
 from bra.grid import WindowGrid
 from bra.messages import said
 from bra.metrics import dense as bd

@@ -22,13 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from bra.compare import Setting, SettingRow, compare, layer_inputs
 from bra.errors import BRAError
+from bra.experiments.compare import Setting, SettingRow, compare, layer_inputs
+from bra.experiments.sweep_table import table_of, to_parquet
 from bra.models.base import OpenModel
 from bra.models.catalog import ModelSettings
 from bra.opening import open_file, open_model
 from bra.photo import Photo, PhotoLimits
-from bra.sweep_table import table_of, to_parquet
 
 ENDINGS: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 BATCH: Final = 4
