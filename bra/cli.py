@@ -17,7 +17,7 @@ from bra.models.base import Change
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.opening import named, open_file, open_model, stay_offline, yolo
 from bra.photo import Photo
-from bra.report import report_html
+from bra.reports.layer_html import report_html
 from bra.spec import KVDownsampleMode
 from bra.viewer.pack import FULL, Caption, Place
 

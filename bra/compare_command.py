@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from bra.compare_table import compare_csv, compare_html, compare_text
 from bra.errors import BRAError
 from bra.experiments.compare import CostName, compare, layer_input, settings_of
 from bra.experiments.probes import PROBES, probe
@@ -18,7 +17,7 @@ from bra.models.base import OpenModel
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.opening import named, open_file, open_model
 from bra.photo import Photo
-from bra.sweep_report import sweep_html
+from bra.reports.tables import compare_csv, compare_html, compare_text, sweep_html
 
 
 def add_compare(parser: argparse.ArgumentParser) -> None:

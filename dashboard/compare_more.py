@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from bra.compare_table import amount
 from bra.errors import BRAError
 from bra.experiments.probes import PROBES
 from bra.photo import Photo
-from bra.svg import quantity
-from bra.sweep_report import model_line, over_nearest
+from bra.reports.charts import quantity
+from bra.reports.tables import amount, model_line, over_nearest
 from bra.viewer.multiples import versus_message
 from bra.viewer.pack import TILE_SIDE, Place
 from dashboard import compare_panel, components, services, state

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from bra.compare_table import compare_csv, compare_html, reason
 from bra.experiments.compare import Compared, Setting
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.photo import Photo
+from bra.reports.tables import compare_csv, compare_html, reason
 from bra.viewer.multiples import multiples_message
 from bra.viewer.pack import TILE_SIDE, Place
 from dashboard import comparison as choices

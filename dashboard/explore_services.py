@@ -9,12 +9,12 @@ from typing import Final
 
 from torch import Tensor
 
-from bra.export import routing_csv, trace_npz
 from bra.messages import Language
 from bra.models.base import Answer, Look
 from bra.models.catalog import ModelSettings
 from bra.photo import Photo
-from bra.report import report_html
+from bra.reports.files import routing_csv, trace_npz
+from bra.reports.layer_html import report_html
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Caption, Place, locate, stage_message, tiles_message
 from dashboard import services

@@ -11,7 +11,7 @@ import streamlit as st
 from bra.experiments.compare import Setting
 from bra.models.catalog import ModelSettings
 from bra.photo import Photo
-from bra.svg import quantity
+from bra.reports.charts import quantity
 from bra.teaching.experiments import growth
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Place, locate

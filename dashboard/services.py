@@ -24,7 +24,7 @@ from bra.models.card import ModelCard, cards
 from bra.models.catalog import ModelSettings
 from bra.models.rerun import look_on
 from bra.photo import Photo, PhotoLimits
-from bra.sweep_report import sweep_html
+from bra.reports.tables import sweep_html
 from bra.tracing import ModelTrace
 from bra.viewer.pack import PICTURE_SIDE, picture_message
 from dashboard.line import Tell

@@ -15,11 +15,11 @@ import torch
 
 from bra.cli import main
 from bra.errors import TraceError
-from bra.export import routing_csv, trace_npz
 from bra.models.catalog import ModelSettings
 from bra.opening import look
 from bra.photo import Photo
-from bra.report import report_html
+from bra.reports.files import routing_csv, trace_npz
+from bra.reports.layer_html import report_html
 from bra.tracing import LayerTrace
 from bra.viewer.pack import FULL, Caption, locate, pack, stage_message, tiles_message, unpack
 

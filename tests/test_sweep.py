@@ -29,7 +29,7 @@ from bra.experiments.sweep_table import SCHEMA, SweepTable, interval, read_table
 from bra.models.catalog import ModelSettings
 from bra.opening import open_model
 from bra.photo import Photo
-from bra.sweep_report import sweep_html
+from bra.reports.tables import sweep_html
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = ModelSettings(side=64, num_heads=2)

@@ -23,7 +23,6 @@ from torch import nn
 from torch_files import saved
 
 from bra import BiLevelRoutingAttention, BRAError, BRASpec, errors
-from bra.compare_table import compare_html, reason, words
 from bra.experiments.compare import SettingRow, compare, layer_input, settings_of
 from bra.experiments.probes import PROBES, probe
 from bra.experiments.sweep_table import Summary, read_table, table_of, to_parquet
@@ -43,7 +42,7 @@ from bra.profiling.format import PARTS, REST, summary
 from bra.profiling.model_cost import cost
 from bra.profiling.variants import without_bra
 from bra.readers.checkpoint import CheckpointLimits, read_checkpoint
-from bra.sweep_report import model_line, over_nearest, sweep_html
+from bra.reports.tables import compare_html, model_line, over_nearest, reason, sweep_html, words
 from bra.tracing import trace
 from bra.viewer.pack import Caption
 from dashboard import words as app

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from bra.compare_table import compare_csv, compare_html, compare_text, reason
 from bra.experiments.compare import compare, difference, layer_input, settings_of, versus
 from bra.metrics.agreement import ACROSS, DOWN
 from bra.metrics.dense import layer_output
 from bra.models.catalog import ModelSettings, build
 from bra.opening import open_model
 from bra.photo import Photo, to_tensor
+from bra.reports.tables import compare_csv, compare_html, compare_text, reason
 from bra.tracing import trace
 from bra.viewer.multiples import multiples_message, versus_message
 from bra.viewer.pack import unpack

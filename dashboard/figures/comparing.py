@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bra.compare_table import amount
 from bra.experiments.compare import CostName, SettingRow, front
 from bra.experiments.sweep_table import Summary
+from bra.reports.tables import amount
 from dashboard.figures.cards import COLOURS, GREY
 from dashboard.words import mark, told, tr
 

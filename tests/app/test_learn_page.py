@@ -21,7 +21,7 @@ from bra.models.base import OpenModel
 from bra.models.catalog import ModelSettings
 from bra.opening import look, open_model
 from bra.photo import Photo
-from bra.svg import quantity
+from bra.reports.charts import quantity
 from bra.teaching import experiments
 from bra.teaching.source import STEPS
 from bra.tracing import LayerTrace

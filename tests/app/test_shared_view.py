@@ -19,11 +19,11 @@ from streamlit.testing.v1 import AppTest
 pytest.importorskip("ultralytics")
 
 from bra import opening
-from bra.export import routing_csv, trace_npz
 from bra.messages import ENGLISH
 from bra.models.base import Answer
 from bra.models.catalog import ModelSettings
-from bra.report import report_html
+from bra.reports.files import routing_csv, trace_npz
+from bra.reports.layer_html import report_html
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Caption, locate, unpack
 from dashboard import explore_services, services, worked_services

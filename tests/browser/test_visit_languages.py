@@ -14,7 +14,7 @@ from bra.models.base import Detection
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.opening import look
 from bra.photo import Photo
-from bra.report import report_html
+from bra.reports.layer_html import report_html
 from bra.viewer.pack import Caption
 
 pytestmark = pytest.mark.browser

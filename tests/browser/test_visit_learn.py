@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from bra.models.catalog import ModelSettings
 from bra.opening import look
 from bra.photo import Photo
-from bra.svg import quantity
+from bra.reports.charts import quantity
 from bra.teaching import experiments
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Place, locate

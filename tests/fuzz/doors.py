@@ -32,7 +32,7 @@ from bra.profiling import model_cost, variants
 from bra.readers import checkpoint
 from bra.readers.child import parquet
 from bra.readers.child.checkpoint import unpack
-from bra.sweep_report import sweep_html
+from bra.reports.tables import sweep_html
 from dashboard.comparison import Comparison
 from dashboard.cost_view import CostView
 from dashboard.lesson_view import Lesson
