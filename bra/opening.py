@@ -138,7 +138,7 @@ def yolo() -> ModuleType:
         BRAError: Ultralytics is not installed.
     """
     try:
-        from bra.yolo import opened
+        from bra.yolo import adapter
     except ImportError as error:
         if "libGL" in str(error):
             raise BRAError(said("OpenCV, which Ultralytics needs, does not find libGL here: install it, on Debian with "
@@ -147,4 +147,4 @@ def yolo() -> ModuleType:
             raise
         raise BRAError(said("ultralytics is not installed, which this needs: run pip install 'bra[yolo]' or pip "
                             "install ultralytics.")) from error
-    return opened
+    return adapter

@@ -17,7 +17,7 @@ from dashboard.waiting import HEAVY, worked
 from dashboard.words import mark
 
 if TYPE_CHECKING:       # Ultralytics is optional
-    from bra.yolo.printed import Printed
+    from bra.yolo.ultralytics_flops import Printed
 
 TIMED_BYTES: Final = 2 * 2**30
 """Activations that a stranger's model may take while it is timed: as much as one may take to be opened, but here at a
@@ -84,7 +84,7 @@ def ultralytics(settings: ModelSettings, cost: Cost, file: Upload | None = None)
 @worked(office, mark("Asking Ultralytics …"), HEAVY)
 def _ultralytics(settings: ModelSettings, file: str, size: tuple[int, ...], _cost: Cost,
                  _model: OpenModel) -> Printed:
-    from bra.yolo.printed import printed
+    from bra.yolo.ultralytics_flops import printed
 
     return printed(_model.module, _cost)
 
@@ -104,14 +104,14 @@ def model_file(settings: ModelSettings, file: Upload | None = None) -> str | Map
 def resettled_yaml(settings: ModelSettings, changes: Mapping[str, Any], file: Upload | None = None,
                    only: Collection[int] | None = None) -> str:
     """A YOLO model's file with other settings in its BRA rows, or only in those of these numbers."""
-    from bra.yolo.resettle import resettled
+    from bra.yolo.edit import resettled
 
     return resettled(model_file(settings, file), only, **changes)
 
 
 def second_yaml(settings: ModelSettings, view: CostView, dims: Mapping[int, int], file: Upload | None = None) -> str:
     """A YOLO model's file with the second setting in all BRA rows; `dims` are their channels, by number."""
-    from bra.yolo.resettle import resettled
+    from bra.yolo.edit import resettled
 
     text = resettled(model_file(settings, file), **view.second)
     if view.narrow > 1:
@@ -122,6 +122,6 @@ def second_yaml(settings: ModelSettings, view: CostView, dims: Mapping[int, int]
 
 def placed_yaml(settings: ModelSettings, after: int, options: Mapping[str, Any], file: Upload | None = None) -> str:
     """A YOLO model's file with one BRA row after row `after` in place of all that it has."""
-    from bra.yolo.resettle import placed
+    from bra.yolo.edit import placed
 
     return placed(model_file(settings, file), after, **options)

@@ -17,7 +17,7 @@ from bra.profiling.variants import with_full_attention, with_settings, without_b
     ("yolov8n-bra-p3", "yolov8n"), ("yolo11n-bra-p5", "yolo11n"), ("yolo11n-bra", "yolo11n")])
 def test_without_bra_a_yolo_is_the_yolo_it_was(name: str, base: str) -> None:
     pytest.importorskip("ultralytics")
-    from bra.yolo.opened import open_named
+    from bra.yolo.adapter import open_named
 
     model, plain = open_named(name, "", "").module, open_named(base, "", "").module
     left, whole = bra.cost(without_bra(model), 160), bra.cost(plain, 160)
@@ -29,7 +29,7 @@ def test_without_bra_a_yolo_is_the_yolo_it_was(name: str, base: str) -> None:
 
 def test_a_row_read_from_afar_and_a_repeated_one_are_passed_through() -> None:
     pytest.importorskip("ultralytics")
-    from bra.yolo.untrusted import build_untrusted
+    from bra.yolo.build import build_untrusted
 
     rows = [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Conv", [16, 3, 2]], [0, 2, "BRABlock", []],
             [-1, 1, "Conv", [16, 3, 2]], [[-1, 1], 1, "Concat", [1]]]

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bra.attention import BiLevelRoutingAttention, QKVLinear
-from bra.training.photographs import Augment, Photographs
-from bra.training.state import load_state, save_state, seed_epoch, write_curve
+from bra.training.checkpointing import load_state, save_state, seed_epoch, write_curve
+from bra.training.dataset import Augment, Photographs
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from bra.models.biformer import BiFormer, biformer_nano
 from bra.models.card import ModelCard, ship
 from bra.models.init import redraw
 from bra.photo import Photo
+from bra.training.checkpointing import read_curve
 from bra.training.classifier import Recipe, train_classifier
-from bra.training.photographs import read_folder
+from bra.training.dataset import read_folder
 from bra.training.quality import routing_quality
-from bra.training.state import read_curve
 
 NAME: Final = "flowers"
 DROP_PATH: Final = 0.05

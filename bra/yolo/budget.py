@@ -21,7 +21,7 @@ from ultralytics.nn.modules.head import Detect
 from bra.errors import YoloError
 from bra.messages import said
 from bra.recorder import Capture, recording
-from bra.yolo.gate import ModelLimits
+from bra.yolo.validate import ModelLimits
 
 STRIDE: Final = 32
 SMALLEST_PICTURE: Final = 256       # px; what Ultralytics runs through every model that it builds

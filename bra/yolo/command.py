@@ -10,11 +10,11 @@ from ultralytics.cfg import ARGV, entrypoint
 
 from bra.errors import YoloError
 from bra.models.card import ModelCard
-from bra.yolo.demo import train_demo
 from bra.yolo.lint import lint, model_file
-from bra.yolo.printed import network_of, printed
-from bra.yolo.shipping import demo_named, ship_demo
+from bra.yolo.training.demos import train_demo
+from bra.yolo.training.release import demo_named, ship_demo
 from bra.yolo.transplant import transplant
+from bra.yolo.ultralytics_flops import network_of, printed
 
 __all__ = ["network_of", "printed", "run_demo", "run_lint", "run_transplant", "ultralytics_command"]
 

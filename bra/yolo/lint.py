@@ -16,8 +16,8 @@ from bra.errors import BRAError, YoloError
 from bra.grid import WindowGrid
 from bra.messages import said, sentence_of
 from bra.spec import MAX_N_WIN, BRASpec
+from bra.yolo.edit import counterparts, read_yaml, rewired, with_rows_replaced, written
 from bra.yolo.registration import ParseModel
-from bra.yolo.rewrite import read_yaml, with_rows_replaced, written
 from bra.yolo.rows import (
     OURS,
     Parse,
@@ -29,7 +29,6 @@ from bra.yolo.rows import (
     with_options,
     with_rows,
 )
-from bra.yolo.wiring import counterparts, rewired
 
 Level = Literal["error", "warning", "note"]
 FAMILIES: Final = ("yolov8", "yolo11", "yolov5", "yolo12", "yolo26")

@@ -25,9 +25,9 @@ from bra import attention, kv_pool
 from bra.errors import YoloError
 from bra.messages import said
 from bra.spec import BRASpec
-from bra.yolo.handmade import ALIASES
 from bra.yolo.modules import BiLevelRoutingAttention, BRABlock, C2fBRA
 from bra.yolo.rows import OURS, has_ours, resolve
+from bra.yolo.tutorial_compat import ALIASES
 
 OLDEST: Final = (8, 3)
 WORKER_LINE: Final = "    from ultralytics.utils import DEFAULT_CFG_DICT"

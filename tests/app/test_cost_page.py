@@ -26,9 +26,9 @@ from dashboard.figures import costs as charts
 from dashboard.selection import N_WINS
 
 pytest.importorskip("ultralytics")
-from bra.yolo.printed import printed
+from bra.yolo.build import ModelLimits, build_untrusted
 from bra.yolo.registration import CFG
-from bra.yolo.untrusted import ModelLimits, build_untrusted
+from bra.yolo.ultralytics_flops import printed
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 

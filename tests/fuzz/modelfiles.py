@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mutations import mutants
 from strangers import TINY
 
-from bra.yolo.gate import ACTIVATIONS, HEADS, LAYERS
 from bra.yolo.rows import OPTIONS
+from bra.yolo.validate import ACTIVATIONS, HEADS, LAYERS
 
 VALUES = (
     -2,

@@ -18,7 +18,7 @@ from torch_files import Small, saved
 from bra.experiments.compare import SettingRow
 from bra.experiments.sweep_table import table_of, to_parquet
 from bra.models.biformer import BiFormer
-from bra.yolo.untrusted import build_untrusted, check_model
+from bra.yolo.build import build_untrusted, check_model
 
 
 def file(image: Image.Image, fmt: str, frames: bool = False, **options: Any) -> bytes:

@@ -12,9 +12,9 @@ from PIL import Image
 
 from bra.errors import BRAError
 from bra.models.biformer import FULL_ATTENTION, BiFormer
+from bra.training.checkpointing import load_state, read_curve, save_state
 from bra.training.classifier import Recipe, follow_weights, rate_at, set_same_qk, train_classifier
-from bra.training.photographs import held_out, read_folder
-from bra.training.state import load_state, read_curve, save_state
+from bra.training.dataset import held_out, read_folder
 
 RECIPE = Recipe(epochs=4, side=32, batch=8, rate=3e-3, warmup=1)
 

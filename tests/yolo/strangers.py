@@ -19,7 +19,7 @@ from ultralytics.utils import ROOT as ULTRALYTICS
 
 import bra.yolo
 from bra.errors import YoloError
-from bra.yolo.untrusted import ModelLimits, build_untrusted, check_model
+from bra.yolo.build import ModelLimits, build_untrusted, check_model
 
 OURS = sorted(bra.yolo.CFG.glob("*.yaml"))
 THEIRS = {path.stem: path for path in (ULTRALYTICS / "cfg" / "models").rglob("*.yaml")}

@@ -22,8 +22,8 @@ from bra.opening import open_file
 from bra.photo import Photo
 from bra.readers.checkpoint import read_checkpoint
 from bra.yolo.budget import Budget, rehearse
-from bra.yolo.resettle import as_text
-from bra.yolo.untrusted import ModelLimits, build_untrusted, check_model, open_checkpoint
+from bra.yolo.build import ModelLimits, build_untrusted, check_model, open_checkpoint
+from bra.yolo.edit import as_text
 
 pytestmark = pytest.mark.usefixtures("no_network")
 LARGE = [*OURS, *(THEIRS[name] for name in ("yolov8", "yolov8-p2", "yolo11", "yolo12", "yolo26-p2", "rtdetr-x"))]

@@ -22,7 +22,7 @@ from bra.cli import main
 from bra.errors import CostError
 from bra.profiling import meter
 from bra.profiling.advice import positions
-from bra.yolo.printed import network_of, printed
+from bra.yolo.ultralytics_flops import network_of, printed
 
 FILES = sorted(path.stem for path in bra.yolo.CFG.glob("*.yaml"))
 

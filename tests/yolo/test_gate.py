@@ -11,7 +11,7 @@ pytest.importorskip("ultralytics")
 
 from strangers import THEIRS, TINY, refusal, tiny, with_row
 
-from bra.yolo.untrusted import check_model
+from bra.yolo.build import check_model
 
 pytestmark = pytest.mark.usefixtures("no_network")
 

@@ -11,10 +11,9 @@ from ultralytics import YOLO
 
 import bra.yolo
 from bra.errors import YoloError
+from bra.yolo.edit import read_yaml, through, with_rows_replaced, written
 from bra.yolo.lint import Report, lint
-from bra.yolo.rewrite import read_yaml, with_rows_replaced, written
 from bra.yolo.rows import rows_of
-from bra.yolo.wiring import through
 
 FILES = sorted(path.name for path in bra.yolo.CFG.glob("*.yaml"))
 

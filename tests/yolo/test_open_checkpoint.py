@@ -19,7 +19,7 @@ import bra.yolo
 from bra import attention
 from bra.errors import BRAError, YoloError
 from bra.readers.checkpoint import Checkpoint, read_checkpoint
-from bra.yolo.untrusted import build_untrusted, open_checkpoint
+from bra.yolo.build import build_untrusted, open_checkpoint
 
 pytestmark = pytest.mark.usefixtures("no_network")
 

@@ -22,7 +22,7 @@ from bra.models.catalog import CATALOG, ModelSettings
 from bra.models.rerun import look_on
 from bra.opening import look, open_file, open_model
 from bra.photo import Photo
-from bra.yolo.opened import OpenYolo
+from bra.yolo.adapter import OpenYolo
 from bra.yolo.registration import CFG
 from bra.yolo.transplant import write_checkpoint
 
@@ -164,7 +164,7 @@ def test_a_file_that_is_none_is_refused_in_one_sentence(data: bytes, name: str) 
 
 
 def test_an_unknown_name_is_refused() -> None:
-    from bra.yolo.opened import open_named
+    from bra.yolo.adapter import open_named
 
     with pytest.raises(YoloError, match="no model file"):
         open_named("yolov9000n-bra", "", "")

@@ -12,10 +12,10 @@ import bra
 import bra.yolo
 from bra.errors import YoloError
 from bra.profiling.advice import positions
-from bra.yolo.gate import check_model
-from bra.yolo.resettle import as_text, placed, resettled, without_rows
+from bra.yolo.build import build_untrusted
+from bra.yolo.edit import as_text, placed, resettled, without_rows
 from bra.yolo.rows import options_of, rows_of
-from bra.yolo.untrusted import build_untrusted
+from bra.yolo.validate import check_model
 
 
 def text_of(stem: str) -> str:

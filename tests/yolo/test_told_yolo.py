@@ -17,13 +17,12 @@ from torch_files import saved
 from bra.errors import YoloError
 from bra.readers.checkpoint import read_checkpoint
 from bra.yolo import registration
+from bra.yolo.adapter import built, open_named, open_text
+from bra.yolo.build import build_untrusted, open_checkpoint
+from bra.yolo.edit import placed, read_yaml, without_rows
 from bra.yolo.lint import lint
-from bra.yolo.opened import built, open_named, open_text
-from bra.yolo.printed import Printed, network_of
-from bra.yolo.resettle import placed, without_rows
-from bra.yolo.rewrite import read_yaml
 from bra.yolo.rows import Row, spec_of
-from bra.yolo.untrusted import build_untrusted, open_checkpoint
+from bra.yolo.ultralytics_flops import Printed, network_of
 
 pytestmark = pytest.mark.usefixtures("no_network")
 

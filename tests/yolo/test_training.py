@@ -14,11 +14,10 @@ from PIL import Image
 pytest.importorskip("ultralytics")
 
 from bra.errors import YoloError
-from bra.training.state import load_state
-from bra.yolo import demo
-from bra.yolo.demo import DEMOS, train_demo
-from bra.yolo.tiles import corners, cut, on_tile, read_boxes
-from bra.yolo.training import STATE, DetectorRecipe, data_file, train_detector
+from bra.training.checkpointing import load_state
+from bra.yolo.training import demos
+from bra.yolo.training.demos import DEMOS, corners, cut, on_tile, read_boxes, train_demo
+from bra.yolo.training.trainer import STATE, DetectorRecipe, data_file, train_detector
 
 RECIPE = DetectorRecipe("yolov8n-bra-p5.yaml", epochs=6, imgsz=96, batch=4, close_mosaic=6)
 
@@ -71,7 +70,7 @@ def test_a_data_file_is_found_from_anywhere(tmp_path: Path) -> None:
 def test_a_demo_runs_every_variant_of_every_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bccd.yaml").write_text("path: .\ntrain: t\nval: v\nnames: {0: a}\n")
     asked = []
-    monkeypatch.setattr(demo, "train_detector", lambda recipe, _, out, __: asked.append((recipe, out.name)) or [])
+    monkeypatch.setattr(demos, "train_detector", lambda recipe, _, out, __: asked.append((recipe, out.name)) or [])
     curves = train_demo(DEMOS["bccd"], tmp_path, tmp_path / "out", [0, 1], epochs=1)
     assert list(curves) == [f"{variant}-seed{seed}" for seed in (0, 1) for variant in ("residual", "none", "plain")]
     assert {recipe.model for recipe, _ in asked} == {"yolov8n-bra-residual.yaml", "yolov8n.yaml", "yolov8n-bra.yaml"}
@@ -127,7 +126,7 @@ def test_tiles_cover_the_picture_and_move_boxes_along(tmp_path: Path) -> None:
 def test_finished_runs_become_weights_with_a_card(rectangles: Path, tmp_path: Path,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     from bra.models.card import shipped
-    from bra.yolo import shipping
+    from bra.yolo.training import release
 
     content = yaml.safe_load(rectangles.read_text())
     source = Path(content["path"])
@@ -136,7 +135,7 @@ def test_finished_runs_become_weights_with_a_card(rectangles: Path, tmp_path: Pa
     toy = dataclasses.replace(DEMOS["bccd"], variants={"residual": "yolov8n-bra-p3.yaml"})
     out = tmp_path / "out"
     train_demo(toy, source, out, [0], epochs=1, imgsz=96, progress=lambda _: None)
-    card = shipping.ship_demo(toy, out, [0], lambda _: None)
+    card = release.ship_demo(toy, out, [0], lambda _: None)
     assert card.quality["trained"][0].layer == "model.5"
     again, tensors = shipped("cells", out / "shipped")
     assert again == card
@@ -147,13 +146,13 @@ def test_finished_runs_become_weights_with_a_card(rectangles: Path, tmp_path: Pa
     assert card.recipe["epochs"] == 1
     assert len(card.curves["residual-seed0"]) == 1
     assert card.quality["trained"][0].overlap is not None
-    made = shipping.built(card.rows, tensors)
+    made = release.built(card.rows, tensors)
     state = load_state(out / "residual-seed0" / STATE)
     assert state is not None
     for name, tensor in made.state_dict().items():
         torch.testing.assert_close(tensor.float(), state["average"][name].float(), atol=2e-2, rtol=2e-3)
 
     with pytest.raises(YoloError, match="not finished"):
-        shipping.ship_demo(toy, out, [0, 1], lambda _: None)
+        release.ship_demo(toy, out, [0, 1], lambda _: None)
     with pytest.raises(YoloError, match="no demonstration"):
-        shipping.demo_named("cifar")
+        release.demo_named("cifar")

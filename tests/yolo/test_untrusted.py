@@ -20,7 +20,7 @@ from ultralytics.nn.modules.conv import Conv
 
 from bra.errors import BRAError, YoloError
 from bra.readers.checkpoint import read_checkpoint
-from bra.yolo.untrusted import ModelLimits, build_untrusted, check_model, open_checkpoint
+from bra.yolo.build import ModelLimits, build_untrusted, check_model, open_checkpoint
 
 pytestmark = pytest.mark.usefixtures("no_network")
 

@@ -17,7 +17,7 @@ import yaml
 from ultralytics import YOLO
 
 from bra.errors import YoloError
-from bra.training.state import load_state, read_curve, save_state, seed_epoch
+from bra.training.checkpointing import load_state, read_curve, save_state, seed_epoch
 
 STATE = "state.pt"
 

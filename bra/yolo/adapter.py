@@ -21,8 +21,8 @@ from bra.models.init import redraw
 from bra.models.steps import Step
 from bra.photo import Photo, to_tensor
 from bra.readers.checkpoint import Checkpoint
-from bra.yolo.gate import check_model
-from bra.yolo.untrusted import build_untrusted, open_checkpoint
+from bra.yolo.build import build_untrusted, open_checkpoint
+from bra.yolo.validate import check_model
 
 CONFIDENCE: Final = 0.25
 OVERLAP: Final = 0.7

@@ -18,12 +18,11 @@ from ultralytics.nn import tasks
 from bra.errors import YoloError
 from bra.models.card import Curve, ModelCard, ship
 from bra.photo import Photo
+from bra.training.checkpointing import load_state, parse_curve
 from bra.training.quality import Boxes, routing_quality
-from bra.training.state import load_state, parse_curve
-from bra.yolo.demo import DEMOS, Demo, run_name
-from bra.yolo.opened import built, opened
-from bra.yolo.tiles import read_boxes
-from bra.yolo.training import STATE
+from bra.yolo.adapter import built, opened
+from bra.yolo.training.demos import DEMOS, Demo, read_boxes, run_name
+from bra.yolo.training.trainer import STATE
 
 JUDGED: Final = 40
 """Pictures of the validation part that routing is judged on, evenly spread."""

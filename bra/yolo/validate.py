@@ -17,7 +17,7 @@ import yaml
 from bra.errors import YoloError
 from bra.messages import said
 from bra.spec import MAX_N_WIN, KVDownsampleMode, ParamAttention
-from bra.yolo.rewrite import read_yaml
+from bra.yolo.edit import read_yaml
 from bra.yolo.rows import OPTIONS, OURS, Row, options_of, rows_of, with_rows
 
 LAYERS: Final = frozenset({

@@ -15,9 +15,9 @@ from bra.errors import BRAError, YoloError
 from bra.messages import said
 from bra.readers.checkpoint import Checkpoint, Facts
 from bra.yolo.budget import rehearse
-from bra.yolo.gate import HEADS, ModelLimits, check_model, quoted
-from bra.yolo.handmade import KEPT
 from bra.yolo.rows import DIM_FIRST, OPTIONS, Row, rows_of, with_rows
+from bra.yolo.tutorial_compat import KEPT
+from bra.yolo.validate import HEADS, ModelLimits, check_model, quoted
 
 __all__ = ["ModelLimits", "build_untrusted", "check_model", "open_checkpoint"]
 
