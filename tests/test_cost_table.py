@@ -11,7 +11,7 @@ from torch import nn
 
 import bra
 from bra import BiLevelRoutingAttention, Cost
-from bra.cli import main
+from bra.cli.main import main
 from bra.profiling.format import cost_csv, cost_json, cost_markdown, cost_text
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from bra.cli import main
+from bra.cli.main import main
 from bra.errors import TraceError
 from bra.models.catalog import ModelSettings
 from bra.opening import look

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from bra.cli import main
+from bra.cli.main import main
 from bra.errors import BRAError
 from bra.experiments import sweep_table
 from bra.experiments.compare import Setting, SettingRow, compare, layer_inputs

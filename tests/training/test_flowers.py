@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bra.cli import main
+from bra.cli.main import main
 from bra.models.biformer import biformer_nano
 from bra.models.card import shipped
 from bra.training.flowers import train_flowers

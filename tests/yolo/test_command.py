@@ -14,7 +14,7 @@ pytest.importorskip("ultralytics")
 from ultralytics import YOLO
 
 import bra.yolo
-from bra.cli import main
+from bra.cli.main import main
 from bra.yolo.transplant import write_checkpoint
 
 

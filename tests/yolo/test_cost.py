@@ -18,7 +18,7 @@ from ultralytics.utils.torch_utils import get_flops
 
 import bra
 import bra.yolo
-from bra.cli import main
+from bra.cli.main import main
 from bra.errors import CostError
 from bra.profiling import meter
 from bra.profiling.advice import positions

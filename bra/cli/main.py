@@ -10,8 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, get_args
 
-from bra.compare_command import add_compare, add_probe, add_sweep
-from bra.cost_command import add_arguments, run_cost
+from bra.cli.compare import add_compare, add_probe, add_sweep
+from bra.cli.cost import add_arguments, run_cost
 from bra.errors import BRAError
 from bra.models.base import Change
 from bra.models.catalog import CATALOG, ModelSettings
@@ -119,9 +119,9 @@ def _train_demo(args: argparse.Namespace) -> int:
 def _yolo() -> ModuleType:
     """The commands that need Ultralytics; imported when asked for, since it is optional and takes seconds."""
     yolo()      # says what is missing
-    from bra.yolo import command
+    from bra.cli import yolo as yolo_cli
 
-    return command
+    return yolo_cli
 
 
 def _place(text: str) -> Place:
