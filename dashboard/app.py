@@ -5,8 +5,8 @@ from pathlib import Path
 import streamlit as st
 
 from bra.errors import BRAError
-from dashboard import components, held, services, words
-from dashboard.words import told, tr
+from dashboard import components, held, i18n, services
+from dashboard.i18n import told, tr
 
 HERE = Path(__file__).parent
 st.set_page_config("RouteScope", str(HERE / "icon.png"), layout="wide")
@@ -21,7 +21,7 @@ st.html("""<style>
 [data-testid="stFileUploaderDropzoneInstructions"] span { white-space: normal; }
 </style>""")
 st.logo(str(HERE / "icon.png"), size="large")
-words.switch()
+i18n.switch()
 components.wake()
 held.hold_waiting_place(st.container())
 try:

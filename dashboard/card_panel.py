@@ -11,8 +11,8 @@ from bra.models.card import WEIGHTS, ModelCard
 from bra.models.catalog import CATALOG
 from dashboard import state
 from dashboard.figures import cards as charts
+from dashboard.i18n import mark, named, told, tr
 from dashboard.widgets import heads
-from dashboard.words import mark, named, told, tr
 
 EXPLORE = Path(__file__).parent / "views" / "explore.py"
 RECALL = mark("Share of full attention that falls on the routed windows")

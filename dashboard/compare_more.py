@@ -14,9 +14,9 @@ from bra.viewer.pack import TILE_SIDE, Place
 from dashboard import compare_panel, components, services, state
 from dashboard.compare_panel import setting_of
 from dashboard.figures import comparing as charts
+from dashboard.i18n import mark, told, tongue, tr
 from dashboard.selection import Selection
 from dashboard.widgets import ask_file, heads, plain
-from dashboard.words import mark, told, tongue, tr
 
 PROBE_NAMES = {"brightness": mark("brightness"), "flip": mark("flip"), "shift": mark("shift"), "crop": mark("crop"),
                "swap": mark("swap")}

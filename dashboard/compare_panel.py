@@ -19,9 +19,9 @@ from dashboard import components, model_widgets, services, state
 from dashboard.comparison import EQUAL_TO, Comparison
 from dashboard.figures import comparing as charts
 from dashboard.held import hold_some
+from dashboard.i18n import mark, named, told, tongue, tr
 from dashboard.selection import Selection
 from dashboard.widgets import ask_file, heads
-from dashboard.words import mark, named, told, tongue, tr
 
 EXPLORE = Path(__file__).parent / "views" / "explore.py"
 TAB_NAMES = {"grid": mark("All settings at once"), "versus": mark("A against B"),

@@ -16,10 +16,10 @@ from bra.spec import BRASpec
 from dashboard import cost_services, state
 from dashboard.cost_view import CostView
 from dashboard.figures import costs as charts
+from dashboard.i18n import told, tr
 from dashboard.selection import N_WINS
 from dashboard.widgets import plain as as_is
 from dashboard.widgets import table
-from dashboard.words import told, tr
 
 
 def show(settings: ModelSettings, view: CostView, cost: Cost, plain: Cost) -> None:

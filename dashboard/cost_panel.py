@@ -15,10 +15,10 @@ from dashboard import cost_advice, cost_services, model_widgets, state
 from dashboard import cost_view as views
 from dashboard.cost_view import CostView
 from dashboard.figures import costs as charts
+from dashboard.i18n import mark, named, told, tr
 from dashboard.selection import N_WINS
 from dashboard.widgets import plain as as_is
 from dashboard.widgets import table
-from dashboard.words import mark, named, told, tr
 
 MEASURES = {"macs": mark("multiply-adds"), "params": mark("parameters"), "peak_bytes": mark("memory"),
             "ms": mark("time")}

@@ -19,10 +19,10 @@ from bra.tracing import LayerTrace
 from bra.viewer.pack import Caption, Place, locate, stage_message, tiles_message
 from dashboard import services
 from dashboard.gallery import GALLERY
-from dashboard.office import office
-from dashboard.uploads import Upload
-from dashboard.waiting import AT_ONCE, HEAVY, QUICK, worked
-from dashboard.words import mark
+from dashboard.i18n import mark
+from dashboard.runtime.server import office
+from dashboard.runtime.uploads import Upload
+from dashboard.runtime.wait import AT_ONCE, HEAVY, QUICK, worked
 
 Queries = Sequence[tuple[str, Place, bool]]
 """Role, place, and whether the whole window is meant, as `tiles_message` takes them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bra.viewer.pack import Place
-from dashboard.words import mark
+from dashboard.i18n import mark
 
 
 @dataclass(frozen=True, slots=True)

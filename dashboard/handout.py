@@ -14,7 +14,7 @@ from bra.teaching.example import LEPE, SIDE, W_O, Worked
 from dashboard.figures.worked import Cell, grid, number, row_of, sign, windowed
 from dashboard.figures.worked_scene import CUT, GRID, Scene, cell, window_names
 from dashboard.figures.worked_steps import matrix, products, sources
-from dashboard.words import tr_in
+from dashboard.i18n import tr_in
 
 NUDGED: Final = (8, 0, 3)
 """Token, channel and new value of the change that a question asks about."""

@@ -20,8 +20,8 @@ from dashboard import lesson_view as views
 from dashboard.figures import lesson as charts
 from dashboard.figures.lesson import Bar, percent
 from dashboard.gallery import GALLERY
+from dashboard.i18n import tr
 from dashboard.lesson_view import Lesson
-from dashboard.words import tr
 
 LIKENESS_SIDE = 336
 """At which the map of the cat divides into 7 × 7 windows without padding."""

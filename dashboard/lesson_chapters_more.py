@@ -11,9 +11,9 @@ from dashboard import lesson_view as views
 from dashboard.figures import lesson as charts
 from dashboard.figures.lesson import Bar, percent
 from dashboard.gallery import GALLERY
+from dashboard.i18n import tr
 from dashboard.lesson_chapters import look, sides
 from dashboard.lesson_view import Lesson
-from dashboard.words import tr
 
 COVERED = 0.16
 """Share of the map that the layer on padding sees: 4 of 25 windows, as it was trained."""

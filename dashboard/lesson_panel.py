@@ -13,9 +13,9 @@ from dashboard import components, lesson_chapters, lesson_state, lesson_text, pr
 from dashboard import lesson_chapters_more as more
 from dashboard import lesson_view as views
 from dashboard.figures import lesson as charts
+from dashboard.i18n import mark, told, tr
 from dashboard.lesson_text import Chapter
 from dashboard.lesson_view import Lesson
-from dashboard.words import mark, told, tr
 from dashboard.worked_words import NAMES
 
 HERE: Final = Path(__file__).parent / "components"

@@ -14,9 +14,9 @@ from bra.photo import Photo
 from bra.teaching import experiments
 from bra.teaching.experiments import Leak, Reweighed, Voices
 from bra.tracing import LayerTrace
+from dashboard.i18n import mark
+from dashboard.runtime.wait import worked
 from dashboard.services import given, look, office
-from dashboard.waiting import worked
-from dashboard.words import mark
 
 SIDE: Final = 320
 TRAINED: Final = ModelSettings("flowers", side=SIDE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dashboard.words import chapter
+from dashboard.i18n import chapter
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bra.teaching.source import STEPS
-from dashboard.words import mark
+from dashboard.i18n import mark
 
 PARTS: Final = ("chapters", "example", "photo", "predict")
 SCENES: Final = ("words", "try", "ask")

@@ -13,9 +13,9 @@ from bra.photo import Photo
 from bra.spec import BRASpec
 from dashboard import selection as views
 from dashboard import services, state
+from dashboard.i18n import mark, named, told, tr
 from dashboard.selection import Selection
 from dashboard.widgets import ask_file, plain, worded
-from dashboard.words import mark, named, told, tr
 
 MODEL_ENDINGS = ["yaml", "yml", "pt", "pth", "safetensors"]
 MODEL_NAMES = {key: entry.label for key, entry in CATALOG.items()}

@@ -10,8 +10,8 @@ from bra.models.base import Answer, Look
 from bra.viewer.pack import Caption, Place, rail_message
 from dashboard import components, explore_services, held, services, state, widgets
 from dashboard.explore_services import Shown
+from dashboard.i18n import tongue, tr
 from dashboard.selection import Selection
-from dashboard.words import tongue, tr
 
 
 def rail(look: Look, chosen: str) -> None:

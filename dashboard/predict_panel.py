@@ -17,9 +17,9 @@ from dashboard import lesson_view as views
 from dashboard.figures import lesson as charts
 from dashboard.figures.lesson import Bar, percent
 from dashboard.gallery import GALLERY
+from dashboard.i18n import mark, told, tr
 from dashboard.lesson_view import Lesson
 from dashboard.model_widgets import sentence
-from dashboard.words import mark, told, tr
 
 ROUNDS: Final[tuple[tuple[str, Place], ...]] = (
     ("portrait", GALLERY["portrait"].focus), ("portrait", (8000, 3000)),

@@ -27,12 +27,12 @@ from bra.photo import Photo, PhotoLimits
 from bra.reports.tables import sweep_html
 from bra.tracing import ModelTrace
 from bra.viewer.pack import PICTURE_SIDE, picture_message
-from dashboard.line import Tell
-from dashboard.office import limits, office, opening_lane, picture_lane, running_lane
-from dashboard.shelf import Shelf
+from dashboard.i18n import later, mark
+from dashboard.runtime.cache import Shelf
+from dashboard.runtime.jobs import Tell
+from dashboard.runtime.server import limits, office, opening_lane, picture_lane, running_lane
+from dashboard.runtime.wait import HEAVY, worked
 from dashboard.state import Selection, Upload
-from dashboard.waiting import HEAVY, worked
-from dashboard.words import later, mark
 
 opening.stay_offline()
 SAMPLES = Path(__file__).parents[1] / "sample_images"

@@ -14,10 +14,10 @@ from bra.viewer.pack import Place
 from dashboard.comparison import Comparison
 from dashboard.cost_view import CostView
 from dashboard.held import hold
-from dashboard.office import office
+from dashboard.i18n import chosen_language, keyed, mark
+from dashboard.runtime.server import office
+from dashboard.runtime.uploads import Upload
 from dashboard.selection import LAYER_NAME, N_WINS, UPLOAD, Selection, inside, shows_of
-from dashboard.uploads import Upload
-from dashboard.words import chosen_language, keyed, mark
 
 T = TypeVar("T")
 STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"

@@ -22,8 +22,8 @@ from bra.tracing import LayerTrace
 from bra.viewer.pack import FULL, Place
 from dashboard import components, held, services, state
 from dashboard.gallery import GALLERY
+from dashboard.i18n import language, mark, named, told, tr
 from dashboard.selection import UPLOAD
-from dashboard.words import language, mark, named, told, tr
 
 HINT = mark("Point at a window to see where it is routed; click to keep it.")
 WORD_JOINER = "\N{WORD JOINER}"

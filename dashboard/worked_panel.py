@@ -12,7 +12,7 @@ from dashboard import components, worked_formula, worked_photo_panel, worked_ser
 from dashboard.figures.worked_scene import GRID, Scene
 from dashboard.figures.worked_steps import board
 from dashboard.handout import handout
-from dashboard.words import language, told, tr
+from dashboard.i18n import language, told, tr
 from dashboard.worked_view import WorkedView
 from dashboard.worked_words import NAMES, WHAT, WHY
 

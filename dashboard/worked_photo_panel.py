@@ -19,7 +19,7 @@ from bra.viewer.pack import PICTURE_SIDE, Caption, Place, locate
 from dashboard import components, model_widgets, services, widgets, worked_services, worked_state
 from dashboard.figures.worked import row_of, sign
 from dashboard.figures.worked_photo import map_figure, photo_figure, span_of, strip_figure
-from dashboard.words import told, tr
+from dashboard.i18n import told, tr
 from dashboard.worked_view import N_WINS, WorkedView
 from dashboard.worked_words import NAMES, ON_PHOTO
 

@@ -17,10 +17,10 @@ from bra.tracing import LayerTrace
 from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
 from dashboard import services
 from dashboard.handout import NUDGED
-from dashboard.office import office
+from dashboard.i18n import mark
+from dashboard.runtime.server import office
+from dashboard.runtime.wait import worked as worked_out
 from dashboard.selection import Selection
-from dashboard.waiting import worked as worked_out
-from dashboard.words import mark
 from dashboard.worked_view import WorkedView
 
 

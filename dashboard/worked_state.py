@@ -9,8 +9,8 @@ import streamlit as st
 
 from bra.grid import WindowGrid
 from bra.teaching.example import FIRST
+from dashboard.i18n import keyed
 from dashboard.selection import inside
-from dashboard.words import keyed
 from dashboard.worked_view import TOKENS, WorkedView, place_of
 
 RECORD: Final = "worked_view"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from dashboard.words import mark
+from dashboard.i18n import mark
 
 NAMES: Final[Mapping[str, str]] = MappingProxyType({
     "tokens": mark("Tokens"), "windows": mark("Windows"), "means": mark("Window means"), "affinity": mark("Affinity"),

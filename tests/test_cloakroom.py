@@ -15,9 +15,8 @@ from streamlit.proto.Common_pb2 import FileURLs
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
 
-from dashboard.cloakroom import FILES, FULL, LARGE, MB, Cloakroom
-from dashboard.limits import Limits
-from dashboard.uploads import Upload
+from dashboard.runtime.config import Limits
+from dashboard.runtime.uploads import FILES, FULL, LARGE, MB, Cloakroom, Upload
 
 LIMITS = Limits(upload_mb=2, picture_mb=1, uploads_mb=7)
 

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from bra.photo import Photo, declared_pixels
-from dashboard import office, services
-from dashboard.waiting import LARGE, QUICK
+from dashboard import services
+from dashboard.runtime import server
+from dashboard.runtime.wait import LARGE, QUICK
 
 WIDE = hostile_files.written(Image.new("F", (2_100, 2_000)), "TIFF", compression="tiff_deflate")
 SMALL = hostile_files.written(Image.new("RGB", (64, 48)), "PNG")
@@ -35,9 +36,9 @@ def test_what_is_no_picture_declares_nothing(data: bytes) -> None:
 
 
 def test_lanes_by_size() -> None:
-    assert office.picture_lane("", WIDE) == LARGE
-    assert office.picture_lane("", SMALL) == QUICK
-    assert office.picture_lane("", WIDE + bytes(21 * 2**20)) == QUICK, "refused by its bytes alone"
+    assert server.picture_lane("", WIDE) == LARGE
+    assert server.picture_lane("", SMALL) == QUICK
+    assert server.picture_lane("", WIDE + bytes(21 * 2**20)) == QUICK, "refused by its bytes alone"
 
 
 def test_large_pictures_are_read_one_at_a_time_and_small_ones_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:

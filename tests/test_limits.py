@@ -15,9 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bra.errors import BRAError
-from dashboard.limits import PREFIX, Limits
-from dashboard.processors import processors
-from dashboard.shelf import Shelf, weight
+from dashboard.runtime.cache import Shelf, weight
+from dashboard.runtime.config import PREFIX, Limits, processors
 
 ROOT = Path(__file__).parents[1]
 

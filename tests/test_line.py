@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from dashboard import line as lines
-from dashboard.line import Line, LineFullError, Stopped, Tell
+from dashboard.runtime import jobs as lines
+from dashboard.runtime.jobs import Line, LineFullError, Stopped, Tell
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ import torch
 from bra.models.base import Answer, OpenModel, Prepared
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.photo import Photo
-from dashboard import office, processors
-from dashboard.waiting import HEAVY, QUICK
+from dashboard.runtime import config, server
+from dashboard.runtime.wait import HEAVY, QUICK
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,16 +23,16 @@ ROOT = Path(__file__).parents[1]
 def sixteen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine of sixteen, without control groups; their folder."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
-    monkeypatch.setattr(processors, "CGROUPS", tmp_path)
-    monkeypatch.setattr(processors, "OWN_CGROUP", tmp_path / "own")
+    monkeypatch.setattr(config, "CGROUPS", tmp_path)
+    monkeypatch.setattr(config, "OWN_CGROUP", tmp_path / "own")
     return tmp_path
 
 
 def test_processors_are_those_of_the_process(monkeypatch: pytest.MonkeyPatch, sixteen: Path) -> None:
-    assert processors.processors() == 16
+    assert config.processors() == 16
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5}, raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    assert processors.processors() == 2
+    assert config.processors() == 2
 
 
 @pytest.mark.parametrize(("quota", "count"), [
@@ -40,16 +40,16 @@ def test_processors_are_those_of_the_process(monkeypatch: pytest.MonkeyPatch, si
     ("100000 0", 16)])
 def test_a_containers_quota_counts(sixteen: Path, quota: str, count: int) -> None:
     (sixteen / "cpu.max").write_text(quota)
-    assert processors.processors() == count
+    assert config.processors() == count
 
 
 def test_the_quota_of_a_service_and_of_what_it_stands_in_count(sixteen: Path) -> None:
     (sixteen / "own").write_text("0::/class.slice/routescope.service\n")
     (sixteen / "class.slice" / "routescope.service").mkdir(parents=True)
     (sixteen / "class.slice" / "routescope.service" / "cpu.max").write_text("800000 100000\n")
-    assert processors.processors() == 8
+    assert config.processors() == 8
     (sixteen / "class.slice" / "cpu.max").write_text("300000 100000\n")
-    assert processors.processors() == 3
+    assert config.processors() == 3
 
 
 @pytest.mark.parametrize(("quota", "count"), [("-1", 16), ("250000", 2)])
@@ -57,7 +57,7 @@ def test_the_older_control_groups_count_too(sixteen: Path, quota: str, count: in
     (sixteen / "cpu").mkdir()
     (sixteen / "cpu" / "cpu.cfs_quota_us").write_text(f"{quota}\n")
     (sixteen / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert processors.processors() == count
+    assert config.processors() == count
 
 
 @pytest.mark.parametrize(("asked", "alone", "of_four"), [
@@ -68,7 +68,7 @@ def test_the_environment_bounds_the_threads(monkeypatch: pytest.MonkeyPatch, six
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
     monkeypatch.setattr(torch, "set_num_threads", given.append)
     for working in (1, 4, 99):
-        office._share_processors(working)
+        server._share_processors(working)
     assert given == [alone, of_four, 1]
 
 
@@ -112,4 +112,4 @@ def model_of(parameters: int) -> OpenModel:
     ("own", 1, HEAVY), ("flowers", 1_600_000, QUICK), ("yolo", 3_000_000, QUICK), ("yolo", 40_000_000, HEAVY)])
 def test_a_strangers_model_is_heavy_however_small(name: str, parameters: int, lane: str) -> None:
     assert name in CATALOG
-    assert office.running_lane(ModelSettings(name), "", 320, model_of(parameters)) == lane
+    assert server.running_lane(ModelSettings(name), "", 320, model_of(parameters)) == lane

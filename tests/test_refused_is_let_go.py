@@ -13,11 +13,11 @@ import pytest
 
 from bra.errors import BRAError, PhotoError
 from bra.messages import said
-from dashboard import waiting
-from dashboard.limits import Limits
-from dashboard.line import Line, anew
-from dashboard.shelf import Shelf
-from dashboard.waiting import Office, worked
+from dashboard.runtime import wait
+from dashboard.runtime.cache import Shelf
+from dashboard.runtime.config import Limits
+from dashboard.runtime.jobs import Line, anew
+from dashboard.runtime.wait import Office, worked
 
 
 class File:
@@ -126,7 +126,7 @@ def test_an_error_that_cannot_be_made_again_is_still_told() -> None:
 
 
 def test_what_nobody_asks_for_again_leaves_the_shelf(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "REFUSED", 0.05)
+    monkeypatch.setattr(wait, "REFUSED", 0.05)
     shared = office()
 
     @worked(lambda: shared, "Reading …")

@@ -45,7 +45,7 @@ from bra.readers.checkpoint import CheckpointLimits, read_checkpoint
 from bra.reports.tables import compare_html, model_line, over_nearest, reason, sweep_html, words
 from bra.tracing import trace
 from bra.viewer.pack import Caption
-from dashboard import words as app
+from dashboard import i18n as app
 
 ROOT = Path(__file__).parents[1]
 KINDS = {name for name in vars(errors) if name.endswith("Error")}

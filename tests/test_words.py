@@ -14,7 +14,7 @@ import pytest
 from bra import viewer
 from bra.errors import PhotoError
 from bra.messages import Said, said
-from dashboard import words
+from dashboard import i18n
 
 ROOT = Path(__file__).parents[1]
 PYTHON = [path for folder in ("bra", "dashboard") for path in sorted((ROOT / folder).rglob("*.py"))
@@ -22,7 +22,7 @@ PYTHON = [path for folder in ("bra", "dashboard") for path in sorted((ROOT / fol
 SCRIPTS = [path for folder in ("bra", "dashboard") for path in sorted((ROOT / folder).rglob("*.js"))]
 SKELETONS = sorted((ROOT / "bra").rglob("*.html"))
 CARDS = sorted((ROOT / "bra" / "weights").glob("*.json"))
-ZH = words.CATALOGUES["zh"]
+ZH = i18n.CATALOGUES["zh"]
 WRAPPERS = ("tr", "mark", "said", "later")
 
 
@@ -98,13 +98,13 @@ def test_both_languages_name_the_same_values() -> None:
 
 
 def test_the_catalogue_is_sorted_and_holds_no_text_twice() -> None:
-    pairs = json.loads((words.TEXT / "zh.json").read_text(encoding="utf-8"), object_pairs_hook=list)
+    pairs = json.loads((i18n.TEXT / "zh.json").read_text(encoding="utf-8"), object_pairs_hook=list)
     keys = [key for key, _ in pairs]
     assert keys == sorted(set(keys))
 
 
 def test_every_chapter_is_in_every_language() -> None:
-    names = {language: {path.name for path in (words.TEXT / language).iterdir()} for language in words.LANGUAGES}
+    names = {language: {path.name for path in (i18n.TEXT / language).iterdir()} for language in i18n.LANGUAGES}
     assert names["en"] == names["zh"] != set()
 
 

@@ -20,7 +20,7 @@ from dashboard.figures.worked_photo import CIVIDIS, NOTHING, heat, map_figure, p
 from dashboard.figures.worked_scene import Scene
 from dashboard.figures.worked_steps import board
 from dashboard.handout import NUDGED, handout
-from dashboard.words import tr_in
+from dashboard.i18n import tr_in
 from dashboard.worked_view import WorkedView, place_of
 from dashboard.worked_words import NAMES, ON_PHOTO, WHAT, WHY
 

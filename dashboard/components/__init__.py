@@ -9,7 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 from bra import viewer
-from dashboard.words import CATALOGUES, keyed, language
+from dashboard.i18n import CATALOGUES, keyed, language
 
 HERE = Path(__file__).parent
 

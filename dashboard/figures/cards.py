@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bra.models.card import LayerQuality, ModelCard
-from dashboard.words import mark, told, tr
+from dashboard.i18n import mark, told, tr
 
 # Okabe and Ito's colours, which every common form of colour blindness tells apart; grey is readable on both themes.
 COLOURS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00")

@@ -9,7 +9,7 @@ from bra.experiments.compare import CostName, SettingRow, front
 from bra.experiments.sweep_table import Summary
 from bra.reports.tables import amount
 from dashboard.figures.cards import COLOURS, GREY
-from dashboard.words import mark, told, tr
+from dashboard.i18n import mark, told, tr
 
 Spec = dict[str, Any]
 AXES: dict[CostName, tuple[str, float]] = {

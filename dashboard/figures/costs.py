@@ -9,7 +9,7 @@ from bra.profiling.advice import EXPLOSION, Choice, Lever, Position
 from bra.profiling.format import PARTS, REST, part_words, short
 from bra.profiling.model_cost import Cost
 from dashboard.figures.cards import GREY
-from dashboard.words import mark, told, tr
+from dashboard.i18n import mark, told, tr
 
 # Okabe and Ito's seven colours, one for each part; neighbours in a bar differ in lightness too.
 COLOURS = dict(zip(PARTS.values(), ("#E69F00", "#D55E00", "#F0E442", "#0072B2", "#56B4E9", "#009E73", "#CC79A7"),

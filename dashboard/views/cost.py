@@ -3,7 +3,7 @@
 import streamlit as st
 
 from dashboard import cost_panel, model_widgets
-from dashboard.words import tr
+from dashboard.i18n import tr
 
 st.subheader(tr("What does it cost, and what for?"), anchor=False)
 with st.sidebar:

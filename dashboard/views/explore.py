@@ -4,7 +4,7 @@ import streamlit as st
 
 from bra.viewer.pack import Caption
 from dashboard import explore_services, model_widgets, panels, state, widgets
-from dashboard.words import told
+from dashboard.i18n import told
 
 widgets.choose_picture()
 photo, name, hint, focus = widgets.picture()

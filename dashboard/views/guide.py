@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from dashboard import state, words
+from dashboard import i18n, state
 
 state.put_link({})
 left, _ = st.columns([2, 1])
-left.markdown(words.chapter("guide"))
+left.markdown(i18n.chapter("guide"))

@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from dashboard import card_panel, services, words
+from dashboard import card_panel, i18n, services
 
 known = services.model_cards()
 card = card_panel.choose_card(known)
 card_panel.show(card)
 st.divider()
-st.markdown(words.chapter("models"))
+st.markdown(i18n.chapter("models"))

@@ -14,7 +14,7 @@ from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
 
 from bra.viewer.pack import unpack
-from dashboard.words import CATALOGUES
+from dashboard.i18n import CATALOGUES
 
 pytest.importorskip("ultralytics")      # half of the models
 

@@ -21,7 +21,7 @@ from dashboard import comparison as choices
 from dashboard import services
 from dashboard.comparison import Comparison, side_b
 from dashboard.figures import comparing as charts
-from dashboard.line import Stopped
+from dashboard.runtime.jobs import Stopped
 from dashboard.selection import Selection
 
 ROOT = Path(__file__).parents[2]

@@ -31,9 +31,9 @@ from dashboard import predict_panel
 from dashboard.figures import lesson as charts
 from dashboard.figures.lesson import Bar, percent
 from dashboard.gallery import GALLERY
+from dashboard.i18n import CATALOGUES, LANGUAGES, TEXT
 from dashboard.lesson_text import Chapter, taken_apart
 from dashboard.lesson_view import LENGTHS, PARTS, SCENES, Lesson, stops
-from dashboard.words import CATALOGUES, LANGUAGES, TEXT
 from dashboard.worked_words import NAMES
 
 ROOT = Path(__file__).parents[2]

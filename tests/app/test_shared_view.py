@@ -27,8 +27,8 @@ from bra.reports.layer_html import report_html
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Caption, locate, unpack
 from dashboard import explore_services, services, worked_services
-from dashboard.limits import Limits
-from dashboard.waiting import AT_ONCE, HEAVY, QUICK, Office, worked
+from dashboard.runtime.config import Limits
+from dashboard.runtime.wait import AT_ONCE, HEAVY, QUICK, Office, worked
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 QUERY = {"model": "similarity", "n_win": "2", "topk": "4", "stride": "4", "side": "224", "whole": "1",

@@ -11,7 +11,7 @@ from bra.models.catalog import CATALOG, ModelSettings, build
 from bra.viewer.pack import FULL, SHOWS
 from dashboard import selection as views
 from dashboard.gallery import GALLERY
-from dashboard.limits import Limits
+from dashboard.runtime.config import Limits
 from dashboard.selection import Selection
 
 places = st.none() | st.tuples(st.integers(0, 2 * FULL), st.integers(0, 2 * FULL))

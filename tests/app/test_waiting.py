@@ -144,8 +144,8 @@ def script(seconds: int, queue: int, parts: int) -> None:
     import streamlit as st
 
     from dashboard import held
-    from dashboard.limits import Limits
-    from dashboard.waiting import HEAVY, Office, worked
+    from dashboard.runtime.config import Limits
+    from dashboard.runtime.wait import HEAVY, Office, worked
 
     @st.cache_resource
     def office(seconds: int, queue: int) -> Office:

@@ -24,7 +24,8 @@ from bra.models.catalog import ModelSettings
 from bra.opening import open_model
 from bra.photo import Photo
 from bra.viewer.pack import unpack
-from dashboard import office, services
+from dashboard import services
+from dashboard.runtime import server
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "dashboard" / "app.py"
@@ -34,7 +35,7 @@ CAT = ROOT / "sample_images" / "animal.jpg"
 @pytest.fixture
 def fresh_office(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing worked out yet, and all work on one thread as here: sums in another order turn near ties of a routing."""
-    monkeypatch.setattr(office, "_share_processors", lambda _working: torch.set_num_threads(1))
+    monkeypatch.setattr(server, "_share_processors", lambda _working: torch.set_num_threads(1))
     services.office.clear()
     yield
     services.office.clear()

@@ -24,7 +24,7 @@ from pathlib import Path
 from bra.errors import BRAError
 from bra.models.catalog import ModelSettings
 from dashboard import services
-from dashboard.uploads import uploaded
+from dashboard.runtime.uploads import uploaded
 
 TESTS = Path(__file__).parents[1]
 KEPT_MB = 16

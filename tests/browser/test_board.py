@@ -13,7 +13,7 @@ from bra.teaching.example import FIRST, work
 from bra.teaching.source import STEPS
 from dashboard.figures.worked_scene import Scene
 from dashboard.figures.worked_steps import board
-from dashboard.words import tr_in
+from dashboard.i18n import tr_in
 
 pytestmark = pytest.mark.browser
 HERE = Path(__file__).parents[2] / "dashboard" / "components"

@@ -13,11 +13,11 @@ import streamlit as st
 
 from bra.errors import BRAError
 from dashboard import held
-from dashboard.cloakroom import Cloakroom
-from dashboard.limits import Limits
-from dashboard.line import Line, LineFullError, Stopped, Tell, Ticket, anew
-from dashboard.shelf import Kept, Shelf
-from dashboard.words import told, tr
+from dashboard.i18n import told, tr
+from dashboard.runtime.cache import Kept, Shelf
+from dashboard.runtime.config import Limits
+from dashboard.runtime.jobs import Line, LineFullError, Stopped, Tell, Ticket, anew
+from dashboard.runtime.uploads import Cloakroom
 
 T = TypeVar("T")
 QUICK: Final = "quick"

@@ -14,9 +14,8 @@ from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileMan
 from bra.models.base import OpenModel
 from bra.models.catalog import DIM, ModelSettings
 from bra.photo import declared_pixels
-from dashboard.limits import Limits
-from dashboard.processors import threads
-from dashboard.waiting import HEAVY, LARGE, QUICK, Office
+from dashboard.runtime.config import Limits, threads
+from dashboard.runtime.wait import HEAVY, LARGE, QUICK, Office
 
 MANY: Final = 15_000_000
 """Parameters above which running a model is heavy work: a second or more on one processor."""

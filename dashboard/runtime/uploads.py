@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from threading import Lock
 from typing import Final
 from weakref import WeakValueDictionary
@@ -15,8 +17,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
 
 from bra.messages import said
-from dashboard.limits import Limits
-from dashboard.uploads import Upload, uploaded
+from dashboard.runtime.config import Limits
 
 MB: Final = 2**20
 FILES: Final = 8
@@ -124,3 +125,19 @@ class Cloakroom:
                     room._coming -= self.come
 
         starlette.requests.MultiPartParser = Counted        # type: ignore[misc, attr-defined]
+
+
+# A visitor's file. --------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)     # without slots: it is counted by a weak reference for as long as it is held
+class Upload:
+    """A file that this visitor brought; kept for this session alone."""
+
+    name: str
+    data: bytes
+    digest: str
+
+
+def uploaded(name: str, data: bytes) -> Upload:
+    """A file with its digest."""
+    return Upload(name, data, hashlib.sha256(data).hexdigest())
