@@ -5,8 +5,9 @@ from pathlib import Path
 import streamlit as st
 
 from bra.errors import BRAError
-from dashboard import components, held, i18n, services
+from dashboard import components, i18n, services
 from dashboard.i18n import told, tr
+from dashboard.state import widgets as widget_state
 
 HERE = Path(__file__).parent
 st.set_page_config("RouteScope", str(HERE / "icon.png"), layout="wide")
@@ -23,7 +24,7 @@ st.html("""<style>
 st.logo(str(HERE / "icon.png"), size="large")
 i18n.switch()
 components.wake()
-held.hold_waiting_place(st.container())
+widget_state.hold_waiting_place(st.container())
 try:
     services.warm_up()
 except BRAError as error:       # a setting of this server that cannot be

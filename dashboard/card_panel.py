@@ -9,9 +9,9 @@ import streamlit as st
 from bra.messages import listed
 from bra.models.card import WEIGHTS, ModelCard
 from bra.models.catalog import CATALOG
-from dashboard import state
 from dashboard.figures import cards as charts
 from dashboard.i18n import mark, named, told, tr
+from dashboard.state import session
 from dashboard.widgets import heads
 
 EXPLORE = Path(__file__).parent / "views" / "explore.py"
@@ -27,8 +27,8 @@ def choose_card(known: dict[str, ModelCard]) -> ModelCard:
     names = list(known)
     name = st.segmented_control(tr("Model card"), names, required=True, label_visibility="collapsed",
                                 format_func=named({key: card.title.partition(":")[0] for key, card in known.items()}),
-                                key=state.card(names)) or names[0]
-    state.save_card(name)
+                                key=session.card(names)) or names[0]
+    session.save_card(name)
     return known[name]
 
 
@@ -39,7 +39,7 @@ def show(card: ModelCard) -> None:
     entry = next((entry for entry in CATALOG.values() if entry.card == card.name), None)
     with st.container(horizontal=True):
         if entry is not None and st.button(tr("Look into it"), type="primary", icon=":material/visibility:"):
-            state.open_model(entry.key)
+            session.open_model(entry.key)
             st.switch_page(EXPLORE)
         st.download_button(tr("Weights, safetensors"), (WEIGHTS / f"{card.name}.safetensors").read_bytes,
                            f"{card.name}.safetensors", on_click="ignore")

@@ -11,11 +11,12 @@ from bra.reports.charts import quantity
 from bra.reports.tables import amount, model_line, over_nearest
 from bra.viewer.multiples import versus_message
 from bra.viewer.pack import TILE_SIDE, Place
-from dashboard import compare_panel, components, services, state
+from dashboard import compare_panel, components, services
 from dashboard.compare_panel import setting_of
 from dashboard.figures import comparing as charts
 from dashboard.i18n import mark, told, tongue, tr
-from dashboard.selection import Selection
+from dashboard.state import session
+from dashboard.state.view import Selection
 from dashboard.widgets import ask_file, heads, plain
 
 PROBE_NAMES = {"brightness": mark("brightness"), "flip": mark("flip"), "shift": mark("shift"), "crop": mark("crop"),
@@ -27,22 +28,22 @@ def sides(view: Selection, photo: Photo, focus: Place) -> None:
     st.caption(tr("A is the model of the side bar, with its windows. Set B here."))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         view = compare_panel.choose_layer(view, tr("A: layer"))
-        other = compare_panel.choose_b(view, state.comparison())
-    other = compare_panel.choose_b_windows(other, state.comparison())
-    one = services.given(view.settings, photo, view.layer, state.model_upload())
-    file = state.brought(state.MODEL_UPLOADER_B)
+        other = compare_panel.choose_b(view, session.comparison())
+    other = compare_panel.choose_b_windows(other, session.comparison())
+    one = services.given(view.settings, photo, view.layer, session.model_upload())
+    file = session.brought(session.MODEL_UPLOADER_B)
     two = services.given(other.settings, photo, other.layer, file)
     setting_a = setting_of(view, one.layer.n_win, one.layer.topk)
     setting_b = setting_of(other, two.layer.n_win, two.layer.topk)
-    found = services.versus(photo, (view.settings, one, setting_a, state.model_upload()),
+    found = services.versus(photo, (view.settings, one, setting_a, session.model_upload()),
                             (other.settings, two, setting_b, file))
     names = tuple(f"{told(services.opened(side.settings, upload).label)}, {layer}" for side, upload, layer in
-                  ((view, state.model_upload(), one.name), (other, file, two.name)))
-    at = state.opening_place(state.VERSUS, photo.digest, focus)
+                  ((view, session.model_upload(), one.name), (other, file, two.name)))
+    at = session.opening_place(session.VERSUS, photo.digest, focus)
     caption = "" if found.difference is not None else \
         tr("The two layers put out maps of different size or channels, so their outputs cannot be subtracted.")
     message = versus_message(photo, found, (names[0], names[1]), at, caption, services.encoded(photo, TILE_SIDE))
-    components.multiples(message, state.VERSUS, state.take_multiples, state.take_opened)
+    components.multiples(message, session.VERSUS, session.take_multiples, session.take_opened)
     a, b = found.rows
     shared = found.shared.union_share
     st.markdown(tr("Over all queries, A and B share **{shared:.0f} %** of what either is routed to; two random choices "
@@ -72,7 +73,7 @@ def probes(view: Selection, photo: Photo) -> None:
     """What of each layer's routing survives a changed picture."""
     st.markdown(tr("The picture is changed, the same queries are asked again, and everything is taken back to where it "
                    "was: how much of the area that each query was routed to is routed to again?"))
-    rows = services.probed(view.settings, photo, state.model_upload())
+    rows = services.probed(view.settings, photo, session.model_upload())
     columns = {mark("survives"): "survived", mark("if it kept its places"): "stayed",
                mark("nearest windows"): "nearest", mark("random windows"): "chance"}
     table = [{mark("layer"): row.layer, mark("probe"): tr("{name}: {about}", name=told(PROBE_NAMES[row.probe]),
@@ -90,8 +91,8 @@ def sweeps() -> None:
     st.markdown(tr("A folder of any size is swept on the command line; a run that was cut off goes on where it "
                    "stopped."))
     st.code("bra sweep FOLDER --n-win 4,7,8 --topk 1,2,4,8 --jobs 2 -o sweep", language="bash")
-    ask_file(tr("Open its rows.parquet"), ["parquet"], state.SWEEP_UPLOADER, state.take_file, state.SWEEP_UPLOADER)
-    file = state.brought(state.SWEEP_UPLOADER)
+    ask_file(tr("Open its rows.parquet"), ["parquet"], session.SWEEP_UPLOADER, session.take_file, session.SWEEP_UPLOADER)
+    file = session.brought(session.SWEEP_UPLOADER)
     if file is None:
         return
     try:
@@ -105,7 +106,7 @@ def sweeps() -> None:
         return
     st.markdown(tr("{n:,} pictures. {model}", n=max(row.pictures for row in rows),
                    model=plain(told(model_line(table.about)))))
-    layer = st.selectbox(tr("Layer"), layers, key=state.hold("sweep_layer", layers[0], layers)) \
+    layer = st.selectbox(tr("Layer"), layers, key=session.hold("sweep_layer", layers[0], layers)) \
         if len(layers) > 1 else layers[0]
     shown = [row for row in rows if row.layer == layer]
     st.vega_lite_chart(charts.swept(shown), width="stretch")

@@ -14,13 +14,14 @@ from bra.photo import Photo
 from bra.reports.tables import compare_csv, compare_html, reason
 from bra.viewer.multiples import multiples_message
 from bra.viewer.pack import TILE_SIDE, Place
-from dashboard import comparison as choices
-from dashboard import components, model_widgets, services, state
-from dashboard.comparison import EQUAL_TO, Comparison
+from dashboard import components, model_widgets, services
 from dashboard.figures import comparing as charts
-from dashboard.held import hold_some
 from dashboard.i18n import mark, named, told, tongue, tr
-from dashboard.selection import Selection
+from dashboard.state import compare_view as choices
+from dashboard.state import session
+from dashboard.state.compare_view import EQUAL_TO, Comparison
+from dashboard.state.view import Selection
+from dashboard.state.widgets import hold_some
 from dashboard.widgets import ask_file, heads
 
 EXPLORE = Path(__file__).parent / "views" / "explore.py"
@@ -32,28 +33,28 @@ ROUNDS = 3
 
 def leave_if_asked() -> None:
     """Go to Explore where a setting was clicked."""
-    if state.leaving():
+    if session.leaving():
         st.switch_page(EXPLORE)
 
 
 def choose_tab() -> Comparison:
     """Which part of the page is open."""
-    wanted = state.comparison()
+    wanted = session.comparison()
     tab = st.segmented_control(tr("Compare"), choices.TABS, format_func=named(TAB_NAMES), required=True,
-                               key=state.hold("tab", wanted.tab, choices.TABS), label_visibility="collapsed")
-    return state.save_comparison(replace(wanted, tab=tab or wanted.tab))
+                               key=session.hold("tab", wanted.tab, choices.TABS), label_visibility="collapsed")
+    return session.save_comparison(replace(wanted, tab=tab or wanted.tab))
 
 
 def choose_layer(view: Selection, label: str = "") -> Selection:
     """Which routed layer, where there are several."""
-    names = list(services.opened(view.settings, state.model_upload()).specs)
+    names = list(services.opened(view.settings, session.model_upload()).specs)
     if not names:
         return view
     usual = model_widgets.shown_layer(view.settings, "", tuple(names))
     layer = view.layer if view.layer in names else usual
     if len(names) > 1:
-        layer = st.selectbox(label or tr("Layer"), names, key=state.hold("compare_layer", layer, names), width=260)
-    return state.save(replace(view, layer="" if layer == usual else layer))
+        layer = st.selectbox(label or tr("Layer"), names, key=session.hold("compare_layer", layer, names), width=260)
+    return session.save(replace(view, layer="" if layer == usual else layer))
 
 
 def _choose_numbers(label: str, key: str, allowed: tuple[int, ...], wanted: tuple[int, ...],
@@ -67,7 +68,7 @@ def _choose_numbers(label: str, key: str, allowed: tuple[int, ...], wanted: tupl
 
 def grid(view: Selection, photo: Photo, focus: Place) -> None:
     """Small multiples, the chart that decides, and the table."""
-    wanted = state.comparison()
+    wanted = session.comparison()
     left, right = st.columns(2)
     with left:
         rows = _choose_numbers(tr("Windows per side, n_win: up to six rows"), "rows", choices.N_WIN_CHOICES,
@@ -77,29 +78,29 @@ def grid(view: Selection, photo: Photo, focus: Place) -> None:
                                   wanted.topks, tr("Each window attends to so many windows."))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         view = choose_layer(view)
-        state.hold("equal", wanted.equal, (False, True))
+        session.hold("equal", wanted.equal, (False, True))
         equal = st.toggle(tr("Equal coverage"), key="equal",
                           help=tr("topk is meant for n_win {n_win} and scaled with n_win² for the others, so that a "
                                   "column covers about the same share of the picture.", n_win=EQUAL_TO))
         cost = st.segmented_control(tr("Against"), choices.COSTS, format_func=named(COST_NAMES), required=True,
-                                    key=state.hold("cost", wanted.cost, choices.COSTS))
-    wanted = state.save_comparison(replace(wanted, n_wins=rows, topks=columns, equal=equal,
+                                    key=session.hold("cost", wanted.cost, choices.COSTS))
+    wanted = session.save_comparison(replace(wanted, n_wins=rows, topks=columns, equal=equal,
                                            cost=cost or wanted.cost))
-    one = services.given(view.settings, photo, view.layer, state.model_upload())
+    one = services.given(view.settings, photo, view.layer, session.model_upload())
     compared = services.compared(view.settings, photo, one, wanted.settings,
-                                 ROUNDS if wanted.cost == "seconds" else 0, state.model_upload())
-    model = services.opened(view.settings, state.model_upload())
+                                 ROUNDS if wanted.cost == "seconds" else 0, session.model_upload())
+    model = services.opened(view.settings, session.model_upload())
     caption = f"{told(model.label)} · {one.name} · {told(model.provenance)}"
     _pictures(photo, compared, wanted, caption, focus)
     _decide(compared, wanted, caption)
 
 
 def _pictures(photo: Photo, compared: Compared, wanted: Comparison, caption: str, focus: Place) -> None:
-    at = state.opening_place(state.GRID, photo.digest, focus)
+    at = session.opening_place(session.GRID, photo.digest, focus)
     note = tr("★ no other setting keeps as much for less · click a name to open it in Explore")
     message = multiples_message(photo, compared, wanted.cost, at, f"{caption} · {note}",
                                 services.encoded(photo, TILE_SIDE))
-    components.multiples(message, state.GRID, state.take_multiples, state.take_opened)
+    components.multiples(message, session.GRID, session.take_multiples, session.take_opened)
 
 
 def _decide(compared: Compared, wanted: Comparison, caption: str) -> None:
@@ -107,8 +108,8 @@ def _decide(compared: Compared, wanted: Comparison, caption: str) -> None:
     st.markdown(told(reason(compared.rows, wanted.cost)))
     chart, table = st.columns([1.4, 1], gap="large")
     with chart:
-        st.vega_lite_chart(charts.deciding(compared.rows, wanted.cost), width="stretch", key=state.CHART,
-                           on_select=state.take_point, selection_mode="pick")
+        st.vega_lite_chart(charts.deciding(compared.rows, wanted.cost), width="stretch", key=session.CHART,
+                           on_select=session.take_point, selection_mode="pick")
         st.caption(tr("Thick grey: the Pareto front. Dashed: what the nearest windows of the same number keep; dotted: "
                       "random ones. Click a point to open that setting in Explore."))
     with table:
@@ -132,7 +133,7 @@ def choose_b(view: Selection, wanted: Comparison) -> Selection:
     """Side B: model, weights and layer, its windows still as they were."""
     old, keys = wanted.b.settings, list(CATALOG)
     key = st.selectbox(tr("B: model"), keys, format_func=named(model_widgets.MODEL_NAMES),
-                       key=state.hold("b_model", old.model, keys), width=300)
+                       key=session.hold("b_model", old.model, keys), width=300)
     entry, a = CATALOG[key], view.settings
     same = old if old.model == key else replace(old, model=key, variant="", untrained=False, changed=False)
     patches = entry.family == "patches" == a.entry.family
@@ -140,19 +141,19 @@ def choose_b(view: Selection, wanted: Comparison) -> Selection:
     if patches:
         same = replace(same, num_heads=a.num_heads, stride=a.stride)
     same = _choose_kind(same)
-    specs = services.opened(same, state.brought(state.MODEL_UPLOADER_B)).specs
+    specs = services.opened(same, session.brought(session.MODEL_UPLOADER_B)).specs
     names = list(specs)
     layer = next((name for name in (wanted.b.layer, view.layer) if name in names), names[0] if names else "")
     if len(names) > 1:
-        layer = st.selectbox(tr("B: layer"), names, key=state.hold("b_layer", layer, names), width=260)
+        layer = st.selectbox(tr("B: layer"), names, key=session.hold("b_layer", layer, names), width=260)
     return Selection(settings=same, layer=layer)
 
 
 def choose_b_windows(side: Selection, wanted: Comparison) -> Selection:
     """Side B with the windows that it gets."""
-    spec = services.opened(side.settings, state.brought(state.MODEL_UPLOADER_B)).specs.get(side.layer)
+    spec = services.opened(side.settings, session.brought(session.MODEL_UPLOADER_B)).specs.get(side.layer)
     settings = model_widgets.choose_b_windows(side.settings, spec)
-    return state.save_comparison(replace(wanted, b=replace(side, settings=settings))).b
+    return session.save_comparison(replace(wanted, b=replace(side, settings=settings))).b
 
 
 def _choose_kind(settings: ModelSettings) -> ModelSettings:
@@ -161,17 +162,17 @@ def _choose_kind(settings: ModelSettings) -> ModelSettings:
     if len(entry.variants) > 1:
         variants = list(entry.variants)
         variant = st.selectbox(tr("B: variant"), variants, width=260,
-                               key=state.hold(f"b_variant_{entry.key}", settings.chosen_variant, variants))
+                               key=session.hold(f"b_variant_{entry.key}", settings.chosen_variant, variants))
         return replace(settings, variant="" if variant == variants[0] else variant)
     if entry.card:
         options = list(model_widgets.WEIGHTS)
         weights = st.segmented_control(tr("B: weights"), options, required=True,
                                        format_func=named(model_widgets.WEIGHTS),
-                                       key=state.hold(f"b_weights_{entry.key}", options[settings.untrained], options))
+                                       key=session.hold(f"b_weights_{entry.key}", options[settings.untrained], options))
         return replace(settings, untrained=weights == "untrained")
     if entry.family == "own":
-        ask_file(tr("B: model file"), model_widgets.MODEL_ENDINGS, state.MODEL_UPLOADER_B, state.take_file,
-                 state.MODEL_UPLOADER_B)
+        ask_file(tr("B: model file"), model_widgets.MODEL_ENDINGS, session.MODEL_UPLOADER_B, session.take_file,
+                 session.MODEL_UPLOADER_B)
     return settings
 
 

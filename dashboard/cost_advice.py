@@ -13,11 +13,12 @@ from bra.profiling.format import short
 from bra.profiling.formula import LayerCost
 from bra.profiling.model_cost import Cost, CostRow
 from bra.spec import BRASpec
-from dashboard import cost_services, state
-from dashboard.cost_view import CostView
+from dashboard import cost_services
 from dashboard.figures import costs as charts
 from dashboard.i18n import told, tr
-from dashboard.selection import N_WINS
+from dashboard.state import session
+from dashboard.state.cost_view import CostView
+from dashboard.state.view import N_WINS
 from dashboard.widgets import plain as as_is
 from dashboard.widgets import table
 
@@ -30,13 +31,13 @@ def show(settings: ModelSettings, view: CostView, cost: Cost, plain: Cost) -> No
         numbers = list(range(len(rows)))
         at = st.selectbox(tr("For the row"), numbers, width=520,
                           format_func=[_described(row) for row in rows].__getitem__,
-                          key=state.hold("cost_row", min(view.row, len(rows) - 1), numbers))
-        view = state.save_cost_view(replace(view, row=at))
+                          key=session.hold("cost_row", min(view.row, len(rows) - 1), numbers))
+        view = session.save_cost_view(replace(view, row=at))
         layer = rows[at].layers[0]
         spec = layer.spec
         view = _windows(settings, view, rows[at], layer)
         _settings(layer)
-    if cost_services.is_yolo(settings, state.model_upload()):
+    if cost_services.is_yolo(settings, session.model_upload()):
         _places(settings, view, spec, cost, plain)
 
 
@@ -56,17 +57,17 @@ def _windows(settings: ModelSettings, view: CostView, row: CostRow, layer: Layer
     with st.container(horizontal=True, vertical_alignment="bottom"):
         tried = st.selectbox(tr("Try"), list(found), width=170,
                              format_func=lambda n: f"n_win {n}, topk {found[n].topk}",
-                             key=state.hold("cost_tried", view.tried or next(iter(found)), list(found)))
+                             key=session.hold("cost_tried", view.tried or next(iter(found)), list(found)))
         one = found[tried]
-        st.button(tr("Use it as the second setting"), key="cost_use", on_click=state.use_setting,
+        st.button(tr("Use it as the second setting"), key="cost_use", on_click=session.use_setting,
                   args=(one.n_win, one.topk), disabled=one.n_win not in N_WINS)
-        if cost_services.is_yolo(settings, state.model_upload()):
+        if cost_services.is_yolo(settings, session.model_upload()):
             text = cost_services.resettled_yaml(settings, {"n_win": one.n_win, "topk": one.topk},
-                                                state.model_upload(), [charts.number_of(row.name)])
+                                                session.model_upload(), [charts.number_of(row.name)])
             st.download_button(tr("Model file with it in this row, YAML"), text, "model-bra.yaml", "text/yaml",
                                on_click="ignore")
     st.markdown(as_is(tr("n_win {n_win} {why}.", n_win=one.n_win, why=told(one.why))))
-    return state.save_cost_view(replace(view, tried=tried if tried != next(iter(found)) else 0))
+    return session.save_cost_view(replace(view, tried=tried if tried != next(iter(found)) else 0))
 
 
 def _settings(layer: LayerCost) -> None:
@@ -105,11 +106,11 @@ def _places(settings: ModelSettings, view: CostView, spec: BRASpec, cost: Cost, 
     first = next((number for number, place in rows.items() if place.after in here), next(iter(rows)))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         after = st.selectbox(tr("After row"), list(rows), format_func=lambda n: rows[n].after, width=170,
-                             key=state.hold("cost_after", view.after or first, list(rows)))
+                             key=session.hold("cost_after", view.after or first, list(rows)))
         st.download_button(tr("Model file with one BRA row there, YAML"),
-                           cost_services.placed_yaml(settings, after, options, state.model_upload()),
+                           cost_services.placed_yaml(settings, after, options, session.model_upload()),
                            "model-bra.yaml", "text/yaml", on_click="ignore")
-    state.save_cost_view(replace(view, after=after if after != first else 0))
+    session.save_cost_view(replace(view, after=after if after != first else 0))
     st.markdown(as_is(tr("{why}.", why=told(rows[after].why))))
 
 
@@ -130,7 +131,7 @@ def _said(options: dict[str, Any]) -> str:
 def beside_ultralytics(settings: ModelSettings, cost: Cost) -> None:
     """Ultralytics' printed figure beside ours, and why they differ."""
     st.subheader(tr("Beside Ultralytics' figure"), anchor=False)
-    found = cost_services.ultralytics(settings, cost, state.model_upload())
+    found = cost_services.ultralytics(settings, cost, session.model_upload())
     with st.container(horizontal=True):
         st.metric(tr("Ultralytics prints, GFLOPs"), f"{found.printed:.3f}", width=220)
         st.metric(tr("Its counter on the whole image"), f"{found.direct:.3f}", width=220)

@@ -11,12 +11,13 @@ from bra.messages import Said
 from bra.models.catalog import ModelSettings
 from bra.profiling.format import cost_csv, cost_json, cost_markdown, summary
 from bra.profiling.model_cost import Cost
-from dashboard import cost_advice, cost_services, model_widgets, state
-from dashboard import cost_view as views
-from dashboard.cost_view import CostView
+from dashboard import cost_advice, cost_services, model_widgets
 from dashboard.figures import costs as charts
 from dashboard.i18n import mark, named, told, tr
-from dashboard.selection import N_WINS
+from dashboard.state import cost_view as views
+from dashboard.state import session
+from dashboard.state.cost_view import CostView
+from dashboard.state.view import N_WINS
 from dashboard.widgets import plain as as_is
 from dashboard.widgets import table
 
@@ -30,27 +31,27 @@ KINDS = (mark("as it is"), mark("without BRA"), mark("full attention"), mark("se
 
 def choose_view() -> tuple[CostView, bool]:
     """The size of the image, what the bars show, and whether time is measured."""
-    old = state.cost_view()
+    old = session.cost_view()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         sides = list(views.SIDES)
         height = st.selectbox(tr("Image height, px"), sides, width=140,
-                              key=state.hold("cost_height", old.height, sides))
+                              key=session.hold("cost_height", old.height, sides))
         width = st.selectbox(tr("Image width, px"), sides, width=140,
-                             key=state.hold("cost_width", old.width, sides))
+                             key=session.hold("cost_width", old.width, sides))
         chart = st.container()
-        state.hold("cost_time", False, (False, True))
+        session.hold("cost_time", False, (False, True))
         timed = st.toggle(tr("Measure time on this machine"), key="cost_time",
                           help=tr("Median of {n} forwards after warming up; a large model takes a while. The shares "
                                   "mean something elsewhere too.", n=ROUNDS))
         offered = views.MEASURES if timed else views.MEASURES[:-1]
         measure = chart.segmented_control(tr("Show"), offered, format_func=named(MEASURES), required=True,
-                                          key=state.hold("cost_measure", old.measure, offered))
-    return state.save_cost_view(replace(old, height=height, width=width, measure=measure or old.measure)), timed
+                                          key=session.hold("cost_measure", old.measure, offered))
+    return session.save_cost_view(replace(old, height=height, width=width, measure=measure or old.measure)), timed
 
 
 def page(settings: ModelSettings, view: CostView, timed: bool) -> None:
     """Everything below the choices."""
-    file = state.model_upload()
+    file = session.model_upload()
     try:
         cost = cost_services.cost_of(settings, view, file=file)
         plain = cost_services.cost_of(settings, view, "without BRA", file=file)
@@ -96,15 +97,15 @@ def _against(settings: ModelSettings, view: CostView, plain: Cost, cost: Cost) -
     for kind in KINDS:
         try:
             costs[kind] = plain if kind == "without BRA" else cost_services.cost_of(settings, view, kind,
-                                                                                   file=state.model_upload())
+                                                                                   file=session.model_upload())
         except BRAError as error:
             st.warning(tr("“{kind}” cannot be: {why}", kind=told(kind), why=model_widgets.sentence(error)))
     table(charts.against_table(costs))
     st.caption(tr("Full attention: every window routed to all. Bytes are those of the fused form used here, which "
                   "never writes attention out. The second setting stands in all BRA layers."))
-    if "second setting" in costs and cost_services.is_yolo(settings, state.model_upload()):
+    if "second setting" in costs and cost_services.is_yolo(settings, session.model_upload()):
         dims = {charts.number_of(row.name): row.layers[0].spec.dim for row in cost.rows if row.layers}
-        text = cost_services.second_yaml(settings, view, dims, state.model_upload())
+        text = cost_services.second_yaml(settings, view, dims, session.model_upload())
         narrow = tr("Fewer channels of q and k are written as numbers, which fit this scale of the model.")
         st.download_button(tr("Model file with the second setting, YAML"), text, "model-bra.yaml", "text/yaml",
                            on_click="ignore", help=narrow if view.narrow > 1 else None)
@@ -114,17 +115,17 @@ def _against(settings: ModelSettings, view: CostView, plain: Cost, cost: Cost) -
 def _second_setting(view: CostView) -> CostView:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         n_wins = list(N_WINS)
-        n_win = st.selectbox(tr("Second setting: n_win"), n_wins, key=state.hold("cost_n_win", view.n_win, n_wins),
+        n_win = st.selectbox(tr("Second setting: n_win"), n_wins, key=session.hold("cost_n_win", view.n_win, n_wins),
                              width=170)
         ks = list(range(1, n_win**2 + 1))
-        topk = st.selectbox("topk", ks, key=state.hold("cost_topk", min(view.topk, n_win**2), ks), width=100)
+        topk = st.selectbox("topk", ks, key=session.hold("cost_topk", min(view.topk, n_win**2), ks), width=100)
         narrow = st.selectbox(tr("q and k channels"), views.NARROW, width=150,
-                              key=state.hold("cost_narrow", view.narrow, views.NARROW),
+                              key=session.hold("cost_narrow", view.narrow, views.NARROW),
                               format_func=named({n: NARROW.get(n, f"1/{n}") for n in views.NARROW}))
         pool = st.selectbox(tr("Mean pooling of k, v"), views.POOLS, width=160,
-                            key=state.hold("cost_pool", view.pool, views.POOLS),
+                            key=session.hold("cost_pool", view.pool, views.POOLS),
                             format_func=named({n: POOLS.get(n, f"{n}×{n}") for n in views.POOLS}))
         projections = st.selectbox(tr("Projections"), views.PROJECTIONS, width=130,
-                                   key=state.hold("cost_projections", view.projections, views.PROJECTIONS))
-    return state.save_cost_view(
+                                   key=session.hold("cost_projections", view.projections, views.PROJECTIONS))
+    return session.save_cost_view(
         replace(view, n_win=n_win, topk=topk, narrow=narrow, pool=pool, projections=projections))

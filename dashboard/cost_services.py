@@ -9,12 +9,12 @@ from bra.models.base import OpenModel
 from bra.models.catalog import ModelSettings
 from bra.profiling import model_cost, variants
 from bra.profiling.model_cost import Cost
-from dashboard.cost_view import CostView
 from dashboard.i18n import mark
 from dashboard.runtime.jobs import Tell
 from dashboard.runtime.uploads import Upload
 from dashboard.runtime.wait import HEAVY, worked
 from dashboard.services import file_key, office, opened
+from dashboard.state.cost_view import CostView
 
 if TYPE_CHECKING:       # Ultralytics is optional
     from bra.yolo.ultralytics_flops import Printed

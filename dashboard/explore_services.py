@@ -18,11 +18,11 @@ from bra.reports.layer_html import report_html
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Caption, Place, locate, stage_message, tiles_message
 from dashboard import services
-from dashboard.gallery import GALLERY
 from dashboard.i18n import mark
 from dashboard.runtime.server import office
 from dashboard.runtime.uploads import Upload
 from dashboard.runtime.wait import AT_ONCE, HEAVY, QUICK, worked
+from dashboard.samples import GALLERY
 
 Queries = Sequence[tuple[str, Place, bool]]
 """Role, place, and whether the whole window is meant, as `tiles_message` takes them."""

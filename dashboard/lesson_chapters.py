@@ -15,13 +15,15 @@ from bra.reports.charts import quantity
 from bra.teaching.experiments import growth
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Place, locate
-from dashboard import components, lesson_services, lesson_state, pane, services, state
-from dashboard import lesson_view as views
+from dashboard import components, lesson_services, pane, services
 from dashboard.figures import lesson as charts
 from dashboard.figures.lesson import Bar, percent
-from dashboard.gallery import GALLERY
 from dashboard.i18n import tr
-from dashboard.lesson_view import Lesson
+from dashboard.samples import GALLERY
+from dashboard.state import learn as learn_state
+from dashboard.state import learn_view as views
+from dashboard.state import session
+from dashboard.state.learn_view import Lesson
 
 LIKENESS_SIDE = 336
 """At which the map of the cat divides into 7 × 7 windows without padding."""
@@ -30,7 +32,7 @@ LIKENESS_SIDE = 336
 def cost(at: Lesson) -> Lesson:
     """Full attention against BRA, by size of the picture."""
     pixels = st.slider(tr("Side of the picture, pixels"), views.PIXELS[0], views.PIXELS[-1], step=views.PIXELS.step,
-                       key=state.hold("learn_pixels", at.pixels, views.PIXELS))
+                       key=session.hold("learn_pixels", at.pixels, views.PIXELS))
     every = [growth(side) for side in views.PIXELS]
     one, top = growth(pixels), every[-1].full.macs
     st.html(charts.figure(
@@ -57,9 +59,9 @@ def windows(at: Lesson) -> Lesson:
     """A picture to point at, under windows of one's choice."""
     left, right = st.columns(2)
     n_win = left.slider(tr("Windows per side, n_win"), views.N_WINS[0], views.N_WINS[-1],
-                        key=state.hold("learn_n_win", at.n_win, views.N_WINS))
+                        key=session.hold("learn_n_win", at.n_win, views.N_WINS))
     ks = range(1, n_win**2 + 1)
-    topk = right.slider(tr("Routed windows, topk"), 1, ks[-1], key=state.hold("learn_topk", min(at.topk, ks[-1]), ks))
+    topk = right.slider(tr("Routed windows, topk"), 1, ks[-1], key=session.hold("learn_topk", min(at.topk, ks[-1]), ks))
     photo = services.sample("animal")
     settings = ModelSettings("similarity", n_win=n_win, topk=topk, side=LIKENESS_SIDE)
     lt = next(iter(services.look(settings, photo).trace.layers.values()))
@@ -84,16 +86,16 @@ def sides() -> Sequence[Any]:
 def look(at: Lesson, photo: Photo, lt: LayerTrace, place: Place, caption: str) -> None:
     """The picture to point at."""
     picture = services.encoded(photo, pane.PICTURE_SIDE)
-    components.pane(pane.look_message(photo, lt, place, caption, picture, at.present), lesson_state.PANE,
-                     lesson_state.take_guess)
+    components.pane(pane.look_message(photo, lt, place, caption, picture, at.present), learn_state.PANE,
+                     learn_state.take_guess)
 
 
 def weights(at: Lesson) -> Lesson:
     """Routing weights that change while the chosen windows stay."""
     left, right = st.columns([1.6, 1], vertical_alignment="bottom")
     factor = left.segmented_control(tr("Affinities times"), views.FACTORS, format_func=lambda n: f"{n / 100:g}",
-                                    required=True, key=state.hold("learn_factor", at.factor, views.FACTORS))
-    state.hold("learn_soft", at.soft, (False, True))
+                                    required=True, key=session.hold("learn_factor", at.factor, views.FACTORS))
+    session.hold("learn_soft", at.soft, (False, True))
     soft = right.toggle("soft_routing", key="learn_soft", help=tr("Multiply keys and values by the weights."))
     photo = services.sample("animal")
     one = lesson_services.input_of("trained", photo, 1)
@@ -114,7 +116,7 @@ def weights(at: Lesson) -> Lesson:
 def cuts(at: Lesson) -> Lesson:
     """n_win and topk at equal coverage."""
     cut = st.segmented_control(tr("Windows per side, n_win"), views.CUTS, required=True,
-                               key=state.hold("learn_cut", at.cut, views.CUTS)) or at.cut
+                               key=session.hold("learn_cut", at.cut, views.CUTS)) or at.cut
     photo = services.sample("portrait")
     one = lesson_services.input_of("trained", photo, 0)
     settings = tuple(Setting(n, n * n // 4) for n in views.CUTS)

@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import streamlit as st
 
-from dashboard import lesson_services, services, state
-from dashboard import lesson_view as views
+from dashboard import lesson_services, services
 from dashboard.figures import lesson as charts
 from dashboard.figures.lesson import Bar, percent
-from dashboard.gallery import GALLERY
 from dashboard.i18n import tr
 from dashboard.lesson_chapters import look, sides
-from dashboard.lesson_view import Lesson
+from dashboard.samples import GALLERY
+from dashboard.state import learn_view as views
+from dashboard.state import session
+from dashboard.state.learn_view import Lesson
 
 COVERED = 0.16
 """Share of the map that the layer on padding sees: 4 of 25 windows, as it was trained."""
@@ -23,8 +24,8 @@ def padding(at: Lesson) -> Lesson:
     """Windows that do not divide the map, with the padding attended or masked."""
     left, right = st.columns([1.6, 1], vertical_alignment="bottom")
     n_win = left.slider(tr("Windows per side, n_win"), views.N_WINS[0], views.N_WINS[-1],
-                        key=state.hold("learn_pad_win", at.pad_win, views.N_WINS))
-    state.hold("learn_masked", at.masked, (False, True))
+                        key=session.hold("learn_pad_win", at.pad_win, views.N_WINS))
+    session.hold("learn_masked", at.masked, (False, True))
     masked = right.toggle("mask_padding", key="learn_masked", help=tr("Leave padding out of means and attention."))
     photo = services.sample("street")
     one = lesson_services.input_of("trained", photo, 1)
@@ -47,7 +48,7 @@ def padding(at: Lesson) -> Lesson:
 def worth(at: Lesson) -> Lesson:
     """Trained, untrained and alike: what each keeps, beside chance and the nearest windows."""
     weights = st.segmented_control(tr("Weights"), views.WEIGHTS, format_func=tr, required=True,
-                                   key=state.hold("learn_weights", at.weights, views.WEIGHTS)) or at.weights
+                                   key=session.hold("learn_weights", at.weights, views.WEIGHTS)) or at.weights
     photo = services.sample("animal")
     lt = lesson_services.layer_of(weights, photo, 4)
     found, shared = lesson_services.fidelity_of(weights, photo, 4)
@@ -75,7 +76,7 @@ def _whose(weights: str, layer: str) -> str:
 def proof(at: Lesson) -> Lesson:
     """What a layer's output is made of, and what becomes of it under other windows."""
     layer = st.segmented_control(tr("Layer"), views.LAYERS, format_func=lambda n: f"{n + 1}", required=True,
-                                 key=state.hold("learn_layer", at.layer, views.LAYERS))
+                                 key=session.hold("learn_layer", at.layer, views.LAYERS))
     layer = at.layer if layer is None else layer
     photo = services.sample("animal")
     lt = lesson_services.layer_of("trained", photo, layer)

@@ -9,13 +9,14 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from dashboard import components, lesson_chapters, lesson_state, lesson_text, predict_panel, worked_panel
+from dashboard import components, lesson_chapters, lesson_text, predict_panel, worked_panel
 from dashboard import lesson_chapters_more as more
-from dashboard import lesson_view as views
 from dashboard.figures import lesson as charts
 from dashboard.i18n import mark, told, tr
 from dashboard.lesson_text import Chapter
-from dashboard.lesson_view import Lesson
+from dashboard.state import learn as learn_state
+from dashboard.state import learn_view as views
+from dashboard.state.learn_view import Lesson
 from dashboard.worked_words import NAMES
 
 HERE: Final = Path(__file__).parent / "components"
@@ -32,14 +33,14 @@ TRIALS: Final[tuple[Callable[[Lesson], Lesson], ...]] = (
 
 def page() -> None:
     """Everything on the page."""
-    at = lesson_state.current()
+    at = learn_state.current()
     style = (HERE / "lesson.css").read_text() + ((HERE / "presenter.css").read_text() if at.present else "")
     st.html(f"<style>{style}</style>")
     if not at.present:
         _choose(at)
     parts: Mapping[str, Callable[[Lesson], Lesson]] = {"chapters": _chapter, "example": _example, "photo": _photo,
                                                         "predict": predict_panel.show}
-    at = lesson_state.save(parts[at.part](at))
+    at = learn_state.save(parts[at.part](at))
     with st.container(key="lesson_foot"):
         _lectern(at)
 
@@ -48,12 +49,12 @@ def _choose(at: Lesson) -> None:
     """Which part, and which step of it."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.segmented_control(tr("Part"), views.PARTS, format_func=lambda part: told(PART_NAMES[part]), required=True,
-                             key=lesson_state.shown(lesson_state.PART, at.part), on_change=lesson_state.take_part,
+                             key=learn_state.shown(learn_state.PART, at.part), on_change=learn_state.take_part,
                              label_visibility="collapsed")
     steps = range(1, views.LENGTHS[at.part] + 1)
     names = {step: _step_name(at.part, step) for step in steps}
     st.pills(tr("Step"), steps, format_func=names.__getitem__, required=True,
-             key=lesson_state.shown(lesson_state.STEP, at.step), on_change=lesson_state.take_step,
+             key=learn_state.shown(learn_state.STEP, at.step), on_change=learn_state.take_step,
              label_visibility="collapsed")
 
 
@@ -96,10 +97,10 @@ def _scene(at: Lesson, text: Chapter, trial: Callable[[Lesson], Lesson]) -> Less
 
 def _question(at: Lesson, text: Chapter) -> None:
     st.markdown(text.question)
-    given = lesson_state.answer(at.step)
+    given = learn_state.answer(at.step)
     choice = st.radio(tr("Your answer"), range(len(text.choices)), format_func=text.choices.__getitem__, index=None,
-                      key=lesson_state.shown(f"learn_answer_{at.step}", given), label_visibility="collapsed",
-                      on_change=lesson_state.take_answer, args=(at.step,))
+                      key=learn_state.shown(f"learn_answer_{at.step}", given), label_visibility="collapsed",
+                      on_change=learn_state.take_answer, args=(at.step,))
     if choice is not None:
         right = choice == text.right
         say = st.success if right else st.error
@@ -124,6 +125,6 @@ def _lectern(at: Lesson) -> None:
     place = tr("{part}, {n} of {all}", part=told(PART_NAMES[at.part]), n=at.step, all=views.LENGTHS[at.part])
     if at.present and at.part == "chapters":
         place += f" · {views.SCENES.index(at.scene) + 1}/{len(views.SCENES)}"
-    components.lectern({"stop": "/".join(map(str, at.stop)), "place": place, "query": urlencode(lesson_state.link()),
+    components.lectern({"stop": "/".join(map(str, at.stop)), "place": place, "query": urlencode(learn_state.link()),
                         "present": at.present, "first": n == 0, "last": n == len(stops) - 1},
-                       lesson_state.LECTERN, lesson_state.take_go)
+                       learn_state.LECTERN, learn_state.take_go)

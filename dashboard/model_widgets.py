@@ -11,10 +11,11 @@ from bra.models.base import Look, OpenModel
 from bra.models.catalog import BIFORMERS, CATALOG, YOLO_FILES, YOLO_SCALES, ModelEntry, ModelSettings, grid_on
 from bra.photo import Photo
 from bra.spec import BRASpec
-from dashboard import selection as views
-from dashboard import services, state
+from dashboard import services
 from dashboard.i18n import mark, named, told, tr
-from dashboard.selection import Selection
+from dashboard.state import session
+from dashboard.state import view as views
+from dashboard.state.view import Selection
 from dashboard.widgets import ask_file, plain, worded
 
 MODEL_ENDINGS = ["yaml", "yml", "pt", "pth", "safetensors"]
@@ -32,36 +33,36 @@ BIFORMER_NAMES = {"biformer_tiny": mark("T, 13.1 M parameters"), "biformer_small
 
 def choose_settings(photo: Photo | None) -> Selection:
     """Model and settings, as far as the model lets one choose; without a photo the model alone."""
-    view = state.current()
+    view = session.current()
     old = view.settings
     key = st.selectbox(tr("Model"), list(CATALOG), format_func=named(MODEL_NAMES),
-                       key=state.hold("model", old.model, list(CATALOG)))
+                       key=session.hold("model", old.model, list(CATALOG)))
     entry = CATALOG[key]
     st.caption(told(entry.about))
     if entry.family == "patches":
         layer = view.layer if old.entry.family == "patches" else ""
         if photo is None:
-            return state.save(replace(view, settings=replace(old, model=key) if layer else ModelSettings(key)))
-        return state.save(replace(view, settings=_patch_settings(photo, key, old), layer=layer))
+            return session.save(replace(view, settings=replace(old, model=key) if layer else ModelSettings(key)))
+        return session.save(replace(view, settings=_patch_settings(photo, key, old), layer=layer))
     same = old if old.model == key else ModelSettings(key, side=entry.side)
     settings = ModelSettings(key, variant=_choose_variant(entry, same), untrained=_choose_weights(entry, same))
     if entry.family == "own":
-        ask_file(tr("Model file"), MODEL_ENDINGS, state.MODEL_UPLOADER, state.take_model,
+        ask_file(tr("Model file"), MODEL_ENDINGS, session.MODEL_UPLOADER, session.take_model,
                  help=tr("Up to {size} MB. It is forgotten soon after you leave, and what was worked out from it when "
                          "newer work needs the room; nobody else sees it.", size=services.limits().upload_mb))
     if photo is None:
         kept = replace(same, variant=settings.variant, untrained=settings.untrained)
-        return state.save(replace(view, settings=kept, layer=view.layer if kept.opens == old.opens else ""))
+        return session.save(replace(view, settings=kept, layer=view.layer if kept.opens == old.opens else ""))
     side = _choose_side(key, same.side, views.SIDES if entry.family != "biformer" else views.SIDES[:-1])
     settings = replace(settings, side=side)
     layer = view.layer if settings.opens == old.opens else ""
-    return state.save(replace(view, settings=_choose_change(settings, same, layer), layer=layer))
+    return session.save(replace(view, settings=_choose_change(settings, same, layer), layer=layer))
 
 
 def _choose_side(key: str, side: int, sides: tuple[int, ...]) -> int:
     # Each model keeps a size of its own: what suits one is too much for another.
     return st.segmented_control(tr("Picture size, longer side in px"), sides, required=True,
-                                key=state.hold(f"side_{key}", side, sides)) or side
+                                key=session.hold(f"side_{key}", side, sides)) or side
 
 
 def _choose_variant(entry: ModelEntry, old: ModelSettings) -> str:
@@ -73,14 +74,14 @@ def _choose_variant(entry: ModelEntry, old: ModelSettings) -> str:
         stem, scale = next((stem, letter) for stem in stems for letter in YOLO_SCALES
                            if stem.format(letter) == old.chosen_variant)
         stem = st.selectbox(tr("Model file"), stems, format_func={stem: _file_name(stem) for stem in stems}.__getitem__,
-                            key=state.hold("yolo_file", stem, stems))
+                            key=session.hold("yolo_file", stem, stems))
         scales = list(YOLO_SCALES)
-        letter = st.segmented_control(tr("Scale"), scales, required=True, key=state.hold("yolo_scale", scale, scales))
+        letter = st.segmented_control(tr("Scale"), scales, required=True, key=session.hold("yolo_scale", scale, scales))
         chosen = stem.format(letter or scale)
     else:
         names = list(BIFORMERS)
         chosen = st.selectbox(tr("Size"), names, format_func=named(BIFORMER_NAMES),
-                              key=state.hold("biformer", old.chosen_variant, names))
+                              key=session.hold("biformer", old.chosen_variant, names))
     return "" if chosen == entry.variants[0] else chosen
 
 
@@ -95,7 +96,7 @@ def _choose_weights(entry: ModelEntry, old: ModelSettings) -> bool:
         return False
     options = list(WEIGHTS)
     chosen = st.segmented_control(tr("Weights"), options, format_func=named(WEIGHTS), required=True,
-                                  key=state.hold(f"weights_{entry.key}", options[old.untrained], options),
+                                  key=session.hold(f"weights_{entry.key}", options[old.untrained], options),
                                   help=tr("The same layers on the same picture, as they learned or with random "
                                           "numbers."))
     return chosen == "untrained"
@@ -104,7 +105,7 @@ def _choose_weights(entry: ModelEntry, old: ModelSettings) -> bool:
 def _choose_change(settings: ModelSettings, old: ModelSettings, layer: str) -> ModelSettings:
     """Other windows for the layer that is looked at."""
     try:
-        specs = services.opened(settings, state.model_upload()).specs
+        specs = services.opened(settings, session.model_upload()).specs
     except BRAError:
         return settings     # the page says why
     name = shown_layer(settings, layer, tuple(specs))
@@ -114,7 +115,7 @@ def _choose_change(settings: ModelSettings, old: ModelSettings, layer: str) -> M
     spec = specs[name]
     st.caption(tr("Layer {name} was built with n_win {n_win}, topk {topk}, {heads} heads, {dim} channels.", name=name,
                   n_win=spec.n_win, topk=spec.topk, heads=spec.num_heads, dim=spec.dim))
-    state.hold("changed", old.changed, (False, True))
+    session.hold("changed", old.changed, (False, True))
     if not st.toggle(tr("What if it had other windows?"), key="changed",
                      help=tr("The weights stay; only this layer's n_win and topk change.")):
         return settings
@@ -124,10 +125,10 @@ def _choose_change(settings: ModelSettings, old: ModelSettings, layer: str) -> M
 
 def _choose_windows(n_win: int, topk: int) -> tuple[int, int]:
     n_win = st.slider(tr("Windows per side, n_win"), views.N_WINS[0], views.N_WINS[-1],
-                      key=state.hold("n_win", n_win, views.N_WINS),
+                      key=session.hold("n_win", n_win, views.N_WINS),
                       help=tr("The map is cut into n_win × n_win windows of equal size."))
     ks = range(1, n_win**2 + 1)
-    topk = st.slider(tr("Routed windows, topk"), 1, ks[-1], key=state.hold("topk", topk, ks),
+    topk = st.slider(tr("Routed windows, topk"), 1, ks[-1], key=session.hold("topk", topk, ks),
                      help=tr("Each window attends to so many windows. All of them is full attention."))
     st.caption(tr("Each token sees {topk} of {n} windows: {share:.1f} % of the map.", topk=topk, n=n_win**2,
                   share=100 * topk / n_win**2))
@@ -140,7 +141,7 @@ def choose_b_windows(settings: ModelSettings, spec: BRASpec | None) -> ModelSett
     if not patches:
         if spec is None:
             return settings
-        state.hold("b_changed", settings.changed, (False, True))
+        session.hold("b_changed", settings.changed, (False, True))
         label = tr("B: other windows than its own n_win {n_win}, topk {topk}", n_win=spec.n_win, topk=spec.topk)
         if not st.toggle(label, key="b_changed"):
             return replace(settings, changed=False)
@@ -149,10 +150,10 @@ def choose_b_windows(settings: ModelSettings, spec: BRASpec | None) -> ModelSett
     left, right = st.columns(2)
     with left:
         n_win = st.slider(tr("B: windows per side, n_win"), views.N_WINS[0], views.N_WINS[-1],
-                          key=state.hold("b_n_win", n_win, views.N_WINS))
+                          key=session.hold("b_n_win", n_win, views.N_WINS))
     ks = range(1, n_win**2 + 1)
     with right:
-        topk = st.slider(tr("B: routed windows, topk"), 1, ks[-1], key=state.hold("b_topk", topk, ks))
+        topk = st.slider(tr("B: routed windows, topk"), 1, ks[-1], key=session.hold("b_topk", topk, ks))
     return replace(settings, n_win=n_win, topk=topk, changed=not patches)
 
 
@@ -160,11 +161,11 @@ def _patch_settings(photo: Photo, model: str, old: ModelSettings) -> ModelSettin
     patches = CATALOG[old.model].family == "patches"
     n_win, topk = _choose_windows(old.n_win, old.topk)
     heads = st.segmented_control(tr("Heads"), views.HEADS, required=True,
-                                 key=state.hold("num_heads", old.num_heads, views.HEADS))
+                                 key=session.hold("num_heads", old.num_heads, views.HEADS))
     side = _choose_side("patches", old.side if patches else CATALOG[model].side, views.SIDES)
     strides = [stride for stride in views.STRIDES if side <= views.MAX_TOKENS * stride]
     stride = st.segmented_control(tr("Pixels per token, stride"), strides, required=True,
-                                  key=state.hold("stride", old.stride, strides)) or strides[0]
+                                  key=session.hold("stride", old.stride, strides)) or strides[0]
     if len(strides) < len(views.STRIDES):
         st.caption(tr("A finer stride than {stride} at {side} px would take minutes: first choose a smaller size.",
                       stride=strides[0], side=side))
@@ -178,12 +179,12 @@ def _choose_pooling(photo: Photo, settings: ModelSettings, old: ModelSettings) -
     ratios = [ratio for ratio in views.RATIOS if ratio <= room]
     pools = views.POOLS if ratios else views.POOLS[:1]
     pool = st.selectbox(tr("Pooling of keys and values"), pools, format_func=named(POOL_NAMES),
-                        key=state.hold("kv_downsample_mode", old.kv_downsample_mode, pools))
+                        key=session.hold("kv_downsample_mode", old.kv_downsample_mode, pools))
     ratio = old.kv_downsample_ratio
     if pool != "identity":
         label = tr("Keys per window side") if pool.startswith("ada_") else tr("Pooling ratio")
         ratio = st.segmented_control(label, ratios, required=True,
-                                     key=state.hold("kv_downsample_ratio", ratio, ratios)) or ratios[0]
+                                     key=session.hold("kv_downsample_ratio", ratio, ratios)) or ratios[0]
     if len(ratios) < len(views.RATIOS):
         size = f"{grid.window_h}×{grid.window_w}"
         st.caption(tr("Windows are {size} tokens here: no ratio above {ratio} fits.", size=size, ratio=ratios[-1])
@@ -195,7 +196,7 @@ def _choose_pooling(photo: Photo, settings: ModelSettings, old: ModelSettings) -
         st.caption(tr("{size} tokens are padded to {padded}: {share:.1f} % is padding, and {empty} of {n} windows hold "
                       "nothing else.", **sizes, empty=empty, n=grid.n_windows) if empty
                    else tr("{size} tokens are padded to {padded}: {share:.1f} % is padding.", **sizes))
-        state.hold("mask_padding", old.mask_padding, (False, True))
+        session.hold("mask_padding", old.mask_padding, (False, True))
         mask = st.toggle(tr("Mask the padding"), key="mask_padding",
                          help=tr("The original attends to padding as if it were picture. Masked, it gets no "
                                  "attention."))
@@ -204,7 +205,7 @@ def _choose_pooling(photo: Photo, settings: ModelSettings, old: ModelSettings) -
 
 def looked(view: Selection, photo: Photo) -> tuple[Selection, OpenModel, Look]:
     """The model and what it did on the picture; says so where that cannot be, and shows the usual model instead."""
-    file = state.model_upload()
+    file = session.model_upload()
     if view.settings.entry.family == "own" and file is None:
         st.info(tr("Drop a model file in the side bar: YAML, .pt, .pth or .safetensors. Until then, the usual model."),
                 icon=":material/upload_file:")

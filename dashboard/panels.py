@@ -8,21 +8,23 @@ import streamlit as st
 
 from bra.models.base import Answer, Look
 from bra.viewer.pack import Caption, Place, rail_message
-from dashboard import components, explore_services, held, services, state, widgets
+from dashboard import components, explore_services, services, widgets
 from dashboard.explore_services import Shown
 from dashboard.i18n import tongue, tr
-from dashboard.selection import Selection
+from dashboard.state import session
+from dashboard.state import widgets as widget_state
+from dashboard.state.view import Selection
 
 
 def rail(look: Look, chosen: str) -> None:
     """Every layer of the model at once, where it has several."""
     if len(look.trace.layers) > 1:
-        components.rail(rail_message(look.trace.layers, chosen), state.RAIL, state.take_layer)
+        components.rail(rail_message(look.trace.layers, chosen), session.RAIL, session.take_layer)
 
 
 def explorer(view: Selection, shown: Shown, answer: Answer, caption: Caption, focus: Place) -> None:
     """All that is seen of one layer; what takes long is waited for here, where it can be called off."""
-    explore_services.beforehand(shown, _queries(state.current(), focus))
+    explore_services.beforehand(shown, _queries(session.current(), focus))
     _explorer(view, shown, answer, caption, focus)
 
 
@@ -38,14 +40,14 @@ def _explorer(view: Selection, shown: Shown, answer: Answer, caption: Caption, f
     never what they name.
     """
     # The buttons of a fragment may not stand in a place outside of it.
-    held.hold_waiting_place(st.container())
-    selection = replace(state.current(), settings=view.settings, layer=view.layer)
+    widget_state.hold_waiting_place(st.container())
+    selection = replace(session.current(), settings=view.settings, layer=view.layer)
     seen = explore_services.seen(shown)
     # By itself, since a message that is the same as before is not sent again: a new topk then brings numbers only.
     components.picture(services.picture_bytes(seen.photo), "picture")
-    pins, show = state.stage_opening(seen.photo.digest)
-    components.stage(explore_services.stage_bytes(seen, answer, caption, focus, pins, show), state.STAGE,
-                     state.take_pins, state.take_show)
+    pins, show = session.stage_opening(seen.photo.digest)
+    components.stage(explore_services.stage_bytes(seen, answer, caption, focus, pins, show), session.STAGE,
+                     session.take_pins, session.take_show)
 
     heading, choice = st.columns([2.2, 1], vertical_alignment="bottom")
     heading.subheader(tr("What the query tokens attend to"), anchor=False)

@@ -12,14 +12,16 @@ from bra.errors import BRAError
 from bra.metrics.routing import shared_choices
 from bra.teaching.experiments import score
 from bra.viewer.pack import Place, locate
-from dashboard import components, lesson_services, lesson_state, pane, services, state
-from dashboard import lesson_view as views
+from dashboard import components, lesson_services, pane, services
 from dashboard.figures import lesson as charts
 from dashboard.figures.lesson import Bar, percent
-from dashboard.gallery import GALLERY
 from dashboard.i18n import mark, told, tr
-from dashboard.lesson_view import Lesson
 from dashboard.model_widgets import sentence
+from dashboard.samples import GALLERY
+from dashboard.state import learn as learn_state
+from dashboard.state import learn_view as views
+from dashboard.state import session
+from dashboard.state.learn_view import Lesson
 
 ROUNDS: Final[tuple[tuple[str, Place], ...]] = (
     ("portrait", GALLERY["portrait"].focus), ("portrait", (8000, 3000)),
@@ -38,9 +40,9 @@ def show(at: Lesson) -> Lesson:
     left, right = st.columns([1.25, 1], gap="medium")
     with right:
         who = st.segmented_control(tr("Whose answer?"), views.WEIGHTS, format_func=tr, required=True,
-                                   key=state.hold("learn_who", at.who, views.WEIGHTS)) or at.who
+                                   key=session.hold("learn_who", at.who, views.WEIGHTS)) or at.who
         one = (who, at.step)
-        guess = lesson_state.guess(one)
+        guess = learn_state.guess(one)
         if guess is None or not at.present:     # projected, there is room for what it is or for what came out
             st.caption(told(ABOUT[who]))
     at = replace(at, who=who)
@@ -52,7 +54,7 @@ def show(at: Lesson) -> Lesson:
         made = None if guess is None else score(lt, window, guess)
     except BRAError as error:       # the browser alone cannot be believed
         guess = made = None
-        lesson_state.forget_guess(one)
+        learn_state.forget_guess(one)
         st.error(sentence(error))
     with left:
         st.markdown(tr("The window with the star attends to {k} of {n} windows. **Which ones?** Mark {k}; its own may "
@@ -62,7 +64,7 @@ def show(at: Lesson) -> Lesson:
             caption += tr(". ") + tr("Hatched: padding, see chapter 5.")
         components.pane(pane.guess_message(photo, lt, window, guess, caption,
                                            services.encoded(photo, pane.PICTURE_SIDE), at.present),
-                         lesson_state.PANE, lesson_state.take_guess)
+                         learn_state.PANE, learn_state.take_guess)
     with right:
         if made is None:
             st.markdown(tr("Many mark what looks like the window with the star, or what lies next to it. Does the "
@@ -70,7 +72,7 @@ def show(at: Lesson) -> Lesson:
             st.caption(tr("Click the windows, or go to the picture with Tab, move with the arrow keys and mark with "
                           "Enter. Then ask for the answer."))
         else:
-            lesson_state.keep_score(one, made)
+            learn_state.keep_score(one, made)
             st.html(charts.figure(tr("This round, hits of {k}:", k=made.of), charts.bars(
                 _bars(made.hits, made.nearest, made.chance, made.of)),
                 charts.note(tr("On this picture {share} of all choices in this layer fall on the same {k} windows, "
@@ -86,11 +88,11 @@ def _bars(hits: float, nearest: float, chance: float, of: int) -> list[Bar]:
 
 
 def _total() -> None:
-    done = lesson_state.scores()
+    done = learn_state.scores()
     if not done:
         return
     names = ("hits", "nearest", "chance", "of")
     hits, nearest, chance, of = (sum(getattr(one, name) for one in done) for name in names)
     st.html(charts.figure(tr("Rounds so far: {n}. Hits of {k}:", n=len(done), k=of),
                           charts.bars(_bars(hits, nearest, chance, of))))
-    st.button(tr("Start again"), on_click=lesson_state.forget_scores)
+    st.button(tr("Start again"), on_click=learn_state.forget_scores)

@@ -32,7 +32,7 @@ from dashboard.runtime.cache import Shelf
 from dashboard.runtime.jobs import Tell
 from dashboard.runtime.server import limits, office, opening_lane, picture_lane, running_lane
 from dashboard.runtime.wait import HEAVY, worked
-from dashboard.state import Selection, Upload
+from dashboard.state.session import Selection, Upload
 
 opening.stay_offline()
 SAMPLES = Path(__file__).parents[1] / "sample_images"

@@ -20,10 +20,12 @@ from bra.models.base import Answer
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import FULL, Place
-from dashboard import components, held, services, state
-from dashboard.gallery import GALLERY
+from dashboard import components, services
 from dashboard.i18n import language, mark, named, told, tr
-from dashboard.selection import UPLOAD
+from dashboard.samples import GALLERY
+from dashboard.state import session
+from dashboard.state import widgets as widget_state
+from dashboard.state.view import UPLOAD
 
 HINT = mark("Point at a window to see where it is routed; click to keep it.")
 WORD_JOINER = "\N{WORD JOINER}"
@@ -38,17 +40,17 @@ def choose_picture() -> None:
         st.subheader(tr("RouteScope: where does routing attention look?"), anchor=False)
         pictures = [(key, told(sample.name), services.encoded(services.sample(key), THUMBNAIL))
                     for key, sample in GALLERY.items()]
-        upload = state.upload()
+        upload = session.upload()
         if upload is not None:
             with suppress(PhotoError):
                 mine = services.photo_of(upload.data, upload.digest)
                 pictures.insert(0, (UPLOAD, tr("Yours"), services.encoded(mine, THUMBNAIL)))
-        components.gallery(pictures, state.current().picture, state.STRIP, state.take_picked)
+        components.gallery(pictures, session.current().picture, session.STRIP, session.take_picked)
     with drop:
         size = services.limits().picture_mb
         ask_file(
             tr("Your own picture: choose, drop or paste"), ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
-            state.UPLOADER, state.take_upload, size=size,
+            session.UPLOADER, session.take_upload, size=size,
             help=tr("PNG, JPEG, WebP, BMP, GIF or TIFF of up to {size} MB. It is forgotten soon after you leave, and "
                     "what was worked out from it when newer work needs the room; nobody else sees it.", size=size))
 
@@ -68,8 +70,8 @@ def ask_file(label: str, endings: list[str], key: str, on_change: Callable[..., 
     """
     size = size or services.limits().upload_mb
     file = st.file_uploader(label, endings, key=key, on_change=on_change, args=args, max_upload_size=size, help=help)
-    if file is not None and held.refusal(key):
-        st.error(plain(told(held.refusal(key))), icon=":material/error:")
+    if file is not None and widget_state.refusal(key):
+        st.error(plain(told(widget_state.refusal(key))), icon=":material/error:")
     if language() == "en":
         return
     # Streamlit's own words on it can be had in no other way than by style.
@@ -94,7 +96,7 @@ def picture() -> tuple[Photo, str, str, Place]:
 
     A sentence on the page says why, when the upload cannot be read.
     """
-    selection, upload = state.current(), state.upload()
+    selection, upload = session.current(), session.upload()
     if selection.picture == UPLOAD and upload is not None:
         try:
             return services.photo_of(upload.data, upload.digest), shown_name(upload.name), told(HINT), CENTRE
@@ -163,10 +165,10 @@ def warn_of_padding(grid: WindowGrid) -> None:
 
 def choose_attention(whole: bool) -> bool:
     """Attention of one token or of the whole window."""
-    options = state.ATTENTION_OF
+    options = session.ATTENTION_OF
     chosen = st.segmented_control(tr("Attention of"), options, required=True, label_visibility="collapsed",
-                                  format_func=named({one: one for one in options}), on_change=state.take_whole,
-                                  key=state.hold(state.WHOLE, options[whole], options))
+                                  format_func=named({one: one for one in options}), on_change=session.take_whole,
+                                  key=session.hold(session.WHOLE, options[whole], options))
     return chosen == options[True]
 
 

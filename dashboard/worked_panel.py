@@ -8,12 +8,13 @@ import streamlit as st
 
 from bra.teaching import source
 from bra.teaching.example import FIRST, HIGHEST, SIDE, TOPKS, Worked
-from dashboard import components, worked_formula, worked_photo_panel, worked_services, worked_state
+from dashboard import components, worked_formula, worked_photo_panel, worked_services
 from dashboard.figures.worked_scene import GRID, Scene
 from dashboard.figures.worked_steps import board
 from dashboard.handout import handout
 from dashboard.i18n import language, told, tr
-from dashboard.worked_view import WorkedView
+from dashboard.state import example as example_state
+from dashboard.state.example_view import WorkedView
 from dashboard.worked_words import NAMES, WHAT, WHY
 
 STEPS: Final = source.STEPS
@@ -26,10 +27,10 @@ def show_example(step: str, large: bool) -> None:
         step: one of STEPS.
         large: whether it is projected: larger numbers.
     """
-    view = worked_state.current()
+    view = example_state.current()
     now, first = worked_services.worked(view.tokens, view.topk), worked_services.worked(FIRST, WorkedView().topk)
     say(step)
-    components.board(board(step, Scene(now, first, view.token, tr)), worked_state.BOARD, worked_state.take_token)
+    components.board(board(step, Scene(now, first, view.token, tr)), example_state.BOARD, example_state.take_token)
     choose_numbers(view)
     explain(step, now, view.token)
     if not large:
@@ -82,12 +83,12 @@ def choose_numbers(view: WorkedView) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(tr("Window {w}, token {t}:", w=window, t=inside), width="content")
         for channel, letter in enumerate("₁₂"):
-            key = worked_state.given(f"x{view.token}{letter}", int(view.tokens[view.token][channel]))
+            key = example_state.given(f"x{view.token}{letter}", int(view.tokens[view.token][channel]))
             st.number_input(f"x{letter}", -HIGHEST, HIGHEST, key=key, label_visibility="collapsed", width=160,
-                            on_change=worked_state.take_number, args=(view.token, channel, key))
-        key = worked_state.given("topk", view.topk)
+                            on_change=example_state.take_number, args=(view.token, channel, key))
+        key = example_state.given("topk", view.topk)
         st.markdown("topk", width="content")
         st.segmented_control("topk", TOPKS, key=key, label_visibility="collapsed", width="content",
-                             on_change=worked_state.take, args=("topk", key))
-        st.button(tr("Reset"), on_click=worked_state.reset,
+                             on_change=example_state.take, args=("topk", key))
+        st.button(tr("Reset"), on_click=example_state.reset,
                   disabled=(view.tokens, view.topk) == (FIRST, WorkedView().topk))

@@ -16,11 +16,12 @@ from bra.models.catalog import CATALOG
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import PICTURE_SIDE, Caption, Place, locate
-from dashboard import components, model_widgets, services, widgets, worked_services, worked_state
+from dashboard import components, model_widgets, services, widgets, worked_services
 from dashboard.figures.worked import row_of, sign
 from dashboard.figures.worked_photo import map_figure, photo_figure, span_of, strip_figure
 from dashboard.i18n import told, tr
-from dashboard.worked_view import N_WINS, WorkedView
+from dashboard.state import example as example_state
+from dashboard.state.example_view import N_WINS, WorkedView
 from dashboard.worked_words import NAMES, ON_PHOTO
 
 
@@ -67,7 +68,7 @@ class Shot:
 
 def show(step: str) -> None:
     """One step on the visitor's picture, by the model that is trained."""
-    view = worked_state.current()
+    view = example_state.current()
     photo, name, _, focus = widgets.picture()
     settings = worked_services.photo_settings(view.n_win, view.k)
     entry = CATALOG[settings.model]
@@ -86,22 +87,22 @@ def say(shot: Shot, **values: Any) -> None:
 def draw(shot: Shot, *figures: str) -> None:
     """Figures, and the caption under them."""
     note = f'<p class="wx-note wx-source">{told(shot.caption.line(shot.layer))}</p>'
-    components.board(row_of([*figures, note]), worked_state.BOARD, worked_state.take_token)
+    components.board(row_of([*figures, note]), example_state.BOARD, example_state.take_token)
 
 
 def stage(shot: Shot, *show: str) -> None:
     """The stage of Explore, with its own key for each step, since what it shows at first is read once."""
     key = f"worked_stage_{shot.step}"
     message = worked_services.photo_stage(shot.layer, shot.photo, shot.caption, shot.place, show)
-    taken = partial(worked_state.take_place, key)
+    taken = partial(example_state.take_place, key)
     components.stage(message, key, taken, taken)
 
 
 def choose_channel(shot: Shot) -> None:
     """Which of the channels is shown."""
     last = shot.layer.spec.dim - 1
-    key = worked_state.given("channel", shot.channel)
-    st.slider(tr("Channel"), 0, last, key=key, on_change=worked_state.take, args=("channel", key))
+    key = example_state.given("channel", shot.channel)
+    st.slider(tr("Channel"), 0, last, key=key, on_change=example_state.take, args=("channel", key))
 
 
 def pair(shot: Shot, left: str, right: str, between: str = "→") -> None:
@@ -126,8 +127,8 @@ def _tokens(shot: Shot) -> None:
 def _windows(shot: Shot) -> None:
     grid = shot.layer.grid
     say(shot, h=grid.h, w=grid.w, n_win=grid.n_win, t=grid.n_tokens)
-    key = worked_state.given("n_win", shot.view.n_win)
-    st.slider("n_win", N_WINS[0], N_WINS[-1], key=key, on_change=worked_state.take, args=("n_win", key))
+    key = example_state.given("n_win", shot.view.n_win)
+    st.slider("n_win", N_WINS[0], N_WINS[-1], key=key, on_change=example_state.take, args=("n_win", key))
     draw(shot, photo_figure("", shot.webp, grid, windows=True, query=shot.at[0], shown=1.5))
 
 
@@ -143,8 +144,8 @@ def _affinity(shot: Shot) -> None:
 
 def _topk(shot: Shot) -> None:
     say(shot)
-    key = worked_state.given("k", shot.view.k)
-    st.slider("topk", 1, shot.view.n_win**2, key=key, on_change=worked_state.take, args=("k", key))
+    key = example_state.given("k", shot.view.k)
+    st.slider("topk", 1, shot.view.n_win**2, key=key, on_change=example_state.take, args=("k", key))
     stage(shot, "arrows")
 
 
@@ -152,8 +153,8 @@ def _gather(shot: Shot) -> None:
     grid, window = shot.layer.grid, shot.at[0]
     chosen = shot.layer.r_idx[0, window].tolist()
     say(shot, seen=len(chosen) * grid.n_tokens, all=grid.H * grid.W)
-    key = worked_state.given("window", window)
-    st.slider(tr("Window"), 0, grid.n_windows - 1, key=key, on_change=worked_state.take_window, args=(grid, key))
+    key = example_state.given("window", window)
+    st.slider(tr("Window"), 0, grid.n_windows - 1, key=key, on_change=example_state.take_window, args=(grid, key))
     draw(shot, photo_figure("", shot.webp, grid, query=window, routed=chosen), sign("→"),
          strip_figure("", shot.webp, grid, chosen))
 
@@ -176,8 +177,8 @@ def _softmax(shot: Shot) -> None:
 def choose_token(shot: Shot) -> tuple[int, int]:
     """Which token of the window asks; window and token."""
     grid, (window, token) = shot.layer.grid, shot.at
-    key = worked_state.given("token_of", token)
-    st.slider(tr("Token of window {n}", n=window), 0, grid.n_tokens - 1, key=key, on_change=worked_state.take_token_of,
+    key = example_state.given("token_of", token)
+    st.slider(tr("Token of window {n}", n=window), 0, grid.n_tokens - 1, key=key, on_change=example_state.take_token_of,
               args=(grid, window, key))
     return window, token
 
@@ -201,8 +202,8 @@ def _output(shot: Shot) -> None:
 def _lepe(shot: Shot) -> None:
     attention, lepe, both = (getattr(shot.maps, name) for name in ("mixed", "lepe", "summed"))
     say(shot, ratio=round(100 * float(np.sqrt(np.mean(lepe**2) / np.mean(attention**2)))))
-    key = worked_state.given("lepe", shot.view.lepe)
-    st.toggle("LePE", key=key, on_change=worked_state.take, args=("lepe", key))
+    key = example_state.given("lepe", shot.view.lepe)
+    st.toggle("LePE", key=key, on_change=example_state.take, args=("lepe", key))
     n, grid = shot.channel, shot.layer.grid
     span = span_of(attention[n], lepe[n], both[n])      # one scale: sizes are what is compared
     parts = (("mixed", attention), ("lepe", lepe if shot.view.lepe else np.zeros_like(lepe)),

@@ -20,8 +20,8 @@ from dashboard.handout import NUDGED
 from dashboard.i18n import mark
 from dashboard.runtime.server import office
 from dashboard.runtime.wait import worked as worked_out
-from dashboard.selection import Selection
-from dashboard.worked_view import WorkedView
+from dashboard.state.example_view import WorkedView
+from dashboard.state.view import Selection
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

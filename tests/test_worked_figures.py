@@ -21,7 +21,7 @@ from dashboard.figures.worked_scene import Scene
 from dashboard.figures.worked_steps import board
 from dashboard.handout import NUDGED, handout
 from dashboard.i18n import tr_in
-from dashboard.worked_view import WorkedView, place_of
+from dashboard.state.example_view import WorkedView, place_of
 from dashboard.worked_words import NAMES, ON_PHOTO, WHAT, WHY
 
 EN = partial(tr_in, "en")

@@ -12,12 +12,12 @@ from typing import Any, Final, Generic, NoReturn, TypeVar, cast
 import streamlit as st
 
 from bra.errors import BRAError
-from dashboard import held
 from dashboard.i18n import told, tr
 from dashboard.runtime.cache import Kept, Shelf
 from dashboard.runtime.config import Limits
 from dashboard.runtime.jobs import Line, LineFullError, Stopped, Tell, Ticket, anew
 from dashboard.runtime.uploads import Cloakroom
+from dashboard.state import widgets as widget_state
 
 T = TypeVar("T")
 QUICK: Final = "quick"
@@ -119,7 +119,7 @@ class Asked(Generic[T]):
         lane = self._lane if isinstance(self._lane, str) else self._lane(*given)
         if lane == AT_ONCE:
             return cast("T", done(silent))
-        wait = _waited if held.visited() else _unseen
+        wait = _waited if widget_state.visited() else _unseen
         return cast("T", wait(shared, lane, key, self._words, done))
 
 
@@ -146,12 +146,12 @@ def _value(kept: Kept) -> Any:
 
 def _waited(office: Office, lane: str, key: Hashable, words: str, work: Callable[[Tell], Any]) -> Any:
     sign = str(hash((lane, key)))
-    if held.called_off() == sign:
+    if widget_state.called_off() == sign:
         raise NotNow("info", tr("Called off: {what}", what=told(words).rstrip(" …")), tr("Do it again"))
 
     def watch(ticket: Ticket) -> None:
         if not ticket.wait(SILENT):
-            if held.fragment_alone():   # its place is kept, until the page asks for the same
+            if widget_state.fragment_alone():   # its place is kept, until the page asks for the same
                 st.rerun()
             _in_sight(ticket, words, sign, office.limits.seconds)
 
@@ -191,11 +191,11 @@ def _result(office: Office, lane: str, key: Hashable, work: Callable[[Tell], Any
 
 def _in_sight(ticket: Ticket, words: str, sign: str, seconds: int) -> None:
     """Wait where the visitor sees it, and can call it off."""
-    place = held.waiting_place().empty()
+    place = widget_state.waiting_place().empty()
     with place.container(horizontal=True, vertical_alignment="center", gap="small"):
         line = st.empty()
         # A click runs the page anew, which ends this wait at its next look.
-        st.button(tr("Call it off"), key=held.new_key("call_off"), on_click=held.call_off, args=(sign,),
+        st.button(tr("Call it off"), key=widget_state.new_key("call_off"), on_click=widget_state.call_off, args=(sign,),
                   type="tertiary", icon=":material/close:")
     said = ""
     while not ticket.wait(LOOK):
@@ -209,7 +209,7 @@ def _in_sight(ticket: Ticket, words: str, sign: str, seconds: int) -> None:
         if wanted != said:
             line.markdown(f":material/hourglass_top: {wanted}")
             said = wanted
-        held.pause_point()
+        widget_state.pause_point()
     place.empty()
 
 
@@ -223,7 +223,7 @@ def _standing(ticket: Ticket, words: str) -> str:
 
 def _offer_again(kind: str, sentence: str, label: str) -> NoReturn:
     """Say why there is nothing to see here, and offer to try again; the page ends."""
-    with held.waiting_place().container(horizontal=True, vertical_alignment="center"):
+    with widget_state.waiting_place().container(horizontal=True, vertical_alignment="center"):
         (st.info if kind == "info" else st.warning)(sentence)
-        st.button(label, key="again", on_click=held.do_again)
+        st.button(label, key="again", on_click=widget_state.do_again)
     st.stop()

@@ -3,8 +3,9 @@
 import streamlit as st
 
 from bra.viewer.pack import Caption
-from dashboard import explore_services, model_widgets, panels, state, widgets
+from dashboard import explore_services, model_widgets, panels, widgets
 from dashboard.i18n import told
+from dashboard.state import session
 
 widgets.choose_picture()
 photo, name, hint, focus = widgets.picture()
@@ -19,5 +20,5 @@ widgets.warn_of_padding(layer.grid)
 widgets.warn_of_hubs(layer)
 provenance = model_widgets.provenance_of(view.settings, model.provenance)
 changed = model_widgets.shown_layer(view.settings, view.layer, tuple(model.specs))
-shown = explore_services.shown(view.settings, photo, state.upload(), changed, layer.name, state.model_upload())
+shown = explore_services.shown(view.settings, photo, session.upload(), changed, layer.name, session.model_upload())
 panels.explorer(view, shown, look.answer, Caption(told(model.label), layer.name, provenance, name), focus)

@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from dashboard import i18n, state
+from dashboard import i18n
+from dashboard.state import session
 
-state.put_link({})
+session.put_link({})
 left, _ = st.columns([2, 1])
 left.markdown(i18n.chapter("guide"))

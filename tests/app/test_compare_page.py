@@ -17,12 +17,12 @@ from bra.models.catalog import CATALOG, ModelSettings
 from bra.opening import look
 from bra.photo import Photo
 from bra.viewer.pack import unpack
-from dashboard import comparison as choices
 from dashboard import services
-from dashboard.comparison import Comparison, side_b
 from dashboard.figures import comparing as charts
 from dashboard.runtime.jobs import Stopped
-from dashboard.selection import Selection
+from dashboard.state import compare_view as choices
+from dashboard.state.compare_view import Comparison, side_b
+from dashboard.state.view import Selection
 
 ROOT = Path(__file__).parents[2]
 

@@ -20,10 +20,10 @@ from bra.profiling.advice import choices, levers, positions
 from bra.profiling.format import PARTS, summary
 from bra.profiling.variants import with_full_attention, with_settings, without_bra
 from dashboard import cost_services
-from dashboard import cost_view as views
-from dashboard.cost_view import CostView
 from dashboard.figures import costs as charts
-from dashboard.selection import N_WINS
+from dashboard.state import cost_view as views
+from dashboard.state.cost_view import CostView
+from dashboard.state.view import N_WINS
 
 pytest.importorskip("ultralytics")
 from bra.yolo.build import ModelLimits, build_untrusted

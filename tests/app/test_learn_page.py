@@ -26,14 +26,14 @@ from bra.teaching import experiments
 from bra.teaching.source import STEPS
 from bra.tracing import LayerTrace
 from bra.viewer.pack import locate, unpack
-from dashboard import lesson_view as views
 from dashboard import predict_panel
 from dashboard.figures import lesson as charts
 from dashboard.figures.lesson import Bar, percent
-from dashboard.gallery import GALLERY
 from dashboard.i18n import CATALOGUES, LANGUAGES, TEXT
 from dashboard.lesson_text import Chapter, taken_apart
-from dashboard.lesson_view import LENGTHS, PARTS, SCENES, Lesson, stops
+from dashboard.samples import GALLERY
+from dashboard.state import learn_view as views
+from dashboard.state.learn_view import LENGTHS, PARTS, SCENES, Lesson, stops
 from dashboard.worked_words import NAMES
 
 ROOT = Path(__file__).parents[2]
@@ -390,11 +390,11 @@ def told_by_the_lectern(words: list[object]) -> None:
 
     import streamlit as st
 
-    from dashboard import lesson_state
+    from dashboard.state import learn as learn_state
     for word in words:
         st.session_state["lectern"] = SimpleNamespace(go=word)
-        lesson_state.take_go()
-    st.text(urlencode(lesson_state.link()))
+        learn_state.take_go()
+    st.text(urlencode(learn_state.link()))
 
 
 @pytest.mark.parametrize(("words", "link"), [
@@ -413,11 +413,11 @@ def told_by_the_pane(marked: object) -> None:
 
     import streamlit as st
 
-    from dashboard import lesson_state
+    from dashboard.state import learn as learn_state
     for marks in (marked, [9, 9]):
         st.session_state["pane"] = SimpleNamespace(guess=marks)
-        lesson_state.take_guess()
-    st.text(str(lesson_state.guess(("trained", 1))))
+        learn_state.take_guess()
+    st.text(str(learn_state.guess(("trained", 1))))
 
 
 @pytest.mark.parametrize(("marked", "kept"), [([3, 1, 3], "(3, 1)"), (None, "(9,)"), (["a"], "(9,)"), ("31", "(9,)")])

@@ -15,7 +15,7 @@ from bra.models.catalog import ModelSettings, build
 from bra.opening import look
 from bra.photo import Photo, to_tensor
 from bra.viewer.pack import unpack
-from dashboard.selection import Selection
+from dashboard.state.view import Selection
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 

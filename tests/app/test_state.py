@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from bra.models.catalog import CATALOG, ModelSettings, build
 from bra.viewer.pack import FULL, SHOWS
-from dashboard import selection as views
-from dashboard.gallery import GALLERY
 from dashboard.runtime.config import Limits
-from dashboard.selection import Selection
+from dashboard.samples import GALLERY
+from dashboard.state import view as views
+from dashboard.state.view import Selection
 
 places = st.none() | st.tuples(st.integers(0, 2 * FULL), st.integers(0, 2 * FULL))
 

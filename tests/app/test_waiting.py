@@ -143,9 +143,9 @@ def script(seconds: int, queue: int, parts: int) -> None:
 
     import streamlit as st
 
-    from dashboard import held
     from dashboard.runtime.config import Limits
     from dashboard.runtime.wait import HEAVY, Office, worked
+    from dashboard.state import widgets as widget_state
 
     @st.cache_resource
     def office(seconds: int, queue: int) -> Office:
@@ -157,7 +157,7 @@ def script(seconds: int, queue: int, parts: int) -> None:
             _tell(n, parts)
         return f"made of {parts}"
 
-    held.hold_waiting_place(st.container())
+    widget_state.hold_waiting_place(st.container())
     st.write(worked(lambda: office(seconds, queue), "Comparing …", HEAVY)(long)(parts))
     st.write("the rest of the page")
 

@@ -13,19 +13,21 @@ from streamlit.testing.v1 import AppTest
 from bra.teaching.example import FIRST, HIGHEST, TOPKS, work
 from bra.teaching.source import STEPS, lines_of
 from bra.viewer.pack import unpack
-from dashboard import worked_view
 from dashboard.figures.worked import number
-from dashboard.worked_view import WorkedView
+from dashboard.state import example_view
+from dashboard.state.example_view import WorkedView
 
 
 def page() -> None:
     import streamlit as st
 
-    from dashboard import state, worked_panel, worked_state
+    from dashboard import worked_panel
+    from dashboard.state import example as example_state
+    from dashboard.state import session
 
     step, photo = st.session_state["step"], st.session_state["photo"]
     (worked_panel.show_photo if photo else worked_panel.show_example)(step, st.session_state["large"])
-    state.put_link(worked_state.current().to_query())
+    session.put_link(example_state.current().to_query())
 
 
 def opened(step: str, photo: bool = False, large: bool = False, **query: str) -> AppTest:
@@ -134,9 +136,9 @@ def test_fewer_windows_lower_topk() -> None:
 
 numbers = st.integers(-HIGHEST, HIGHEST)
 views = st.builds(
-    WorkedView, token=st.sampled_from(worked_view.TOKENS), topk=st.sampled_from(TOPKS),
+    WorkedView, token=st.sampled_from(example_view.TOKENS), topk=st.sampled_from(TOPKS),
     tokens=st.lists(st.tuples(numbers, numbers), min_size=16, max_size=16).map(tuple),
-    n_win=st.sampled_from(worked_view.N_WINS), k=st.integers(1, 4), channel=st.sampled_from(worked_view.CHANNELS),
+    n_win=st.sampled_from(example_view.N_WINS), k=st.integers(1, 4), channel=st.sampled_from(example_view.CHANNELS),
     place=st.none() | st.tuples(st.integers(0, 10_000), st.integers(0, 10_000)), lepe=st.booleans())
 
 
@@ -156,7 +158,7 @@ KEYS = ["w_token", "w_topk", "w_x", "w_n_win", "w_k", "w_channel", "w_place", "w
 @given(st.dictionaries(st.sampled_from(KEYS), st.text("0123456789.-_x²", max_size=12)))
 def test_no_link_asks_for_what_cannot_be(query: dict[str, str]) -> None:
     made = WorkedView.from_query(query)
-    assert made.token in worked_view.TOKENS
+    assert made.token in example_view.TOKENS
     assert made.topk in TOPKS
     assert made.k <= made.n_win**2
     assert all(abs(value) <= HIGHEST for token in made.tokens for value in token)

@@ -17,7 +17,7 @@ from playwright.sync_api import expect
 from bra.models.catalog import ModelSettings, build, grid_on
 from bra.photo import Photo, to_tensor
 from bra.viewer.pack import locate
-from dashboard.gallery import GALLERY
+from dashboard.samples import GALLERY
 
 pytestmark = pytest.mark.browser
 SAMPLES = Path(__file__).parents[2] / "sample_images"

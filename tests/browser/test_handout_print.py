@@ -9,7 +9,7 @@ import pytest
 
 from bra.teaching.example import FIRST, work
 from dashboard.handout import NUDGED, handout
-from dashboard.worked_view import WorkedView
+from dashboard.state.example_view import WorkedView
 
 pytestmark = pytest.mark.browser
 A4 = (595, 842)

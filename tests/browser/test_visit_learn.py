@@ -18,8 +18,8 @@ from bra.tracing import LayerTrace
 from bra.viewer.pack import Place, locate
 from dashboard.i18n import TEXT
 from dashboard.lesson_text import taken_apart
-from dashboard.lesson_view import LENGTHS, SCENES, stops
 from dashboard.predict_panel import ROUNDS
+from dashboard.state.learn_view import LENGTHS, SCENES, stops
 
 pytestmark = pytest.mark.browser
 SAMPLES = Path(__file__).parents[2] / "sample_images"

@@ -33,11 +33,11 @@ from bra.readers import checkpoint
 from bra.readers.child import parquet
 from bra.readers.child.checkpoint import unpack
 from bra.reports.tables import sweep_html
-from dashboard.comparison import Comparison
-from dashboard.cost_view import CostView
-from dashboard.lesson_view import Lesson
-from dashboard.selection import Selection
-from dashboard.worked_view import WorkedView
+from dashboard.state.compare_view import Comparison
+from dashboard.state.cost_view import CostView
+from dashboard.state.example_view import WorkedView
+from dashboard.state.learn_view import Lesson
+from dashboard.state.view import Selection
 
 
 class Find(AssertionError):

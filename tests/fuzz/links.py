@@ -7,11 +7,11 @@ from urllib.parse import quote, urlencode
 from hypothesis import strategies as st
 
 from bra.models.catalog import CATALOG, ModelSettings
-from dashboard.comparison import Comparison
-from dashboard.cost_view import CostView
-from dashboard.lesson_view import Lesson
-from dashboard.selection import Selection
-from dashboard.worked_view import WorkedView
+from dashboard.state.compare_view import Comparison
+from dashboard.state.cost_view import CostView
+from dashboard.state.example_view import WorkedView
+from dashboard.state.learn_view import Lesson
+from dashboard.state.view import Selection
 
 KEYS = sorted(
     {

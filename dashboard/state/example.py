@@ -10,8 +10,8 @@ import streamlit as st
 from bra.grid import WindowGrid
 from bra.teaching.example import FIRST
 from dashboard.i18n import keyed
-from dashboard.selection import inside
-from dashboard.worked_view import TOKENS, WorkedView, place_of
+from dashboard.state.example_view import TOKENS, WorkedView, place_of
+from dashboard.state.view import inside
 
 RECORD: Final = "worked_view"
 BOARD: Final = "worked_board"

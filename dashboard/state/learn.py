@@ -7,8 +7,9 @@ from dataclasses import replace
 import streamlit as st
 
 from bra.teaching.experiments import Score
-from dashboard import state, worked_state
-from dashboard.lesson_view import LENGTHS, PARTS, Lesson
+from dashboard.state import example as example_state
+from dashboard.state import session
+from dashboard.state.learn_view import LENGTHS, PARTS, Lesson
 
 LECTERN, PANE, PART, STEP = "lectern", "pane", "learn_part", "learn_step"
 """Keys of the widgets whose callbacks stand here."""
@@ -27,7 +28,7 @@ def current() -> Lesson:
 def save(wanted: Lesson) -> Lesson:
     """Keep where the visitor is, and put it into the link, with the picture of Explore and the worked example."""
     st.session_state["lesson"] = wanted
-    state.put_link(state.current().to_query() | wanted.to_query() | worked_state.current().to_query())
+    session.put_link(session.current().to_query() | wanted.to_query() | example_state.current().to_query())
     return wanted
 
 

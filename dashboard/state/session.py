@@ -11,13 +11,13 @@ from streamlit.runtime.uploaded_file_manager import DeletedFile
 
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.viewer.pack import Place
-from dashboard.comparison import Comparison
-from dashboard.cost_view import CostView
-from dashboard.held import hold
 from dashboard.i18n import chosen_language, keyed, mark
 from dashboard.runtime.server import office
 from dashboard.runtime.uploads import Upload
-from dashboard.selection import LAYER_NAME, N_WINS, UPLOAD, Selection, inside, shows_of
+from dashboard.state.compare_view import Comparison
+from dashboard.state.cost_view import CostView
+from dashboard.state.view import LAYER_NAME, N_WINS, UPLOAD, Selection, inside, shows_of
+from dashboard.state.widgets import hold
 
 T = TypeVar("T")
 STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bra.spec import MAX_N_WIN
-from dashboard.selection import N_WINS
+from dashboard.state.view import N_WINS
 
 MEASURES: Final = ("macs", "params", "peak_bytes", "ms")
 ROWS: Final = range(200)

@@ -8,7 +8,7 @@ from typing import Final, get_args
 
 from bra.experiments.compare import CostName, Setting, settings_of
 from bra.models.catalog import ModelSettings
-from dashboard.selection import Selection
+from dashboard.state.view import Selection
 
 TABS: Final = ("grid", "versus", "probes", "sweeps")
 N_WIN_CHOICES: Final = (2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)
