@@ -5,8 +5,9 @@ from pathlib import Path
 import streamlit as st
 
 from bra.errors import BRAError
-from dashboard import components, i18n, services
+from dashboard import components, i18n
 from dashboard.i18n import told, tr
+from dashboard.services import models as model_services
 from dashboard.state import widgets as widget_state
 
 HERE = Path(__file__).parent
@@ -26,7 +27,7 @@ i18n.switch()
 components.wake()
 widget_state.hold_waiting_place(st.container())
 try:
-    services.warm_up()
+    model_services.warm_up()
 except BRAError as error:       # a setting of this server that cannot be
     st.error(told(error))
     st.stop()

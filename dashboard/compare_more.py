@@ -11,10 +11,11 @@ from bra.reports.charts import quantity
 from bra.reports.tables import amount, model_line, over_nearest
 from bra.viewer.multiples import versus_message
 from bra.viewer.pack import TILE_SIDE, Place
-from dashboard import compare_panel, components, services
+from dashboard import compare_panel, components
 from dashboard.compare_panel import setting_of
 from dashboard.figures import comparing as charts
 from dashboard.i18n import mark, told, tongue, tr
+from dashboard.services import models as model_services
 from dashboard.state import session
 from dashboard.state.view import Selection
 from dashboard.widgets import ask_file, heads, plain
@@ -30,19 +31,19 @@ def sides(view: Selection, photo: Photo, focus: Place) -> None:
         view = compare_panel.choose_layer(view, tr("A: layer"))
         other = compare_panel.choose_b(view, session.comparison())
     other = compare_panel.choose_b_windows(other, session.comparison())
-    one = services.given(view.settings, photo, view.layer, session.model_upload())
+    one = model_services.given(view.settings, photo, view.layer, session.model_upload())
     file = session.brought(session.MODEL_UPLOADER_B)
-    two = services.given(other.settings, photo, other.layer, file)
+    two = model_services.given(other.settings, photo, other.layer, file)
     setting_a = setting_of(view, one.layer.n_win, one.layer.topk)
     setting_b = setting_of(other, two.layer.n_win, two.layer.topk)
-    found = services.versus(photo, (view.settings, one, setting_a, session.model_upload()),
+    found = model_services.versus(photo, (view.settings, one, setting_a, session.model_upload()),
                             (other.settings, two, setting_b, file))
-    names = tuple(f"{told(services.opened(side.settings, upload).label)}, {layer}" for side, upload, layer in
+    names = tuple(f"{told(model_services.opened(side.settings, upload).label)}, {layer}" for side, upload, layer in
                   ((view, session.model_upload(), one.name), (other, file, two.name)))
     at = session.opening_place(session.VERSUS, photo.digest, focus)
     caption = "" if found.difference is not None else \
         tr("The two layers put out maps of different size or channels, so their outputs cannot be subtracted.")
-    message = versus_message(photo, found, (names[0], names[1]), at, caption, services.encoded(photo, TILE_SIDE))
+    message = versus_message(photo, found, (names[0], names[1]), at, caption, model_services.encoded(photo, TILE_SIDE))
     components.multiples(message, session.VERSUS, session.take_multiples, session.take_opened)
     a, b = found.rows
     shared = found.shared.union_share
@@ -73,7 +74,7 @@ def probes(view: Selection, photo: Photo) -> None:
     """What of each layer's routing survives a changed picture."""
     st.markdown(tr("The picture is changed, the same queries are asked again, and everything is taken back to where it "
                    "was: how much of the area that each query was routed to is routed to again?"))
-    rows = services.probed(view.settings, photo, session.model_upload())
+    rows = model_services.probed(view.settings, photo, session.model_upload())
     columns = {mark("survives"): "survived", mark("if it kept its places"): "stayed",
                mark("nearest windows"): "nearest", mark("random windows"): "chance"}
     table = [{mark("layer"): row.layer, mark("probe"): tr("{name}: {about}", name=told(PROBE_NAMES[row.probe]),
@@ -96,7 +97,7 @@ def sweeps() -> None:
     if file is None:
         return
     try:
-        table, rows = services.sweep_table(file)
+        table, rows = model_services.sweep_table(file)
     except BRAError as error:
         st.error(plain(told(error)), icon=":material/table:")
         return
@@ -118,5 +119,5 @@ def sweeps() -> None:
               mark("memory"): quantity(row.peak_bytes) + "B"} for row in shown]
     st.dataframe(found, hide_index=True, column_config=heads(found[0], ("keeps", "nearest", "random")))
     language = tongue()
-    st.download_button(tr("Report, HTML"), lambda: services.sweep_file(file, language), "sweep.html", "text/html",
+    st.download_button(tr("Report, HTML"), lambda: model_services.sweep_file(file, language), "sweep.html", "text/html",
                        on_click="ignore")

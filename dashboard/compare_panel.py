@@ -14,9 +14,10 @@ from bra.photo import Photo
 from bra.reports.tables import compare_csv, compare_html, reason
 from bra.viewer.multiples import multiples_message
 from bra.viewer.pack import TILE_SIDE, Place
-from dashboard import components, model_widgets, services
+from dashboard import components, model_widgets
 from dashboard.figures import comparing as charts
 from dashboard.i18n import mark, named, told, tongue, tr
+from dashboard.services import models as model_services
 from dashboard.state import compare_view as choices
 from dashboard.state import session
 from dashboard.state.compare_view import EQUAL_TO, Comparison
@@ -47,7 +48,7 @@ def choose_tab() -> Comparison:
 
 def choose_layer(view: Selection, label: str = "") -> Selection:
     """Which routed layer, where there are several."""
-    names = list(services.opened(view.settings, session.model_upload()).specs)
+    names = list(model_services.opened(view.settings, session.model_upload()).specs)
     if not names:
         return view
     usual = model_widgets.shown_layer(view.settings, "", tuple(names))
@@ -86,10 +87,10 @@ def grid(view: Selection, photo: Photo, focus: Place) -> None:
                                     key=session.hold("cost", wanted.cost, choices.COSTS))
     wanted = session.save_comparison(replace(wanted, n_wins=rows, topks=columns, equal=equal,
                                            cost=cost or wanted.cost))
-    one = services.given(view.settings, photo, view.layer, session.model_upload())
-    compared = services.compared(view.settings, photo, one, wanted.settings,
+    one = model_services.given(view.settings, photo, view.layer, session.model_upload())
+    compared = model_services.compared(view.settings, photo, one, wanted.settings,
                                  ROUNDS if wanted.cost == "seconds" else 0, session.model_upload())
-    model = services.opened(view.settings, session.model_upload())
+    model = model_services.opened(view.settings, session.model_upload())
     caption = f"{told(model.label)} · {one.name} · {told(model.provenance)}"
     _pictures(photo, compared, wanted, caption, focus)
     _decide(compared, wanted, caption)
@@ -99,7 +100,7 @@ def _pictures(photo: Photo, compared: Compared, wanted: Comparison, caption: str
     at = session.opening_place(session.GRID, photo.digest, focus)
     note = tr("★ no other setting keeps as much for less · click a name to open it in Explore")
     message = multiples_message(photo, compared, wanted.cost, at, f"{caption} · {note}",
-                                services.encoded(photo, TILE_SIDE))
+                                model_services.encoded(photo, TILE_SIDE))
     components.multiples(message, session.GRID, session.take_multiples, session.take_opened)
 
 
@@ -141,7 +142,7 @@ def choose_b(view: Selection, wanted: Comparison) -> Selection:
     if patches:
         same = replace(same, num_heads=a.num_heads, stride=a.stride)
     same = _choose_kind(same)
-    specs = services.opened(same, session.brought(session.MODEL_UPLOADER_B)).specs
+    specs = model_services.opened(same, session.brought(session.MODEL_UPLOADER_B)).specs
     names = list(specs)
     layer = next((name for name in (wanted.b.layer, view.layer) if name in names), names[0] if names else "")
     if len(names) > 1:
@@ -151,7 +152,7 @@ def choose_b(view: Selection, wanted: Comparison) -> Selection:
 
 def choose_b_windows(side: Selection, wanted: Comparison) -> Selection:
     """Side B with the windows that it gets."""
-    spec = services.opened(side.settings, session.brought(session.MODEL_UPLOADER_B)).specs.get(side.layer)
+    spec = model_services.opened(side.settings, session.brought(session.MODEL_UPLOADER_B)).specs.get(side.layer)
     settings = model_widgets.choose_b_windows(side.settings, spec)
     return session.save_comparison(replace(wanted, b=replace(side, settings=settings))).b
 

@@ -13,9 +13,9 @@ from bra.profiling.format import short
 from bra.profiling.formula import LayerCost
 from bra.profiling.model_cost import Cost, CostRow
 from bra.spec import BRASpec
-from dashboard import cost_services
 from dashboard.figures import costs as charts
 from dashboard.i18n import told, tr
+from dashboard.services import cost as cost_services
 from dashboard.state import session
 from dashboard.state.cost_view import CostView
 from dashboard.state.view import N_WINS

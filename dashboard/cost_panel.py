@@ -11,9 +11,10 @@ from bra.messages import Said
 from bra.models.catalog import ModelSettings
 from bra.profiling.format import cost_csv, cost_json, cost_markdown, summary
 from bra.profiling.model_cost import Cost
-from dashboard import cost_advice, cost_services, model_widgets
+from dashboard import cost_advice, model_widgets
 from dashboard.figures import costs as charts
 from dashboard.i18n import mark, named, told, tr
+from dashboard.services import cost as cost_services
 from dashboard.state import cost_view as views
 from dashboard.state import session
 from dashboard.state.cost_view import CostView

@@ -15,11 +15,14 @@ from bra.reports.charts import quantity
 from bra.teaching.experiments import growth
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Place, locate
-from dashboard import components, lesson_services, pane, services
+from dashboard import components
+from dashboard.components import messages
 from dashboard.figures import lesson as charts
 from dashboard.figures.lesson import Bar, percent
 from dashboard.i18n import tr
 from dashboard.samples import GALLERY
+from dashboard.services import learn as learn_services
+from dashboard.services import models as model_services
 from dashboard.state import learn as learn_state
 from dashboard.state import learn_view as views
 from dashboard.state import session
@@ -62,9 +65,9 @@ def windows(at: Lesson) -> Lesson:
                         key=session.hold("learn_n_win", at.n_win, views.N_WINS))
     ks = range(1, n_win**2 + 1)
     topk = right.slider(tr("Routed windows, topk"), 1, ks[-1], key=session.hold("learn_topk", min(at.topk, ks[-1]), ks))
-    photo = services.sample("animal")
+    photo = model_services.sample("animal")
     settings = ModelSettings("similarity", n_win=n_win, topk=topk, side=LIKENESS_SIDE)
-    lt = next(iter(services.look(settings, photo).trace.layers.values()))
+    lt = next(iter(model_services.look(settings, photo).trace.layers.values()))
     caption = tr("Content likeness: fixed rules compare colour and texture. Nothing was learned.")
     if lt.grid.padding_share:
         caption += " " + tr("Hatched: padding, see chapter 5.")
@@ -85,8 +88,8 @@ def sides() -> Sequence[Any]:
 
 def look(at: Lesson, photo: Photo, lt: LayerTrace, place: Place, caption: str) -> None:
     """The picture to point at."""
-    picture = services.encoded(photo, pane.PICTURE_SIDE)
-    components.pane(pane.look_message(photo, lt, place, caption, picture, at.present), learn_state.PANE,
+    picture = model_services.encoded(photo, messages.PICTURE_SIDE)
+    components.pane(messages.look_message(photo, lt, place, caption, picture, at.present), learn_state.PANE,
                      learn_state.take_guess)
 
 
@@ -97,11 +100,11 @@ def weights(at: Lesson) -> Lesson:
                                     required=True, key=session.hold("learn_factor", at.factor, views.FACTORS))
     session.hold("learn_soft", at.soft, (False, True))
     soft = right.toggle("soft_routing", key="learn_soft", help=tr("Multiply keys and values by the weights."))
-    photo = services.sample("animal")
-    one = lesson_services.input_of("trained", photo, 1)
-    lt = lesson_services.layer_of("trained", photo, 1)
+    photo = model_services.sample("animal")
+    one = learn_services.input_of("trained", photo, 1)
+    lt = learn_services.layer_of("trained", photo, 1)
     window = locate(lt.grid, photo, GALLERY["animal"].focus)[0]
-    found = lesson_services.reweighed(photo, one, window, factor or at.factor, soft)
+    found = learn_services.reweighed(photo, one, window, factor or at.factor, soft)
     rows = [Bar(tr("window {w}", w=w), share, percent(share))
             for w, share in zip(lt.r_idx[0, window].tolist(), found.after, strict=True)]
     st.html(charts.figure(
@@ -117,10 +120,10 @@ def cuts(at: Lesson) -> Lesson:
     """n_win and topk at equal coverage."""
     cut = st.segmented_control(tr("Windows per side, n_win"), views.CUTS, required=True,
                                key=session.hold("learn_cut", at.cut, views.CUTS)) or at.cut
-    photo = services.sample("portrait")
-    one = lesson_services.input_of("trained", photo, 0)
+    photo = model_services.sample("portrait")
+    one = learn_services.input_of("trained", photo, 0)
     settings = tuple(Setting(n, n * n // 4) for n in views.CUTS)
-    compared = services.compared(lesson_services.TRAINED, photo, one, settings, 0)
+    compared = model_services.compared(learn_services.TRAINED, photo, one, settings, 0)
     n = views.CUTS.index(cut)
     row, lt = compared.rows[n], compared.traces[n]
     most = max(each.peak_bytes for each in compared.rows)

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import streamlit as st
 
-from dashboard import lesson_services, services
 from dashboard.figures import lesson as charts
 from dashboard.figures.lesson import Bar, percent
 from dashboard.i18n import tr
 from dashboard.lesson_chapters import look, sides
 from dashboard.samples import GALLERY
+from dashboard.services import learn as learn_services
+from dashboard.services import models as model_services
 from dashboard.state import learn_view as views
 from dashboard.state import session
 from dashboard.state.learn_view import Lesson
@@ -27,10 +28,10 @@ def padding(at: Lesson) -> Lesson:
                         key=session.hold("learn_pad_win", at.pad_win, views.N_WINS))
     session.hold("learn_masked", at.masked, (False, True))
     masked = right.toggle("mask_padding", key="learn_masked", help=tr("Leave padding out of means and attention."))
-    photo = services.sample("street")
-    one = lesson_services.input_of("trained", photo, 1)
+    photo = model_services.sample("street")
+    one = learn_services.input_of("trained", photo, 1)
     topk = max(1, round(COVERED * n_win**2))
-    lt, found = lesson_services.leak(photo, one, n_win, topk, masked)
+    lt, found = learn_services.leak(photo, one, n_win, topk, masked)
     above, below = sides()
     with above:
         look(at, photo, lt, GALLERY["street"].focus,
@@ -49,9 +50,9 @@ def worth(at: Lesson) -> Lesson:
     """Trained, untrained and alike: what each keeps, beside chance and the nearest windows."""
     weights = st.segmented_control(tr("Weights"), views.WEIGHTS, format_func=tr, required=True,
                                    key=session.hold("learn_weights", at.weights, views.WEIGHTS)) or at.weights
-    photo = services.sample("animal")
-    lt = lesson_services.layer_of(weights, photo, 4)
-    found, shared = lesson_services.fidelity_of(weights, photo, 4)
+    photo = model_services.sample("animal")
+    lt = learn_services.layer_of(weights, photo, 4)
+    found, shared = learn_services.fidelity_of(weights, photo, 4)
     above, below = sides()
     with above:
         look(at, photo, lt, GALLERY["animal"].focus, _whose(weights, lt.name))
@@ -78,9 +79,9 @@ def proof(at: Lesson) -> Lesson:
     layer = st.segmented_control(tr("Layer"), views.LAYERS, format_func=lambda n: f"{n + 1}", required=True,
                                  key=session.hold("learn_layer", at.layer, views.LAYERS))
     layer = at.layer if layer is None else layer
-    photo = services.sample("animal")
-    lt = lesson_services.layer_of("trained", photo, layer)
-    found, side = lesson_services.voices(photo, layer), lt.spec.side_dwconv
+    photo = model_services.sample("animal")
+    lt = learn_services.layer_of("trained", photo, layer)
+    found, side = learn_services.voices(photo, layer), lt.spec.side_dwconv
     above, below = sides()
     with above:
         look(at, photo, lt, GALLERY["animal"].focus, _whose("trained", lt.name))

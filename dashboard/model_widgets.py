@@ -11,8 +11,8 @@ from bra.models.base import Look, OpenModel
 from bra.models.catalog import BIFORMERS, CATALOG, YOLO_FILES, YOLO_SCALES, ModelEntry, ModelSettings, grid_on
 from bra.photo import Photo
 from bra.spec import BRASpec
-from dashboard import services
 from dashboard.i18n import mark, named, told, tr
+from dashboard.services import models as model_services
 from dashboard.state import session
 from dashboard.state import view as views
 from dashboard.state.view import Selection
@@ -49,7 +49,7 @@ def choose_settings(photo: Photo | None) -> Selection:
     if entry.family == "own":
         ask_file(tr("Model file"), MODEL_ENDINGS, session.MODEL_UPLOADER, session.take_model,
                  help=tr("Up to {size} MB. It is forgotten soon after you leave, and what was worked out from it when "
-                         "newer work needs the room; nobody else sees it.", size=services.limits().upload_mb))
+                         "newer work needs the room; nobody else sees it.", size=model_services.limits().upload_mb))
     if photo is None:
         kept = replace(same, variant=settings.variant, untrained=settings.untrained)
         return session.save(replace(view, settings=kept, layer=view.layer if kept.opens == old.opens else ""))
@@ -105,7 +105,7 @@ def _choose_weights(entry: ModelEntry, old: ModelSettings) -> bool:
 def _choose_change(settings: ModelSettings, old: ModelSettings, layer: str) -> ModelSettings:
     """Other windows for the layer that is looked at."""
     try:
-        specs = services.opened(settings, session.model_upload()).specs
+        specs = model_services.opened(settings, session.model_upload()).specs
     except BRAError:
         return settings     # the page says why
     name = shown_layer(settings, layer, tuple(specs))
@@ -211,14 +211,14 @@ def looked(view: Selection, photo: Photo) -> tuple[Selection, OpenModel, Look]:
                 icon=":material/upload_file:")
     else:
         try:
-            model = services.opened(view.settings, file)
+            model = model_services.opened(view.settings, file)
             layer = shown_layer(view.settings, view.layer, tuple(model.specs))
-            look = services.look(view.settings, photo, layer, file)
+            look = model_services.look(view.settings, photo, layer, file)
             return view, model, Look(look.trace, worded(look.answer))
         except BRAError as error:
             st.error(sentence(error), icon=":material/error:")
     view = replace(view, settings=ModelSettings(), layer="")
-    return view, services.opened(view.settings), services.look(view.settings, photo)
+    return view, model_services.opened(view.settings), model_services.look(view.settings, photo)
 
 
 def sentence(error: BRAError) -> str:

@@ -8,9 +8,11 @@ import streamlit as st
 
 from bra.models.base import Answer, Look
 from bra.viewer.pack import Caption, Place, rail_message
-from dashboard import components, explore_services, services, widgets
-from dashboard.explore_services import Shown
+from dashboard import components, widgets
 from dashboard.i18n import tongue, tr
+from dashboard.services import explore as explore_services
+from dashboard.services import models as model_services
+from dashboard.services.explore import Shown
 from dashboard.state import session
 from dashboard.state import widgets as widget_state
 from dashboard.state.view import Selection
@@ -44,7 +46,7 @@ def _explorer(view: Selection, shown: Shown, answer: Answer, caption: Caption, f
     selection = replace(session.current(), settings=view.settings, layer=view.layer)
     seen = explore_services.seen(shown)
     # By itself, since a message that is the same as before is not sent again: a new topk then brings numbers only.
-    components.picture(services.picture_bytes(seen.photo), "picture")
+    components.picture(model_services.picture_bytes(seen.photo), "picture")
     pins, show = session.stage_opening(seen.photo.digest)
     components.stage(explore_services.stage_bytes(seen, answer, caption, focus, pins, show), session.STAGE,
                      session.take_pins, session.take_show)

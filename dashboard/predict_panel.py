@@ -12,12 +12,15 @@ from bra.errors import BRAError
 from bra.metrics.routing import shared_choices
 from bra.teaching.experiments import score
 from bra.viewer.pack import Place, locate
-from dashboard import components, lesson_services, pane, services
+from dashboard import components
+from dashboard.components import messages
 from dashboard.figures import lesson as charts
 from dashboard.figures.lesson import Bar, percent
 from dashboard.i18n import mark, told, tr
 from dashboard.model_widgets import sentence
 from dashboard.samples import GALLERY
+from dashboard.services import learn as learn_services
+from dashboard.services import models as model_services
 from dashboard.state import learn as learn_state
 from dashboard.state import learn_view as views
 from dashboard.state import session
@@ -47,8 +50,8 @@ def show(at: Lesson) -> Lesson:
             st.caption(told(ABOUT[who]))
     at = replace(at, who=who)
     key, place = ROUNDS[at.step - 1]
-    photo = services.sample(key)
-    lt = lesson_services.layer_of(who, photo, LAYERS[who])
+    photo = model_services.sample(key)
+    lt = learn_services.layer_of(who, photo, LAYERS[who])
     window = locate(lt.grid, photo, place)[0]
     try:
         made = None if guess is None else score(lt, window, guess)
@@ -62,8 +65,8 @@ def show(at: Lesson) -> Lesson:
         caption = tr("Layer {layer}, n_win {n_win}, topk {k}", layer=lt.name, n_win=lt.grid.n_win, k=lt.spec.topk)
         if lt.grid.padding_share:
             caption += tr(". ") + tr("Hatched: padding, see chapter 5.")
-        components.pane(pane.guess_message(photo, lt, window, guess, caption,
-                                           services.encoded(photo, pane.PICTURE_SIDE), at.present),
+        components.pane(messages.guess_message(photo, lt, window, guess, caption,
+                                           model_services.encoded(photo, messages.PICTURE_SIDE), at.present),
                          learn_state.PANE, learn_state.take_guess)
     with right:
         if made is None:

@@ -20,9 +20,10 @@ from bra.models.base import Answer
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import FULL, Place
-from dashboard import components, services
+from dashboard import components
 from dashboard.i18n import language, mark, named, told, tr
 from dashboard.samples import GALLERY
+from dashboard.services import models as model_services
 from dashboard.state import session
 from dashboard.state import widgets as widget_state
 from dashboard.state.view import UPLOAD
@@ -38,16 +39,16 @@ def choose_picture() -> None:
     strip, drop = st.columns([2.6, 1], vertical_alignment="center")
     with strip:
         st.subheader(tr("RouteScope: where does routing attention look?"), anchor=False)
-        pictures = [(key, told(sample.name), services.encoded(services.sample(key), THUMBNAIL))
+        pictures = [(key, told(sample.name), model_services.encoded(model_services.sample(key), THUMBNAIL))
                     for key, sample in GALLERY.items()]
         upload = session.upload()
         if upload is not None:
             with suppress(PhotoError):
-                mine = services.photo_of(upload.data, upload.digest)
-                pictures.insert(0, (UPLOAD, tr("Yours"), services.encoded(mine, THUMBNAIL)))
+                mine = model_services.photo_of(upload.data, upload.digest)
+                pictures.insert(0, (UPLOAD, tr("Yours"), model_services.encoded(mine, THUMBNAIL)))
         components.gallery(pictures, session.current().picture, session.STRIP, session.take_picked)
     with drop:
-        size = services.limits().picture_mb
+        size = model_services.limits().picture_mb
         ask_file(
             tr("Your own picture: choose, drop or paste"), ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
             session.UPLOADER, session.take_upload, size=size,
@@ -68,7 +69,7 @@ def ask_file(label: str, endings: list[str], key: str, on_change: Callable[..., 
         size: the largest file in MB; 0 for what this server takes.
         help: more, on a question mark.
     """
-    size = size or services.limits().upload_mb
+    size = size or model_services.limits().upload_mb
     file = st.file_uploader(label, endings, key=key, on_change=on_change, args=args, max_upload_size=size, help=help)
     if file is not None and widget_state.refusal(key):
         st.error(plain(told(widget_state.refusal(key))), icon=":material/error:")
@@ -99,7 +100,7 @@ def picture() -> tuple[Photo, str, str, Place]:
     selection, upload = session.current(), session.upload()
     if selection.picture == UPLOAD and upload is not None:
         try:
-            return services.photo_of(upload.data, upload.digest), shown_name(upload.name), told(HINT), CENTRE
+            return model_services.photo_of(upload.data, upload.digest), shown_name(upload.name), told(HINT), CENTRE
         except PhotoError as error:
             st.error(plain(told(error)), icon=":material/broken_image:")
     elif selection.picture == UPLOAD:
@@ -108,7 +109,7 @@ def picture() -> tuple[Photo, str, str, Place]:
     elif selection.picture not in GALLERY:
         st.info(tr("There is no built-in picture of that name; this is {name}.", name=told(GALLERY["animal"].name)))
     key = selection.picture if selection.picture in GALLERY else "animal"
-    return services.sample(key), told(GALLERY[key].name), told(GALLERY[key].about), GALLERY[key].focus
+    return model_services.sample(key), told(GALLERY[key].name), told(GALLERY[key].about), GALLERY[key].focus
 
 
 def shown_name(name: str) -> str:

@@ -8,11 +8,12 @@ import streamlit as st
 
 from bra.teaching import source
 from bra.teaching.example import FIRST, HIGHEST, SIDE, TOPKS, Worked
-from dashboard import components, worked_formula, worked_photo_panel, worked_services
+from dashboard import components, worked_formula, worked_photo_panel
 from dashboard.figures.worked_scene import GRID, Scene
 from dashboard.figures.worked_steps import board
 from dashboard.handout import handout
 from dashboard.i18n import language, told, tr
+from dashboard.services import learn as learn_services
 from dashboard.state import example as example_state
 from dashboard.state.example_view import WorkedView
 from dashboard.worked_words import NAMES, WHAT, WHY
@@ -28,7 +29,7 @@ def show_example(step: str, large: bool) -> None:
         large: whether it is projected: larger numbers.
     """
     view = example_state.current()
-    now, first = worked_services.worked(view.tokens, view.topk), worked_services.worked(FIRST, WorkedView().topk)
+    now, first = learn_services.worked(view.tokens, view.topk), learn_services.worked(FIRST, WorkedView().topk)
     say(step)
     components.board(board(step, Scene(now, first, view.token, tr)), example_state.BOARD, example_state.take_token)
     choose_numbers(view)
@@ -71,7 +72,7 @@ def handouts() -> None:
     """The example on two sheets of paper, with blanks and filled in."""
     with st.container(horizontal=True):
         for solved, label in ((False, tr("Handout, 2 pages")), (True, tr("Its solution"))):
-            st.download_button(label, handout(*worked_services.handout_numbers(), solved, language()),
+            st.download_button(label, handout(*learn_services.handout_numbers(), solved, language()),
                                f"bra_{'solution' if solved else 'handout'}_{language()}.html", "text/html",
                                on_click="ignore")
 

@@ -16,10 +16,12 @@ from bra.models.catalog import CATALOG
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import PICTURE_SIDE, Caption, Place, locate
-from dashboard import components, model_widgets, services, widgets, worked_services
+from dashboard import components, model_widgets, widgets
 from dashboard.figures.worked import row_of, sign
 from dashboard.figures.worked_photo import map_figure, photo_figure, span_of, strip_figure
 from dashboard.i18n import told, tr
+from dashboard.services import learn as learn_services
+from dashboard.services import models as model_services
 from dashboard.state import example as example_state
 from dashboard.state.example_view import N_WINS, WorkedView
 from dashboard.worked_words import NAMES, ON_PHOTO
@@ -53,12 +55,12 @@ class Shot:
     @property
     def maps(self) -> LayerMaps:
         """The layer's maps."""
-        return worked_services.photo_maps(self.view.n_win, self.view.k, self.photo)
+        return learn_services.photo_maps(self.view.n_win, self.view.k, self.photo)
 
     @property
     def webp(self) -> bytes:
         """The picture as a file."""
-        return services.encoded(self.photo, PICTURE_SIDE)
+        return model_services.encoded(self.photo, PICTURE_SIDE)
 
     @property
     def channel(self) -> int:
@@ -70,11 +72,11 @@ def show(step: str) -> None:
     """One step on the visitor's picture, by the model that is trained."""
     view = example_state.current()
     photo, name, _, focus = widgets.picture()
-    settings = worked_services.photo_settings(view.n_win, view.k)
+    settings = learn_services.photo_settings(view.n_win, view.k)
     entry = CATALOG[settings.model]
     provenance = model_widgets.provenance_of(settings, entry.provenance)
-    caption = Caption(told(entry.label), worked_services.PHOTO_LAYER, provenance, name)
-    layer = worked_services.photo_layer(view.n_win, view.k, photo)
+    caption = Caption(told(entry.label), learn_services.PHOTO_LAYER, provenance, name)
+    layer = learn_services.photo_layer(view.n_win, view.k, photo)
     shot = Shot(step, view, photo, layer, caption, view.place or focus)
     _STEPS[step](shot)
 
@@ -93,7 +95,7 @@ def draw(shot: Shot, *figures: str) -> None:
 def stage(shot: Shot, *show: str) -> None:
     """The stage of Explore, with its own key for each step, since what it shows at first is read once."""
     key = f"worked_stage_{shot.step}"
-    message = worked_services.photo_stage(shot.layer, shot.photo, shot.caption, shot.place, show)
+    message = learn_services.photo_stage(shot.layer, shot.photo, shot.caption, shot.place, show)
     taken = partial(example_state.take_place, key)
     components.stage(message, key, taken, taken)
 
@@ -118,7 +120,7 @@ def pair(shot: Shot, left: str, right: str, between: str = "→") -> None:
 def _tokens(shot: Shot) -> None:
     say(shot, pixels=round(shot.layer.grid.stride[0]), channels=shot.layer.spec.dim)
     choose_channel(shot)
-    values = worked_services.photo_input(shot.photo)[shot.channel]
+    values = learn_services.photo_input(shot.photo)[shot.channel]
     grid = shot.layer.grid
     draw(shot, photo_figure(f"{grid.image[1]}×{grid.image[0]} px" if grid.image else "", shot.webp, grid), sign("→"),
          map_figure(f"<b>x</b>: {grid.h}×{grid.w}", values, grid, span_of(values)))
@@ -162,12 +164,12 @@ def _gather(shot: Shot) -> None:
 def _scores(shot: Shot) -> None:
     say(shot)
     window, token = choose_token(shot)
-    scores, _ = worked_services.photo_scores(shot.layer, window, token)
+    scores, _ = learn_services.photo_scores(shot.layer, window, token)
     compare_token(shot, ("<b>S</b>", scores))
 
 
 def _softmax(shot: Shot) -> None:
-    scores, shares = worked_services.photo_scores(shot.layer, *shot.at)
+    scores, shares = learn_services.photo_scores(shot.layer, *shot.at)
     say(shot, most=tr("{share:.1f} %", share=100 * np.nanmax(shares)),
         even=tr("{share:.1f} %", share=100 / (shot.layer.spec.topk * shot.layer.grid.n_tokens)))
     choose_token(shot)

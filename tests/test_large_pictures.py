@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from bra.photo import Photo, declared_pixels
-from dashboard import services
 from dashboard.runtime import server
 from dashboard.runtime.wait import LARGE, QUICK
+from dashboard.services import models as model_services
 
 WIDE = hostile_files.written(Image.new("F", (2_100, 2_000)), "TIFF", compression="tiff_deflate")
 SMALL = hostile_files.written(Image.new("RGB", (64, 48)), "PNG")
@@ -59,10 +59,10 @@ def test_large_pictures_are_read_one_at_a_time_and_small_ones_meanwhile(monkeypa
             now[large] -= 1
         return Photo.from_array(np.zeros((20, 20, 3), np.uint8))
 
-    monkeypatch.setattr(services.Photo, "from_bytes", read)
+    monkeypatch.setattr(model_services.Photo, "from_bytes", read)
     files = [WIDE + bytes([n]) for n in range(4)] + [SMALL + bytes([n]) for n in range(2)]
     done: list[Photo] = []
-    people = [threading.Thread(target=lambda data=data: done.append(services.photo_of(data))) for data in files]
+    people = [threading.Thread(target=lambda data=data: done.append(model_services.photo_of(data))) for data in files]
     started = time.monotonic()
     for one in people:
         one.start()

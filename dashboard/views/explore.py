@@ -3,8 +3,9 @@
 import streamlit as st
 
 from bra.viewer.pack import Caption
-from dashboard import explore_services, model_widgets, panels, widgets
+from dashboard import model_widgets, panels, widgets
 from dashboard.i18n import told
+from dashboard.services import explore as explore_services
 from dashboard.state import session
 
 widgets.choose_picture()

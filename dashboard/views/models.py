@@ -2,9 +2,10 @@
 
 import streamlit as st
 
-from dashboard import card_panel, i18n, services
+from dashboard import card_panel, i18n
+from dashboard.services import models as model_services
 
-known = services.model_cards()
+known = model_services.model_cards()
 card = card_panel.choose_card(known)
 card_panel.show(card)
 st.divider()

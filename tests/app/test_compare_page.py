@@ -17,9 +17,9 @@ from bra.models.catalog import CATALOG, ModelSettings
 from bra.opening import look
 from bra.photo import Photo
 from bra.viewer.pack import unpack
-from dashboard import services
 from dashboard.figures import comparing as charts
 from dashboard.runtime.jobs import Stopped
+from dashboard.services import models as model_services
 from dashboard.state import compare_view as choices
 from dashboard.state.compare_view import Comparison, side_b
 from dashboard.state.view import Selection
@@ -193,7 +193,7 @@ def test_reading_a_sweep_ends_when_it_is_called_off() -> None:
         raise Stopped
 
     with pytest.raises(Stopped):
-        services._sweep_table.__wrapped__("", to_parquet(table_of([("0.png", "a", row(4, 2, 0.3, 1000))], {})), tell)
+        model_services._sweep_table.__wrapped__("", to_parquet(table_of([("0.png", "a", row(4, 2, 0.3, 1000))], {})), tell)
     assert told == [(0, 0)]
 
 

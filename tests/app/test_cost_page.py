@@ -19,8 +19,8 @@ from bra.opening import open_file, open_model
 from bra.profiling.advice import choices, levers, positions
 from bra.profiling.format import PARTS, summary
 from bra.profiling.variants import with_full_attention, with_settings, without_bra
-from dashboard import cost_services
 from dashboard.figures import costs as charts
+from dashboard.services import cost as cost_services
 from dashboard.state import cost_view as views
 from dashboard.state.cost_view import CostView
 from dashboard.state.view import N_WINS

@@ -26,9 +26,11 @@ from bra.reports.files import routing_csv, trace_npz
 from bra.reports.layer_html import report_html
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Caption, locate, unpack
-from dashboard import explore_services, services, worked_services
 from dashboard.runtime.config import Limits
 from dashboard.runtime.wait import AT_ONCE, HEAVY, QUICK, Office, worked
+from dashboard.services import explore as explore_services
+from dashboard.services import learn as learn_services
+from dashboard.services import models as model_services
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 QUERY = {"model": "similarity", "n_win": "2", "topk": "4", "stride": "4", "side": "224", "whole": "1",
@@ -39,9 +41,9 @@ FINEST = ModelSettings("similarity", n_win=2, topk=4, num_heads=16, stride=4, si
 
 @pytest.fixture(autouse=True)
 def fresh_office() -> Iterator[None]:
-    services.office.clear()
+    model_services.office.clear()
     yield
-    services.office.clear()
+    model_services.office.clear()
 
 
 def opened(**query: str) -> AppTest:
@@ -79,7 +81,7 @@ def of_whole_window(_layer: LayerTrace, _window: int, token: int | None = None, 
 
 
 def layer_of(settings: ModelSettings) -> LayerTrace:
-    return next(iter(opening.look(settings, services.sample("animal")).trace.layers.values()))
+    return next(iter(opening.look(settings, model_services.sample("animal")).trace.layers.values()))
 
 
 def test_a_shared_link_to_whole_windows_is_worked_out_once_and_in_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +94,7 @@ def test_a_shared_link_to_whole_windows_is_worked_out_once_and_in_the_line(monke
     assert len(threads) == 2
     np.testing.assert_array_equal(message(second, "tiles")[2]["maps"], first[2]["maps"])
     monkeypatch.undo()
-    photo, layer = services.sample("animal"), layer_of(ModelSettings("similarity", n_win=2, topk=4, stride=4, side=224))
+    photo, layer = model_services.sample("animal"), layer_of(ModelSettings("similarity", n_win=2, topk=4, stride=4, side=224))
     for at, place in enumerate(((2000, 2000), (8000, 8000))):
         wanted = layer.attention_map(locate(layer.grid, photo, place)[0])
         np.testing.assert_allclose(first[2]["maps"][at, 2:], wanted, atol=1e-6)
@@ -113,7 +115,7 @@ def test_other_windows_settings_and_pictures_have_maps_of_their_own() -> None:
 def test_one_token_is_attended_to_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     app = opened(**{**QUERY, "whole": "0"})
     threads = watched(monkeypatch, LayerTrace, "attention_map")
-    monkeypatch.setattr(services.office().line, "ask", lambda *_: pytest.fail("a query went into the line"))
+    monkeypatch.setattr(model_services.office().line, "ask", lambda *_: pytest.fail("a query went into the line"))
     app.session_state["selection"] = replace(app.session_state["selection"], a=(8000, 2000))
     app.run()
     assert not app.exception
@@ -133,7 +135,7 @@ def test_the_lane_follows_the_size() -> None:
     many = replace(small, grid=replace(small.grid, n_win=64), r_idx=small.r_idx.repeat(1, 100, 16))
     assert explore_services.csv_lane("", small) == QUICK
     assert explore_services.csv_lane("", many) == HEAVY
-    nothing = (Caption("", "", "", ""), (0, 0), (), (), services.sample("animal"))
+    nothing = (Caption("", "", "", ""), (0, 0), (), (), model_services.sample("animal"))
     assert explore_services.stage_lane("", *nothing, small, Answer()) == AT_ONCE
     assert explore_services.stage_lane("", *nothing, many, Answer()) == HEAVY
 
@@ -143,7 +145,7 @@ def test_the_stage_is_on_the_shelf_and_weighed(monkeypatch: pytest.MonkeyPatch) 
     app = opened(model="similarity", n_win="16", topk="9")
     sent = next(block.proto.bytes for block in app.get("bidi_component")
                 if block.proto.component_name == "routescope_stage")
-    shelf = services.office().shelf
+    shelf = model_services.office().shelf
     sizes = [kept.size for kept in shelf._kept.values() if kept.value == sent]
     assert len(sizes) == 1
     assert sizes[0] >= len(sent) > 250_000                          # 256 × 256 affinities
@@ -158,7 +160,7 @@ def traces() -> int:
 
 def test_an_open_page_and_its_downloads_keep_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     opened(model="similarity")                                      # what is loaded once and for all
-    services.office.clear()
+    model_services.office.clear()
     before, files, button = traces(), [], st.download_button
 
     def kept(label: str, data: Callable[[], Any], *given: Any, **named: Any) -> bool:
@@ -169,7 +171,7 @@ def test_an_open_page_and_its_downloads_keep_no_trace(monkeypatch: pytest.Monkey
     app = opened(model="similarity", n_win="5")
     assert len(files) == 3
     assert traces() > before                                        # on the shelf
-    services.office.clear()
+    model_services.office.clear()
     assert traces() == before
     app.run()                                                       # and the page finds all again
     assert not app.exception
@@ -177,7 +179,7 @@ def test_an_open_page_and_its_downloads_keep_no_trace(monkeypatch: pytest.Monkey
 
 
 def test_downloads_are_made_in_the_line_from_keys_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings, photo = ModelSettings("similarity", n_win=4, topk=2), services.sample("animal")
+    settings, photo = ModelSettings("similarity", n_win=4, topk=2), model_services.sample("animal")
     look = opening.look(settings, photo)
     name, layer = next(iter(look.trace.layers.items()))
     shown = explore_services.shown(settings, photo, None, "", name, None)
@@ -209,7 +211,7 @@ def test_a_download_that_takes_too_long_is_given_up() -> None:
 
 
 def test_a_against_b_is_worked_out_once_and_in_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = watched(monkeypatch, services, "set_beside")
+    threads = watched(monkeypatch, model_services, "set_beside")
     query = {"model": "similarity", "tab": "versus"}
     for _ in range(2):
         app = opened(**query)
@@ -220,9 +222,9 @@ def test_a_against_b_is_worked_out_once_and_in_the_line(monkeypatch: pytest.Monk
 
 
 def test_the_maps_of_the_lesson_are_worked_out_once_and_in_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = watched(monkeypatch, worked_services, "layer_maps")
-    maps = [worked_services.photo_maps(5, 4, services.sample("animal")) for _ in range(2)]
+    threads = watched(monkeypatch, learn_services, "layer_maps")
+    maps = [learn_services.photo_maps(5, 4, model_services.sample("animal")) for _ in range(2)]
     assert maps[0] is maps[1]
     assert len(threads) == 1
     assert threads[0].startswith("quick ")
-    assert maps[0] in [kept.value for kept in services.office().shelf._kept.values()]
+    assert maps[0] in [kept.value for kept in model_services.office().shelf._kept.values()]

@@ -24,8 +24,8 @@ from bra.models.catalog import ModelSettings
 from bra.opening import open_model
 from bra.photo import Photo
 from bra.viewer.pack import unpack
-from dashboard import services
 from dashboard.runtime import server
+from dashboard.services import models as model_services
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "dashboard" / "app.py"
@@ -36,9 +36,9 @@ CAT = ROOT / "sample_images" / "animal.jpg"
 def fresh_office(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing worked out yet, and all work on one thread as here: sums in another order turn near ties of a routing."""
     monkeypatch.setattr(server, "_share_processors", lambda _working: torch.set_num_threads(1))
-    services.office.clear()
+    model_services.office.clear()
     yield
-    services.office.clear()
+    model_services.office.clear()
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_another_topk_runs_from_its_layer_on_and_shows_what_the_whole_model_woul
         app.toggle(key="changed").set_value(True).run()
     n_win = app.slider(key="n_win").value
     settings = ModelSettings(model, side=224)
-    steps = services.opened(settings).steps()
+    steps = model_services.opened(settings).steps()
     at = next(n for n, step in enumerate(steps) if step.holds(layer))
     later = {module for step in steps[at + 1:] if isinstance(step.run, nn.Module) for module in step.run.modules()}
     before = {module for step in steps[:at] if isinstance(step.run, nn.Module) for module in step.run.modules()}
@@ -125,7 +125,7 @@ def test_another_query_computes_the_asked_rows_and_nothing_else(app: AppTest, mo
     work, asked, rows = Work(), [], BF.attention_rows
     with monkeypatch.context() as patch, calls(monkeypatch) as called:
         # The first thing a page does, in the thread that runs it.
-        patch.setattr(services, "warm_up", work.__enter__)
+        patch.setattr(model_services, "warm_up", work.__enter__)
         patch.setattr(BF, "attention_rows", lambda q, *a: asked.append(tuple(q.shape)) or rows(q, *a))
         # What the stage's callback does with a click.
         app.session_state["selection"] = replace(app.session_state["selection"], a=(2500, 2500), b=(7600, 7600))
@@ -139,7 +139,7 @@ def test_another_query_computes_the_asked_rows_and_nothing_else(app: AppTest, mo
     assert work.found["matmul"] + work.found["bmm"] == 6
     assert work.found["softmax"] + work.found["_softmax"] == 2
     assert not [name for name in work.found if "conv" in name or name in ("linear", "addmm", "topk", "layer_norm")]
-    layer = services.look(ModelSettings(model, side=224), services.sample("animal")).trace.layers
+    layer = model_services.look(ModelSettings(model, side=224), model_services.sample("animal")).trace.layers
     shown = layer.get("stages.2.2.attn", next(iter(layer.values())))
     # The gathered keys and values of one window are the most that is touched, or one map per head.
     assert work.largest <= shown.spec.topk * shown.k[0, :, 0].numel()

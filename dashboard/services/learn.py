@@ -6,17 +6,30 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+import numpy as np
+import streamlit as st
+from numpy.typing import NDArray
+
 from bra.experiments.compare import LayerInput
 from bra.metrics import routing, summary
+from bra.metrics.activations import LayerMaps, layer_maps, score_map
 from bra.metrics.summary import LayerFidelity
 from bra.models.catalog import ModelSettings
 from bra.photo import Photo
 from bra.teaching import experiments
+from bra.teaching.example import FIRST, Tokens, Worked, work
 from bra.teaching.experiments import Leak, Reweighed, Voices
 from bra.tracing import LayerTrace
+from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
+from dashboard.handout import NUDGED
 from dashboard.i18n import mark
+from dashboard.runtime.server import office
 from dashboard.runtime.wait import worked
-from dashboard.services import given, look, office
+from dashboard.runtime.wait import worked as worked_out
+from dashboard.services import models as model_services
+from dashboard.services.models import given, look, office
+from dashboard.state.example_view import WorkedView
+from dashboard.state.view import Selection
 
 SIDE: Final = 320
 TRAINED: Final = ModelSettings("flowers", side=SIDE)
@@ -75,3 +88,60 @@ def voices(photo: Photo, at: int) -> Voices:
 @worked(office, mark("Measuring …"))
 def _voices(digest: str, at: int, _layer: LayerTrace) -> Voices:
     return experiments.voices(_layer)
+
+
+# Numbers of the worked example, cached; what is cached is shared and read-only. -------------------------------------
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def worked(tokens: Tokens, topk: int) -> Worked:
+    """The example run on 16 tokens of two numbers."""
+    return work(tokens, topk)
+
+
+def handout_numbers() -> tuple[Worked, Worked]:
+    """The numbers of the handout, and those after the change that its last question asks about."""
+    return worked(FIRST, 1), worked(WorkedView().with_number(*NUDGED).tokens, 1)
+
+
+PHOTO_MODEL: Final = replace(Selection().settings, n_win=WorkedView().n_win, topk=WorkedView().k)
+PHOTO_LAYER: Final = "stages.1.0.attn"
+"""A layer of which a window still holds dozens of tokens; as it was trained: n_win 5, topk 4."""
+
+
+def photo_settings(n_win: int, topk: int) -> ModelSettings:
+    """The model that the steps are shown on, with these windows in its layer."""
+    trained = (n_win, topk) == (PHOTO_MODEL.n_win, PHOTO_MODEL.topk)
+    return replace(PHOTO_MODEL, n_win=n_win, topk=topk, changed=not trained)
+
+
+def photo_layer(n_win: int, topk: int, photo: Photo) -> LayerTrace:
+    """What its layer did on a picture."""
+    return model_services.look(photo_settings(n_win, topk), photo, PHOTO_LAYER).trace.layers[PHOTO_LAYER]
+
+
+def photo_maps(n_win: int, topk: int, photo: Photo) -> LayerMaps:
+    """Its maps, from keys to output."""
+    return _photo_maps(n_win, topk, photo.digest, photo_layer(n_win, topk, photo))
+
+
+@worked_out(office, mark("Running the layer …"))
+def _photo_maps(n_win: int, topk: int, digest: str, _layer: LayerTrace) -> LayerMaps:
+    return layer_maps(_layer)
+
+
+def photo_input(photo: Photo) -> NDArray[np.float32]:
+    """(c, h, w): what the layer was given."""
+    given: NDArray[np.float32] = model_services.given(PHOTO_MODEL, photo, PHOTO_LAYER).x[0].numpy()
+    return given
+
+
+def photo_scores(layer: LayerTrace, window: int, token: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(h, w) scores and attention of one token in the layer's first head; NaN where it cannot look."""
+    scores = score_map(layer, window, token)[0]
+    shares = layer.grid.crop(layer.attention_map(window, token)[0].numpy()).astype(np.float64)
+    return scores, np.where(np.isnan(scores), np.nan, shares)
+
+
+def photo_stage(layer: LayerTrace, photo: Photo, caption: Caption, focus: Place, tint: tuple[str, ...]) -> bytes:
+    """The message of the stage."""
+    return stage_message(photo, layer, caption, focus, {}, tint, model_services.encoded(photo, PICTURE_SIDE))

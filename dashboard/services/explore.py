@@ -17,12 +17,12 @@ from bra.reports.files import routing_csv, trace_npz
 from bra.reports.layer_html import report_html
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Caption, Place, locate, stage_message, tiles_message
-from dashboard import services
 from dashboard.i18n import mark
 from dashboard.runtime.server import office
 from dashboard.runtime.uploads import Upload
 from dashboard.runtime.wait import AT_ONCE, HEAVY, QUICK, worked
 from dashboard.samples import GALLERY
+from dashboard.services import models as model_services
 
 Queries = Sequence[tuple[str, Place, bool]]
 """Role, place, and whether the whole window is meant, as `tiles_message` takes them."""
@@ -69,7 +69,7 @@ class Seen:
 def shown(settings: ModelSettings, photo: Photo, upload: Upload | None, changed: str, layer: str,
           file: Upload | None) -> Shown:
     """The keys of what is looked at; `upload` is the visitor's picture, whether or not it is the one looked at."""
-    sample = next((key for key in GALLERY if services.sample(key).digest == photo.digest), "")
+    sample = next((key for key in GALLERY if model_services.sample(key).digest == photo.digest), "")
     return Shown(settings, sample, None if sample else upload, changed, layer, file)
 
 
@@ -79,9 +79,9 @@ def seen(of: Shown) -> Seen:
     Raises:
         BRAError: as `services.look`.
     """
-    photo = services.photo_of(of.upload.data, of.upload.digest) if of.upload is not None else services.sample(of.sample)
-    look = services.look(of.settings, photo, of.changed, of.file)
-    key = (of.settings.opens, services.file_key(of.settings, of.file), of.settings.side,
+    photo = model_services.photo_of(of.upload.data, of.upload.digest) if of.upload is not None else model_services.sample(of.sample)
+    look = model_services.look(of.settings, photo, of.changed, of.file)
+    key = (of.settings.opens, model_services.file_key(of.settings, of.file), of.settings.side,
            of.settings.change_of(of.changed), photo.digest, of.layer)
     return Seen(key, photo, look.trace.layers[of.layer], look)
 

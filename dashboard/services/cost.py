@@ -13,7 +13,7 @@ from dashboard.i18n import mark
 from dashboard.runtime.jobs import Tell
 from dashboard.runtime.uploads import Upload
 from dashboard.runtime.wait import HEAVY, worked
-from dashboard.services import file_key, office, opened
+from dashboard.services.models import file_key, office, opened
 from dashboard.state.cost_view import CostView
 
 if TYPE_CHECKING:       # Ultralytics is optional
