@@ -9,10 +9,10 @@ import streamlit as st
 from bra.messages import listed
 from bra.models.card import WEIGHTS, ModelCard
 from bra.models.catalog import CATALOG
-from dashboard.figures import cards as charts
+from dashboard.figures import card as card_figures
 from dashboard.i18n import mark, named, told, tr
 from dashboard.state import session
-from dashboard.widgets import heads
+from dashboard.widgets.picture import heads
 
 EXPLORE = Path(__file__).parent / "views" / "explore.py"
 RECALL = mark("Share of full attention that falls on the routed windows")
@@ -48,22 +48,22 @@ def show(card: ModelCard) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown("#### " + tr("How well it does"))
-        scores = charts.score_table(card)
+        scores = card_figures.score_table(card)
         st.dataframe(scores, hide_index=True, width="stretch", column_config=heads(scores[0]))
         st.caption(tr("After the last epoch; mean over seeds, smallest to largest in brackets. The weights are those "
                       "of {run}.", run=card.shipped))
         for sentence in card.comparison:
             st.markdown(f"- {told(sentence)}")
         for metric in [*next(iter(card.scores.values())), "loss"]:
-            label = charts.METRICS.get(metric, metric)
-            st.vega_lite_chart(charts.curves(card, metric, told(label)), width="stretch")
+            label = card_figures.METRICS.get(metric, metric)
+            st.vega_lite_chart(card_figures.curves(card, metric, told(label)), width="stretch")
     with right:
         st.markdown("#### " + tr("Does its routing mean anything?"))
         for sentence in card.verdict:
             st.markdown(f"- {told(sentence)}")
-        st.vega_lite_chart(charts.quality(card, "recall", told(RECALL)), width="stretch")
+        st.vega_lite_chart(card_figures.quality(card, "recall", told(RECALL)), width="stretch")
         if any(row.overlap is not None for row in card.quality["trained"]):
-            st.vega_lite_chart(charts.quality(card, "overlap", told(OVERLAP)), width="stretch")
+            st.vega_lite_chart(card_figures.quality(card, "overlap", told(OVERLAP)), width="stretch")
         st.caption(tr("Mean over {n} pictures that it did not learn from, and over their windows. Controls are those "
                       "of the trained layers.", n=card.judged))
         st.markdown("#### " + tr("What it is not good for"))

@@ -13,12 +13,12 @@ from bra.viewer.multiples import versus_message
 from bra.viewer.pack import TILE_SIDE, Place
 from dashboard import compare_panel, components
 from dashboard.compare_panel import setting_of
-from dashboard.figures import comparing as charts
+from dashboard.figures import compare as compare_figures
 from dashboard.i18n import mark, told, tongue, tr
 from dashboard.services import models as model_services
 from dashboard.state import session
 from dashboard.state.view import Selection
-from dashboard.widgets import ask_file, heads, plain
+from dashboard.widgets.picture import ask_file, heads, plain
 
 PROBE_NAMES = {"brightness": mark("brightness"), "flip": mark("flip"), "shift": mark("shift"), "crop": mark("crop"),
                "swap": mark("swap")}
@@ -110,7 +110,7 @@ def sweeps() -> None:
     layer = st.selectbox(tr("Layer"), layers, key=session.hold("sweep_layer", layers[0], layers)) \
         if len(layers) > 1 else layers[0]
     shown = [row for row in rows if row.layer == layer]
-    st.vega_lite_chart(charts.swept(shown), width="stretch")
+    st.vega_lite_chart(compare_figures.swept(shown), width="stretch")
     st.caption(tr("Blue: one tick per picture. Orange: 95 % interval of the mean, from resampling pictures. Green: the "
                   "mean of the nearest windows."))
     found = [{"n_win": row.n_win, "topk": row.topk, mark("keeps"): 100 * row.recall,

@@ -14,8 +14,8 @@ from bra.photo import Photo
 from bra.reports.tables import compare_csv, compare_html, reason
 from bra.viewer.multiples import multiples_message
 from bra.viewer.pack import TILE_SIDE, Place
-from dashboard import components, model_widgets
-from dashboard.figures import comparing as charts
+from dashboard import components
+from dashboard.figures import compare as compare_figures
 from dashboard.i18n import mark, named, told, tongue, tr
 from dashboard.services import models as model_services
 from dashboard.state import compare_view as choices
@@ -23,7 +23,8 @@ from dashboard.state import session
 from dashboard.state.compare_view import EQUAL_TO, Comparison
 from dashboard.state.view import Selection
 from dashboard.state.widgets import hold_some
-from dashboard.widgets import ask_file, heads
+from dashboard.widgets import model as model_widgets
+from dashboard.widgets.picture import ask_file, heads
 
 EXPLORE = Path(__file__).parent / "views" / "explore.py"
 TAB_NAMES = {"grid": mark("All settings at once"), "versus": mark("A against B"),
@@ -109,7 +110,7 @@ def _decide(compared: Compared, wanted: Comparison, caption: str) -> None:
     st.markdown(told(reason(compared.rows, wanted.cost)))
     chart, table = st.columns([1.4, 1], gap="large")
     with chart:
-        st.vega_lite_chart(charts.deciding(compared.rows, wanted.cost), width="stretch", key=session.CHART,
+        st.vega_lite_chart(compare_figures.deciding(compared.rows, wanted.cost), width="stretch", key=session.CHART,
                            on_select=session.take_point, selection_mode="pick")
         st.caption(tr("Thick grey: the Pareto front. Dashed: what the nearest windows of the same number keep; dotted: "
                       "random ones. Click a point to open that setting in Explore."))

@@ -13,14 +13,14 @@ from bra.profiling.format import short
 from bra.profiling.formula import LayerCost
 from bra.profiling.model_cost import Cost, CostRow
 from bra.spec import BRASpec
-from dashboard.figures import costs as charts
+from dashboard.figures import cost as cost_figures
 from dashboard.i18n import told, tr
 from dashboard.services import cost as cost_services
 from dashboard.state import session
 from dashboard.state.cost_view import CostView
 from dashboard.state.view import N_WINS
-from dashboard.widgets import plain as as_is
-from dashboard.widgets import table
+from dashboard.widgets.picture import plain as as_is
+from dashboard.widgets.picture import table
 
 
 def show(settings: ModelSettings, view: CostView, cost: Cost, plain: Cost) -> None:
@@ -53,7 +53,7 @@ def _windows(settings: ModelSettings, view: CostView, row: CostRow, layer: Layer
     st.markdown(tr("**Which n_win?** Each token of this layer sees topk / n_win² = {topk} / {windows} = {share:.1%} of "
                    "the map. Other windows at equal coverage, the cheapest first:", topk=spec.topk,
                    windows=spec.n_windows, share=spec.topk / spec.n_windows))
-    table(charts.choice_table(list(found.values())), height=280)
+    table(cost_figures.choice_table(list(found.values())), height=280)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         tried = st.selectbox(tr("Try"), list(found), width=170,
                              format_func=lambda n: f"n_win {n}, topk {found[n].topk}",
@@ -63,7 +63,7 @@ def _windows(settings: ModelSettings, view: CostView, row: CostRow, layer: Layer
                   args=(one.n_win, one.topk), disabled=one.n_win not in N_WINS)
         if cost_services.is_yolo(settings, session.model_upload()):
             text = cost_services.resettled_yaml(settings, {"n_win": one.n_win, "topk": one.topk},
-                                                session.model_upload(), [charts.number_of(row.name)])
+                                                session.model_upload(), [cost_figures.number_of(row.name)])
             st.download_button(tr("Model file with it in this row, YAML"), text, "model-bra.yaml", "text/yaml",
                                on_click="ignore")
     st.markdown(as_is(tr("n_win {n_win} {why}.", n_win=one.n_win, why=told(one.why))))
@@ -75,9 +75,9 @@ def _settings(layer: LayerCost) -> None:
     saving, without = [one for one in found if one.params], [one for one in found if not one.params]
     st.markdown(tr("**“BiFormer has many parameters.”** This layer has {n:,}. What saves some of them, one setting "
                    "changed at a time:", n=layer.params))
-    table(charts.lever_table(saving))
+    table(cost_figures.lever_table(saving))
     st.markdown(tr("What saves none, whatever else it saves:"))
-    table(charts.lever_table(without))
+    table(cost_figures.lever_table(without))
 
 
 def _places(settings: ModelSettings, view: CostView, spec: BRASpec, cost: Cost, plain: Cost) -> None:
@@ -88,8 +88,8 @@ def _places(settings: ModelSettings, view: CostView, spec: BRASpec, cost: Cost, 
                    options=_said(options))
                 + (tr(" The dashed line is 1 GiB.") if view.measure == "peak_bytes" else ""))
     measure = view.measure if view.measure != "ms" else "macs"
-    here = charts.bra_after(cost, plain)
-    st.vega_lite_chart(charts.places(found, measure, here), width="stretch")
+    here = cost_figures.bra_after(cost, plain)
+    st.vega_lite_chart(cost_figures.places(found, measure, here), width="stretch")
     refused = [place for place in found if place.layer is None]
     if refused:
         st.caption(as_is(tr("{n} rows cannot have it, {row} for one: {why}", n=len(refused), row=refused[0].after,
@@ -102,7 +102,7 @@ def _places(settings: ModelSettings, view: CostView, spec: BRASpec, cost: Cost, 
         "multiply-adds, after {most} {most_params:,} and {most_macs:,.0f} M.",
         least=_place(least), params=least.layer.params, macs=least.layer.macs / 1e6,
         most=_place(most), most_params=most.layer.params, most_macs=most.layer.macs / 1e6)))
-    rows = {charts.number_of(place.after): place for place in possible}
+    rows = {cost_figures.number_of(place.after): place for place in possible}
     first = next((number for number, place in rows.items() if place.after in here), next(iter(rows)))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         after = st.selectbox(tr("After row"), list(rows), format_func=lambda n: rows[n].after, width=170,

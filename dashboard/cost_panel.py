@@ -11,16 +11,17 @@ from bra.messages import Said
 from bra.models.catalog import ModelSettings
 from bra.profiling.format import cost_csv, cost_json, cost_markdown, summary
 from bra.profiling.model_cost import Cost
-from dashboard import cost_advice, model_widgets
-from dashboard.figures import costs as charts
+from dashboard import cost_advice
+from dashboard.figures import cost as cost_figures
 from dashboard.i18n import mark, named, told, tr
 from dashboard.services import cost as cost_services
 from dashboard.state import cost_view as views
 from dashboard.state import session
 from dashboard.state.cost_view import CostView
 from dashboard.state.view import N_WINS
-from dashboard.widgets import plain as as_is
-from dashboard.widgets import table
+from dashboard.widgets import model as model_widgets
+from dashboard.widgets.picture import plain as as_is
+from dashboard.widgets.picture import table
 
 MEASURES = {"macs": mark("multiply-adds"), "params": mark("parameters"), "peak_bytes": mark("memory"),
             "ms": mark("time")}
@@ -63,8 +64,8 @@ def page(settings: ModelSettings, view: CostView, timed: bool) -> None:
         return
     for sentence in summary(cost, plain):
         st.markdown(as_is(told(sentence)))
-    st.html(charts.legend(charts.bar_colours(cost, view.measure)))
-    st.vega_lite_chart(charts.bars(cost, view.measure), width="stretch")
+    st.html(cost_figures.legend(cost_figures.bar_colours(cost, view.measure)))
+    st.vega_lite_chart(cost_figures.bars(cost, view.measure), width="stretch")
     st.caption(tr("Counted, not estimated: every operator of one forward at this image size; parts of BRA by formula, "
                   "which the count must meet. Weights do not matter: trained or not, a model costs the same."))
     _rows(cost)
@@ -79,7 +80,7 @@ def page(settings: ModelSettings, view: CostView, timed: bool) -> None:
 
 
 def _rows(cost: Cost) -> None:
-    table(charts.row_table(cost), height=320)
+    table(cost_figures.row_table(cost), height=320)
     # An operator's own name, such as "mean", is a name; what is said of one is a sentence.
     left_out = tr(", ").join(f"{told(one.name) if isinstance(one.name, Said) else one.name} {one.calls}×"
                              for one in cost.not_counted[:12])
@@ -101,11 +102,11 @@ def _against(settings: ModelSettings, view: CostView, plain: Cost, cost: Cost) -
                                                                                    file=session.model_upload())
         except BRAError as error:
             st.warning(tr("“{kind}” cannot be: {why}", kind=told(kind), why=model_widgets.sentence(error)))
-    table(charts.against_table(costs))
+    table(cost_figures.against_table(costs))
     st.caption(tr("Full attention: every window routed to all. Bytes are those of the fused form used here, which "
                   "never writes attention out. The second setting stands in all BRA layers."))
     if "second setting" in costs and cost_services.is_yolo(settings, session.model_upload()):
-        dims = {charts.number_of(row.name): row.layers[0].spec.dim for row in cost.rows if row.layers}
+        dims = {cost_figures.number_of(row.name): row.layers[0].spec.dim for row in cost.rows if row.layers}
         text = cost_services.second_yaml(settings, view, dims, session.model_upload())
         narrow = tr("Fewer channels of q and k are written as numbers, which fit this scale of the model.")
         st.download_button(tr("Model file with the second setting, YAML"), text, "model-bra.yaml", "text/yaml",

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from bra.teaching.example import LEPE, SIDE, W_O, Worked
-from dashboard.figures.worked import Cell, grid, number, row_of, sign, windowed
-from dashboard.figures.worked_scene import CUT, GRID, Scene, cell, window_names
-from dashboard.figures.worked_steps import matrix, products, sources
+from dashboard.figures.example_steps import CUT, GRID, Scene, cell, matrix, products, sources, window_names
+from dashboard.figures.number_grid import Cell, grid, number, row_of, sign, windowed
 from dashboard.i18n import tr_in
 
 NUDGED: Final = (8, 0, 3)

@@ -17,8 +17,8 @@ from bra.tracing import LayerTrace
 from bra.viewer.pack import Place, locate
 from dashboard import components
 from dashboard.components import messages
-from dashboard.figures import lesson as charts
-from dashboard.figures.lesson import Bar, percent
+from dashboard.figures import learn as learn_figures
+from dashboard.figures.learn import Bar, percent
 from dashboard.i18n import tr
 from dashboard.samples import GALLERY
 from dashboard.services import learn as learn_services
@@ -38,12 +38,12 @@ def cost(at: Lesson) -> Lesson:
                        key=session.hold("learn_pixels", at.pixels, views.PIXELS))
     every = [growth(side) for side in views.PIXELS]
     one, top = growth(pixels), every[-1].full.macs
-    st.html(charts.figure(
+    st.html(learn_figures.figure(
         tr("{tokens:,} tokens: full attention compares {pairs} pairs, BRA {fewer}.", tokens=one.tokens,
            pairs=quantity(one.pairs), fewer=quantity(one.routed_pairs)),
-        charts.columns([(each.full.macs / top, each.routed.macs / top) for each in every], views.PIXELS.index(pixels),
+        learn_figures.columns([(each.full.macs / top, each.routed.macs / top) for each in every], views.PIXELS.index(pixels),
                        [f"{side} px" for side in (views.PIXELS[0], views.PIXELS[-1])]),
-        charts.bars(_pair(tr("multiply-adds, full"), tr("multiply-adds, BRA"), one.full.macs, one.routed.macs, "")
+        learn_figures.bars(_pair(tr("multiply-adds, full"), tr("multiply-adds, BRA"), one.full.macs, one.routed.macs, "")
                     + _pair(tr("memory, full"), tr("memory, BRA"), one.full.explicit_peak_bytes,
                             one.routed.explicit_peak_bytes, "B"))))
     st.caption(tr("Blue: full attention; orange: BRA as it is usually set. One layer with 64 numbers per token. A "
@@ -107,10 +107,10 @@ def weights(at: Lesson) -> Lesson:
     found = learn_services.reweighed(photo, one, window, factor or at.factor, soft)
     rows = [Bar(tr("window {w}", w=w), share, percent(share))
             for w, share in zip(lt.r_idx[0, window].tolist(), found.after, strict=True)]
-    st.html(charts.figure(
-        tr("Routing weights of window {window}: always 100 % in all.", window=window), charts.bars(rows),
-        charts.note(tr("The same windows are chosen.") if found.same_windows else tr("Other windows are chosen.")),
-        charts.bars([Bar(tr("change of the output"), found.change, percent(found.change), "bad")])))
+    st.html(learn_figures.figure(
+        tr("Routing weights of window {window}: always 100 % in all.", window=window), learn_figures.bars(rows),
+        learn_figures.note(tr("The same windows are chosen.") if found.same_windows else tr("Other windows are chosen.")),
+        learn_figures.bars([Bar(tr("change of the output"), found.change, percent(found.change), "bad")])))
     st.caption(tr("Layer {layer} of a model that was trained here on flowers and now sees the cat of chapter 2. "
                   "Change: how far the output is from that at factor 1, in per cent of its size.", layer=one.name))
     return replace(at, factor=factor or at.factor, soft=soft)
@@ -131,10 +131,10 @@ def cuts(at: Lesson) -> Lesson:
     with above:
         look(at, photo, lt, GALLERY["portrait"].focus,
              tr("Layer {layer} of the model trained on flowers.", layer=one.name))
-    below.html(charts.figure(
+    below.html(learn_figures.figure(
         tr("n_win {n_win}, topk {topk}: {share} of the map.", n_win=cut, topk=row.topk,
            share=percent(row.topk / cut**2)),
-        charts.bars([Bar(tr("keeps of full attention"), row.recall, percent(row.recall)),
+        learn_figures.bars([Bar(tr("keeps of full attention"), row.recall, percent(row.recall)),
                      Bar(tr("the nearest windows would"), row.nearest, percent(row.nearest), "other"),
                      Bar(tr("random windows would"), row.chance, percent(row.chance), "other"),
                      Bar(tr("multiply-adds"), row.macs / max(each.macs for each in compared.rows), quantity(row.macs),

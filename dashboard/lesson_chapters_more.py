@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import streamlit as st
 
-from dashboard.figures import lesson as charts
-from dashboard.figures.lesson import Bar, percent
+from dashboard.figures import learn as learn_figures
+from dashboard.figures.learn import Bar, percent
 from dashboard.i18n import tr
 from dashboard.lesson_chapters import look, sides
 from dashboard.samples import GALLERY
@@ -37,9 +37,9 @@ def padding(at: Lesson) -> Lesson:
         look(at, photo, lt, GALLERY["street"].focus,
              tr("Hatched: padding. Layer {layer} of the model trained on flowers, topk {k}.",
                 layer=one.name, k=topk))
-    below.html(charts.figure(
+    below.html(learn_figures.figure(
         tr("{h} × {w} tokens, padded to {H} × {W}.", h=lt.grid.h, w=lt.grid.w, H=lt.grid.H, W=lt.grid.W),
-        charts.bars([Bar(tr("padding's share of the map"), found.of_map, percent(found.of_map), "other"),
+        learn_figures.bars([Bar(tr("padding's share of the map"), found.of_map, percent(found.of_map), "other"),
                      Bar(tr("padding's share of attention"), found.of_attention, percent(found.of_attention)),
                      Bar(tr("the same, worst window"), found.worst, percent(found.worst)),
                      Bar(tr("change of the output by masking"), found.change, percent(found.change), "bad")])))
@@ -56,13 +56,13 @@ def worth(at: Lesson) -> Lesson:
     above, below = sides()
     with above:
         look(at, photo, lt, GALLERY["animal"].focus, _whose(weights, lt.name))
-    below.html(charts.figure(
+    below.html(learn_figures.figure(
         tr("Share of full attention that is kept, {k} of {n} windows:", k=found.topk, n=lt.grid.n_windows),
-        charts.bars([Bar(tr("its own routing"), found.recall, percent(found.recall)),
+        learn_figures.bars([Bar(tr("its own routing"), found.recall, percent(found.recall)),
                      Bar(tr("the nearest windows"), found.recall_nearest, percent(found.recall_nearest), "other"),
                      Bar(tr("random windows, chance"), found.recall_chance, percent(found.recall_chance), "other")]),
-        charts.note(tr("Hubs: the {k} windows chosen most get this share of all choices:", k=found.topk)),
-        charts.bars([Bar(tr("share of the hubs"), shared, percent(shared), "bad")])))
+        learn_figures.note(tr("Hubs: the {k} windows chosen most get this share of all choices:", k=found.topk)),
+        learn_figures.bars([Bar(tr("share of the hubs"), shared, percent(shared), "bad")])))
     return replace(at, weights=weights)
 
 
@@ -85,13 +85,13 @@ def proof(at: Lesson) -> Lesson:
     above, below = sides()
     with above:
         look(at, photo, lt, GALLERY["animal"].focus, _whose("trained", lt.name))
-    below.html(charts.figure(
+    below.html(learn_figures.figure(
         tr("What this layer puts out comes from"),
-        charts.bars([Bar(tr("attention, which the picture shows"), found.attention, percent(found.attention)),
+        learn_figures.bars([Bar(tr("attention, which the picture shows"), found.attention, percent(found.attention)),
                      Bar(tr("LePE, {side} × {side} tokens around", side=side), 1 - found.attention,
                          percent(1 - found.attention), "other")]),
-        charts.note(tr("How far the output moves, in per cent of its size, with")),
-        charts.bars([Bar(tr("random windows instead"), found.at_random, percent(found.at_random), "bad"),
+        learn_figures.note(tr("How far the output moves, in per cent of its size, with")),
+        learn_figures.bars([Bar(tr("random windows instead"), found.at_random, percent(found.at_random), "bad"),
                      Bar(tr("the nearest windows instead"), found.to_nearest, percent(found.to_nearest), "bad"),
                      Bar(tr("no LePE"), found.without_lepe, percent(found.without_lepe), "bad")])))
     return replace(at, layer=layer)

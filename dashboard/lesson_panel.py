@@ -11,7 +11,7 @@ import streamlit as st
 
 from dashboard import components, lesson_chapters, lesson_text, predict_panel, worked_panel
 from dashboard import lesson_chapters_more as more
-from dashboard.figures import lesson as charts
+from dashboard.figures import learn as learn_figures
 from dashboard.i18n import mark, told, tr
 from dashboard.lesson_text import Chapter
 from dashboard.state import learn as learn_state
@@ -104,7 +104,7 @@ def _question(at: Lesson, text: Chapter) -> None:
     if choice is not None:
         right = choice == text.right
         say = st.success if right else st.error
-        say(charts.verdict(right, tr("Right.") if right else tr("No."), text.answer))
+        say(learn_figures.verdict(right, tr("Right.") if right else tr("No."), text.answer))
 
 
 def _example(at: Lesson) -> Lesson:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from bra.models.base import Answer, Look
 from bra.viewer.pack import Caption, Place, rail_message
-from dashboard import components, widgets
+from dashboard import components
 from dashboard.i18n import tongue, tr
 from dashboard.services import explore as explore_services
 from dashboard.services import models as model_services
@@ -16,6 +16,7 @@ from dashboard.services.explore import Shown
 from dashboard.state import session
 from dashboard.state import widgets as widget_state
 from dashboard.state.view import Selection
+from dashboard.widgets import picture
 
 
 def rail(look: Look, chosen: str) -> None:
@@ -54,7 +55,7 @@ def _explorer(view: Selection, shown: Shown, answer: Answer, caption: Caption, f
     heading, choice = st.columns([2.2, 1], vertical_alignment="bottom")
     heading.subheader(tr("What the query tokens attend to"), anchor=False)
     with choice:
-        whole = widgets.choose_attention(selection.whole)
+        whole = picture.choose_attention(selection.whole)
     # Read here: a download is made outside of the visitor's session, where there is no view to ask for.
     pins, language, stem = selection.pins, tongue(), f"routing_n{seen.layer.spec.n_win}_k{seen.layer.spec.topk}"
     queries = _queries(replace(selection, whole=whole), focus)

@@ -14,10 +14,9 @@ from bra.teaching.experiments import score
 from bra.viewer.pack import Place, locate
 from dashboard import components
 from dashboard.components import messages
-from dashboard.figures import lesson as charts
-from dashboard.figures.lesson import Bar, percent
+from dashboard.figures import learn as learn_figures
+from dashboard.figures.learn import Bar, percent
 from dashboard.i18n import mark, told, tr
-from dashboard.model_widgets import sentence
 from dashboard.samples import GALLERY
 from dashboard.services import learn as learn_services
 from dashboard.services import models as model_services
@@ -25,6 +24,7 @@ from dashboard.state import learn as learn_state
 from dashboard.state import learn_view as views
 from dashboard.state import session
 from dashboard.state.learn_view import Lesson
+from dashboard.widgets.model import sentence
 
 ROUNDS: Final[tuple[tuple[str, Place], ...]] = (
     ("portrait", GALLERY["portrait"].focus), ("portrait", (8000, 3000)),
@@ -76,9 +76,9 @@ def show(at: Lesson) -> Lesson:
                           "Enter. Then ask for the answer."))
         else:
             learn_state.keep_score(one, made)
-            st.html(charts.figure(tr("This round, hits of {k}:", k=made.of), charts.bars(
+            st.html(learn_figures.figure(tr("This round, hits of {k}:", k=made.of), learn_figures.bars(
                 _bars(made.hits, made.nearest, made.chance, made.of)),
-                charts.note(tr("On this picture {share} of all choices in this layer fall on the same {k} windows, "
+                learn_figures.note(tr("On this picture {share} of all choices in this layer fall on the same {k} windows, "
                                "wherever the star is.", share=percent(shared_choices(lt)), k=lt.spec.topk))))
         _total()
     return at
@@ -96,6 +96,6 @@ def _total() -> None:
         return
     names = ("hits", "nearest", "chance", "of")
     hits, nearest, chance, of = (sum(getattr(one, name) for one in done) for name in names)
-    st.html(charts.figure(tr("Rounds so far: {n}. Hits of {k}:", n=len(done), k=of),
-                          charts.bars(_bars(hits, nearest, chance, of))))
+    st.html(learn_figures.figure(tr("Rounds so far: {n}. Hits of {k}:", n=len(done), k=of),
+                          learn_figures.bars(_bars(hits, nearest, chance, of))))
     st.button(tr("Start again"), on_click=learn_state.forget_scores)

@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import Final
 
 from bra.teaching.example import SIDE, W_K, W_O, Worked
-from dashboard.figures.worked import number
-from dashboard.figures.worked_scene import GRID
+from dashboard.figures.example_steps import GRID
+from dashboard.figures.number_grid import number
 
 LETTERS: Final[Mapping[str, str]] = MappingProxyType({
     "tokens": r"q = W_q\,x \qquad k = W_k\,x \qquad v = W_v\,x",

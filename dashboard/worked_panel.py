@@ -9,8 +9,7 @@ import streamlit as st
 from bra.teaching import source
 from bra.teaching.example import FIRST, HIGHEST, SIDE, TOPKS, Worked
 from dashboard import components, worked_formula, worked_photo_panel
-from dashboard.figures.worked_scene import GRID, Scene
-from dashboard.figures.worked_steps import board
+from dashboard.figures.example_steps import GRID, Scene, board
 from dashboard.handout import handout
 from dashboard.i18n import language, told, tr
 from dashboard.services import learn as learn_services

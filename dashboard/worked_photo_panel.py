@@ -16,14 +16,16 @@ from bra.models.catalog import CATALOG
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import PICTURE_SIDE, Caption, Place, locate
-from dashboard import components, model_widgets, widgets
-from dashboard.figures.worked import row_of, sign
-from dashboard.figures.worked_photo import map_figure, photo_figure, span_of, strip_figure
+from dashboard import components
+from dashboard.figures.number_grid import row_of, sign
+from dashboard.figures.photo_maps import map_figure, photo_figure, span_of, strip_figure
 from dashboard.i18n import told, tr
 from dashboard.services import learn as learn_services
 from dashboard.services import models as model_services
 from dashboard.state import example as example_state
 from dashboard.state.example_view import N_WINS, WorkedView
+from dashboard.widgets import model as model_widgets
+from dashboard.widgets import picture
 from dashboard.worked_words import NAMES, ON_PHOTO
 
 
@@ -71,7 +73,7 @@ class Shot:
 def show(step: str) -> None:
     """One step on the visitor's picture, by the model that is trained."""
     view = example_state.current()
-    photo, name, _, focus = widgets.picture()
+    photo, name, _, focus = picture.picture()
     settings = learn_services.photo_settings(view.n_win, view.k)
     entry = CATALOG[settings.model]
     provenance = model_widgets.provenance_of(settings, entry.provenance)

@@ -15,10 +15,9 @@ from bra.grid import WindowGrid
 from bra.teaching.example import FIRST, TOPKS, work
 from bra.teaching.source import STEPS
 from dashboard import worked_formula
-from dashboard.figures.worked import number
-from dashboard.figures.worked_photo import CIVIDIS, NOTHING, heat, map_figure, photo_figure, span_of, strip_figure
-from dashboard.figures.worked_scene import Scene
-from dashboard.figures.worked_steps import board
+from dashboard.figures.example_steps import Scene, board
+from dashboard.figures.number_grid import number
+from dashboard.figures.photo_maps import CIVIDIS, NOTHING, heat, map_figure, photo_figure, span_of, strip_figure
 from dashboard.handout import NUDGED, handout
 from dashboard.i18n import tr_in
 from dashboard.state.example_view import WorkedView, place_of

@@ -3,11 +3,13 @@
 import streamlit as st
 
 from bra.errors import BRAError
-from dashboard import compare_more, compare_panel, model_widgets, widgets
+from dashboard import compare_more, compare_panel
+from dashboard.widgets import model as model_widgets
+from dashboard.widgets import picture
 
 compare_panel.leave_if_asked()
-widgets.choose_picture()
-photo, name, hint, focus = widgets.picture()
+picture.choose_picture()
+photo, name, hint, focus = picture.picture()
 with st.sidebar:
     view = model_widgets.choose_settings(photo)
 tab = compare_panel.choose_tab().tab

@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from dashboard import cost_panel, model_widgets
+from dashboard import cost_panel
 from dashboard.i18n import tr
+from dashboard.widgets import model as model_widgets
 
 st.subheader(tr("What does it cost, and what for?"), anchor=False)
 with st.sidebar:

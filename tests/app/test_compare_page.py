@@ -17,7 +17,7 @@ from bra.models.catalog import CATALOG, ModelSettings
 from bra.opening import look
 from bra.photo import Photo
 from bra.viewer.pack import unpack
-from dashboard.figures import comparing as charts
+from dashboard.figures import compare as compare_figures
 from dashboard.runtime.jobs import Stopped
 from dashboard.services import models as model_services
 from dashboard.state import compare_view as choices
@@ -77,12 +77,12 @@ def row(n_win: int, topk: int, recall: float, macs: int) -> SettingRow:
 
 def test_the_chart_holds_the_rows_and_marks_the_front() -> None:
     rows = [row(4, 1, 0.2, 2_000_000), row(4, 2, 0.4, 4_000_000), row(7, 2, 0.3, 5_000_000)]
-    spec = charts.deciding(rows, "macs")
+    spec = compare_figures.deciding(rows, "macs")
     values = spec["data"]["values"]
     assert [(v["cost"], v["recall"], v["front"]) for v in values] == [(2, 0.2, True), (4, 0.4, True), (5, 0.3, False)]
     assert [v["front"] for v in values] == list(front(rows, "macs"))
     assert spec["params"][0]["views"] == [layer["name"] for layer in spec["layer"] if "name" in layer]
-    assert charts.deciding(rows, "seconds")["data"]["values"] == []     # nothing was timed
+    assert compare_figures.deciding(rows, "seconds")["data"]["values"] == []     # nothing was timed
 
 
 # the page -------------------------------------------------------------------------------------------------

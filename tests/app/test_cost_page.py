@@ -19,7 +19,7 @@ from bra.opening import open_file, open_model
 from bra.profiling.advice import choices, levers, positions
 from bra.profiling.format import PARTS, summary
 from bra.profiling.variants import with_full_attention, with_settings, without_bra
-from dashboard.figures import costs as charts
+from dashboard.figures import cost as cost_figures
 from dashboard.services import cost as cost_services
 from dashboard.state import cost_view as views
 from dashboard.state.cost_view import CostView
@@ -95,19 +95,19 @@ def test_places_are_those_of_the_same_row_in_the_model_without_bra() -> None:
                          ids=lambda made: made.chosen_variant or made.model)
 def test_bars_add_up_to_their_rows(settings: ModelSettings, measure: str) -> None:
     cost = bra.cost(open_model(settings).module, 224)
-    values = charts.bar_values(cost, measure)
+    values = cost_figures.bar_values(cost, measure)
     for row in cost.rows:
         assert sum(value["value"] for value in values if value["row"] == row.name) == getattr(row, measure)
-    drawn = sum(one["shown"] for one in charts.bars(cost, measure)["data"]["values"]) * charts.UNITS[measure][0]
+    drawn = sum(one["shown"] for one in cost_figures.bars(cost, measure)["data"]["values"]) * cost_figures.UNITS[measure][0]
     assert drawn == pytest.approx(sum(getattr(row, measure) for row in cost.rows))
 
 
 def test_every_part_has_a_colour_of_its_own() -> None:
     cost = bra.cost(bra.BiLevelRoutingAttention(16, n_win=2, kv_downsample_mode="conv", kv_downsample_ratio=2), 16)
-    assert {value["part"] for value in charts.bar_values(cost, "macs")} == set(PARTS.values())
-    scale = charts.bars(cost, "macs")["encoding"]["color"]["scale"]
+    assert {value["part"] for value in cost_figures.bar_values(cost, "macs")} == set(PARTS.values())
+    scale = cost_figures.bars(cost, "macs")["encoding"]["color"]["scale"]
     assert len(set(scale["range"])) == len(scale["domain"]) == len(PARTS)
-    words = charts.legend(charts.bar_colours(cost, "macs"))
+    words = cost_figures.legend(cost_figures.bar_colours(cost, "macs"))
     assert all(f'{colour}">■</span> {name}<' in words
                for name, colour in zip(scale["domain"], scale["range"], strict=True))
 
@@ -211,7 +211,7 @@ scales: {n: [1.0, 1.0, 8192]}
 def test_the_file_with_the_second_setting_builds_what_was_counted(settings: ModelSettings) -> None:
     view = CostView(n_win=5, topk=3, narrow=2, pool=2, projections="qkv")
     module = open_model(settings).module
-    dims = {charts.number_of(row.name): row.layers[0].spec.dim for row in bra.cost(module, 320).rows if row.layers}
+    dims = {cost_figures.number_of(row.name): row.layers[0].spec.dim for row in bra.cost(module, 320).rows if row.layers}
     text = cost_services.second_yaml(settings, view, dims)
     built = bra.cost(build_untrusted(yaml.safe_load(text), "n"), 320)
     assert built.total.to_dict() == bra.cost(with_settings(module, 2, **view.second), 320).total.to_dict()

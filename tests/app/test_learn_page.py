@@ -27,8 +27,8 @@ from bra.teaching.source import STEPS
 from bra.tracing import LayerTrace
 from bra.viewer.pack import locate, unpack
 from dashboard import predict_panel
-from dashboard.figures import lesson as charts
-from dashboard.figures.lesson import Bar, percent
+from dashboard.figures import learn as learn_figures
+from dashboard.figures.learn import Bar, percent
 from dashboard.i18n import CATALOGUES, LANGUAGES, TEXT
 from dashboard.lesson_text import Chapter, taken_apart
 from dashboard.samples import GALLERY
@@ -428,7 +428,7 @@ def test_the_first_guess_counts_and_nonsense_does_not(marked: object, kept: str)
 
 
 def test_bars_say_what_they_show_and_escape_it() -> None:
-    made = charts.bars([Bar("<b>", 0.25, "25 %"), Bar("more", 1.87, "187 %")])
+    made = learn_figures.bars([Bar("<b>", 0.25, "25 %"), Bar("more", 1.87, "187 %")])
     assert "<b>" not in made
     assert re.findall(r"width: ([\d.]+)%", made) == ["25.00", "100.00"]
     assert [percent(x) for x in (0, 0.0001, 0.0714, 0.0999, 0.431, 0.9999, 1)] == \

@@ -16,8 +16,8 @@ from bra.models.catalog import CATALOG, ModelSettings
 from bra.opening import open_model
 from bra.photo import Photo
 from bra.viewer.pack import unpack
-from dashboard.figures import cards as charts
-from dashboard.widgets import plain
+from dashboard.figures import card as card_figures
+from dashboard.widgets.picture import plain
 
 pytest.importorskip("ultralytics")
 
@@ -202,15 +202,15 @@ def test_models_page_shows_every_card(app: AppTest) -> None:
 def test_charts_show_the_cards_numbers(name: str) -> None:
     card = cards()[name]
     for metric in next(iter(card.scores.values())):
-        values = charts.curves(card, metric, metric)["data"]["values"]
+        values = card_figures.curves(card, metric, metric)["data"]["values"]
         assert len(values) == sum(len(rows) for rows in card.curves.values())
         for run, rows in card.curves.items():
             assert [v["value"] for v in values if v["run"] == run] == [row[metric] for row in rows]
-    points = charts.quality(card, "recall", "recall")["data"]["values"]
+    points = card_figures.quality(card, "recall", "recall")["data"]["values"]
     for row in card.quality["trained"]:
         found = {point["what"]: point["value"] for point in points if point["layer"] == row.layer}
         assert found["trained"] == row.recall
         assert found["nearest windows"] == row.recall_nearest
         assert found["random windows"] == row.recall_chance
-    table = charts.score_table(card)
+    table = card_figures.score_table(card)
     assert [row["variant"] for row in table] == list(card.scores)

@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from bra.teaching.example import FIRST, HIGHEST, TOPKS, work
 from bra.teaching.source import STEPS, lines_of
 from bra.viewer.pack import unpack
-from dashboard.figures.worked import number
+from dashboard.figures.number_grid import number
 from dashboard.state import example_view
 from dashboard.state.example_view import WorkedView
 

@@ -11,8 +11,7 @@ import pytest
 
 from bra.teaching.example import FIRST, work
 from bra.teaching.source import STEPS
-from dashboard.figures.worked_scene import Scene
-from dashboard.figures.worked_steps import board
+from dashboard.figures.example_steps import Scene, board
 from dashboard.i18n import tr_in
 
 pytestmark = pytest.mark.browser

@@ -8,7 +8,7 @@ from typing import Any
 from bra.experiments.compare import CostName, SettingRow, front
 from bra.experiments.sweep_table import Summary
 from bra.reports.tables import amount
-from dashboard.figures.cards import COLOURS, GREY
+from dashboard.figures.card import COLOURS, GREY
 from dashboard.i18n import mark, told, tr
 
 Spec = dict[str, Any]

@@ -8,7 +8,7 @@ from typing import Any
 from bra.profiling.advice import EXPLOSION, Choice, Lever, Position
 from bra.profiling.format import PARTS, REST, part_words, short
 from bra.profiling.model_cost import Cost
-from dashboard.figures.cards import GREY
+from dashboard.figures.card import GREY
 from dashboard.i18n import mark, told, tr
 
 # Okabe and Ito's seven colours, one for each part; neighbours in a bar differ in lightness too.

@@ -16,7 +16,7 @@ from dashboard.services import models as model_services
 from dashboard.state import session
 from dashboard.state import view as views
 from dashboard.state.view import Selection
-from dashboard.widgets import ask_file, plain, worded
+from dashboard.widgets.picture import ask_file, plain, worded
 
 MODEL_ENDINGS = ["yaml", "yml", "pt", "pth", "safetensors"]
 MODEL_NAMES = {key: entry.label for key, entry in CATALOG.items()}
