@@ -9,15 +9,17 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from dashboard import components, lesson_chapters, lesson_text, predict_panel, worked_panel
-from dashboard import lesson_chapters_more as more
+from dashboard import components
 from dashboard.figures import learn as learn_figures
 from dashboard.i18n import mark, told, tr
-from dashboard.lesson_text import Chapter
+from dashboard.learn import chapters, example, quiz
+from dashboard.learn import chapters as more
+from dashboard.learn import text as chapter_texts
+from dashboard.learn.step_texts import NAMES
+from dashboard.learn.text import Chapter
 from dashboard.state import learn as learn_state
 from dashboard.state import learn_view as views
 from dashboard.state.learn_view import Lesson
-from dashboard.worked_words import NAMES
 
 HERE: Final = Path(__file__).parent / "components"
 PART_NAMES: Final = {
@@ -27,7 +29,7 @@ CHAPTER_NAMES: Final = (
     mark("Why not everything"), mark("Windows and routing"), mark("What weights do not do"), mark("n_win and topk"),
     mark("Padding"), mark("Trained or not"), mark("Pretty maps"))
 TRIALS: Final[tuple[Callable[[Lesson], Lesson], ...]] = (
-    lesson_chapters.cost, lesson_chapters.windows, lesson_chapters.weights, lesson_chapters.cuts,
+    chapters.cost, chapters.windows, chapters.weights, chapters.cuts,
     more.padding, more.worth, more.proof)
 
 
@@ -39,7 +41,7 @@ def page() -> None:
     if not at.present:
         _choose(at)
     parts: Mapping[str, Callable[[Lesson], Lesson]] = {"chapters": _chapter, "example": _example, "photo": _photo,
-                                                        "predict": predict_panel.show}
+                                                        "predict": quiz.show}
     at = learn_state.save(parts[at.part](at))
     with st.container(key="lesson_foot"):
         _lectern(at)
@@ -62,12 +64,12 @@ def _step_name(part: str, step: int) -> str:
     """A step's number, and its name where it has one."""
     if part == "predict":
         return f"{step}"
-    named = CHAPTER_NAMES[step - 1] if part == "chapters" else NAMES[worked_panel.STEPS[step - 1]]
+    named = CHAPTER_NAMES[step - 1] if part == "chapters" else NAMES[example.STEPS[step - 1]]
     return f"{step} {told(named)}"
 
 
 def _chapter(at: Lesson) -> Lesson:
-    text, trial = lesson_text.of_step(at.step), TRIALS[at.step - 1]
+    text, trial = chapter_texts.of_step(at.step), TRIALS[at.step - 1]
     if at.present:
         return _scene(at, text, trial)
     left, right = st.columns([1, 1.55], gap="large")
@@ -109,13 +111,13 @@ def _question(at: Lesson, text: Chapter) -> None:
 
 def _example(at: Lesson) -> Lesson:
     with st.container(key="lesson_example"):
-        worked_panel.show_example(worked_panel.STEPS[at.step - 1], at.present)
+        example.show_example(example.STEPS[at.step - 1], at.present)
     return at
 
 
 def _photo(at: Lesson) -> Lesson:
     with st.container(key="lesson_photo"):
-        worked_panel.show_photo(worked_panel.STEPS[at.step - 1], at.present)
+        example.show_photo(example.STEPS[at.step - 1], at.present)
     return at
 
 

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from bra.grid import WindowGrid
 from bra.teaching.example import FIRST, TOPKS, work
 from bra.teaching.source import STEPS
-from dashboard import worked_formula
 from dashboard.figures.example_steps import Scene, board
 from dashboard.figures.number_grid import number
 from dashboard.figures.photo_maps import CIVIDIS, NOTHING, heat, map_figure, photo_figure, span_of, strip_figure
-from dashboard.handout import NUDGED, handout
 from dashboard.i18n import tr_in
+from dashboard.learn import example
+from dashboard.learn.handout import NUDGED, handout
+from dashboard.learn.step_texts import NAMES, ON_PHOTO, WHAT, WHY
 from dashboard.state.example_view import WorkedView, place_of
-from dashboard.worked_words import NAMES, ON_PHOTO, WHAT, WHY
 
 EN = partial(tr_in, "en")
 NUDGED_TOKENS = WorkedView().with_number(*NUDGED).tokens
@@ -120,7 +120,7 @@ def test_a_number_is_written_short_and_near(value: float) -> None:
 def test_formulas_hold_their_results(step: str, topk: int) -> None:
     made = work(NUDGED_TOKENS, topk)
     for token in range(16):
-        latex = worked_formula.formula(step, made, token)
+        latex = example.formula(step, made, token)
         assert latex.count("{") == latex.count("}")
         assert latex.count(r"\left(") == latex.count(r"\right)")
     window, row = Scene(made, made, 6, EN).at[0], (1, 2)
@@ -128,25 +128,25 @@ def test_formulas_hold_their_results(step: str, topk: int) -> None:
             "softmax": made.attention[0, 0, window, 2, 0]}
     if step in last:
         result = number(last[step].item()).replace("−", "-")
-        assert worked_formula.with_numbers(step, made, 6).endswith(f"= {result}")
+        assert example.with_numbers(step, made, 6).endswith(f"= {result}")
     if step in ("output", "lepe"):
         result = ",\\,".join(number(v).replace("−", "-")
                              for v in getattr(made, {"output": "mixed"}.get(step, step))[0][row].tolist())
-        assert worked_formula.with_numbers(step, made, 6).endswith(f"= ({result})")
+        assert example.with_numbers(step, made, 6).endswith(f"= ({result})")
 
 
 def test_shapes_name_as_many_axes_as_there_are() -> None:
     made = work(FIRST, 3)
     for step in STEPS:
-        for line in worked_formula.shapes(step, made):
+        for line in example.shapes(step, made):
             letters, sizes = re.fullmatch(r".+? \((.+)\) = \((.+)\)", line).groups()
             assert letters.count(",") == sizes.count(",")
-    assert worked_formula.shapes("softmax", made) == ("P (b, m, p2, t, k·t) = (1, 1, 4, 4, 12)",)
+    assert example.shapes("softmax", made) == ("P (b, m, p2, t, k·t) = (1, 1, 4, 4, 12)",)
 
 
 def test_every_step_has_its_words() -> None:
-    assert all(tuple(words) == STEPS for words in (NAMES, WHAT, WHY, ON_PHOTO, worked_formula.LETTERS,
-                                                   worked_formula.SHAPES))
+    assert all(tuple(words) == STEPS for words in (NAMES, WHAT, WHY, ON_PHOTO, example.LETTERS,
+                                                   example.SHAPES))
 
 
 # Sheets of paper -------------------------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ from bra.teaching.example import FIRST, Tokens, Worked, work
 from bra.teaching.experiments import Leak, Reweighed, Voices
 from bra.tracing import LayerTrace
 from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
-from dashboard.handout import NUDGED
 from dashboard.i18n import mark
+from dashboard.learn.handout import NUDGED
 from dashboard.runtime.server import office
 from dashboard.runtime.wait import worked
 from dashboard.runtime.wait import worked as worked_out

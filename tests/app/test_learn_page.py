@@ -26,15 +26,15 @@ from bra.teaching import experiments
 from bra.teaching.source import STEPS
 from bra.tracing import LayerTrace
 from bra.viewer.pack import locate, unpack
-from dashboard import predict_panel
 from dashboard.figures import learn as learn_figures
 from dashboard.figures.learn import Bar, percent
 from dashboard.i18n import CATALOGUES, LANGUAGES, TEXT
-from dashboard.lesson_text import Chapter, taken_apart
+from dashboard.learn import quiz
+from dashboard.learn.step_texts import NAMES
+from dashboard.learn.text import Chapter, taken_apart
 from dashboard.samples import GALLERY
 from dashboard.state import learn_view as views
 from dashboard.state.learn_view import LENGTHS, PARTS, SCENES, Lesson, stops
-from dashboard.worked_words import NAMES
 
 ROOT = Path(__file__).parents[2]
 CHAPTERS = range(1, LENGTHS["chapters"] + 1)
@@ -300,7 +300,7 @@ def test_a_guess_is_answered_by_the_module_and_scored(who: str) -> None:
     assert not header["answered"]
     assert len(arrays["answer"]) == 0                             # the answer is not in the page before it is asked for
     assert numbers(app) == []
-    key, place = predict_panel.ROUNDS[2]
+    key, place = quiz.ROUNDS[2]
     model = {"trained": FLOWERS, "untrained": replace(FLOWERS, untrained=True),
              "likeness": ModelSettings("similarity", n_win=5, topk=4, side=320)}[who]
     lt = routed_layer(model, key, 0 if who == "likeness" else 1)

@@ -21,12 +21,12 @@ from dashboard.state.example_view import WorkedView
 def page() -> None:
     import streamlit as st
 
-    from dashboard import worked_panel
+    from dashboard.learn import example
     from dashboard.state import example as example_state
     from dashboard.state import session
 
     step, photo = st.session_state["step"], st.session_state["photo"]
-    (worked_panel.show_photo if photo else worked_panel.show_example)(step, st.session_state["large"])
+    (example.show_photo if photo else example.show_example)(step, st.session_state["large"])
     session.put_link(example_state.current().to_query())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bra.teaching.example import FIRST, work
-from dashboard.handout import NUDGED, handout
+from dashboard.learn.handout import NUDGED, handout
 from dashboard.state.example_view import WorkedView
 
 pytestmark = pytest.mark.browser

@@ -17,8 +17,8 @@ from bra.teaching import experiments
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Place, locate
 from dashboard.i18n import TEXT
-from dashboard.lesson_text import taken_apart
-from dashboard.predict_panel import ROUNDS
+from dashboard.learn.quiz import ROUNDS
+from dashboard.learn.text import taken_apart
 from dashboard.state.learn_view import LENGTHS, SCENES, stops
 
 pytestmark = pytest.mark.browser

@@ -20,13 +20,13 @@ from dashboard import components
 from dashboard.figures.number_grid import row_of, sign
 from dashboard.figures.photo_maps import map_figure, photo_figure, span_of, strip_figure
 from dashboard.i18n import told, tr
+from dashboard.learn.step_texts import NAMES, ON_PHOTO
 from dashboard.services import learn as learn_services
 from dashboard.services import models as model_services
 from dashboard.state import example as example_state
 from dashboard.state.example_view import N_WINS, WorkedView
 from dashboard.widgets import model as model_widgets
 from dashboard.widgets import picture
-from dashboard.worked_words import NAMES, ON_PHOTO
 
 
 @dataclass(frozen=True, slots=True, eq=False)
