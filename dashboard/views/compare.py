@@ -1,26 +1,320 @@
 """Compare: settings, models and pictures side by side, until one can say "this one"."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
 import streamlit as st
 
 from bra.errors import BRAError
-from dashboard import compare_more, compare_panel
+from bra.experiments.compare import Compared, Setting
+from bra.experiments.probes import PROBES
+from bra.models.catalog import CATALOG, ModelSettings
+from bra.photo import Photo
+from bra.reports.charts import quantity
+from bra.reports.tables import amount, compare_csv, compare_html, model_line, over_nearest, reason
+from bra.viewer.multiples import multiples_message, versus_message
+from bra.viewer.pack import TILE_SIDE, Place
+from dashboard import components
+from dashboard.figures import compare as compare_figures
+from dashboard.i18n import mark, named, told, tongue, tr
+from dashboard.services import models as model_services
+from dashboard.state import compare_view as choices
+from dashboard.state import session
+from dashboard.state.compare_view import EQUAL_TO, Comparison
+from dashboard.state.view import Selection
+from dashboard.state.widgets import hold_some
 from dashboard.widgets import model as model_widgets
 from dashboard.widgets import picture
+from dashboard.widgets.picture import ask_file, heads, plain
 
-compare_panel.leave_if_asked()
-picture.choose_picture()
-photo, name, hint, focus = picture.picture()
-with st.sidebar:
-    view = model_widgets.choose_settings(photo)
-tab = compare_panel.choose_tab().tab
-try:
-    if tab == "grid":
-        compare_panel.grid(view, photo, focus)
-    elif tab == "versus":
-        compare_more.sides(view, photo, focus)
-    elif tab == "probes":
-        compare_more.probes(view, photo)
-    else:
-        compare_more.sweeps()
-except BRAError as error:
-    st.error(model_widgets.sentence(error))
+EXPLORE = Path(__file__).parent / "views" / "explore.py"
+TAB_NAMES = {"grid": mark("All settings at once"), "versus": mark("A against B"),
+             "probes": mark("Does it follow content?"), "sweeps": mark("Many pictures")}
+COST_NAMES = {"macs": mark("multiply-adds"), "peak_bytes": mark("memory"), "seconds": mark("time")}
+ROUNDS = 3
+
+
+def leave_if_asked() -> None:
+    """Go to Explore where a setting was clicked."""
+    if session.leaving():
+        st.switch_page(EXPLORE)
+
+
+def choose_tab() -> Comparison:
+    """Which part of the page is open."""
+    wanted = session.comparison()
+    tab = st.segmented_control(tr("Compare"), choices.TABS, format_func=named(TAB_NAMES), required=True,
+                               key=session.hold("tab", wanted.tab, choices.TABS), label_visibility="collapsed")
+    return session.save_comparison(replace(wanted, tab=tab or wanted.tab))
+
+
+def choose_layer(view: Selection, label: str = "") -> Selection:
+    """Which routed layer, where there are several."""
+    names = list(model_services.opened(view.settings, session.model_upload()).specs)
+    if not names:
+        return view
+    usual = model_widgets.shown_layer(view.settings, "", tuple(names))
+    layer = view.layer if view.layer in names else usual
+    if len(names) > 1:
+        layer = st.selectbox(label or tr("Layer"), names, key=session.hold("compare_layer", layer, names), width=260)
+    return session.save(replace(view, layer="" if layer == usual else layer))
+
+
+def _choose_numbers(label: str, key: str, allowed: tuple[int, ...], wanted: tuple[int, ...],
+                    explain: str) -> tuple[int, ...]:
+    key = hold_some(key, wanted, allowed)
+    chosen = st.pills(label, allowed, selection_mode="multi", key=key, help=explain)
+    if len(chosen) > choices.MOST:
+        st.caption(tr("The first {n} are shown.", n=choices.MOST))
+    return choices.most(chosen) or wanted
+
+
+def grid(view: Selection, photo: Photo, focus: Place) -> None:
+    """Small multiples, the chart that decides, and the table."""
+    wanted = session.comparison()
+    left, right = st.columns(2)
+    with left:
+        rows = _choose_numbers(tr("Windows per side, n_win: up to six rows"), "rows", choices.N_WIN_CHOICES,
+                               wanted.n_wins, tr("The map is cut into n_win × n_win windows."))
+    with right:
+        columns = _choose_numbers(tr("Routed windows, topk: up to six columns"), "columns", choices.TOPK_CHOICES,
+                                  wanted.topks, tr("Each window attends to so many windows."))
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        view = choose_layer(view)
+        session.hold("equal", wanted.equal, (False, True))
+        equal = st.toggle(tr("Equal coverage"), key="equal",
+                          help=tr("topk is meant for n_win {n_win} and scaled with n_win² for the others, so that a "
+                                  "column covers about the same share of the picture.", n_win=EQUAL_TO))
+        cost = st.segmented_control(tr("Against"), choices.COSTS, format_func=named(COST_NAMES), required=True,
+                                    key=session.hold("cost", wanted.cost, choices.COSTS))
+    wanted = session.save_comparison(replace(wanted, n_wins=rows, topks=columns, equal=equal,
+                                           cost=cost or wanted.cost))
+    one = model_services.given(view.settings, photo, view.layer, session.model_upload())
+    compared = model_services.compared(view.settings, photo, one, wanted.settings,
+                                 ROUNDS if wanted.cost == "seconds" else 0, session.model_upload())
+    model = model_services.opened(view.settings, session.model_upload())
+    caption = f"{told(model.label)} · {one.name} · {told(model.provenance)}"
+    _pictures(photo, compared, wanted, caption, focus)
+    _decide(compared, wanted, caption)
+
+
+def _pictures(photo: Photo, compared: Compared, wanted: Comparison, caption: str, focus: Place) -> None:
+    at = session.opening_place(session.GRID, photo.digest, focus)
+    note = tr("★ no other setting keeps as much for less · click a name to open it in Explore")
+    message = multiples_message(photo, compared, wanted.cost, at, f"{caption} · {note}",
+                                model_services.encoded(photo, TILE_SIDE))
+    components.multiples(message, session.GRID, session.take_multiples, session.take_opened)
+
+
+def _decide(compared: Compared, wanted: Comparison, caption: str) -> None:
+    st.subheader(tr("Which one?"), anchor=False)
+    st.markdown(told(reason(compared.rows, wanted.cost)))
+    chart, table = st.columns([1.4, 1], gap="large")
+    with chart:
+        st.vega_lite_chart(compare_figures.deciding(compared.rows, wanted.cost), width="stretch", key=session.CHART,
+                           on_select=session.take_point, selection_mode="pick")
+        st.caption(tr("Thick grey: the Pareto front. Dashed: what the nearest windows of the same number keep; dotted: "
+                      "random ones. Click a point to open that setting in Explore."))
+    with table:
+        shares = {mark("keeps"): "recall", mark("nearest"): "nearest", mark("chance"): "chance",
+                  mark("best"): "oracle", mark("padding"): "padding_share"}
+        st.dataframe([{"n_win": row.n_win, "topk": row.topk,
+                       **{name: 100 * getattr(row, field) for name, field in shares.items()}}
+                      for row in compared.rows], hide_index=True, height=360, column_config=heads(shares, shares))
+        title, language = tr("Settings side by side"), tongue()
+        with st.container(horizontal=True):
+            _download(tr("Table, CSV"), lambda: compare_csv(compared.rows), "settings.csv", "text/csv")
+            _download(tr("Report, HTML"), lambda: compare_html(compared.rows, title, caption, wanted.cost, language),
+                      "settings.html", "text/html")
+
+
+def _download(label: str, data: Callable[[], str], name: str, kind: str) -> None:
+    st.download_button(label, data, name, kind, on_click="ignore")
+
+
+def choose_b(view: Selection, wanted: Comparison) -> Selection:
+    """Side B: model, weights and layer, its windows still as they were."""
+    old, keys = wanted.b.settings, list(CATALOG)
+    key = st.selectbox(tr("B: model"), keys, format_func=named(model_widgets.MODEL_NAMES),
+                       key=session.hold("b_model", old.model, keys), width=300)
+    entry, a = CATALOG[key], view.settings
+    same = old if old.model == key else replace(old, model=key, variant="", untrained=False, changed=False)
+    patches = entry.family == "patches" == a.entry.family
+    same = replace(same, side=a.side if patches or a.model == key else entry.side)
+    if patches:
+        same = replace(same, num_heads=a.num_heads, stride=a.stride)
+    same = _choose_kind(same)
+    specs = model_services.opened(same, session.brought(session.MODEL_UPLOADER_B)).specs
+    names = list(specs)
+    layer = next((name for name in (wanted.b.layer, view.layer) if name in names), names[0] if names else "")
+    if len(names) > 1:
+        layer = st.selectbox(tr("B: layer"), names, key=session.hold("b_layer", layer, names), width=260)
+    return Selection(settings=same, layer=layer)
+
+
+def choose_b_windows(side: Selection, wanted: Comparison) -> Selection:
+    """Side B with the windows that it gets."""
+    spec = model_services.opened(side.settings, session.brought(session.MODEL_UPLOADER_B)).specs.get(side.layer)
+    settings = model_widgets.choose_b_windows(side.settings, spec)
+    return session.save_comparison(replace(wanted, b=replace(side, settings=settings))).b
+
+
+def _choose_kind(settings: ModelSettings) -> ModelSettings:
+    """Variant, weights or file of side B, where there is something to choose."""
+    entry = settings.entry
+    if len(entry.variants) > 1:
+        variants = list(entry.variants)
+        variant = st.selectbox(tr("B: variant"), variants, width=260,
+                               key=session.hold(f"b_variant_{entry.key}", settings.chosen_variant, variants))
+        return replace(settings, variant="" if variant == variants[0] else variant)
+    if entry.card:
+        options = list(model_widgets.WEIGHTS)
+        weights = st.segmented_control(tr("B: weights"), options, required=True,
+                                       format_func=named(model_widgets.WEIGHTS),
+                                       key=session.hold(f"b_weights_{entry.key}", options[settings.untrained], options))
+        return replace(settings, untrained=weights == "untrained")
+    if entry.family == "own":
+        ask_file(tr("B: model file"), model_widgets.MODEL_ENDINGS, session.MODEL_UPLOADER_B, session.take_file,
+                 session.MODEL_UPLOADER_B)
+    return settings
+
+
+def setting_of(view: Selection, n_win: int, topk: int) -> Setting:
+    """The windows that a side has: those that were asked for, or else the layer's own."""
+    settings = view.settings
+    if settings.entry.family == "patches" or settings.changed:
+        return Setting(settings.n_win, settings.topk)
+    return Setting(n_win, topk)
+
+
+# The other parts of the page Compare: two sides, probes of the picture, and sweeps over many. -----------------------
+
+PROBE_NAMES = {"brightness": mark("brightness"), "flip": mark("flip"), "shift": mark("shift"), "crop": mark("crop"),
+               "swap": mark("swap")}
+
+
+def sides(view: Selection, photo: Photo, focus: Place) -> None:
+    """A against B on one picture."""
+    st.caption(tr("A is the model of the side bar, with its windows. Set B here."))
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        view = choose_layer(view, tr("A: layer"))
+        other = choose_b(view, session.comparison())
+    other = choose_b_windows(other, session.comparison())
+    one = model_services.given(view.settings, photo, view.layer, session.model_upload())
+    file = session.brought(session.MODEL_UPLOADER_B)
+    two = model_services.given(other.settings, photo, other.layer, file)
+    setting_a = setting_of(view, one.layer.n_win, one.layer.topk)
+    setting_b = setting_of(other, two.layer.n_win, two.layer.topk)
+    found = model_services.versus(photo, (view.settings, one, setting_a, session.model_upload()),
+                            (other.settings, two, setting_b, file))
+    names = tuple(f"{told(model_services.opened(side.settings, upload).label)}, {layer}" for side, upload, layer in
+                  ((view, session.model_upload(), one.name), (other, file, two.name)))
+    at = session.opening_place(session.VERSUS, photo.digest, focus)
+    caption = "" if found.difference is not None else \
+        tr("The two layers put out maps of different size or channels, so their outputs cannot be subtracted.")
+    message = versus_message(photo, found, (names[0], names[1]), at, caption, model_services.encoded(photo, TILE_SIDE))
+    components.multiples(message, session.VERSUS, session.take_multiples, session.take_opened)
+    a, b = found.rows
+    shared = found.shared.union_share
+    st.markdown(tr("Over all queries, A and B share **{shared:.0f} %** of what either is routed to; two random choices "
+                   "of that size would share {chance:.0f} %.", shared=100 * shared[shared == shared].mean(),
+                   chance=100 * found.chance))
+    less = mark("B less A")
+    st.dataframe([
+        {"": tr("keeps of its full attention"), **_shares(a.recall, b.recall, less)},
+        {"": tr("its nearest windows keep"), **_shares(a.nearest, b.nearest, less)},
+        {"": tr("multiply-adds of the layer"), "A": told(amount(a, "macs")), "B": told(amount(b, "macs")),
+         less: _change(a.macs, b.macs)},
+        {"": tr("memory of the layer"), "A": told(amount(a, "peak_bytes")), "B": told(amount(b, "peak_bytes")),
+         less: _change(a.peak_bytes, b.peak_bytes)}], hide_index=True, column_config=heads([less]))
+
+
+def _shares(a: float, b: float, less: str) -> dict[str, str]:
+    return {"A": tr("{share:.1f} %", share=100 * a), "B": tr("{share:.1f} %", share=100 * b),
+            less: tr("{gain:+.1f} %", gain=100 * (b - a))}
+
+
+def _change(a: int, b: int) -> str:
+    sign = "−" if b < a else "+"
+    return tr("{amount} ({gain:+.0f} %)", amount=f"{sign}{quantity(abs(b - a))}", gain=100 * (b - a) / a)
+
+
+def probes(view: Selection, photo: Photo) -> None:
+    """What of each layer's routing survives a changed picture."""
+    st.markdown(tr("The picture is changed, the same queries are asked again, and everything is taken back to where it "
+                   "was: how much of the area that each query was routed to is routed to again?"))
+    rows = model_services.probed(view.settings, photo, session.model_upload())
+    columns = {mark("survives"): "survived", mark("if it kept its places"): "stayed",
+               mark("nearest windows"): "nearest", mark("random windows"): "chance"}
+    table = [{mark("layer"): row.layer, mark("probe"): tr("{name}: {about}", name=told(PROBE_NAMES[row.probe]),
+                                                                     about=told(PROBES[row.probe].about)),
+              **{label: 100 * getattr(row, name) for label, name in columns.items()}} for row in rows]
+    st.dataframe(table, hide_index=True, height="content", column_config=heads(table[0], columns))
+    st.caption(tr("A routing that follows content survives about as well as the nearest windows, whose losses are "
+                  "those of the grid itself, which cuts a moved picture elsewhere. One that is written into places "
+                  "survives like the column beside it. The nearest windows survive without looking at anything: only "
+                  "above “if it kept its places”, and with less local choices, does a high number speak for content."))
+
+
+def sweeps() -> None:
+    """Opens the table of a sweep, and says how to make one."""
+    st.markdown(tr("A folder of any size is swept on the command line; a run that was cut off goes on where it "
+                   "stopped."))
+    st.code("bra sweep FOLDER --n-win 4,7,8 --topk 1,2,4,8 --jobs 2 -o sweep", language="bash")
+    ask_file(tr("Open its rows.parquet"), ["parquet"], session.SWEEP_UPLOADER, session.take_file, session.SWEEP_UPLOADER)
+    file = session.brought(session.SWEEP_UPLOADER)
+    if file is None:
+        return
+    try:
+        table, rows = model_services.sweep_table(file)
+    except BRAError as error:
+        st.error(plain(told(error)), icon=":material/table:")
+        return
+    layers = list(dict.fromkeys(row.layer for row in rows))
+    if not layers:
+        st.info(tr("This table holds no rows: every file was skipped, or the folder was empty."))
+        return
+    st.markdown(tr("{n:,} pictures. {model}", n=max(row.pictures for row in rows),
+                   model=plain(told(model_line(table.about)))))
+    layer = st.selectbox(tr("Layer"), layers, key=session.hold("sweep_layer", layers[0], layers)) \
+        if len(layers) > 1 else layers[0]
+    shown = [row for row in rows if row.layer == layer]
+    st.vega_lite_chart(compare_figures.swept(shown), width="stretch")
+    st.caption(tr("Blue: one tick per picture. Orange: 95 % interval of the mean, from resampling pictures. Green: the "
+                  "mean of the nearest windows."))
+    found = [{"n_win": row.n_win, "topk": row.topk, mark("keeps"): 100 * row.recall,
+              mark("nearest"): 100 * row.nearest, mark("over nearest, 95 %"): told(over_nearest(row)),
+              mark("random"): 100 * row.chance, "MACs": quantity(row.macs),
+              mark("memory"): quantity(row.peak_bytes) + "B"} for row in shown]
+    st.dataframe(found, hide_index=True, column_config=heads(found[0], ("keeps", "nearest", "random")))
+    language = tongue()
+    st.download_button(tr("Report, HTML"), lambda: model_services.sweep_file(file, language), "sweep.html", "text/html",
+                       on_click="ignore")
+
+
+def main() -> None:
+    """Draw the page."""
+    leave_if_asked()
+    picture.choose_picture()
+    photo, name, hint, focus = picture.picture()
+    with st.sidebar:
+        view = model_widgets.choose_settings(photo)
+    tab = choose_tab().tab
+    try:
+        if tab == "grid":
+            grid(view, photo, focus)
+        elif tab == "versus":
+            sides(view, photo, focus)
+        elif tab == "probes":
+            probes(view, photo)
+        else:
+            sweeps()
+    except BRAError as error:
+        st.error(model_widgets.sentence(error))
+
+
+if __name__ == "__main__":
+    main()

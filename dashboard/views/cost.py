@@ -1,13 +1,267 @@
 """Cost: what every layer of a model costs, what BRA adds, and what to change."""
 
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
 import streamlit as st
 
-from dashboard import cost_panel
-from dashboard.i18n import tr
+from bra.errors import BRAError
+from bra.messages import Said
+from bra.models.catalog import ModelSettings
+from bra.profiling.advice import Position, choices, levers, positions
+from bra.profiling.format import cost_csv, cost_json, cost_markdown, short, summary
+from bra.profiling.formula import LayerCost
+from bra.profiling.model_cost import Cost, CostRow
+from bra.spec import BRASpec
+from dashboard.figures import cost as cost_figures
+from dashboard.i18n import mark, named, told, tr
+from dashboard.services import cost as cost_services
+from dashboard.state import cost_view as views
+from dashboard.state import session
+from dashboard.state.cost_view import CostView
+from dashboard.state.view import N_WINS
 from dashboard.widgets import model as model_widgets
+from dashboard.widgets.picture import plain as as_is
+from dashboard.widgets.picture import table
 
-st.subheader(tr("What does it cost, and what for?"), anchor=False)
-with st.sidebar:
-    chosen = model_widgets.choose_settings(None)
-view, timed = cost_panel.choose_view()
-cost_panel.page(chosen.settings, view, timed)
+MEASURES = {"macs": mark("multiply-adds"), "params": mark("parameters"), "peak_bytes": mark("memory"),
+            "ms": mark("time")}
+ROUNDS = 7
+NARROW, POOLS = {1: mark("all")}, {1: mark("none")}
+"""How the first choice of each is called; the others are numbers."""
+KINDS = (mark("as it is"), mark("without BRA"), mark("full attention"), mark("second setting"))
+
+
+def choose_view() -> tuple[CostView, bool]:
+    """The size of the image, what the bars show, and whether time is measured."""
+    old = session.cost_view()
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        sides = list(views.SIDES)
+        height = st.selectbox(tr("Image height, px"), sides, width=140,
+                              key=session.hold("cost_height", old.height, sides))
+        width = st.selectbox(tr("Image width, px"), sides, width=140,
+                             key=session.hold("cost_width", old.width, sides))
+        chart = st.container()
+        session.hold("cost_time", False, (False, True))
+        timed = st.toggle(tr("Measure time on this machine"), key="cost_time",
+                          help=tr("Median of {n} forwards after warming up; a large model takes a while. The shares "
+                                  "mean something elsewhere too.", n=ROUNDS))
+        offered = views.MEASURES if timed else views.MEASURES[:-1]
+        measure = chart.segmented_control(tr("Show"), offered, format_func=named(MEASURES), required=True,
+                                          key=session.hold("cost_measure", old.measure, offered))
+    return session.save_cost_view(replace(old, height=height, width=width, measure=measure or old.measure)), timed
+
+
+def page(settings: ModelSettings, view: CostView, timed: bool) -> None:
+    """Everything below the choices."""
+    file = session.model_upload()
+    try:
+        cost = cost_services.cost_of(settings, view, file=file)
+        plain = cost_services.cost_of(settings, view, "without BRA", file=file)
+        if timed:
+            cost = cost_services.timed_cost(settings, view, ROUNDS, file)
+    except BRAError as error:
+        st.error(model_widgets.sentence(error), icon=":material/error:")
+        return
+    for sentence in summary(cost, plain):
+        st.markdown(as_is(told(sentence)))
+    st.html(cost_figures.legend(cost_figures.bar_colours(cost, view.measure)))
+    st.vega_lite_chart(cost_figures.bars(cost, view.measure), width="stretch")
+    st.caption(tr("Counted, not estimated: every operator of one forward at this image size; parts of BRA by formula, "
+                  "which the count must meet. Weights do not matter: trained or not, a model costs the same."))
+    _rows(cost)
+    with_bra = [row for row in cost.rows if row.layers]
+    if with_bra:
+        view = _against(settings, view, plain, cost)
+    if with_bra or cost_services.is_yolo(settings, file):
+        st.subheader(tr("What to change"), anchor=False)
+        show(settings, view, cost, plain)
+    if cost_services.is_yolo(settings, file):
+        beside_ultralytics(settings, cost)
+
+
+def _rows(cost: Cost) -> None:
+    table(cost_figures.row_table(cost), height=320)
+    # An operator's own name, such as "mean", is a name; what is said of one is a sentence.
+    left_out = tr(", ").join(f"{told(one.name) if isinstance(one.name, Said) else one.name} {one.calls}×"
+                             for one in cost.not_counted[:12])
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(tr("Click a column's head to sort by it."))
+        st.download_button("CSV", cost_csv(cost), "cost.csv", "text/csv", on_click="ignore")
+        st.download_button("JSON", cost_json(cost), "cost.json", "application/json", on_click="ignore")
+        st.download_button("Markdown", cost_markdown(cost), "cost.md", "text/markdown", on_click="ignore")
+    st.caption(as_is(tr("Not counted, since they multiply and add nothing in pairs: {operators}.", operators=left_out)))
+
+
+def _against(settings: ModelSettings, view: CostView, plain: Cost, cost: Cost) -> CostView:
+    st.subheader(tr("Against the same model otherwise"), anchor=False)
+    view = _second_setting(view)
+    costs = {}
+    for kind in KINDS:
+        try:
+            costs[kind] = plain if kind == "without BRA" else cost_services.cost_of(settings, view, kind,
+                                                                                   file=session.model_upload())
+        except BRAError as error:
+            st.warning(tr("“{kind}” cannot be: {why}", kind=told(kind), why=model_widgets.sentence(error)))
+    table(cost_figures.against_table(costs))
+    st.caption(tr("Full attention: every window routed to all. Bytes are those of the fused form used here, which "
+                  "never writes attention out. The second setting stands in all BRA layers."))
+    if "second setting" in costs and cost_services.is_yolo(settings, session.model_upload()):
+        dims = {cost_figures.number_of(row.name): row.layers[0].spec.dim for row in cost.rows if row.layers}
+        text = cost_services.second_yaml(settings, view, dims, session.model_upload())
+        narrow = tr("Fewer channels of q and k are written as numbers, which fit this scale of the model.")
+        st.download_button(tr("Model file with the second setting, YAML"), text, "model-bra.yaml", "text/yaml",
+                           on_click="ignore", help=narrow if view.narrow > 1 else None)
+    return view
+
+
+def _second_setting(view: CostView) -> CostView:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        n_wins = list(N_WINS)
+        n_win = st.selectbox(tr("Second setting: n_win"), n_wins, key=session.hold("cost_n_win", view.n_win, n_wins),
+                             width=170)
+        ks = list(range(1, n_win**2 + 1))
+        topk = st.selectbox("topk", ks, key=session.hold("cost_topk", min(view.topk, n_win**2), ks), width=100)
+        narrow = st.selectbox(tr("q and k channels"), views.NARROW, width=150,
+                              key=session.hold("cost_narrow", view.narrow, views.NARROW),
+                              format_func=named({n: NARROW.get(n, f"1/{n}") for n in views.NARROW}))
+        pool = st.selectbox(tr("Mean pooling of k, v"), views.POOLS, width=160,
+                            key=session.hold("cost_pool", view.pool, views.POOLS),
+                            format_func=named({n: POOLS.get(n, f"{n}×{n}") for n in views.POOLS}))
+        projections = st.selectbox(tr("Projections"), views.PROJECTIONS, width=130,
+                                   key=session.hold("cost_projections", view.projections, views.PROJECTIONS))
+    return session.save_cost_view(
+        replace(view, n_win=n_win, topk=topk, narrow=narrow, pool=pool, projections=projections))
+
+
+# The lower part of the page Cost: other windows, other settings, other places, and Ultralytics' figure. -------------
+
+def show(settings: ModelSettings, view: CostView, cost: Cost, plain: Cost) -> None:
+    """For one row with BRA: its windows and settings. For a YOLO: where such a row could be."""
+    rows = [row for row in cost.rows if row.layers]
+    spec = BRASpec(64)
+    if rows:
+        numbers = list(range(len(rows)))
+        at = st.selectbox(tr("For the row"), numbers, width=520,
+                          format_func=[_described(row) for row in rows].__getitem__,
+                          key=session.hold("cost_row", min(view.row, len(rows) - 1), numbers))
+        view = session.save_cost_view(replace(view, row=at))
+        layer = rows[at].layers[0]
+        spec = layer.spec
+        view = _windows(settings, view, rows[at], layer)
+        _settings(layer)
+    if cost_services.is_yolo(settings, session.model_upload()):
+        _places(settings, view, spec, cost, plain)
+
+
+def _described(row: CostRow) -> str:
+    layer = row.layers[0]
+    return tr("{row}: {h}×{w} tokens of {dim} channels", row=short(row.name), h=layer.grid.h, w=layer.grid.w,
+              dim=layer.spec.dim)
+
+
+def _windows(settings: ModelSettings, view: CostView, row: CostRow, layer: LayerCost) -> CostView:
+    spec = layer.spec
+    found = {one.n_win: one for one in choices(spec, layer.grid.h, layer.grid.w)}
+    st.markdown(tr("**Which n_win?** Each token of this layer sees topk / n_win² = {topk} / {windows} = {share:.1%} of "
+                   "the map. Other windows at equal coverage, the cheapest first:", topk=spec.topk,
+                   windows=spec.n_windows, share=spec.topk / spec.n_windows))
+    table(cost_figures.choice_table(list(found.values())), height=280)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        tried = st.selectbox(tr("Try"), list(found), width=170,
+                             format_func=lambda n: f"n_win {n}, topk {found[n].topk}",
+                             key=session.hold("cost_tried", view.tried or next(iter(found)), list(found)))
+        one = found[tried]
+        st.button(tr("Use it as the second setting"), key="cost_use", on_click=session.use_setting,
+                  args=(one.n_win, one.topk), disabled=one.n_win not in N_WINS)
+        if cost_services.is_yolo(settings, session.model_upload()):
+            text = cost_services.resettled_yaml(settings, {"n_win": one.n_win, "topk": one.topk},
+                                                session.model_upload(), [cost_figures.number_of(row.name)])
+            st.download_button(tr("Model file with it in this row, YAML"), text, "model-bra.yaml", "text/yaml",
+                               on_click="ignore")
+    st.markdown(as_is(tr("n_win {n_win} {why}.", n_win=one.n_win, why=told(one.why))))
+    return session.save_cost_view(replace(view, tried=tried if tried != next(iter(found)) else 0))
+
+
+def _settings(layer: LayerCost) -> None:
+    found = levers(layer.spec, layer.grid.h, layer.grid.w)
+    saving, without = [one for one in found if one.params], [one for one in found if not one.params]
+    st.markdown(tr("**“BiFormer has many parameters.”** This layer has {n:,}. What saves some of them, one setting "
+                   "changed at a time:", n=layer.params))
+    table(cost_figures.lever_table(saving))
+    st.markdown(tr("What saves none, whatever else it saves:"))
+    table(cost_figures.lever_table(without))
+
+
+def _places(settings: ModelSettings, view: CostView, spec: BRASpec, cost: Cost, plain: Cost) -> None:
+    options = _options(spec)
+    found = positions(plain, **options)
+    possible = [place for place in found if place.layer is not None]
+    st.markdown(tr("**Where to put it?** One row with {options}, after each row of this model without BRA.",
+                   options=_said(options))
+                + (tr(" The dashed line is 1 GiB.") if view.measure == "peak_bytes" else ""))
+    measure = view.measure if view.measure != "ms" else "macs"
+    here = cost_figures.bra_after(cost, plain)
+    st.vega_lite_chart(cost_figures.places(found, measure, here), width="stretch")
+    refused = [place for place in found if place.layer is None]
+    if refused:
+        st.caption(as_is(tr("{n} rows cannot have it, {row} for one: {why}", n=len(refused), row=refused[0].after,
+                            why=told(refused[0].why))))
+    if not possible:
+        return
+    least, most = (extreme(possible, key=lambda place: place.layer.params) for extreme in (min, max))
+    st.markdown(as_is(tr(
+        "Its place is the largest lever: after {least} such a row has {params:,} parameters and takes {macs:,.0f} M "
+        "multiply-adds, after {most} {most_params:,} and {most_macs:,.0f} M.",
+        least=_place(least), params=least.layer.params, macs=least.layer.macs / 1e6,
+        most=_place(most), most_params=most.layer.params, most_macs=most.layer.macs / 1e6)))
+    rows = {cost_figures.number_of(place.after): place for place in possible}
+    first = next((number for number, place in rows.items() if place.after in here), next(iter(rows)))
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        after = st.selectbox(tr("After row"), list(rows), format_func=lambda n: rows[n].after, width=170,
+                             key=session.hold("cost_after", view.after or first, list(rows)))
+        st.download_button(tr("Model file with one BRA row there, YAML"),
+                           cost_services.placed_yaml(settings, after, options, session.model_upload()),
+                           "model-bra.yaml", "text/yaml", on_click="ignore")
+    session.save_cost_view(replace(view, after=after if after != first else 0))
+    st.markdown(as_is(tr("{why}.", why=told(rows[after].why))))
+
+
+def _place(place: Position) -> str:
+    return f"{place.after} ({place.h}×{place.w}×{place.dim})"
+
+
+def _options(spec: BRASpec) -> dict[str, Any]:
+    """What a spec sets other than by default, but for what hangs on the channels of its map."""
+    return {field.name: getattr(spec, field.name) for field in fields(spec)
+            if field.name not in ("dim", "qk_dim", "qk_scale") and getattr(spec, field.name) != field.default}
+
+
+def _said(options: dict[str, Any]) -> str:
+    return tr(", ").join(f"{name}={value}" for name, value in options.items()) or tr("default settings")
+
+
+def beside_ultralytics(settings: ModelSettings, cost: Cost) -> None:
+    """Ultralytics' printed figure beside ours, and why they differ."""
+    st.subheader(tr("Beside Ultralytics' figure"), anchor=False)
+    found = cost_services.ultralytics(settings, cost, session.model_upload())
+    with st.container(horizontal=True):
+        st.metric(tr("Ultralytics prints, GFLOPs"), f"{found.printed:.3f}", width=220)
+        st.metric(tr("Its counter on the whole image"), f"{found.direct:.3f}", width=220)
+        st.metric(tr("Ours: 2 × multiply-adds"), f"{found.ours:.3f}", width=220)
+    st.markdown(as_is(told(found.sentence)))
+
+
+def main() -> None:
+    """Draw the page."""
+    st.subheader(tr("What does it cost, and what for?"), anchor=False)
+    with st.sidebar:
+        chosen = model_widgets.choose_settings(None)
+    view, timed = choose_view()
+    page(chosen.settings, view, timed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,12 +1,91 @@
 """Models: the cards of what was trained here, and how to open what was not."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 import streamlit as st
 
-from dashboard import card_panel, i18n
+from bra.messages import listed
+from bra.models.card import WEIGHTS, ModelCard
+from bra.models.catalog import CATALOG
+from dashboard import i18n
+from dashboard.figures import card as card_figures
+from dashboard.i18n import mark, named, told, tr
 from dashboard.services import models as model_services
+from dashboard.state import session
+from dashboard.widgets.picture import heads
 
-known = model_services.model_cards()
-card = card_panel.choose_card(known)
-card_panel.show(card)
-st.divider()
-st.markdown(i18n.chapter("models"))
+EXPLORE = Path(__file__).parent / "views" / "explore.py"
+RECALL = mark("Share of full attention that falls on the routed windows")
+MADE = {"date": mark("date")}
+"""What a card was made with; anything else is the name of a package."""
+OVERLAP = mark("Likeness of labels between a window and those it is routed to")
+
+
+def choose_card(known: dict[str, ModelCard]) -> ModelCard:
+    """Which card to read; the address remembers it."""
+    st.subheader(tr("Models that were trained here"), anchor=False)
+    names = list(known)
+    name = st.segmented_control(tr("Model card"), names, required=True, label_visibility="collapsed",
+                                format_func=named({key: card.title.partition(":")[0] for key, card in known.items()}),
+                                key=session.card(names)) or names[0]
+    session.save_card(name)
+    return known[name]
+
+
+def show(card: ModelCard) -> None:
+    """The whole card."""
+    st.markdown(f"#### {told(card.title)}")
+    st.markdown(told(card.data))
+    entry = next((entry for entry in CATALOG.values() if entry.card == card.name), None)
+    with st.container(horizontal=True):
+        if entry is not None and st.button(tr("Look into it"), type="primary", icon=":material/visibility:"):
+            session.open_model(entry.key)
+            st.switch_page(EXPLORE)
+        st.download_button(tr("Weights, safetensors"), (WEIGHTS / f"{card.name}.safetensors").read_bytes,
+                           f"{card.name}.safetensors", on_click="ignore")
+        st.download_button(tr("Card, JSON"), card.to_json(), f"{card.name}.json", "application/json", on_click="ignore")
+
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.markdown("#### " + tr("How well it does"))
+        scores = card_figures.score_table(card)
+        st.dataframe(scores, hide_index=True, width="stretch", column_config=heads(scores[0]))
+        st.caption(tr("After the last epoch; mean over seeds, smallest to largest in brackets. The weights are those "
+                      "of {run}.", run=card.shipped))
+        for sentence in card.comparison:
+            st.markdown(f"- {told(sentence)}")
+        for metric in [*next(iter(card.scores.values())), "loss"]:
+            label = card_figures.METRICS.get(metric, metric)
+            st.vega_lite_chart(card_figures.curves(card, metric, told(label)), width="stretch")
+    with right:
+        st.markdown("#### " + tr("Does its routing mean anything?"))
+        for sentence in card.verdict:
+            st.markdown(f"- {told(sentence)}")
+        st.vega_lite_chart(card_figures.quality(card, "recall", told(RECALL)), width="stretch")
+        if any(row.overlap is not None for row in card.quality["trained"]):
+            st.vega_lite_chart(card_figures.quality(card, "overlap", told(OVERLAP)), width="stretch")
+        st.caption(tr("Mean over {n} pictures that it did not learn from, and over their windows. Controls are those "
+                      "of the trained layers.", n=card.judged))
+        st.markdown("#### " + tr("What it is not good for"))
+        for sentence in card.limits:
+            st.markdown(f"- {told(sentence)}")
+    st.markdown("#### " + tr("How it was made"))
+    st.code(card.command, language="bash", wrap_lines=True)
+    made = listed([f"{told(MADE.get(what, what))} {value}" for what, value in card.made_with.items()])
+    st.caption(tr("{made}. Learned at {side} px. Data: {licence}", made=told(made), side=card.side,
+                  licence=told(card.licence)))
+
+
+def main() -> None:
+    """Draw the page."""
+    known = model_services.model_cards()
+    card = choose_card(known)
+    show(card)
+    st.divider()
+    st.markdown(i18n.chapter("models"))
+
+
+if __name__ == "__main__":
+    main()
