@@ -8,7 +8,7 @@ MINUTES ?= 1000000
 
 .PHONY: run test lint bench fuzz audit
 run: .venv/installed
-	$(BIN)/python -m dashboard.limits
+	$(BIN)/python -m dashboard.runtime.config
 	$(BIN)/streamlit run dashboard/app.py
 
 test: .venv/installed-test lint

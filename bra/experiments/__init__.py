@@ -1,0 +1,1 @@
+"""Many runs: settings and layers side by side, changed pictures, folders."""

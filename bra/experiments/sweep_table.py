@@ -32,7 +32,7 @@ SECONDS: Final = 20
 OUTPUT: Final = 2**29
 """Of the reading process: bytes, those of its libraries too, seconds of a processor, and bytes that it writes."""
 START: Final = sandbox.START + (
-    "import json; from bra.unpack_table import limit, main; limit(*map(int, sys.argv[3:])); "
+    "import json; from bra.readers.child.parquet import limit, main; limit(*map(int, sys.argv[3:])); "
     "sys.exit(main(json.loads(sys.argv[2]), sys.stdin.buffer, sys.stdout.buffer, sys.stderr.buffer))")
 ALONE: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 """One thread, and memory that is asked for when it is needed: otherwise most of the bound is reserved at the start."""

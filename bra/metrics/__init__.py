@@ -1,0 +1,1 @@
+"""What a routing is worth: recall, controls, hubs, overlap of labels."""

@@ -1,0 +1,1 @@
+"""What a layer and a model cost: parameters, multiply-adds, bytes, milliseconds."""

@@ -26,7 +26,8 @@ from bra.readers import sandbox
 from bra.readers.child.checkpoint import OUT_OF_MEMORY, REFUSED
 from bra.readers.child.pickle_machine import damaged
 
-START: Final = sandbox.START + "from bra.unpack import main; import json; sys.exit(main(json.loads(sys.argv[2])))"
+START: Final = sandbox.START + (
+    "from bra.readers.child.checkpoint import main; import json; sys.exit(main(json.loads(sys.argv[2])))")
 OTHER_KINDS: Final = ((b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", said("in the format of torch before 1.6")),
                       (b"\x80", said("a bare pickle")), (b"", said("not a checkpoint of torch")))
 MAX_HEADER: Final = 16 * 2**20

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Final
 
 KEPT_ENVIRONMENT: Final = ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-PACKAGE: Final = str(Path(__file__).parent)
+PACKAGE: Final = str(Path(__file__).parents[1])
 START: Final = ("import sys, types; package = types.ModuleType('bra'); package.__path__ = [sys.argv[1]]; "
                 "sys.modules['bra'] = package; ")
 """How the code begins: an empty package in place of `bra`, whose own start would import torch."""

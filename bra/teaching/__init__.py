@@ -1,0 +1,1 @@
+"""The worked example, and the measurements of the lesson."""

@@ -17,7 +17,7 @@ from bra.messages import said
 STEPS: Final = ("tokens", "windows", "means", "affinity", "topk", "gather", "scores", "softmax", "output", "lepe",
                 "projection")
 """The steps in the order in which they happen."""
-PACKAGE: Final = Path(__file__).parent
+PACKAGE: Final = Path(__file__).parents[1]
 
 RUNS: Final[Mapping[str, tuple[tuple[Any, str], ...]]] = MappingProxyType({
     "tokens": ((BiLevelRoutingAttention.forward, "= self.qkv("),),

@@ -41,11 +41,12 @@ def cost(at: Lesson) -> Lesson:
     st.html(learn_figures.figure(
         tr("{tokens:,} tokens: full attention compares {pairs} pairs, BRA {fewer}.", tokens=one.tokens,
            pairs=quantity(one.pairs), fewer=quantity(one.routed_pairs)),
-        learn_figures.columns([(each.full.macs / top, each.routed.macs / top) for each in every], views.PIXELS.index(pixels),
-                       [f"{side} px" for side in (views.PIXELS[0], views.PIXELS[-1])]),
-        learn_figures.bars(_pair(tr("multiply-adds, full"), tr("multiply-adds, BRA"), one.full.macs, one.routed.macs, "")
-                    + _pair(tr("memory, full"), tr("memory, BRA"), one.full.explicit_peak_bytes,
-                            one.routed.explicit_peak_bytes, "B"))))
+        learn_figures.columns([(each.full.macs / top, each.routed.macs / top) for each in every],
+                              views.PIXELS.index(pixels), [f"{views.PIXELS[0]} px", f"{views.PIXELS[-1]} px"]),
+        learn_figures.bars(
+            _pair(tr("multiply-adds, full"), tr("multiply-adds, BRA"), one.full.macs, one.routed.macs, "")
+            + _pair(tr("memory, full"), tr("memory, BRA"), one.full.explicit_peak_bytes, one.routed.explicit_peak_bytes,
+                    "B"))))
     st.caption(tr("Blue: full attention; orange: BRA as it is usually set. One layer with 64 numbers per token. A "
                   "multiply-add is one multiplication and one addition, the unit of such work; k, M and G are "
                   "thousands, millions and thousands of millions. Memory: every comparison is written down, as in most "
@@ -109,7 +110,8 @@ def weights(at: Lesson) -> Lesson:
             for w, share in zip(lt.r_idx[0, window].tolist(), found.after, strict=True)]
     st.html(learn_figures.figure(
         tr("Routing weights of window {window}: always 100 % in all.", window=window), learn_figures.bars(rows),
-        learn_figures.note(tr("The same windows are chosen.") if found.same_windows else tr("Other windows are chosen.")),
+        learn_figures.note(tr("The same windows are chosen.") if found.same_windows
+                           else tr("Other windows are chosen.")),
         learn_figures.bars([Bar(tr("change of the output"), found.change, percent(found.change), "bad")])))
     st.caption(tr("Layer {layer} of a model that was trained here on flowers and now sees the cat of chapter 2. "
                   "Change: how far the output is from that at factor 1, in per cent of its size.", layer=one.name))

@@ -14,9 +14,8 @@ from bra.teaching.example import LEPE, SIDE, W_O, Worked
 from dashboard.figures.example_steps import CUT, GRID, Scene, cell, matrix, products, sources, window_names
 from dashboard.figures.number_grid import Cell, grid, number, row_of, sign, windowed
 from dashboard.i18n import tr_in
+from dashboard.state.example_view import NUDGED
 
-NUDGED: Final = (8, 0, 3)
-"""Token, channel and new value of the change that a question asks about."""
 CSS: Final = """
 @page { size: A4; margin: 12mm 12mm 10mm; }
 :root { color-scheme: light; }
@@ -53,7 +52,7 @@ def handout(first: Worked, nudged: Worked, solved: bool, language: str) -> str:
     sheets = (name, _first_sheet(scene, solved)), ("", _second_sheet(scene, nudged, solved))
     pages = "".join(f'<section class="paper">{beside}<h1>{title} <small>{n} / 2</small></h1>{body}</section>'
                     for n, (beside, body) in enumerate(sheets, 1))
-    board = (Path(__file__).parent / "components" / "board.css").read_text(encoding="utf-8")
+    board = (Path(__file__).parents[1] / "components" / "board.css").read_text(encoding="utf-8")
     return (f'<!doctype html><html lang="{"zh-Hans" if language == "zh" else language}"><meta charset="utf-8">'
             f"<title>{escape(title)}</title><style>{board}{CSS}</style>{pages}</html>")
 

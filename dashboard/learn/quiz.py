@@ -78,8 +78,9 @@ def show(at: Lesson) -> Lesson:
             learn_state.keep_score(one, made)
             st.html(learn_figures.figure(tr("This round, hits of {k}:", k=made.of), learn_figures.bars(
                 _bars(made.hits, made.nearest, made.chance, made.of)),
-                learn_figures.note(tr("On this picture {share} of all choices in this layer fall on the same {k} windows, "
-                               "wherever the star is.", share=percent(shared_choices(lt)), k=lt.spec.topk))))
+                learn_figures.note(tr("On this picture {share} of all choices in this layer fall on the same {k} "
+                                      "windows, wherever the star is.", share=percent(shared_choices(lt)),
+                                      k=lt.spec.topk))))
         _total()
     return at
 

@@ -1,0 +1,1 @@
+"""What lets many visitors share one process: jobs, cache, uploads, configuration."""

@@ -1,6 +1,6 @@
 """What one server gives to all its visitors: settings of the environment, checked before anyone comes.
 
-`python -m dashboard.limits` prints them, or says in one sentence which of them cannot be.
+`python -m dashboard.runtime.config` prints them, or says in one sentence which of them cannot be.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What pages ask for: the only caches, the only torch."""

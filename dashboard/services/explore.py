@@ -79,7 +79,8 @@ def seen(of: Shown) -> Seen:
     Raises:
         BRAError: as `services.look`.
     """
-    photo = model_services.photo_of(of.upload.data, of.upload.digest) if of.upload is not None else model_services.sample(of.sample)
+    photo = (model_services.sample(of.sample) if of.upload is None
+             else model_services.photo_of(of.upload.data, of.upload.digest))
     look = model_services.look(of.settings, photo, of.changed, of.file)
     key = (of.settings.opens, model_services.file_key(of.settings, of.file), of.settings.side,
            of.settings.change_of(of.changed), photo.digest, of.layer)

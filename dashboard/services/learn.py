@@ -22,13 +22,11 @@ from bra.teaching.experiments import Leak, Reweighed, Voices
 from bra.tracing import LayerTrace
 from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
 from dashboard.i18n import mark
-from dashboard.learn.handout import NUDGED
 from dashboard.runtime.server import office
-from dashboard.runtime.wait import worked
 from dashboard.runtime.wait import worked as worked_out
 from dashboard.services import models as model_services
-from dashboard.services.models import given, look, office
-from dashboard.state.example_view import WorkedView
+from dashboard.services.models import given, look
+from dashboard.state.example_view import NUDGED, WorkedView
 from dashboard.state.view import Selection
 
 SIDE: Final = 320
@@ -55,7 +53,7 @@ def reweighed(photo: Photo, one: LayerInput, window: int, factor: int, soft: boo
     return _reweighed(photo.digest, one.name, window, factor, soft, one)
 
 
-@worked(office, mark("Measuring …"))
+@worked_out(office, mark("Measuring …"))
 def _reweighed(digest: str, layer: str, window: int, factor: int, soft: bool, _one: LayerInput) -> Reweighed:
     return experiments.reweighed(_one, window, factor / 100, soft)
 
@@ -65,7 +63,7 @@ def leak(photo: Photo, one: LayerInput, n_win: int, topk: int, masked: bool) -> 
     return _leak(photo.digest, one.name, n_win, topk, masked, one)
 
 
-@worked(office, mark("Measuring …"))
+@worked_out(office, mark("Measuring …"))
 def _leak(digest: str, layer: str, n_win: int, topk: int, masked: bool, _one: LayerInput) -> tuple[LayerTrace, Leak]:
     return experiments.leak(_one, n_win, topk, masked)
 
@@ -75,7 +73,7 @@ def fidelity_of(weights: str, photo: Photo, at: int) -> tuple[LayerFidelity, flo
     return _fidelity(weights, photo.digest, at, layer_of(weights, photo, at))
 
 
-@worked(office, mark("Measuring …"))
+@worked_out(office, mark("Measuring …"))
 def _fidelity(weights: str, digest: str, at: int, _layer: LayerTrace) -> tuple[LayerFidelity, float]:
     return summary.report(_layer), routing.shared_choices(_layer)
 
@@ -85,7 +83,7 @@ def voices(photo: Photo, at: int) -> Voices:
     return _voices(photo.digest, at, layer_of("trained", photo, at))
 
 
-@worked(office, mark("Measuring …"))
+@worked_out(office, mark("Measuring …"))
 def _voices(digest: str, at: int, _layer: LayerTrace) -> Voices:
     return experiments.voices(_layer)
 

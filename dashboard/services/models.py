@@ -35,7 +35,7 @@ from dashboard.runtime.wait import HEAVY, worked
 from dashboard.state.session import Selection, Upload
 
 opening.stay_offline()
-SAMPLES = Path(__file__).parents[1] / "sample_images"
+SAMPLES = Path(__file__).parents[2] / "sample_images"
 M_ARENA_MAX = -8
 """Each rerun is a thread of its own: with an arena for each, glibc keeps much of what is free."""
 

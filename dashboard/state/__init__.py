@@ -1,0 +1,1 @@
+"""The view as frozen records, the session, the link."""

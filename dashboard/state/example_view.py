@@ -13,6 +13,8 @@ from bra.viewer.pack import FULL, Place
 N_WINS: Final = range(2, 15)
 CHANNELS: Final = range(256)
 TOKENS: Final = range(len(FIRST))
+NUDGED: Final = (8, 0, 3)
+"""Token, channel and new value of the change that the handout's last question asks about."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from dashboard.widgets import model as model_widgets
 from dashboard.widgets import picture
 from dashboard.widgets.picture import ask_file, heads, plain
 
-EXPLORE = Path(__file__).parent / "views" / "explore.py"
+EXPLORE = Path(__file__).parent / "explore.py"
 TAB_NAMES = {"grid": mark("All settings at once"), "versus": mark("A against B"),
              "probes": mark("Does it follow content?"), "sweeps": mark("Many pictures")}
 COST_NAMES = {"macs": mark("multiply-adds"), "peak_bytes": mark("memory"), "seconds": mark("time")}
@@ -264,7 +264,8 @@ def sweeps() -> None:
     st.markdown(tr("A folder of any size is swept on the command line; a run that was cut off goes on where it "
                    "stopped."))
     st.code("bra sweep FOLDER --n-win 4,7,8 --topk 1,2,4,8 --jobs 2 -o sweep", language="bash")
-    ask_file(tr("Open its rows.parquet"), ["parquet"], session.SWEEP_UPLOADER, session.take_file, session.SWEEP_UPLOADER)
+    ask_file(tr("Open its rows.parquet"), ["parquet"], session.SWEEP_UPLOADER, session.take_file,
+             session.SWEEP_UPLOADER)
     file = session.brought(session.SWEEP_UPLOADER)
     if file is None:
         return
@@ -299,7 +300,7 @@ def main() -> None:
     """Draw the page."""
     leave_if_asked()
     picture.choose_picture()
-    photo, name, hint, focus = picture.picture()
+    photo, _name, _hint, focus = picture.picture()
     with st.sidebar:
         view = model_widgets.choose_settings(photo)
     tab = choose_tab().tab

@@ -21,7 +21,7 @@ from dashboard.state import learn as learn_state
 from dashboard.state import learn_view as views
 from dashboard.state.learn_view import Lesson
 
-HERE: Final = Path(__file__).parent / "components"
+HERE: Final = Path(__file__).parents[1] / "components"
 PART_NAMES: Final = {
     "chapters": mark("Seven chapters"), "example": mark("Every number, by hand"), "photo": mark("The same on a photo"),
     "predict": mark("Predict, then see")}

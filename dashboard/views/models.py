@@ -16,7 +16,7 @@ from dashboard.services import models as model_services
 from dashboard.state import session
 from dashboard.widgets.picture import heads
 
-EXPLORE = Path(__file__).parent / "views" / "explore.py"
+EXPLORE = Path(__file__).parent / "explore.py"
 RECALL = mark("Share of full attention that falls on the routed windows")
 MADE = {"date": mark("date")}
 """What a card was made with; anything else is the name of a package."""

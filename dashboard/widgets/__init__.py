@@ -1,0 +1,1 @@
+"""Labelled inputs of the pages."""

@@ -193,7 +193,8 @@ def test_reading_a_sweep_ends_when_it_is_called_off() -> None:
         raise Stopped
 
     with pytest.raises(Stopped):
-        model_services._sweep_table.__wrapped__("", to_parquet(table_of([("0.png", "a", row(4, 2, 0.3, 1000))], {})), tell)
+        model_services._sweep_table.__wrapped__(
+            "", to_parquet(table_of([("0.png", "a", row(4, 2, 0.3, 1000))], {})), tell)
     assert told == [(0, 0)]
 
 

@@ -98,7 +98,8 @@ def test_bars_add_up_to_their_rows(settings: ModelSettings, measure: str) -> Non
     values = cost_figures.bar_values(cost, measure)
     for row in cost.rows:
         assert sum(value["value"] for value in values if value["row"] == row.name) == getattr(row, measure)
-    drawn = sum(one["shown"] for one in cost_figures.bars(cost, measure)["data"]["values"]) * cost_figures.UNITS[measure][0]
+    drawn = sum(one["shown"] for one in cost_figures.bars(cost, measure)["data"]["values"])
+    drawn *= cost_figures.UNITS[measure][0]
     assert drawn == pytest.approx(sum(getattr(row, measure) for row in cost.rows))
 
 
@@ -211,7 +212,8 @@ scales: {n: [1.0, 1.0, 8192]}
 def test_the_file_with_the_second_setting_builds_what_was_counted(settings: ModelSettings) -> None:
     view = CostView(n_win=5, topk=3, narrow=2, pool=2, projections="qkv")
     module = open_model(settings).module
-    dims = {cost_figures.number_of(row.name): row.layers[0].spec.dim for row in bra.cost(module, 320).rows if row.layers}
+    dims = {cost_figures.number_of(row.name): row.layers[0].spec.dim
+            for row in bra.cost(module, 320).rows if row.layers}
     text = cost_services.second_yaml(settings, view, dims)
     built = bra.cost(build_untrusted(yaml.safe_load(text), "n"), 320)
     assert built.total.to_dict() == bra.cost(with_settings(module, 2, **view.second), 320).total.to_dict()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nasty_links
+import hostile_links
 import pytest
 from streamlit.testing.v1 import AppTest
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
-PAGES = {"explore": (), "compare": nasty_links.COMPARE, "cost": nasty_links.COST, "models": nasty_links.CARDS,
-         "learn": nasty_links.LEARN}
+PAGES = {"explore": (), "compare": hostile_links.COMPARE, "cost": hostile_links.COST, "models": hostile_links.CARDS,
+         "learn": hostile_links.LEARN}
 OTHERS = [path.stem for path in sorted((APP.parent / "views").glob("*.py")) if path.stem not in PAGES]
 # Each of the links of all pages on one page, in turn, since a page takes seconds; and each page's own.
 CASES = [(page, query) for page, own in PAGES.items() for query in own] + [
-    ([*PAGES, *OTHERS][n % len([*PAGES, *OTHERS])], query) for n, query in enumerate(nasty_links.EVERYWHERE)] + [
-    ("explore", query) for query in nasty_links.EVERYWHERE]
+    ([*PAGES, *OTHERS][n % len([*PAGES, *OTHERS])], query) for n, query in enumerate(hostile_links.EVERYWHERE)] + [
+    ("explore", query) for query in hostile_links.EVERYWHERE]
 
 
 def opened(page: str, query: dict[str, str]) -> AppTest:

@@ -94,7 +94,8 @@ def test_a_shared_link_to_whole_windows_is_worked_out_once_and_in_the_line(monke
     assert len(threads) == 2
     np.testing.assert_array_equal(message(second, "tiles")[2]["maps"], first[2]["maps"])
     monkeypatch.undo()
-    photo, layer = model_services.sample("animal"), layer_of(ModelSettings("similarity", n_win=2, topk=4, stride=4, side=224))
+    photo = model_services.sample("animal")
+    layer = layer_of(ModelSettings("similarity", n_win=2, topk=4, stride=4, side=224))
     for at, place in enumerate(((2000, 2000), (8000, 8000))):
         wanted = layer.attention_map(locate(layer.grid, photo, place)[0])
         np.testing.assert_allclose(first[2]["maps"][at, 2:], wanted, atol=1e-6)

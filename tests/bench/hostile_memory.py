@@ -89,7 +89,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable()                                   # Streamlit warns of a page outside of its server
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)        # libtiff says a line for every damaged line of a picture
-    sys.path[:0] = [str(TESTS), str(TESTS / "yolo")]
+    sys.path[:0] = [str(TESTS / "helpers")]
     os.environ.update(QUIET, YOLO_CONFIG_DIR=tempfile.mkdtemp(prefix="bra-bench-"))
     rng, slowest = random.Random(0), (0.0, "")
     ends: collections.Counter[str] = collections.Counter()

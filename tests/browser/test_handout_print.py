@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from bra.teaching.example import FIRST, work
-from dashboard.learn.handout import NUDGED, handout
-from dashboard.state.example_view import WorkedView
+from dashboard.learn.handout import handout
+from dashboard.state.example_view import NUDGED, WorkedView
 
 pytestmark = pytest.mark.browser
 A4 = (595, 842)

@@ -11,6 +11,6 @@ HOME = tempfile.mkdtemp(prefix="bra-fuzz-")
 QUIET = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "YOLO_CONFIG_DIR": HOME, "YOLO_VERBOSE": "false"}
 for name, value in QUIET.items():
     os.environ.setdefault(name, value)
-for folder in (Path(__file__).parents[1] / "yolo", Path(__file__).parents[1]):
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
+HELPERS = str(Path(__file__).parents[1] / "helpers")
+if HELPERS not in sys.path:     # `make fuzz` runs without pytest, which knows the folder
+    sys.path.append(HELPERS)

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 from hypothesis import strategies as st
+from model_files import TINY
 from mutations import mutants
-from strangers import TINY
 
 from bra.yolo.rows import OPTIONS
 from bra.yolo.validate import ACTIVATIONS, HEADS, LAYERS

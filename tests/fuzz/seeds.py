@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from model_files import TINY, half, written
 from PIL import Image
-from strangers import TINY, half, written
 from torch_files import Small, saved
 
 from bra.experiments.compare import SettingRow

@@ -1,0 +1,1 @@
+"""What runs apart, in a bounded process that never imports torch."""

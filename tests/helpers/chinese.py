@@ -1,0 +1,56 @@
+"""What a Chinese visitor reads, and whether any English is left in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from bra.messages import Language, Said
+
+CATALOGUE = Path(__file__).parents[2] / "dashboard" / "text" / "zh.json"
+CHINESE = Language("zh", json.loads(CATALOGUE.read_text(encoding="utf-8")))
+COMMANDS = ("pip install --force-reinstall --no-deps ultralytics", "pip install -U ultralytics", "bra lint",
+            "pip install 'bra[yolo]'", "pip install ultralytics", "apt-get install libgl1 libglib2.0-0", "bra sweep")
+_WORD = r"(?<![\w'])[A-Za-z][a-z']+(?![\w=(.])"
+ENGLISH = re.compile(rf"{_WORD}(?:[ ,]+{_WORD})+")
+"""Two words of English, one after the other; what has a _, = or ( in it is a name."""
+
+
+def templates(sentence: Said) -> Iterator[str]:
+    """Of a sentence and of those that are its values."""
+    yield sentence.template
+    for value in sentence.values.values():
+        if isinstance(value, Said):
+            yield from templates(value)
+
+
+def without_values(sentence: Said) -> Said:
+    """The same sentence with its names, numbers and other programs' words left out."""
+    kept = Said(sentence)
+    kept.template = sentence.template
+    kept.values = {name: without_values(value) if isinstance(value, Said) else Nothing()
+                   for name, value in sentence.values.items()}
+    return kept
+
+
+class Nothing:
+    """A value that takes no place, whatever its format."""
+
+    def __format__(self, form: str) -> str:
+        return ""
+
+    def __repr__(self) -> str:
+        return ""
+
+
+def in_chinese(sentence: object) -> str:
+    """The sentence in Chinese; fails where a part of it has no translation or keeps words of English."""
+    assert isinstance(sentence, Said), f"no memory: {sentence}"
+    assert [text for text in templates(sentence) if text not in CHINESE.words] == []
+    bare = CHINESE.tell(without_values(sentence))
+    for command in COMMANDS:
+        bare = bare.replace(command, "")
+    assert not ENGLISH.findall(bare), bare
+    return CHINESE.tell(sentence)
