@@ -16,7 +16,7 @@ from bra import functional as BF
 from bra.errors import GridError
 from bra.kernels import flex
 from bra.kv_pool import check_window_fits, make_kv_pool, pool_kv, pool_real_kv
-from bra.messages import said
+from bra.messages import message
 from bra.recorder import Capture, active_recorder
 from bra.spec import BRASpec, KVDownsampleMode, MulWeight, ParamAttention
 
@@ -197,9 +197,9 @@ class BiLevelRoutingAttention(nn.Module):
 
     def _check_fits(self, h: int, w: int) -> None:
         if not self.spec.auto_pad and (h % self.n_win or w % self.n_win):
-            raise GridError(said("a map of {h}×{w} tokens does not divide into {n_win}×{n_win} windows: set "
-                                 "auto_pad=True, or choose an n_win that divides both sides.", h=h, w=w,
-                                 n_win=self.n_win))
+            raise GridError(message("a map of {h}×{w} tokens does not divide into {n_win}×{n_win} windows: set "
+                                    "auto_pad=True, or choose an n_win that divides both sides.", h=h, w=w,
+                                    n_win=self.n_win))
 
     def _lepe(self, v: Tensor, h: int, w: int) -> Tensor | None:
         """Depthwise convolution of v (b, p2, H/p, W/p, c), the local position encoding: (b, H, W, c)."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bra.errors import GridError
-from bra.messages import said
+from bra.messages import message
 
 Box = tuple[float, float, float, float]
 """top, left, bottom, right in pixels; bottom and right are outside."""
@@ -46,11 +46,11 @@ class WindowGrid:
 
     def __post_init__(self) -> None:
         if min(self.h, self.w, self.n_win) < 1:
-            raise GridError(said("a grid of {h}×{w} tokens in {n_win}×{n_win} windows is not possible: each number "
-                                 "must be 1 or more.", h=self.h, w=self.w, n_win=self.n_win))
+            raise GridError(message("a grid of {h}×{w} tokens in {n_win}×{n_win} windows is not possible: each number "
+                                    "must be 1 or more.", h=self.h, w=self.w, n_win=self.n_win))
         if min(self.stride) <= 0:
-            raise GridError(said("stride={stride} is not possible: pixels per token must be above 0.",
-                                 stride=self.stride))
+            raise GridError(message("stride={stride} is not possible: pixels per token must be above 0.",
+                                    stride=self.stride))
 
     @classmethod
     def over_image(cls, image_h: int, image_w: int, h: int, w: int, n_win: int) -> WindowGrid:
@@ -125,8 +125,9 @@ class WindowGrid:
     def window_of_token(self, row: int, col: int) -> tuple[int, int]:
         """Token (row, col) of the padded map -> (window, token in window). Inverse: `token_of_window`."""
         if not (0 <= row < self.H and 0 <= col < self.W):
-            raise GridError(said("token ({row}, {col}) is outside the padded map of {rows}×{columns} tokens.", row=row,
-                                 col=col, rows=self.H, columns=self.W))
+            raise GridError(message("token ({row}, {col}) is outside the padded map of {rows}×{columns} "
+                                    "tokens.", row=row,
+                                    col=col, rows=self.H, columns=self.W))
         j, y = divmod(row, self.window_h)
         i, x = divmod(col, self.window_w)
         return j * self.n_win + i, y * self.window_w + x
@@ -135,8 +136,8 @@ class WindowGrid:
         """(window, token in window) -> token (row, col) of the padded map. Inverse: `window_of_token`."""
         self.check_window(window)
         if not 0 <= token < self.n_tokens:
-            raise GridError(said("token {token} is outside a window of {count} tokens: choose 0 to {last}.",
-                                 token=token, count=self.n_tokens, last=self.n_tokens - 1))
+            raise GridError(message("token {token} is outside a window of {count} tokens: choose 0 to {last}.",
+                                    token=token, count=self.n_tokens, last=self.n_tokens - 1))
         j, i = divmod(window, self.n_win)
         y, x = divmod(token, self.window_w)
         return j * self.window_h + y, i * self.window_w + x
@@ -144,8 +145,8 @@ class WindowGrid:
     def check_window(self, window: int) -> None:
         """Raise GridError unless `window` is one of this grid's windows."""
         if not 0 <= window < self.n_windows:
-            raise GridError(said("window {window} does not exist: {n_win}×{n_win} windows are numbered 0 to {last}.",
-                                 window=window, n_win=self.n_win, last=self.n_windows - 1))
+            raise GridError(message("window {window} does not exist: {n_win}×{n_win} windows are numbered 0 to {last}.",
+                                    window=window, n_win=self.n_win, last=self.n_windows - 1))
 
     def to_windows(self, tokens: NDArray[Any]) -> NDArray[Any]:
         """(…, H, W) -> (…, p², t): a padded map, window by window. Inverse: `to_map`."""
@@ -186,8 +187,8 @@ class WindowGrid:
         """
         row, col = (int((at - o) // s) for at, o, s in zip((y, x), self.origin, self.stride, strict=True))
         if not (0 <= row < self.H and 0 <= col < self.W):
-            raise GridError(said("pixel ({y:g}, {x:g}) is outside the map, which covers {box}.", y=y, x=x,
-                                 box=self.box()))
+            raise GridError(message("pixel ({y:g}, {x:g}) is outside the map, which covers {box}.", y=y, x=x,
+                                    box=self.box()))
         return row, col
 
     def window_of_pixel(self, y: float, x: float) -> tuple[int, int]:

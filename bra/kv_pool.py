@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bra.errors import GridError
-from bra.messages import said
+from bra.messages import message
 from bra.spec import BRASpec
 
 
@@ -66,9 +66,9 @@ def check_window_fits(spec: BRASpec, h: int, w: int) -> None:
             "conv": spec.kernel - 2 * (max(0, spec.kernel - spec.kv_downsample_ratio + 1) // 2)}
     side = need.get(spec.kv_downsample_mode)
     if side is not None and min(h, w) < side:
-        raise GridError(said("kv_downsample_mode={mode!r} needs windows of at least {side}×{side} tokens, and "
-                             "n_win={n_win} makes windows of {h}×{w} here: lower n_win or kv_downsample_ratio, or use "
-                             "'identity'.", mode=spec.kv_downsample_mode, side=side, n_win=spec.n_win, h=h, w=w))
+        raise GridError(message("kv_downsample_mode={mode!r} needs windows of at least {side}×{side} tokens, and "
+                                "n_win={n_win} makes windows of {h}×{w} here: lower n_win or kv_downsample_ratio, or "
+                                "use 'identity'.", mode=spec.kv_downsample_mode, side=side, n_win=spec.n_win, h=h, w=w))
 
 
 def pool_kv(layer: nn.Module, kv: Tensor) -> Tensor:
@@ -96,7 +96,8 @@ def pool_real_kv(layer: nn.Module, kv: Tensor, real: Tensor) -> tuple[Tensor, Te
     # The mask rides along as one more channel, so that it is cut and pooled exactly as the tokens are.
     share = real[None, ..., None].to(kv.dtype).expand(len(kv), -1, -1, -1, 1)
     if isinstance(layer, nn.Conv2d):
-        reach = F.max_pool2d(share[0].permute(0, 3, 1, 2), layer.kernel_size, layer.stride, layer.padding)  # type: ignore[arg-type]
+        reach = F.max_pool2d(share[0].permute(0, 3, 1, 2), layer.kernel_size, layer.stride,
+                             layer.padding)  # type: ignore[arg-type]
         return pool_kv(layer, kv * share), reach.flatten(1) > 0
     if isinstance(layer, (nn.AvgPool2d, nn.AdaptiveAvgPool2d)):
         pooled = pool_kv(layer, torch.cat([kv * share, share], -1))
@@ -121,7 +122,8 @@ def key_support(layer: nn.Module, h: int, w: int) -> tuple[Tensor, Tensor]:
         return torch.eye(h), torch.eye(w)
     lines = (torch.eye(h)[:, None, :, None].expand(-1, 1, h, w), torch.eye(w)[:, None, None].expand(-1, 1, h, w))
     if isinstance(layer, nn.Conv2d):
-        pooled = [F.max_pool2d(x, layer.kernel_size, layer.stride, layer.padding) for x in lines]  # type: ignore[arg-type]
+        pooled = [F.max_pool2d(x, layer.kernel_size, layer.stride,
+                               layer.padding) for x in lines]  # type: ignore[arg-type]
     else:
         pooled = [layer(x) for x in lines]
     seen = (pooled[0][:, 0, :, 0].T > 0).float(), (pooled[1][:, 0, 0].T > 0).float()

@@ -14,7 +14,7 @@ _BRACES: Final = re.compile(r"\{\{|\}\}|\{[a-z_]{1,30}(?:!r)?(?::(?:#04x|,?(?:\.
 _DEEPEST: Final = 4
 
 
-class Said(str):
+class Message(str):
     """An English sentence.
 
     Attributes:
@@ -26,27 +26,27 @@ class Said(str):
     values: Mapping[str, Any]
 
 
-def said(template: str, /, **values: Any) -> Said:
+def message(template: str, /, **values: Any) -> Message:
     """The sentence of a template and its values, as `str.format` makes it; without values the template as it is."""
-    made = Said(template.format(**values) if values else template)
+    made = Message(template.format(**values) if values else template)
     made.template, made.values = template, values
     return made
 
 
-def sentence_of(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """What an error says, as the sentence that it was raised with where it was one."""
     first = error.args[0] if error.args else None
-    return first if isinstance(first, Said) else str(error)
+    return first if isinstance(first, Message) else str(error)
 
 
-def listed(parts: Sequence[str]) -> str:
+def comma_joined(parts: Sequence[str]) -> str:
     """Sentences in a row, with commas between them."""
-    return reduce(lambda rest, first: said("{first}, {rest}", first=first, rest=rest), reversed(parts))
+    return reduce(lambda rest, first: message("{first}, {rest}", first=first, rest=rest), reversed(parts))
 
 
-def chained(parts: Sequence[str]) -> str:
+def semicolon_joined(parts: Sequence[str]) -> str:
     """Sentences in a row, with semicolons between them."""
-    return reduce(lambda rest, first: said("{first}; {rest}", first=first, rest=rest), reversed(parts))
+    return reduce(lambda rest, first: message("{first}; {rest}", first=first, rest=rest), reversed(parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,10 @@ class Language:
 
     def tell(self, sentence: str) -> str:
         """The sentence in this language, and so are those that are its values."""
-        if not isinstance(sentence, Said):
+        if not isinstance(sentence, Message):
             return self.words.get(sentence, sentence)
         wanted = self.words.get(sentence.template, sentence.template)
-        values = {name: self.tell(value) if isinstance(value, Said) else value
+        values = {name: self.tell(value) if isinstance(value, Message) else value
                   for name, value in sentence.values.items()}
         return wanted.format(**values) if values else wanted
 
@@ -76,10 +76,11 @@ ENGLISH: Final = Language()
 
 def to_plain(sentence: str) -> Any:
     """A sentence as values that JSON has: text, or a template with its values."""
-    if not isinstance(sentence, Said):
+    if not isinstance(sentence, Message):
         return str(sentence)
     return {"template": sentence.template, "values": {
-        name: value if isinstance(value, (int, float)) else to_plain(value if isinstance(value, Said) else str(value))
+        name: value
+        if isinstance(value, (int, float)) else to_plain(value if isinstance(value, Message) else str(value))
         for name, value in sentence.values.items()}}
 
 
@@ -98,7 +99,7 @@ def from_plain(plain: Any, depth: int = 0) -> str:
     known = {name: value if isinstance(value, (int, float)) else from_plain(value, depth + 1)
              for name, value in values.items()}
     try:
-        made = Said(template.format(**known) if known else template)
+        made = Message(template.format(**known) if known else template)
     except (ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
         raise ValueError("this is not a sentence") from error
     made.template, made.values = template, known

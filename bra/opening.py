@@ -11,10 +11,10 @@ from types import ModuleType
 from torch import Tensor, nn
 
 from bra.errors import BRAError
-from bra.messages import said
+from bra.messages import message
 from bra.models import biformer
 from bra.models.adapters import OpenClassifier, OpenPatches
-from bra.models.base import Look, OpenModel
+from bra.models.base import ModelRun, OpenModel
 from bra.models.biformer import biformer_nano
 from bra.models.card import shipped
 from bra.models.catalog import CATALOG, UNTRAINED, ModelSettings, build
@@ -42,7 +42,7 @@ def open_model(settings: ModelSettings) -> OpenModel:
     if entry.family == "yolo":
         named: OpenModel = yolo().open_named(settings.chosen_variant, settings.chosen_variant, UNTRAINED)
         return named
-    raise BRAError(said("a model of your own needs its file: choose one."))
+    raise BRAError(message("a model of your own needs its file: choose one."))
 
 
 def _shipped(settings: ModelSettings) -> OpenModel:
@@ -94,8 +94,8 @@ def _biformer(tensors: Mapping[str, Tensor], name: str) -> OpenModel:
     model = biformer.from_state(tensors).requires_grad_(False)
     count = model.head.out_features if isinstance(model.head, nn.Linear) else 0
     # The file tells how many classes there are, not what they are called.
-    return OpenClassifier(model, name, said("weights from {name}", name=name),
-                          tuple(said("class {n}", n=n) for n in range(count)))
+    return OpenClassifier(model, name, message("weights from {name}", name=name),
+                          tuple(message("class {n}", n=n) for n in range(count)))
 
 
 def named(name: str) -> tuple[str, str]:
@@ -111,12 +111,13 @@ def named(name: str) -> tuple[str, str]:
         if variant and variant in entry.variants and not Path(name).is_file():
             return entry.key, variant
     if not Path(name).is_file():
-        raise BRAError(said("{name} is neither a file nor a model: choose one of {names}, or give a file.", name=name,
-                            names=", ".join(key for key in CATALOG if key != "own")))
+        raise BRAError(message("{name} is neither a file nor a model: choose one of {names}, or give a "
+                               "file.", name=name,
+                               names=", ".join(key for key in CATALOG if key != "own")))
     return "own", ""
 
 
-def look(settings: ModelSettings, photo: Photo, layer: str = "") -> Look:
+def look(settings: ModelSettings, photo: Photo, layer: str = "") -> ModelRun:
     """Open the model and run it on a photo; `layer` is the one whose windows the settings change, "" for the first."""
     model = open_model(settings)
     return model.look(photo, settings.side, settings.change_of(layer or next(iter(model.specs), "")))
@@ -141,10 +142,10 @@ def yolo() -> ModuleType:
         from bra.yolo import adapter
     except ImportError as error:
         if "libGL" in str(error):
-            raise BRAError(said("OpenCV, which Ultralytics needs, does not find libGL here: install it, on Debian with "
-                                "apt-get install libgl1 libglib2.0-0.")) from error
+            raise BRAError(message("OpenCV, which Ultralytics needs, does not find libGL here: install it, on Debian "
+                                   "with apt-get install libgl1 libglib2.0-0.")) from error
         if not isinstance(error, ModuleNotFoundError) or error.name != "ultralytics":
             raise
-        raise BRAError(said("ultralytics is not installed, which this needs: run pip install 'bra[yolo]' or pip "
-                            "install ultralytics.")) from error
+        raise BRAError(message("ultralytics is not installed, which this needs: run pip install 'bra[yolo]' or pip "
+                               "install ultralytics.")) from error
     return adapter

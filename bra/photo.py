@@ -24,7 +24,7 @@ from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from bra.errors import PhotoError
-from bra.messages import said
+from bra.messages import message
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,8 +81,8 @@ class Photo:
             PhotoError: another shape or another type of number.
         """
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
-            raise PhotoError(said("This array is {kind} {shape}: pass uint8 of shape (height, width, 3).",
-                                  kind=rgb.dtype, shape=rgb.shape))
+            raise PhotoError(message("This array is {kind} {shape}: pass uint8 of shape (height, width, 3).",
+                                     kind=rgb.dtype, shape=rgb.shape))
         rgb = _frozen(rgb)
         digest = hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
         return cls(digest, rgb, (rgb.shape[1], rgb.shape[0]))
@@ -99,8 +99,8 @@ class Photo:
         """
         limits = limits or PhotoLimits()
         if len(data) > limits.max_bytes:
-            raise PhotoError(said("This file has {size:.1f} MB: reduce it to {most:g} MB.", size=len(data) / 2**20,
-                                  most=limits.max_bytes / 2**20))
+            raise PhotoError(message("This file has {size:.1f} MB: reduce it to {most:g} MB.", size=len(data) / 2**20,
+                                     most=limits.max_bytes / 2**20))
         try:
             image = reader_of(data)(io.BytesIO(data))
             _check_size(image, limits)
@@ -108,9 +108,9 @@ class Photo:
         except PhotoError:
             raise
         except (MemoryError, Image.DecompressionBombError) as error:
-            raise PhotoError(said("This picture is too large to decode: save a smaller copy.")) from error
+            raise PhotoError(message("This picture is too large to decode: save a smaller copy.")) from error
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-            raise PhotoError(said("This picture is damaged: save it again in a picture program.")) from error
+            raise PhotoError(message("This picture is damaged: save it again in a picture program.")) from error
         return cls(hashlib.sha256(data).hexdigest(), _frozen(rgb), size, tuple(notes))
 
     def size_at(self, longest: int) -> tuple[int, int]:
@@ -156,23 +156,25 @@ def _fitted(size: tuple[int, int], longest: int) -> tuple[int, int]:
 def _check_size(image: Image.Image, limits: PhotoLimits) -> None:
     w, h = image.size
     if w * h > limits.max_pixels:
-        raise PhotoError(said("This picture has {w:,} × {h:,} px: reduce it to {most:g} million px.", w=w, h=h,
-                              most=limits.max_pixels / 1e6))
+        raise PhotoError(message("This picture has {w:,} × {h:,} px: reduce it to {most:g} million px.", w=w, h=h,
+                                 most=limits.max_pixels / 1e6))
     if tile_pixels(image) > limits.max_pixels:
-        raise PhotoError(said("This TIFF has tiles far larger than itself: save it again without tiles."))
+        raise PhotoError(message("This TIFF has tiles far larger than itself: save it again without tiles."))
     if min(w, h) < limits.min_side:
-        raise PhotoError(said("This picture has {w} × {h} px: choose one of at least {least} on each side.", w=w, h=h,
-                              least=limits.min_side))
+        raise PhotoError(message("This picture has {w} × {h} px: choose one of at least {least} on each "
+                                 "side.", w=w, h=h,
+                                 least=limits.min_side))
     if max(w, h) > limits.max_ratio * min(w, h):
-        raise PhotoError(said("This picture of {w:,} × {h:,} px is a strip: crop it to {most:g} : 1 or less.", w=w, h=h,
-                              most=limits.max_ratio))
+        raise PhotoError(message("This picture of {w:,} × {h:,} px is a strip: crop it to {most:g} : 1 or "
+                                 "less.", w=w, h=h,
+                                 most=limits.max_ratio))
 
 
 def _decode(image: ImageFile.ImageFile, max_side: int) -> tuple[NDArray[np.uint8], tuple[int, int], list[str]]:
     notes: list[str] = []
     if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a photo and previews of it
         count = getattr(image, "n_frames", 0) if image.format in ("PNG", "WEBP") else 0  # others must read them all
-        notes.append(said("first of {count:,} frames", count=count) if count else said("first frame only"))
+        notes.append(message("first of {count:,} frames", count=count) if count else message("first frame only"))
     w, h = image.size
     image.draft("RGB", _fitted((w, h), max_side))  # a large JPEG is decoded at a fraction of its size
     image.load()
@@ -189,7 +191,7 @@ def _decode(image: ImageFile.ImageFile, max_side: int) -> tuple[NDArray[np.uint8
     rgb = rgb[:, ::-1] if turn in (2, 3, 6, 7) else rgb
     rgb = rgb[::-1] if turn in (3, 4, 7, 8) else rgb
     if rgb.shape[:2] != (h, w):
-        more.append(said("reduced from {w:,} × {h:,} px", w=w, h=h))
+        more.append(message("reduced from {w:,} × {h:,} px", w=w, h=h))
     return rgb, (w, h), notes + more
 
 
@@ -197,22 +199,22 @@ def _in_colour(image: Image.Image) -> tuple[Image.Image, list[str]]:
     if not image.has_transparency_data:
         return image if image.mode in ("L", "RGB") else image.convert("RGB"), []
     rgba = image.convert("RGBA")
-    return rgba, [] if rgba.getchannel("A").getextrema() == (255, 255) else [said("transparency shown on white")]
+    return rgba, [] if rgba.getchannel("A").getextrema() == (255, 255) else [message("transparency shown on white")]
 
 
 def _stretched(image: Image.Image) -> tuple[Image.Image, list[str]]:
     values = np.array(image, np.float64)  # (H, W)
     finite = np.isfinite(values)
     if not finite.any():
-        raise PhotoError(said("This picture holds no finite value: export it again with ordinary pixel values."))
+        raise PhotoError(message("This picture holds no finite value: export it again with ordinary pixel values."))
     low, high = values.min(where=finite, initial=np.inf), values.max(where=finite, initial=-np.inf)
     values[~finite] = low
     values -= low
     values *= 255 / (high - low or 1)
-    depth = said("16-bit values") if image.mode.startswith("I;16") else said("values")
-    note = said("{depth} stretched from {low:g} to {high:g}", depth=depth, low=float(low), high=float(high)) \
-        if high > low else said("every value is {low:g}, shown black", low=float(low))
-    notes: list[str] = [note] if finite.all() else [note, said("non-finite values shown black")]
+    depth = message("16-bit values") if image.mode.startswith("I;16") else message("values")
+    note = message("{depth} stretched from {low:g} to {high:g}", depth=depth, low=float(low), high=float(high)) \
+        if high > low else message("every value is {low:g}, shown black", low=float(low))
+    notes: list[str] = [note] if finite.all() else [note, message("non-finite values shown black")]
     return Image.fromarray(np.rint(values, out=values).astype(np.uint8)), notes
 
 
@@ -229,11 +231,11 @@ _READERS: tuple[tuple[bytes, Callable[[io.BytesIO], ImageFile.ImageFile]], ...] 
     (rb"II[*+]\0|MM\0[*+]", TiffImageFile),
 )
 _OTHER_KINDS = (
-    (rb"....ftyp(hei|hev|mif|msf|avi)", said("a HEIC or AVIF picture")),
-    (rb"%PDF", said("a PDF document")),
-    (rb"PK\x03\x04", said("a ZIP archive or an office document")),
-    (rb"(\xef\xbb\xbf)?\s*(<!doctype html|<html)", said("a web page")),
-    (rb"(\xef\xbb\xbf)?\s*<(\?xml|!--|!doctype svg|svg)", said("an SVG drawing or other XML")),
+    (rb"....ftyp(hei|hev|mif|msf|avi)", message("a HEIC or AVIF picture")),
+    (rb"%PDF", message("a PDF document")),
+    (rb"PK\x03\x04", message("a ZIP archive or an office document")),
+    (rb"(\xef\xbb\xbf)?\s*(<!doctype html|<html)", message("a web page")),
+    (rb"(\xef\xbb\xbf)?\s*<(\?xml|!--|!doctype svg|svg)", message("an SVG drawing or other XML")),
 )
 # Eighty bytes ask a JPEG decoder to pass over every pixel once more: 20 MB of them would keep it busy for hours.
 _JPEG_SCAN = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e][\x01-\x04]")
@@ -245,12 +247,12 @@ def reader_of(data: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
     for signature, reader in _READERS:
         if re.match(signature, data, re.DOTALL):
             if reader is jpeg_factory and len(_JPEG_SCAN.findall(data)) > _MAX_SCANS:
-                raise PhotoError(said("This JPEG has more than {most} scans: save it again as a baseline JPEG.",
-                                      most=_MAX_SCANS))
+                raise PhotoError(message("This JPEG has more than {most} scans: save it again as a baseline JPEG.",
+                                         most=_MAX_SCANS))
             return reader
     kinds = (kind for signature, kind in _OTHER_KINDS if re.match(signature, data[:256], re.DOTALL | re.IGNORECASE))
-    kind = next(kinds, said("not a PNG, JPEG, WebP, BMP, GIF or TIFF") if data else said("empty"))
-    raise PhotoError(said("This file is {kind}: save the picture as PNG or JPEG and choose that file.", kind=kind))
+    kind = next(kinds, message("not a PNG, JPEG, WebP, BMP, GIF or TIFF") if data else message("empty"))
+    raise PhotoError(message("This file is {kind}: save the picture as PNG or JPEG and choose that file.", kind=kind))
 
 
 def tile_pixels(image: Image.Image) -> int:

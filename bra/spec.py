@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from bra.errors import SpecError
-from bra.messages import said
+from bra.messages import message
 
 KVDownsampleMode = Literal["identity", "maxpool", "avgpool", "ada_maxpool", "ada_avgpool", "fracpool", "conv"]
 ParamAttention = Literal["qkvo", "qkv", "none"]
@@ -113,8 +113,8 @@ class BRASpec:
 
 
 def _refuse(name: str, value: object, allowed: str, cure: str) -> SpecError:
-    return SpecError(said("{name}={value!r} is not possible: {allowed}; {cure}.", name=name, value=value,
-                          allowed=allowed, cure=cure))
+    return SpecError(message("{name}={value!r} is not possible: {allowed}; {cure}.", name=name, value=value,
+                             allowed=allowed, cure=cure))
 
 
 def _check_types(s: BRASpec) -> None:
@@ -124,45 +124,47 @@ def _check_types(s: BRASpec) -> None:
         if value is None and name not in ints:
             continue
         if isinstance(value, bool) or not isinstance(value, int):
-            raise _refuse(name, value, said("a whole number is needed"),
-                          said("write {name}=4, without quotes or a decimal point", name=name))
+            raise _refuse(name, value, message("a whole number is needed"),
+                          message("write {name}=4, without quotes or a decimal point", name=name))
     for name in ("param_routing", "diff_routing", "soft_routing", "auto_pad", "mask_padding"):
         if not isinstance(getattr(s, name), bool):
-            raise _refuse(name, getattr(s, name), said("True or False is needed"), said(
+            raise _refuse(name, getattr(s, name), message("True or False is needed"), message(
                 "positional arguments come in the order dim, n_win, num_heads, …; name the ones you mean"))
     scale = s.qk_scale
     if scale is not None and (isinstance(scale, bool) or not isinstance(scale, (int, float))
                               or not math.isfinite(scale) or scale <= 0):
-        raise _refuse("qk_scale", scale, said("a finite number above 0, or None"),
-                      said("use None for qk_dim**-0.5"))
+        raise _refuse("qk_scale", scale, message("a finite number above 0, or None"),
+                      message("use None for qk_dim**-0.5"))
     for name, options in (("kv_downsample_mode", get_args(KVDownsampleMode)),
                           ("param_attention", get_args(ParamAttention))):
         if getattr(s, name) not in options:
-            raise _refuse(name, getattr(s, name), said("one of {options}", options=", ".join(options)),
-                          said("choose one of these"))
+            raise _refuse(name, getattr(s, name), message("one of {options}", options=", ".join(options)),
+                          message("choose one of these"))
 
 
 def _check_sizes(s: BRASpec) -> None:
     if not 1 <= s.dim <= MAX_DIM:
-        raise _refuse("dim", s.dim, said("1 to {most:,} channels", most=MAX_DIM), said("give the channels of the map"))
+        raise _refuse("dim", s.dim, message("1 to {most:,} channels", most=MAX_DIM), message("give the channels of the "
+                                                                                             "map"))
     if s.qk_dim is not None and not 1 <= s.qk_dim <= MAX_DIM:
-        raise _refuse("qk_dim", s.qk_dim, said("1 to {most:,} channels, or None", most=MAX_DIM),
-                      said("use None for qk_dim = dim"))
+        raise _refuse("qk_dim", s.qk_dim, message("1 to {most:,} channels, or None", most=MAX_DIM),
+                      message("use None for qk_dim = dim"))
     if not 1 <= s.n_win <= MAX_N_WIN:
-        raise _refuse("n_win", s.n_win, said("1 to {most} windows per side", most=MAX_N_WIN),
-                      said("a YOLO row starts at n_win, since dim is put in for you, so [256] asks for 256 windows per "
-                           "side: write [] or [7]"))
+        raise _refuse("n_win", s.n_win, message("1 to {most} windows per side", most=MAX_N_WIN),
+                      message("a YOLO row starts at n_win, since dim is put in for you, so [256] asks for 256 windows "
+                              "per side: write [] or [7]"))
     if not 1 <= s.topk <= s.n_windows:
-        raise _refuse("topk", s.topk, said("1 to n_win² = {most}", most=s.n_windows),
-                      said("lower topk, or raise n_win above {n_win}", n_win=s.n_win))
+        raise _refuse("topk", s.topk, message("1 to n_win² = {most}", most=s.n_windows),
+                      message("lower topk, or raise n_win above {n_win}", n_win=s.n_win))
     for name in ("kv_per_win", "kv_downsample_ratio", "kv_downsample_kernel"):
         value = getattr(s, name)
         if value is not None and value < 1:
-            raise _refuse(name, value, said("1 or more"), said("use kv_downsample_mode='identity' for no pooling"))
+            raise _refuse(name, value, message("1 or more"), message("use kv_downsample_mode='identity' for no "
+                                                                     "pooling"))
     if s.side_dwconv != 0 and (s.side_dwconv % 2 == 0 or not 0 < s.side_dwconv <= MAX_SIDE_DWCONV):
         raise _refuse("side_dwconv", s.side_dwconv,
-                      said("an odd kernel side up to {most}, or 0 for none", most=MAX_SIDE_DWCONV),
-                      said("an even kernel would change the size of the map: use 3 or 5"))
+                      message("an odd kernel side up to {most}, or 0 for none", most=MAX_SIDE_DWCONV),
+                      message("an even kernel would change the size of the map: use 3 or 5"))
 
 
 def _check_heads(s: BRASpec) -> None:
@@ -171,16 +173,16 @@ def _check_heads(s: BRASpec) -> None:
         if s.num_heads >= 1 and channels % s.num_heads == 0:
             continue
         fitting = ", ".join(str(d) for d in range(1, min(channels, 32) + 1) if channels % d == 0)
-        raise _refuse("num_heads", s.num_heads, said("it must divide {name}={channels}, for example {fitting}",
-                                                         name=name, channels=channels, fitting=fitting),
-                      said("positional arguments are (dim, n_win, num_heads), so a row [8, 7] means 8 windows per side "
-                           "and 7 heads: for 7 windows per side and 8 heads write [7, 8]"))
+        raise _refuse("num_heads", s.num_heads, message("it must divide {name}={channels}, for example {fitting}",
+                                                        name=name, channels=channels, fitting=fitting),
+                      message("positional arguments are (dim, n_win, num_heads), so a row [8, 7] means 8 windows per "
+                              "side and 7 heads: for 7 windows per side and 8 heads write [7, 8]"))
     if s.param_attention == "none" and s.qk_channels != s.dim:
-        raise _refuse("qk_dim", s.qk_dim, said("with param_attention='none' q = k = v = x, so it must be dim={dim}",
-                                                   dim=s.dim), said("leave qk_dim out"))
+        raise _refuse("qk_dim", s.qk_dim, message("with param_attention='none' q = k = v = x, so it must be dim={dim}",
+                                                  dim=s.dim), message("leave qk_dim out"))
 
 
 def _check_routing(s: BRASpec) -> None:
     if s.param_routing and not s.diff_routing:
-        raise _refuse("param_routing", True, said("its weights learn only with diff_routing=True"),
-                      said("set diff_routing=True too"))
+        raise _refuse("param_routing", True, message("its weights learn only with diff_routing=True"),
+                      message("set diff_routing=True too"))

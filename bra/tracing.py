@@ -20,7 +20,7 @@ from bra import functional as BF
 from bra.errors import TraceError
 from bra.grid import WindowGrid
 from bra.kv_pool import FractionalPool, key_support
-from bra.messages import said
+from bra.messages import message
 from bra.recorder import Capture, recording
 from bra.spec import BRASpec
 
@@ -184,8 +184,8 @@ def trace(model: nn.Module, x: Any) -> ModelTrace:
     image = (int(x.shape[-2]), int(x.shape[-1])) if isinstance(x, Tensor) and x.ndim == 4 else None
     found = traced(partial(model, x), names, image)
     if not found.layers:
-        raise TraceError(said("{model} ran without a BiLevelRoutingAttention layer: choose a model that has one, or "
-                              "put one in.", model=type(model).__name__))
+        raise TraceError(message("{model} ran without a BiLevelRoutingAttention layer: choose a model that has one, or "
+                                 "put one in.", model=type(model).__name__))
     return found
 
 
@@ -210,8 +210,8 @@ def traced(call: Callable[[], Any], names: Mapping[nn.Module, str], image: tuple
 
 def _layer_trace(name: str, capture: Capture, image: tuple[int, int]) -> LayerTrace:
     if isinstance(capture.kv_pool, FractionalPool) and capture.kv_pool.training:
-        raise TraceError(said("layer {name!r} pools at new random places in each call while it trains, so its "
-                              "attention cannot be laid back on its tokens: call model.eval() first.", name=name))
+        raise TraceError(message("layer {name!r} pools at new random places in each call while it trains, so its "
+                                 "attention cannot be laid back on its tokens: call model.eval() first.", name=name))
     grid = WindowGrid.over_image(*image, *capture.size, capture.spec.n_win)
 
     def keep(t: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import streamlit as st
 
 from bra.errors import BRAError
 from dashboard import components, i18n
-from dashboard.i18n import told, tr
+from dashboard.i18n import tr, translate
 from dashboard.services import models as model_services
 from dashboard.state import widgets as widget_state
 
@@ -25,11 +25,11 @@ st.html("""<style>
 st.logo(str(HERE / "icon.png"), size="large")
 i18n.switch()
 components.wake()
-widget_state.hold_waiting_place(st.container())
+widget_state.set_status_slot(st.container())
 try:
     model_services.warm_up()
 except BRAError as error:       # a setting of this server that cannot be
-    st.error(told(error))
+    st.error(translate(error))
     st.stop()
 st.navigation([
     st.Page(HERE / "views" / "explore.py", title=tr("Explore"), default=True),

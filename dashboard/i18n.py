@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 import streamlit as st
 
-from bra.messages import Language, Said, sentence_of
+from bra.messages import Language, Message, message_of
 
 TEXT: Final = Path(__file__).parent / "text"
 LANGUAGES: Final = MappingProxyType({"en": "English", "zh": "中文"})
@@ -73,18 +73,18 @@ def tr_in(wanted: str, text: str, /, **values: Any) -> str:
     return found.format(**values) if values else found
 
 
-def told(sentence: object) -> str:
+def translate(sentence: object) -> str:
     """What `bra` said, in the visitor's language: an error, a sentence or a label.
 
     Values that are such sentences are said in that language too. What is not in the catalogue, such as a file's name,
     stays as it is.
     """
     if isinstance(sentence, Exception):
-        sentence = sentence_of(sentence)
-    return tongue().tell(sentence if isinstance(sentence, Said) else str(sentence))
+        sentence = message_of(sentence)
+    return visitor_language().tell(sentence if isinstance(sentence, Message) else str(sentence))
 
 
-def tongue() -> Language:
+def visitor_language() -> Language:
     """The visitor's language as `bra` takes it, for files that are made outside of the visitor's session."""
     return Language(TAGS[language()], CATALOGUES[language()])
 
@@ -95,13 +95,13 @@ def named(names: Mapping[T, object]) -> Callable[[T], str]:
     Said here and now, since a test asks for names outside of the visitor's session, where no language was chosen.
 
     Args:
-        names: for each option its name as `told` takes it.
+        names: for each option its name as `translate` takes it.
     """
-    said = {option: told(name) for option, name in names.items()}
-    return said.__getitem__
+    message = {option: translate(name) for option, name in names.items()}
+    return message.__getitem__
 
 
-def keyed(key: str) -> str:
+def key_in_language(key: str) -> str:
     """Key of one of our components in the visitor's language, which is another one in each.
 
     One that was kept would go on in the language that it was made in, and with the pins that it was opened with.
@@ -109,12 +109,12 @@ def keyed(key: str) -> str:
     return key if language() == "en" else f"{key}_{language()}"
 
 
-def mark(text: str) -> str:
-    """The text itself: it is shown by `tr` or `told` somewhere else, and its translation belongs to the catalogue."""
+def tr_noop(text: str) -> str:
+    """The text itself: `tr` or `translate` shows it elsewhere, and the catalogue holds its translation."""
     return text
 
 
-class later(str):  # noqa: N801  it is written like `tr`, and is a text like what that gives
+class LazyText(str):
     """A text that is kept before anyone visits, such as a cached function's spinner: said when it is shown.
 
     Streamlit makes a `str` of it then, in the visitor's own thread.

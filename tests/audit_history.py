@@ -21,9 +21,10 @@ def git(*words: str) -> bytes:
 def texts() -> Iterator[tuple[str, bytes]]:
     """(object, content) of every text in the history, and all messages of commits."""
     names = b"\n".join(line.split()[0] for line in git("rev-list", "--objects", "--all").splitlines())
-    listed = subprocess.run(["git", "cat-file", "--batch-check=%(objecttype) %(objectname) %(objectsize)"], cwd=ROOT,
-                            input=names, capture_output=True, check=True).stdout.decode()
-    for kind, name, size in (line.split() for line in listed.splitlines()):
+    comma_joined = subprocess.run(["git", "cat-file", "--batch-check=%(objecttype) %(objectname) "
+                                                      "%(objectsize)"], cwd=ROOT,
+                                  input=names, capture_output=True, check=True).stdout.decode()
+    for kind, name, size in (line.split() for line in comma_joined.splitlines()):
         if kind == "blob" and int(size) < LARGEST:
             data = git("cat-file", "blob", name)
             if b"\0" not in data[:8_000]:

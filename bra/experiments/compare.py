@@ -21,7 +21,7 @@ from bra import functional as BF
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import BRAError
 from bra.grid import WindowGrid
-from bra.messages import said
+from bra.messages import message
 from bra.metrics import routing as bf
 from bra.metrics.agreement import Shared, even_places, shared, windows_at
 from bra.metrics.dense import dense_masses, layer_output
@@ -146,8 +146,8 @@ def layer_inputs(model: OpenModel, photo: Photo, side: int) -> Mapping[str, Laye
         if isinstance(layer, BiLevelRoutingAttention) and capture.x is not None and names[layer] not in found:
             found[names[layer]] = LayerInput(names[layer], layer, capture.x.cpu(), prepared)
     if not found:
-        raise BRAError(said("{model} has no routed layer whose windows could be compared: choose another model.",
-                            model=model.label))
+        raise BRAError(message("{model} has no routed layer whose windows could be compared: choose another model.",
+                               model=model.label))
     return MappingProxyType(found)
 
 
@@ -160,8 +160,8 @@ def layer_input(model: OpenModel, photo: Photo, side: int, name: str = "") -> La
     found = layer_inputs(model, photo, side)
     wanted = name or next(iter(found))
     if wanted not in found:
-        raise BRAError(said("layer {wanted!r} has no windows to compare: choose one of {layers}.", wanted=wanted,
-                            layers=", ".join(found)))
+        raise BRAError(message("layer {wanted!r} has no windows to compare: choose one of {layers}.", wanted=wanted,
+                               layers=", ".join(found)))
     return found[wanted]
 
 
@@ -203,8 +203,8 @@ def compare(given: LayerInput, settings: Sequence[Setting], rounds: int = 0,
         BRAError: none or too many settings, or one that cannot be.
     """
     if not 1 <= len(settings) <= MAX_SETTINGS:
-        raise BRAError(said("{count} settings cannot be compared: 1 to {most}; choose others.", count=len(settings),
-                            most=MAX_SETTINGS))
+        raise BRAError(message("{count} settings cannot be compared: 1 to {most}; choose others.", count=len(settings),
+                               most=MAX_SETTINGS))
     traces = traces_of(given, settings)
     firsts = {lt.grid.n_win: lt for lt in reversed(traces)}
     masses = dict(zip(firsts, dense_masses([*firsts.values()], still=partial(progress, 0, len(settings))), strict=True))
@@ -255,7 +255,7 @@ def cheapest(rows: Sequence[SettingRow], cost: CostName, share: float) -> Settin
 # Two settings, models or checkpoints on one picture: what both look at, what only one sees, what each costs. --------
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Versus:
+class Pair:
     """One layer A against another B.
 
     Attributes:
@@ -274,15 +274,15 @@ class Versus:
     difference: Floats | None
 
 
-def versus(a: Compared, b: Compared) -> Versus:
+def versus(a: Compared, b: Compared) -> Pair:
     """Compare two layers on one picture: the first setting of each."""
     trace_a, trace_b = a.traces[0], b.traces[0]
     places = even_places()
     areas = shared(trace_a, windows_at(trace_a.grid, places), trace_b, windows_at(trace_b.grid, places))
     in_a, in_b = areas.both + areas.only_a, areas.both + areas.only_b
-    return Versus((a.rows[0], b.rows[0]), (trace_a, trace_b), areas,
-                  float((in_a * in_b / np.maximum(in_a + in_b - in_a * in_b, 1e-12)).mean()),
-                  difference(trace_a, trace_b))
+    return Pair((a.rows[0], b.rows[0]), (trace_a, trace_b), areas,
+                float((in_a * in_b / np.maximum(in_a + in_b - in_a * in_b, 1e-12)).mean()),
+                difference(trace_a, trace_b))
 
 
 def difference(a: LayerTrace, b: LayerTrace) -> Floats | None:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from bra.errors import BRAError
-from bra.messages import said
+from bra.messages import message
 from bra.metrics import routing as bf
 from bra.metrics.agreement import even_places, shared, windows_at
 from bra.metrics.routing import Floats
@@ -121,15 +121,17 @@ def _to_swap(places: Floats) -> Floats:
 
 
 PROBES: Final[Mapping[str, Probe]] = MappingProxyType({
-    "brightness": Probe(said("brightness"), said("{share} % darker, nothing moves", share=round(100 - 100 * DIM)),
+    "brightness": Probe(message("brightness"), message("{share} % darker, nothing moves", share=round(100 - 100 * DIM)),
                         _dimmed, _as_it_was),
-    "flip": Probe(said("flip"), said("left and right mirrored, neighbours stay neighbours"), _mirrored, _to_mirror),
-    "shift": Probe(said("shift"), said("moved right by {share:.0f} % of the width, neighbours stay neighbours",
-                                       share=100 * SHIFT), _shifted, _to_shift),
-    "crop": Probe(said("crop"), said("the middle {share:.0f} % of each side, enlarged", share=100 * CROP), _cropped,
+    "flip": Probe(message("flip"), message("left and right mirrored, neighbours stay "
+                                           "neighbours"), _mirrored, _to_mirror),
+    "shift": Probe(message("shift"), message("moved right by {share:.0f} % of the width, neighbours stay neighbours",
+                                             share=100 * SHIFT), _shifted, _to_shift),
+    "crop": Probe(message("crop"), message("the middle {share:.0f} % of each side, "
+                                           "enlarged", share=100 * CROP), _cropped,
                   _to_crop),
-    "swap": Probe(said("swap"), said("left and right half exchanged: only who follows content finds the other half "
-                                     "again"), _swapped, _to_swap),
+    "swap": Probe(message("swap"), message("left and right half exchanged: only who follows content finds the other "
+                                           "half again"), _swapped, _to_swap),
 })
 
 
@@ -148,13 +150,13 @@ def probe(model: OpenModel, photo: Photo, side: int, names: Sequence[str] = tupl
         BRAError: there is no such probe, or no routed layer.
     """
     if unknown := [name for name in names if name not in PROBES]:
-        raise BRAError(said("probe {name!r} is not known: choose of {names}.", name=unknown[0],
-                            names=", ".join(PROBES)))
+        raise BRAError(message("probe {name!r} is not known: choose of {names}.", name=unknown[0],
+                               names=", ".join(PROBES)))
     # Reduced once, yet large enough that a crop can still fill the side.
     photo = Photo.from_array(photo.resized(round(side / CROP)))
     before = {name: lt for name, lt in model.look(photo, side).trace.layers.items() if lt.routed}
     if not before:
-        raise BRAError(said("{model} has no routed layer to probe: choose another model.", model=model.label))
+        raise BRAError(message("{model} has no routed layer to probe: choose another model.", model=model.label))
     rows = []
     for done, name in enumerate(names):
         progress(done, len(names))

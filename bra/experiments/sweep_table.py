@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from bra.errors import BRAError
 from bra.experiments.compare import SettingRow
-from bra.messages import said
+from bra.messages import message
 from bra.metrics.routing import Floats
 from bra.readers import sandbox
 from bra.readers.child.parquet import REFUSED
@@ -94,8 +94,8 @@ class Summary:
 
 def table_of(found: Sequence[tuple[str, str, SettingRow]], about: Mapping[str, Any]) -> pa.Table:
     """(picture, layer, row)s -> a table of SCHEMA that carries `about` along."""
-    listed = [{"picture": picture, "layer": layer, **row.to_dict()} for picture, layer, row in found]
-    return pa.Table.from_pylist(listed, SCHEMA.with_metadata({ABOUT: json.dumps(about)}))
+    comma_joined = [{"picture": picture, "layer": layer, **row.to_dict()} for picture, layer, row in found]
+    return pa.Table.from_pylist(comma_joined, SCHEMA.with_metadata({ABOUT: json.dumps(about)}))
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -116,8 +116,8 @@ def read_table(data: bytes, still: Callable[[], object] = lambda: None) -> Sweep
         BRAError: it is too large, damaged, not a sweep's, or holds values that no sweep writes.
     """
     if len(data) > MAX_BYTES:
-        raise BRAError(said("this table has {size:.0f} MB: {most:.0f} MB at most; sweep fewer pictures or settings.",
-                            size=len(data) / 2**20, most=MAX_BYTES / 2**20))
+        raise BRAError(message("this table has {size:.0f} MB: {most:.0f} MB at most; sweep fewer pictures or settings.",
+                               size=len(data) / 2**20, most=MAX_BYTES / 2**20))
     raw = _unpacked(data, still)
     start = 8 + int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8:start])
@@ -149,45 +149,46 @@ def _unpacked(data: bytes, still: Callable[[], object]) -> bytes:
             made.seek(0)
             found = made.read()
     except OSError as error:
-        raise BRAError(said("there is no room here to read this table: try again later, or sweep fewer pictures or "
-                            "settings.")) from error
+        raise BRAError(message("there is no room here to read this table: try again later, or sweep fewer pictures or "
+                               "settings.")) from error
     if status is None:
-        raise BRAError(said("reading this table took more than {n} seconds: try again, or sweep fewer pictures or "
-                            "settings.", n=3 * SECONDS))
+        raise BRAError(message("reading this table took more than {n} seconds: try again, or sweep fewer pictures or "
+                               "settings.", n=3 * SECONDS))
     if status == 0:
         return found
     why = found.decode("ascii", "replace") if status == REFUSED else ""
     if why == "damaged":
-        raise BRAError(said("this table is damaged or no Parquet file: choose rows.parquet of a folder that bra sweep "
-                            "wrote."))
+        raise BRAError(message("this table is damaged or no Parquet file: choose rows.parquet of a folder that bra "
+                               "sweep wrote."))
     if why == "schema":
-        raise BRAError(said("this Parquet file is not the table of a sweep: choose rows.parquet of a folder that bra "
-                            "sweep wrote."))
+        raise BRAError(message("this Parquet file is not the table of a sweep: choose rows.parquet of a folder that "
+                               "bra sweep wrote."))
     if why == "words":
-        raise BRAError(said("this table names pictures or layers at a length that no sweep does: choose rows.parquet "
-                            "of a folder that bra sweep wrote."))
+        raise BRAError(message("this table names pictures or layers at a length that no sweep does: choose "
+                               "rows.parquet of a folder that bra sweep wrote."))
     if why == "rows":
-        raise BRAError(said("this table has more than {most:,} rows: sweep fewer pictures or settings.",
-                            most=MAX_ROWS))
-    raise BRAError(said("reading this table took more than {memory:,.0f} MB of memory or {n} seconds: choose "
-                        "rows.parquet of a folder that bra sweep wrote.", memory=MEMORY / 2**20, n=SECONDS))
+        raise BRAError(message("this table has more than {most:,} rows: sweep fewer pictures or settings.",
+                               most=MAX_ROWS))
+    raise BRAError(message("reading this table took more than {memory:,.0f} MB of memory or {n} seconds: choose "
+                           "rows.parquet of a folder that bra sweep wrote.", memory=MEMORY / 2**20, n=SECONDS))
 
 
 def _check(table: pa.Table, gaps: Mapping[str, int]) -> None:
     for name in SCHEMA.names:
         if name != "seconds" and gaps[name]:
-            raise BRAError(said("column {name!r} of this table has gaps, which no sweep leaves: sweep again.",
-                                name=name))
+            raise BRAError(message("column {name!r} of this table has gaps, which no sweep leaves: sweep again.",
+                                   name=name))
     for name in SHARES:
         values = table[name].to_numpy()
         if not ((values >= -1e-9) & (values <= 1 + 1e-6)).all():
-            raise BRAError(said("column {name!r} of this table holds values outside of 0 to 1: sweep again.",
-                                name=name))
+            raise BRAError(message("column {name!r} of this table holds values outside of 0 to 1: sweep again.",
+                                   name=name))
     for name in ("n_win", "topk", "windows", "macs", "peak_bytes"):
         values = table[name].to_numpy()
         if not ((values > 0) & (values < MOST)).all():
-            raise BRAError(said("column {name!r} of this table holds values outside of 1 to {most:.0e}: sweep again.",
-                                name=name, most=MOST))
+            raise BRAError(message("column {name!r} of this table holds values outside of 1 to {most:.0e}: sweep "
+                                   "again.",
+                                   name=name, most=MOST))
 
 
 def summaries(table: pa.Table, still: Callable[[], object] = lambda: None) -> tuple[Summary, ...]:
@@ -206,8 +207,8 @@ def summaries(table: pa.Table, still: Callable[[], object] = lambda: None) -> tu
     settings = np.stack([layers.indices.to_numpy(), columns["n_win"], columns["topk"]], 1)
     _, first, group = np.unique(settings, axis=0, return_index=True, return_inverse=True)
     if len(first) > MAX_SETTINGS:
-        raise BRAError(said("this table has {n:,} layers and settings: {most:,} at most; sweep fewer of them.",
-                            n=len(first), most=MAX_SETTINGS))
+        raise BRAError(message("this table has {n:,} layers and settings: {most:,} at most; sweep fewer of them.",
+                               n=len(first), most=MAX_SETTINGS))
     order = np.argsort(group.reshape(-1), kind="stable")
     places = np.split(order, np.cumsum(np.bincount(group.reshape(-1), minlength=len(first)))[:-1])
     drawn: dict[int, Floats] = {}       # how often each picture is drawn, the same for all of one number of pictures

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bra import functional as BF
 from bra.errors import TraceError
-from bra.messages import said
+from bra.messages import message
 from bra.metrics.routing import Floats
 from bra.tracing import LayerTrace
 
@@ -90,8 +90,8 @@ def score_map(trace: LayerTrace, window: int, token: int, image: int = 0) -> Flo
 
 def _check_tokens(trace: LayerTrace) -> None:
     if trace.k.shape[3] != trace.grid.n_tokens:
-        raise TraceError(said("layer {name} pools its keys, so they cannot be laid on tokens: look at a layer with "
-                              "kv_downsample_mode='identity'.", name=repr(trace.name)))
+        raise TraceError(message("layer {name} pools its keys, so they cannot be laid on tokens: look at a layer with "
+                                 "kv_downsample_mode='identity'.", name=repr(trace.name)))
 
 
 def _window_means(trace: LayerTrace, of: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bra.errors import GridError
 from bra.grid import WindowGrid
-from bra.messages import said
+from bra.messages import message
 from bra.metrics.routing import Bools, Floats, Ints
 from bra.tracing import LayerTrace
 
@@ -60,7 +60,7 @@ def windows_at(grid: WindowGrid, places: Floats) -> Ints:
         GridError: the grid does not lie on a picture.
     """
     if grid.image is None:
-        raise GridError(said("this grid lies on no picture: trace an image, not a map of tokens."))
+        raise GridError(message("this grid lies on no picture: trace an image, not a map of tokens."))
     token = [np.clip((places[:, axis] * size - origin) // stride, 0, last - 1).astype(np.int64)
              for axis, size, origin, stride, last in zip((1, 0), grid.image, grid.origin, grid.stride,
                                                          (grid.H, grid.W), strict=True)]

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bra.errors import BRAError
 from bra.grid import WindowGrid
-from bra.messages import said
+from bra.messages import message
 from bra.metrics.routing import Bools, Floats, Ints, window_distances
 from bra.tracing import LayerTrace
 
@@ -87,10 +87,11 @@ def label_map(grid: WindowGrid, labels: ArrayLike, background: bool = True) -> N
         return given.astype(np.int64)
     if given.ndim == 2 and given.shape[1] == 5 and np.issubdtype(given.dtype, np.number):
         return _painted(given.astype(np.float64), image, background)
-    raise BRAError(said("labels of shape {shape} and type {kind} are not possible: whole numbers of {height}×{width} "
-                        "pixels or {rows}×{columns} tokens, or boxes (n, 5); resize a map to the traced image without "
-                        "mixing classes.", shape=given.shape, kind=given.dtype, height=image[0], width=image[1],
-                        rows=grid.h, columns=grid.w))
+    raise BRAError(message("labels of shape {shape} and type {kind} are not possible: whole numbers of "
+                           "{height}×{width} pixels or {rows}×{columns} tokens, or boxes (n, 5); resize a map to the "
+                           "traced image without mixing classes.", shape=given.shape, kind=given.dtype, height=image[0],
+                           width=image[1],
+                           rows=grid.h, columns=grid.w))
 
 
 def class_shares(grid: WindowGrid, labels: NDArray[np.int64]) -> Floats:
@@ -118,8 +119,8 @@ def _painted(boxes: Floats, image: tuple[int, int], background: bool) -> NDArray
     x0, y0, x1, y1 = boxes[:, 1:].T
     if not np.isfinite(boxes).all() or (x1 < x0).any() or (y1 < y0).any() or (boxes[:, 0] % 1 != 0).any() \
             or (boxes[:, 0] < 0).any():
-        raise BRAError(said("these boxes are not possible: each is a whole class from 0, then x0, y0, x1, y1 in pixels "
-                            "with x0 ≤ x1 and y0 ≤ y1; convert centre and size to corners first."))
+        raise BRAError(message("these boxes are not possible: each is a whole class from 0, then x0, y0, x1, y1 in "
+                               "pixels with x0 ≤ x1 and y0 ≤ y1; convert centre and size to corners first."))
     labels = np.full(image, int(boxes[:, 0].max(initial=0)) + 1 if background else IGNORE, np.int64)
     x0, x1, y0, y1 = (np.clip(x0, 0, image[1]), np.clip(x1, 0, image[1]), np.clip(y0, 0, image[0]),
                       np.clip(y1, 0, image[0]))

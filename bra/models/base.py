@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import LIBRARY, BRAError, TraceError, brief
-from bra.messages import said
+from bra.messages import message
 from bra.models.steps import Step
 from bra.photo import Photo
 from bra.spec import BRASpec
@@ -81,7 +81,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Look:
+class ModelRun:
     """One forward on one photo: its trace, whose grids lie on the photo, and its answer."""
 
     trace: ModelTrace
@@ -121,10 +121,10 @@ class OpenModel(ABC):
         """What the output `out` of the model says."""
 
     def steps(self) -> tuple[Step, ...]:
-        """Its forward as steps, for `resumed.look_on`; none where it cannot be told apart into such."""
+        """Its forward as steps, for `resumed.run_from`; none where it cannot be told apart into such."""
         return ()
 
-    def look(self, photo: Photo, side: int, change: Change | None = None) -> Look:
+    def look(self, photo: Photo, side: int, change: Change | None = None) -> ModelRun:
         """Run the model on a photo.
 
         Args:
@@ -141,7 +141,7 @@ class OpenModel(ABC):
             traced = trace(module, prepared.x)
             answer = self.answer(traced.out, prepared)
         layers = {name: on_photo(layer, prepared) for name, layer in traced.layers.items()}
-        return Look(ModelTrace(traced.out, MappingProxyType(layers)), answer)
+        return ModelRun(ModelTrace(traced.out, MappingProxyType(layers)), answer)
 
     @contextmanager
     def running(self, prepared: Prepared) -> Iterator[None]:
@@ -159,9 +159,9 @@ class OpenModel(ABC):
                 raise
             except LIBRARY as error:
                 height, width = prepared.x.shape[-2:]
-                raise BRAError(said("this model does not run on a picture of {width}×{height} px ({error}): choose "
-                                    "another size, or another model.", width=width, height=height,
-                                    error=brief(error))) from error
+                raise BRAError(message("this model does not run on a picture of {width}×{height} px ({error}): choose "
+                                       "another size, or another model.", width=width, height=height,
+                                       error=brief(error))) from error
 
 
 def on_photo(layer: LayerTrace, at: Prepared) -> LayerTrace:
@@ -182,8 +182,8 @@ def check_finite(layer: str, q: Tensor, k: Tensor) -> None:
     """
     largest = [max(abs(float(end)) for end in t.aminmax()) if t.numel() else 0.0 for t in (q, k)]
     if not largest[0] * largest[1] * q.shape[-1] < torch.finfo(torch.float32).max:      # nor where it is NaN
-        raise TraceError(said("layer {layer!r} computes numbers that are not finite on this picture: choose a "
-                              "checkpoint of a healthy training.", layer=layer))
+        raise TraceError(message("layer {layer!r} computes numbers that are not finite on this picture: choose a "
+                                 "checkpoint of a healthy training.", layer=layer))
 
 
 def with_windows(model: nn.Module, change: Change) -> nn.Module:
@@ -196,8 +196,8 @@ def with_windows(model: nn.Module, change: Change) -> nn.Module:
     """
     routed = [name for name, layer in model.named_modules() if isinstance(layer, BiLevelRoutingAttention)]
     if change.layer not in routed:
-        raise BRAError(said("layer {layer!r} has no windows to change: choose one of {layers}.", layer=change.layer,
-                            layers=", ".join(routed)))
+        raise BRAError(message("layer {layer!r} has no windows to change: choose one of {layers}.", layer=change.layer,
+                               layers=", ".join(routed)))
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copied = copy.deepcopy(model, shared)
     layer = copied.get_submodule(change.layer)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import CheckpointError, SpecError
-from bra.messages import said
+from bra.messages import message
 from bra.models.biformer_state import Layout, check_shapes, read_layout
 from bra.models.full_attention import FullAttention
 
@@ -124,8 +124,8 @@ class BiFormer(nn.Module):
                  drop_path_rate: float = 0.0, swin_layout: bool = False) -> None:
         super().__init__()
         if any(dim % HEAD_DIM for dim in dims):
-            raise SpecError(said("dims={dims} is not possible: heads have {channels} channels; use multiples of "
-                                 "{channels}.", dims=tuple(dims), channels=HEAD_DIM))
+            raise SpecError(message("dims={dims} is not possible: heads have {channels} channels; use multiples of "
+                                    "{channels}.", dims=tuple(dims), channels=HEAD_DIM))
         self.downsample_layers = nn.ModuleList(_swin_steps(dims) if swin_layout else _conv_steps(dims))
         last = max(1, sum(depth) - 1)
         rates = (drop_path_rate * n / last for n in range(sum(depth)))
@@ -207,8 +207,8 @@ def from_state(tensors: Mapping[str, Tensor], n_win: int = 7, topks: Sequence[in
     if tensors and all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     if (size := sum(tensor.numel() for tensor in tensors.values())) > MAX_PARAMETERS:
-        raise CheckpointError(said("{size:,} numbers are too many: {most:,} at most; choose a smaller model.",
-                                   size=size, most=MAX_PARAMETERS))
+        raise CheckpointError(message("{size:,} numbers are too many: {most:,} at most; choose a smaller model.",
+                                      size=size, most=MAX_PARAMETERS))
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     layout = read_layout(shapes)
     with torch.device("meta"):              # no memory is spent before every shape has been compared
@@ -223,13 +223,14 @@ def from_state(tensors: Mapping[str, Tensor], n_win: int = 7, topks: Sequence[in
 def _topks(layout: Layout, asked: Sequence[int] | None) -> tuple[int, ...]:
     if asked is None:
         if not all(layout.full[len(PUBLISHED_TOPKS):]):
-            raise CheckpointError(said("how many windows the fourth stage routes to cannot be read from weights: pass "
-                                       "topks, for example topks=(1, 4, 16, 16)."))
+            raise CheckpointError(message("how many windows the fourth stage routes to cannot be read from weights: "
+                                          "pass topks, for example topks=(1, 4, 16, 16)."))
         return tuple(FULL_ATTENTION if full else PUBLISHED_TOPKS[stage] for stage, full in enumerate(layout.full))
     if [topk == FULL_ATTENTION for topk in asked] != [*layout.full]:
         wanted = ", ".join(str(FULL_ATTENTION) if full else "1 or more" for full in layout.full)
-        raise CheckpointError(said("topks={topks} does not suit these weights: they need {wanted}.", topks=tuple(asked),
-                                   wanted=wanted))
+        raise CheckpointError(message("topks={topks} does not suit these weights: they need "
+                                      "{wanted}.", topks=tuple(asked),
+                                      wanted=wanted))
     return tuple(asked)
 
 
@@ -238,12 +239,13 @@ def _checked(name: str, tensor: Tensor) -> Tensor:
     if name.endswith("num_batches_tracked"):
         return tensor.detach().clone().long()
     if not tensor.is_floating_point():
-        raise CheckpointError(said("{name!r} holds {kind}: floats are needed; choose weights that are not quantised.",
-                                   name=name, kind=tensor.dtype))
+        raise CheckpointError(message("{name!r} holds {kind}: floats are needed; choose weights that are not "
+                                      "quantised.",
+                                      name=name, kind=tensor.dtype))
     own = tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
     if not own.isfinite().all():
-        raise CheckpointError(said("{name!r} holds values that are not finite: choose a checkpoint of a healthy "
-                                   "training.", name=name))
+        raise CheckpointError(message("{name!r} holds values that are not finite: choose a checkpoint of a healthy "
+                                      "training.", name=name))
     return own
 
 

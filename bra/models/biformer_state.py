@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bra.errors import CheckpointError
-from bra.messages import said
+from bra.messages import message
 
 Shapes = Mapping[str, tuple[int, ...]]
 PUBLISHED: Final[dict[tuple[tuple[int, ...], tuple[int, ...], bool], str]] = {
@@ -68,19 +68,19 @@ def read_layout(shapes: Shapes) -> Layout:
             blocks.setdefault(int(found[1]), set()).add(int(found[3]))
             swin = swin or found[2] is not None
     if not blocks:
-        raise CheckpointError(said("these weights are not a BiFormer's: none is named like stages.0.0.norm1.weight; "
-                                   "choose a BiFormer checkpoint, and of a file that keeps them under 'model' pass "
-                                   "that part."))
+        raise CheckpointError(message("these weights are not a BiFormer's: none is named like stages.0.0.norm1.weight; "
+                                      "choose a BiFormer checkpoint, and of a file that keeps them under 'model' pass "
+                                      "that part."))
     depth = tuple(len(blocks[stage]) for stage in sorted(blocks))
     if sum(depth) > MAX_BLOCKS:
-        raise CheckpointError(said("{count} blocks are too many: {most} at most; choose a smaller model.",
-                                   count=sum(depth), most=MAX_BLOCKS))
+        raise CheckpointError(message("{count} blocks are too many: {most} at most; choose a smaller model.",
+                                      count=sum(depth), most=MAX_BLOCKS))
     first = [f"stages.{stage}.{'blocks.' if swin else ''}0" for stage in range(len(depth))]
     dims = tuple(_first_axis(shapes, f"{block}.norm1.weight") for block in first)
     classes = _first_axis(shapes, "head.weight") if "head.weight" in shapes else 0
     if classes > MAX_CLASSES:
-        raise CheckpointError(said("{n:,} classes are too many: {most:,} at most; choose a model that tells fewer "
-                                   "apart.", n=classes, most=MAX_CLASSES))
+        raise CheckpointError(message("{n:,} classes are too many: {most:,} at most; choose a model that tells fewer "
+                                      "apart.", n=classes, most=MAX_CLASSES))
     return Layout(
         depth, dims, mlp_ratio=max(1, _first_axis(shapes, f"{first[0]}.mlp.0.weight") // dims[0]),
         full=tuple(f"{block}.attn.qkv.weight" in shapes for block in first),
@@ -91,27 +91,27 @@ def check_shapes(found: Shapes, expected: Shapes) -> None:
     """Raise CheckpointError unless both have the same names, each with the same shape."""
     for name, shape in expected.items():
         if name not in found:
-            raise CheckpointError(said("{name!r} is missing: a BiFormer of these stages needs it; choose a whole "
-                                       "checkpoint.", name=name))
+            raise CheckpointError(message("{name!r} is missing: a BiFormer of these stages needs it; choose a whole "
+                                          "checkpoint.", name=name))
         if found[name] != shape:
-            raise CheckpointError(said("{name!r} has shape {found} and a BiFormer of these stages has {shape}: only "
-                                       "the published block (heads of 32 channels, qk_dim = dim, 5×5 position "
-                                       "convolution) can be opened.", name=name, found=_text(found[name]),
-                                       shape=_text(shape)))
+            raise CheckpointError(message("{name!r} has shape {found} and a BiFormer of these stages has {shape}: only "
+                                          "the published block (heads of 32 channels, qk_dim = dim, 5×5 position "
+                                          "convolution) can be opened.", name=name, found=_text(found[name]),
+                                          shape=_text(shape)))
     if extra := sorted(set(found) - set(expected)):
-        raise CheckpointError(said("{name} and {more} more do not belong to a BiFormer of these stages: options that "
-                                   "no published model uses, and other heads, cannot be opened; remove them or choose "
-                                   "another checkpoint.", name=_short(extra[0]), more=len(extra) - 1))
+        raise CheckpointError(message("{name} and {more} more do not belong to a BiFormer of these stages: options "
+                                      "that no published model uses, and other heads, cannot be opened; remove them or "
+                                      "choose another checkpoint.", name=_short(extra[0]), more=len(extra) - 1))
 
 
 def _first_axis(shapes: Shapes, name: str) -> int:
     shape = shapes.get(name, ())
     if not shape or shape[0] < 1:
-        raise CheckpointError(said("{name!r} is missing or empty: a BiFormer needs it; choose a whole checkpoint.",
-                                   name=name))
+        raise CheckpointError(message("{name!r} is missing or empty: a BiFormer needs it; choose a whole checkpoint.",
+                                      name=name))
     if shape[0] > MAX_AXIS:
-        raise CheckpointError(said("{name!r} has {n:,} rows: {most:,} at most; choose a smaller model.", name=name,
-                                   n=shape[0], most=MAX_AXIS))
+        raise CheckpointError(message("{name!r} has {n:,} rows: {most:,} at most; choose a smaller model.", name=name,
+                                      n=shape[0], most=MAX_AXIS))
     return shape[0]
 
 

@@ -14,7 +14,7 @@ import safetensors.torch
 from torch import Tensor
 
 from bra.errors import BRAError
-from bra.messages import said
+from bra.messages import message
 
 WEIGHTS: Final = Path(str(files("bra"))) / "weights"
 Task = Literal["classify", "detect"]
@@ -116,21 +116,21 @@ class ModelCard:
         trained, untrained = self.quality["trained"], self.quality["untrained"]
 
         def counts(better: Callable[[LayerQuality], bool]) -> str:
-            return said("trained {better} of {all}, untrained {better_untrained} of {all_untrained}.",
-                        better=sum(map(better, trained)), all=len(trained),
-                        better_untrained=sum(map(better, untrained)), all_untrained=len(untrained))
+            return message("trained {better} of {all}, untrained {better_untrained} of {all_untrained}.",
+                           better=sum(map(better, trained)), all=len(trained),
+                           better_untrained=sum(map(better, untrained)), all_untrained=len(untrained))
 
-        found = [said("Layers that keep clearly more of full attention than random windows and than the nearest ones: "
-                      "{counts}", counts=counts(operator.attrgetter("beats_recall")))]
+        found = [message("Layers that keep clearly more of full attention than random windows and than the nearest "
+                         "ones: {counts}", counts=counts(operator.attrgetter("beats_recall")))]
         if any(row.overlap is not None for row in trained):
-            found.append(said("Layers that bring like to like clearly more than random windows and than the nearest "
-                              "ones: {counts}", counts=counts(operator.attrgetter("beats_overlap"))))
+            found.append(message("Layers that bring like to like clearly more than random windows and than the nearest "
+                                 "ones: {counts}", counts=counts(operator.attrgetter("beats_overlap"))))
         shares = [row.shared for row in trained if row.shared is not None]
         if shares:
             low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
-            between = low if low == high else said("{low} to {high}", low=low, high=high)
-            found.append(said("Of all choices of a trained layer, {share} fall on the same topk windows: near 100 %, "
-                              "where it looks hardly depends on where one asks.", share=between))
+            between = low if low == high else message("{low} to {high}", low=low, high=high)
+            found.append(message("Of all choices of a trained layer, {share} fall on the same topk windows: near 100 "
+                                 "%, where it looks hardly depends on where one asks.", share=between))
         return tuple(found)
 
     @property
@@ -143,9 +143,9 @@ class ModelCard:
             ours, theirs = self.scores[variants[0]][metric], self.scores[other][metric]
             gains = [one - two for one, two in zip(ours, theirs, strict=True)]
             above = sum(gain > 0 for gain in gains)
-            found.append(said("{metric} of “{ours}” is above that of “{theirs}” with {above} of {seeds} seeds, by "
-                              "{gain:+.3f} on average.", metric=metric, ours=variants[0], theirs=other, above=above,
-                              seeds=len(gains), gain=sum(gains) / len(gains)))
+            found.append(message("{metric} of “{ours}” is above that of “{theirs}” with {above} of {seeds} seeds, by "
+                                 "{gain:+.3f} on average.", metric=metric, ours=variants[0], theirs=other, above=above,
+                                 seeds=len(gains), gain=sum(gains) / len(gains)))
         return tuple(found)
 
     def to_json(self) -> str:
@@ -179,7 +179,7 @@ def shipped(name: str, folder: Path = WEIGHTS) -> tuple[ModelCard, dict[str, Ten
     """
     card, weights = folder / f"{name}.json", folder / f"{name}.safetensors"
     if not (card.is_file() and weights.is_file()):
-        raise BRAError(said("no weights named {name} come with this version: install it again.", name=name))
+        raise BRAError(message("no weights named {name} come with this version: install it again.", name=name))
     tensors: dict[str, Tensor] = safetensors.torch.load_file(weights)
     return ModelCard.from_json(card.read_text(encoding="utf-8")), {key: t.float() if t.is_floating_point() else t
                                                                    for key, t in tensors.items()}

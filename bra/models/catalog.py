@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from bra.errors import BRAError
 from bra.grid import WindowGrid
-from bra.messages import said
+from bra.messages import message
 from bra.models.base import Change
 from bra.models.patches import PatchModel, PatchSpec, Projection
 from bra.photo import Photo
@@ -17,7 +17,7 @@ Family = Literal["patches", "biformer", "yolo", "own"]
 DIM: Final = 64
 DEPTH: Final = 2
 SIDE: Final = 448
-UNTRAINED: Final = said("untrained, random weights")
+UNTRAINED: Final = message("untrained, random weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,41 +56,42 @@ YOLO_SCALES: Final = "nsmlx"
 BIFORMERS: Final = ("biformer_tiny", "biformer_small", "biformer_base", "biformer_stl")
 CATALOG: Final = {entry.key: entry for entry in (
     ModelEntry(
-        "flowers", said("Flowers, trained (BiFormer)"), "biformer",
-        said("A small BiFormer that learned five kinds of flowers from photographs, here. Try other photographs too; "
-             "the Models page says what its routing is worth."), said("trained on flower photographs"), side=320,
-        card="flowers", layer="stages.2.2.attn", untrained=said("Flowers, untrained (BiFormer)")),
+        "flowers", message("Flowers, trained (BiFormer)"), "biformer",
+        message("A small BiFormer that learned five kinds of flowers from photographs, here. Try other photographs "
+                "too; the Models page says what its routing is worth."), message("trained on flower "
+                                                                                 "photographs"), side=320,
+        card="flowers", layer="stages.2.2.attn", untrained=message("Flowers, untrained (BiFormer)")),
     ModelEntry(
-        "cells", said("Blood cells, trained (YOLO)"), "yolo",
-        said("YOLOv8n with residual attention in its neck, trained here on micrographs of blood. Choose the picture "
-             "“Smear”, or one of your own."), said("trained on blood cells"), side=224, card="cells",
-        untrained=said("Blood cells, untrained (YOLO)")),
+        "cells", message("Blood cells, trained (YOLO)"), "yolo",
+        message("YOLOv8n with residual attention in its neck, trained here on micrographs of blood. Choose the picture "
+                "“Smear”, or one of your own."), message("trained on blood cells"), side=224, card="cells",
+        untrained=message("Blood cells, untrained (YOLO)")),
     ModelEntry(
-        "vehicles", said("Vehicles, trained (YOLO)"), "yolo",
-        said("A small YOLO with residual attention at its finest level, trained here on cars seen from a plane. Choose "
-             "the picture “Street”, or one of your own."), said("trained on aerial pictures"), side=640,
-        card="vehicles", untrained=said("Vehicles, untrained (YOLO)")),
+        "vehicles", message("Vehicles, trained (YOLO)"), "yolo",
+        message("A small YOLO with residual attention at its finest level, trained here on cars seen from a plane. "
+                "Choose the picture “Street”, or one of your own."), message("trained on aerial pictures"), side=640,
+        card="vehicles", untrained=message("Vehicles, untrained (YOLO)")),
     ModelEntry(
-        "similarity", said("Content similarity"), "patches",
-        said("Compares patches by colour, texture and, weakly, place, by fixed rules. Nothing was learned, so what you "
-             "see is likeness, not meaning."), said("content similarity, not learned")),
+        "similarity", message("Content similarity"), "patches",
+        message("Compares patches by colour, texture and, weakly, place, by fixed rules. Nothing was learned, so what "
+                "you see is likeness, not meaning."), message("content similarity, not learned")),
     ModelEntry(
-        "untrained", said("Untrained patches"), "patches",
-        said("The same patches under weights as they are before any training. Its choices mean nothing: it is here to "
-             "show how convincing nothing can look.")),
+        "untrained", message("Untrained patches"), "patches",
+        message("The same patches under weights as they are before any training. Its choices mean nothing: it is here "
+                "to show how convincing nothing can look.")),
     ModelEntry(
-        "yolo", said("YOLO with BRA, untrained"), "yolo",
-        said("The model files of this package, at every scale, with random weights: their layers, grids and costs are "
-             "real, their choices mean nothing."), side=640,
+        "yolo", message("YOLO with BRA, untrained"), "yolo",
+        message("The model files of this package, at every scale, with random weights: their layers, grids and costs "
+                "are real, their choices mean nothing."), side=640,
         variants=tuple(name.format(scale) for name in YOLO_FILES for scale in YOLO_SCALES)),
     ModelEntry(
-        "biformer", said("BiFormer, untrained"), "biformer",
-        said("The published architectures with random weights. For the published weights, give their file under “Your "
-             "own model”."), variants=BIFORMERS),
+        "biformer", message("BiFormer, untrained"), "biformer",
+        message("The published architectures with random weights. For the published weights, give their file under "
+                "“Your own model”."), variants=BIFORMERS),
     ModelEntry(
-        "own", said("Your own model"), "own",
-        said("A YOLO model file (YAML), a checkpoint of Ultralytics (.pt), or published BiFormer weights (.pth, "
-             ".safetensors). Nothing in the file is run: it is read as numbers and built here."), side=640),
+        "own", message("Your own model"), "own",
+        message("A YOLO model file (YAML), a checkpoint of Ultralytics (.pt), or published BiFormer weights (.pth, "
+                ".safetensors). Nothing in the file is run: it is read as numbers and built here."), side=640),
 )}
 
 
@@ -131,14 +132,14 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         if not 32 <= self.side <= 2048:
-            raise BRAError(said("side={side} is not possible: 32 to 2048 pixels; use 448.", side=self.side))
+            raise BRAError(message("side={side} is not possible: 32 to 2048 pixels; use 448.", side=self.side))
 
     @property
     def entry(self) -> ModelEntry:
         """The catalog's line; raises BRAError for an unknown model."""
         if self.model not in CATALOG:
-            raise BRAError(said("model={model!r} is not known: choose one of {names}.", model=self.model,
-                                names=", ".join(CATALOG)))
+            raise BRAError(message("model={model!r} is not known: choose one of {names}.", model=self.model,
+                                   names=", ".join(CATALOG)))
         return CATALOG[self.model]
 
     @property
@@ -146,8 +147,8 @@ class ModelSettings:
         """The variant, spelled out; raises BRAError for an unknown one."""
         variants = self.entry.variants
         if self.variant and self.variant not in variants:
-            raise BRAError(said("{model} does not come as {variant!r}: choose one of {names}.", model=self.model,
-                                variant=self.variant, names=", ".join(variants)))
+            raise BRAError(message("{model} does not come as {variant!r}: choose one of {names}.", model=self.model,
+                                   variant=self.variant, names=", ".join(variants)))
         return self.variant or variants[0]
 
     @property

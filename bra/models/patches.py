@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bra.attention import BiLevelRoutingAttention, QKVLinear
 from bra.errors import SpecError
-from bra.messages import said
+from bra.messages import message
 from bra.models.init import redraw
 from bra.spec import BRASpec
 
@@ -57,16 +57,16 @@ class PatchSpec:
 
     def __post_init__(self) -> None:
         if not 2 <= self.stride <= 64:
-            raise SpecError(said("stride={stride} is not possible: 2 to 64 pixels per token; use 8.",
-                                 stride=self.stride))
+            raise SpecError(message("stride={stride} is not possible: 2 to 64 pixels per token; use 8.",
+                                    stride=self.stride))
         if not 1 <= self.depth <= 4:
-            raise SpecError(said("depth={depth} is not possible: 1 to 4 layers; use 2.", depth=self.depth))
+            raise SpecError(message("depth={depth} is not possible: 1 to 4 layers; use 2.", depth=self.depth))
         if self.attention.dim % 2:
-            raise SpecError(said("dim={dim} is not possible: Fourier features come in pairs; use an even dim.",
-                                 dim=self.attention.dim))
+            raise SpecError(message("dim={dim} is not possible: Fourier features come in pairs; use an even dim.",
+                                    dim=self.attention.dim))
         if self.projection == "similarity" and self.attention.qk_channels != self.attention.dim:
-            raise SpecError(said("qk_dim={qk_dim} is not possible: Wq = Wk = 1 needs qk_dim = dim = {dim}; leave "
-                                 "qk_dim out.", qk_dim=self.attention.qk_channels, dim=self.attention.dim))
+            raise SpecError(message("qk_dim={qk_dim} is not possible: Wq = Wk = 1 needs qk_dim = dim = {dim}; leave "
+                                    "qk_dim out.", qk_dim=self.attention.qk_channels, dim=self.attention.dim))
 
 
 class PatchModel(nn.Module):

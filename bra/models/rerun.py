@@ -14,7 +14,7 @@ from weakref import ReferenceType, ref
 
 from torch import nn
 
-from bra.models.base import Change, Look, OpenModel, Prepared, on_photo, with_windows
+from bra.models.base import Change, ModelRun, OpenModel, Prepared, on_photo, with_windows
 from bra.models.steps import INPUT, Point, Step, names_in, step_of, walk, within
 from bra.photo import Photo
 from bra.tracing import LayerTrace, ModelTrace, traced
@@ -41,8 +41,8 @@ class Kept:
     layers: Mapping[str, LayerTrace] = field(repr=False)
 
 
-def look_on(model: OpenModel, photo: Photo, side: int, change: Change | None = None,
-            kept: Kept | None = None) -> tuple[Look, Kept | None]:
+def run_from(model: OpenModel, photo: Photo, side: int, change: Change | None = None,
+             kept: Kept | None = None) -> tuple[ModelRun, Kept | None]:
     """As `OpenModel.look`, going on from what an earlier look kept.
 
     Args:
@@ -73,7 +73,7 @@ def look_on(model: OpenModel, photo: Photo, side: int, change: Change | None = N
         answer = model.answer(ran.out.out, kept.prepared)
     fresh = {name: on_photo(layer, kept.prepared) for name, layer in ran.layers.items()}
     layers = {name: layer for name, layer in kept.layers.items() if _before(steps, name, start)} | fresh
-    look = Look(ModelTrace(ran.out.out, MappingProxyType(layers)), answer)
+    look = ModelRun(ModelTrace(ran.out.out, MappingProxyType(layers)), answer)
     if any("#" in name or step_of(steps, name) is None for name in fresh):
         return look, None       # a layer that runs twice, or outside of the steps: its trace has no one place
     built = {name: layer for name, layer in fresh.items() if _before(steps, name, at)}

@@ -8,7 +8,7 @@ from typing import Any
 
 from bra.errors import BRAError
 from bra.grid import WindowGrid
-from bra.messages import chained, said, sentence_of
+from bra.messages import message, message_of, semicolon_joined
 from bra.profiling.formula import LayerCost, keys_per_window, layer_cost
 from bra.profiling.model_cost import Cost
 from bra.spec import MAX_N_WIN, BRASpec
@@ -61,19 +61,19 @@ def positions(base: Cost, itemsize: int = 4, **options: Any) -> tuple[Position, 
             layer = layer_cost(BRASpec(dim, **options), h, w, itemsize)
             found.append(Position(row.name, dim, h, w, layer, _place_words(layer)))
         except BRAError as error:
-            found.append(Position(row.name, dim, h, w, None, sentence_of(error)))
+            found.append(Position(row.name, dim, h, w, None, message_of(error)))
     return tuple(found)
 
 
 def _place_words(layer: LayerCost) -> str:
     c, grid = layer.spec.dim, layer.grid
-    words = said("{h}×{w} tokens of {channels} channels", h=grid.h, w=grid.w, channels=c)
+    words = message("{h}×{w} tokens of {channels} channels", h=grid.h, w=grid.w, channels=c)
     growth = sum(part.macs for part in layer.parts if part.name in ("QKᵀ", "AV"))
     if growth > layer.macs / 2:
-        return said("{map}: attention, which grows with tokens², is {share:.0%} of the multiply-adds", map=words,
-                    share=growth / layer.macs)
-    return said("{map}: attention is {share:.0%}, the rest mostly projections, which grow with channels²", map=words,
-                share=growth / layer.macs)
+        return message("{map}: attention, which grows with tokens², is {share:.0%} of the multiply-adds", map=words,
+                       share=growth / layer.macs)
+    return message("{map}: attention is {share:.0%}, the rest mostly projections, which grow with channels²", map=words,
+                   share=growth / layer.macs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,31 +143,32 @@ def _choice(layer: LayerCost, cheapest: int, wanted: float) -> Choice:
     explodes = tuple(name for name, size in by_backend.items() if size > EXPLOSION)
     reasons = [_padding_words(grid)]
     if not equal:
-        reasons.append(said("{topk} of {n} windows is {coverage:.1%} of the map where {wanted:.1%} was asked for: "
-                            "whole windows come no closer", topk=spec.topk, n=spec.n_windows, coverage=coverage,
-                            wanted=wanted))
-    reasons.append(said("the fewest multiply-adds at this coverage") if equal and layer.macs == cheapest
-                   else said("{times:.2f} times the multiply-adds of the cheapest of equal coverage",
-                             times=layer.macs / cheapest))
+        reasons.append(message("{topk} of {n} windows is {coverage:.1%} of the map where {wanted:.1%} was asked for: "
+                               "whole windows come no closer", topk=spec.topk, n=spec.n_windows, coverage=coverage,
+                               wanted=wanted))
+    reasons.append(message("the fewest multiply-adds at this coverage") if equal and layer.macs == cheapest
+                   else message("{times:.2f} times the multiply-adds of the cheapest of equal coverage",
+                                times=layer.macs / cheapest))
     if "explicit" in explodes:
         weights = spec.num_heads * grid.H * grid.W * spec.topk * keys_per_window(spec, grid)
-        reasons.append(said("written out, {weights:,} attention weights take it to {memory:.1f} GiB", weights=weights,
-                            memory=layer.explicit_peak_bytes / 2**30))
+        reasons.append(message("written out, {weights:,} attention weights take it to {memory:.1f} "
+                               "GiB", weights=weights,
+                               memory=layer.explicit_peak_bytes / 2**30))
     if "fused" in explodes:
-        reasons.append(said("even fused it takes {memory:.1f} GiB, since the map itself is that large",
-                            memory=layer.peak_bytes / 2**30))
+        reasons.append(message("even fused it takes {memory:.1f} GiB, since the map itself is that large",
+                               memory=layer.peak_bytes / 2**30))
     return Choice(spec.n_win, spec.topk, coverage, equal, grid.padding_share, layer, layer.macs / cheapest, explodes,
-                  chained(reasons))
+                  semicolon_joined(reasons))
 
 
 def _padding_words(grid: WindowGrid) -> str:
     if not grid.padding_share:
-        return said("pads nothing: {n_win} divides {h} and {w}", n_win=grid.n_win, h=grid.h, w=grid.w)
+        return message("pads nothing: {n_win} divides {h} and {w}", n_win=grid.n_win, h=grid.h, w=grid.w)
     sizes = {"h": grid.h, "w": grid.w, "H": grid.H, "W": grid.W, "share": grid.padding_share}
     if empty := int(grid.padding_windows.sum()):
-        return said("{h}×{w} is padded to {H}×{W}: {share:.1%} of the tokens are padding, {empty} of {n} windows "
-                    "nothing else", **sizes, empty=empty, n=grid.n_windows)
-    return said("{h}×{w} is padded to {H}×{W}: {share:.1%} of the tokens are padding", **sizes)
+        return message("{h}×{w} is padded to {H}×{W}: {share:.1%} of the tokens are padding, {empty} of {n} windows "
+                       "nothing else", **sizes, empty=empty, n=grid.n_windows)
+    return message("{h}×{w} is padded to {H}×{W}: {share:.1%} of the tokens are padding", **sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,19 +220,19 @@ def levers(spec: BRASpec, h: int, w: int, itemsize: int = 4) -> tuple[Lever, ...
 
 def _candidates(spec: BRASpec) -> list[tuple[dict[str, Any], str]]:
     c, m = spec.dim, spec.num_heads
-    none = said("windows and their number are no weights: no parameter depends on them")
-    narrow = said("q and k are narrower: 2·(c + 1) parameters for every channel less")
-    pooled = said("fewer keys per window to attend to; averaging has no weights")
+    none = message("windows and their number are no weights: no parameter depends on them")
+    narrow = message("q and k are narrower: 2·(c + 1) parameters for every channel less")
+    pooled = message("fewer keys per window to attend to; averaging has no weights")
     return [
         ({"param_attention": "none", "qk_dim": c},
-         said("q = k = v = the map, and no output: LePE and routing are left")),
-        ({"param_attention": "qkv"}, said("no output projection: c² + c less")),
+         message("q = k = v = the map, and no output: LePE and routing are left")),
+        ({"param_attention": "qkv"}, message("no output projection: c² + c less")),
         *(({"qk_dim": Q}, narrow) for Q in (c // 2, c // 4) if Q and Q % m == 0),
-        ({"side_dwconv": 0}, said("no local position encoding")),
-        ({"side_dwconv": 3}, said("a smaller kernel of the local position encoding")),
+        ({"side_dwconv": 0}, message("no local position encoding")),
+        ({"side_dwconv": 3}, message("a smaller kernel of the local position encoding")),
         *(({"kv_downsample_mode": "avgpool", "kv_downsample_ratio": ratio}, pooled) for ratio in (2, 4)),
         ({"topk": max(1, spec.topk // 2)}, none),
         ({"n_win": spec.n_win + 3}, none),
         ({"num_heads": max(1, m // 2)},
-         said("heads share out the same channels: no parameter depends on their number")),
+         message("heads share out the same channels: no parameter depends on their number")),
     ]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from bra.grid import WindowGrid
-from bra.messages import said
+from bra.messages import message
 from bra.profiling.formula import Part
 from bra.profiling.meter import Shape
 from bra.profiling.model_cost import Cost, CostRow
@@ -108,11 +108,12 @@ def _left_out(cost: Cost) -> str:
 # What a model pays for BRA, in sentences, and the words for the parts of a BRA layer. -------------------------------
 
 PARTS: Final[Mapping[str, str]] = {
-    "qkv": said("projection to q, k, v"), "routing": said("routing between windows"),
-    "pooling": said("pooling of k, v"), "QKᵀ": said("queries × keys (QKᵀ)"), "AV": said("weights × values (AV)"),
-    "LePE": said("local position (LePE)"), "output": said("output projection")}
+    "qkv": message("projection to q, k, v"), "routing": message("routing between windows"),
+    "pooling": message("pooling of k, v"), "QKᵀ": message("queries × keys (QKᵀ)"), "AV": message("weights × values "
+                                                                                                 "(AV)"),
+    "LePE": message("local position (LePE)"), "output": message("output projection")}
 """Parts of `bra.formula`, for people."""
-REST: Final = said("everything else")
+REST: Final = message("everything else")
 NO_BREAK: Final = "\u00a0"
 
 
@@ -135,23 +136,23 @@ def summary(cost: Cost, plain: Cost) -> tuple[str, ...]:
     """
     total, rows = cost.total, [row for row in cost.rows if row.layers]
     size = f"{cost.input[2]}×{cost.input[3]}"
-    whole = said("{params} parameters and takes {macs} multiply-adds per image of {size}",
-                 params=_millions(total.params), macs=_billions(total.macs), size=size)
+    whole = message("{params} parameters and takes {macs} multiply-adds per image of {size}",
+                    params=_millions(total.params), macs=_billions(total.macs), size=size)
     if not rows:
-        return (said("This model has {whole}, none of it for BRA: it has no BRA layer.", whole=whole),)
+        return (message("This model has {whole}, none of it for BRA: it has no BRA layer.", whole=whole),)
     params, macs = total.params - plain.total.params, total.macs - plain.total.macs
     layers = sum(len(row.layers) for row in rows)
     written = max(layer.explicit_peak_bytes for row in rows for layer in row.layers)
     return (
-        said("This model has {whole}; BRA adds {params} ({params_share}) and {macs} ({macs_share}) of that, in "
-             "{layers}.", whole=whole, params=_millions(params),
-             params_share=share(params, total.params), macs=_billions(macs),
-             macs_share=share(macs, total.macs),
-             layers=said("{n} layers", n=layers) if layers > 1 else said("1 layer")),
+        message("This model has {whole}; BRA adds {params} ({params_share}) and {macs} ({macs_share}) of that, in "
+                "{layers}.", whole=whole, params=_millions(params),
+                params_share=share(params, total.params), macs=_billions(macs),
+                macs_share=share(macs, total.macs),
+                layers=message("{n} layers", n=layers) if layers > 1 else message("1 layer")),
         _where(rows),
-        said("At its worst moment one image needs {memory} beside the weights, {plain} without BRA; with attention "
-             "written out, as the usual copies of the module do, one layer alone would take {written}.",
-             memory=_mega(total.peak_bytes), plain=_mega(plain.total.peak_bytes), written=_mega(written)))
+        message("At its worst moment one image needs {memory} beside the weights, {plain} without BRA; with attention "
+                "written out, as the usual copies of the module do, one layer alone would take {written}.",
+                memory=_mega(total.peak_bytes), plain=_mega(plain.total.peak_bytes), written=_mega(written)))
 
 
 def _where(rows: list[CostRow]) -> str:
@@ -164,20 +165,20 @@ def _where(rows: list[CostRow]) -> str:
             parts[part.name] = parts.get(part.name, 0) + part.macs
     attending = parts.get("QKᵀ", 0) + parts.get("AV", 0)
     grid, here = busiest.layers[0].grid, macs[busiest.name]
-    sentence = said("Of BRA's multiply-adds {share} are in {row}, {h}×{w} tokens of {channels} channels: {attending} "
-                    "of them attend (QKᵀ, AV), {projecting} project (q, k, v, output)",
-                    share=share(here, sum(macs.values())), row=short(busiest.name), h=grid.h, w=grid.w,
-                    channels=busiest.layers[0].spec.dim, attending=share(attending, here),
-                    projecting=share(parts["qkv"] + parts["output"], here))
+    sentence = message("Of BRA's multiply-adds {share} are in {row}, {h}×{w} tokens of {channels} channels: "
+                       "{attending} of them attend (QKᵀ, AV), {projecting} project (q, k, v, output)",
+                       share=share(here, sum(macs.values())), row=short(busiest.name), h=grid.h, w=grid.w,
+                       channels=busiest.layers[0].spec.dim, attending=share(attending, here),
+                       projecting=share(parts["qkv"] + parts["output"], here))
     if len(rows) == 1:
-        return said("{sentence}.", sentence=sentence)
-    return said("{sentence}; of its parameters {share} are in {row}.", sentence=sentence,
-                share=share(params[largest.name], sum(params.values())), row=short(largest.name))
+        return message("{sentence}.", sentence=sentence)
+    return message("{sentence}; of its parameters {share} are in {row}.", sentence=sentence,
+                   share=share(params[largest.name], sum(params.values())), row=short(largest.name))
 
 
 def share(part: float, whole: float) -> str:
     """A share in per cent."""
-    return said("{n:.1f}\u00a0%", n=100 * part / whole if whole else 0)
+    return message("{n:.1f}\u00a0%", n=100 * part / whole if whole else 0)
 
 
 def _millions(number: int) -> str:

@@ -31,7 +31,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from bra.kernels.cpu import chunk_bytes
-from bra.messages import said
+from bra.messages import message
 
 OUTSIDE: Final = ""
 """Path of the model itself: what runs outside of every row, unless the model is the row."""
@@ -40,7 +40,7 @@ CPU_ATTENTION: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cp
 CHUNKED: Final = torch.ops.bra.attend_chunked
 """Our own attention on a CPU."""
 NO_ARITHMETIC: Final = frozenset({"_unsafe_view", "empty", "empty_like", "empty_strided", "new_empty", "lift_fresh"})
-SOFTMAX: Final = said("softmax inside attention")
+SOFTMAX: Final = message("softmax inside attention")
 NEEDS_VALUES: Final = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 """What a forward raises when its course hangs on numbers, which stand-ins have not."""
 REMEMBERED: Final = 10_000

@@ -15,7 +15,7 @@ from torch import nn
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import LIBRARY, BRAError, CostError, brief
 from bra.grid import WindowGrid
-from bra.messages import said
+from bra.messages import message
 from bra.profiling.formula import Basis, LayerCost, Part, layer_cost, named
 from bra.profiling.layers import common_prefix, input_channels, is_bra, kind, network, parameters_of, rows_of, within
 from bra.profiling.meter import OUTSIDE, Meter, Shape, Span, metered
@@ -139,8 +139,8 @@ def cost(model: nn.Module, imgsz: int | tuple[int, int] = 640, channels: int | N
     model = network(model)
     h, w = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
     if not all(isinstance(side, int) and 1 <= side <= MAX_SIDE for side in (h, w)):
-        raise CostError(said("imgsz={imgsz!r} is not possible: whole numbers from 1 to {most}; 640 is usual.",
-                             imgsz=imgsz, most=MAX_SIDE))
+        raise CostError(message("imgsz={imgsz!r} is not possible: whole numbers from 1 to {most}; 640 is usual.",
+                                imgsz=imgsz, most=MAX_SIDE))
     shape = (1, input_channels(model) if channels is None else channels, h, w)
     weight = next((t for t in model.parameters() if t.is_floating_point()), torch.empty(0))
     rows = rows_of(model)
@@ -149,16 +149,17 @@ def cost(model: nn.Module, imgsz: int | tuple[int, int] = 640, channels: int | N
         meter = metered(model, list(paths), shape, weight.dtype)
         alive = max(span.alive for span in meter.spans.values())
         if rounds and most_bytes is not None and alive > most_bytes:
-            raise CostError(said("timing this model on {width}×{height} px takes {memory:,.0f} MB at one time, and at "
-                                 "most {most:,.0f} MB are given: choose a smaller image, or count without timing.",
-                                 width=w, height=h, memory=alive / 2**20, most=most_bytes / 2**20))
+            raise CostError(message("timing this model on {width}×{height} px takes {memory:,.0f} MB at one time, and "
+                                    "at most {most:,.0f} MB are given: choose a smaller image, or count without "
+                                    "timing.",
+                                    width=w, height=h, memory=alive / 2**20, most=most_bytes / 2**20))
         ms = timed(model, list(rows), shape, weight, rounds, progress) if rounds else {}
     except BRAError:
         raise
     except LIBRARY as error:
-        raise CostError(said("{model} does not run on an input of {shape} ({error}): give the channels that it reads, "
-                             "and sides that its strides divide, such as 640.", model=type(model).__name__,
-                             shape="×".join(map(str, shape)), error=brief(error))) from error
+        raise CostError(message("{model} does not run on an input of {shape} ({error}): give the channels that it "
+                                "reads, and sides that its strides divide, such as 640.", model=type(model).__name__,
+                                shape="×".join(map(str, shape)), error=brief(error))) from error
     return _cost(model, rows, shape, meter, ms, rounds, weight.element_size())
 
 
@@ -177,7 +178,7 @@ def _cost(model: nn.Module, rows: dict[str, nn.Module], shape: Shape, meter: Met
         executed = sum(one.macs for one in inside)
         macs = executed - sum(layer.fill_macs for layer in inner)
         ms = times.get(path)
-        name = said("{model} itself", model=type(model).__name__) if outside else \
+        name = message("{model} itself", model=type(model).__name__) if outside else \
             f"{path.removeprefix(prefix)} {kind(module)}".strip()
         parts = _parts(inner, owner[path], macs, span.added)
         made.append(CostRow(name, owner[path], macs, span.added, span.alive, 0.0, executed,
@@ -187,7 +188,7 @@ def _cost(model: nn.Module, rows: dict[str, nn.Module], shape: Shape, meter: Met
             for row in made]
     alive = max(row.alive_bytes for row in made)
     image = torch.Size(shape).numel() * itemsize
-    total = CostRow(said("total"), sum(row.params for row in made), macs, alive - image, alive, float(bool(macs)),
+    total = CostRow(message("total"), sum(row.params for row in made), macs, alive - image, alive, float(bool(macs)),
                     sum(row.executed_macs for row in made), (shape,), ms=ms, time_share=1.0 if rounds else None)
     passed = sorted(meter.passed.items(), key=lambda item: -item[1][1])
     left_out = tuple(Uncounted(name, *counts) for name, counts in passed)

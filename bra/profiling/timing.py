@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bra.errors import CostError
-from bra.messages import said
+from bra.messages import message
 from bra.profiling.meter import OUTSIDE, Shape, watched_copy
 
 WARM_UP = 2
@@ -53,8 +53,8 @@ def timed(model: nn.Module, paths: Sequence[str], shape: Shape, weight: Tensor, 
         CostError: `rounds` is below 1.
     """
     if rounds < 1:
-        raise CostError(said("rounds={rounds} is not possible: 0 for no time, or some forwards, such as 10.",
-                             rounds=rounds))
+        raise CostError(message("rounds={rounds} is not possible: 0 for no time, or some forwards, such as 10.",
+                                rounds=rounds))
     wait = torch.cuda.synchronize if weight.is_cuda else _no_wait
     clock, whole = Clock(wait), Clock(wait)
     private = watched_copy(model, paths, clock)

@@ -21,15 +21,15 @@ import safetensors.torch
 from torch import Tensor
 
 from bra.errors import CheckpointError
-from bra.messages import from_plain, said
+from bra.messages import from_plain, message
 from bra.readers import sandbox
 from bra.readers.child.checkpoint import OUT_OF_MEMORY, REFUSED
 from bra.readers.child.pickle_machine import damaged
 
 START: Final = sandbox.START + (
     "from bra.readers.child.checkpoint import main; import json; sys.exit(main(json.loads(sys.argv[2])))")
-OTHER_KINDS: Final = ((b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", said("in the format of torch before 1.6")),
-                      (b"\x80", said("a bare pickle")), (b"", said("not a checkpoint of torch")))
+OTHER_KINDS: Final = ((b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", message("in the format of torch before 1.6")),
+                      (b"\x80", message("a bare pickle")), (b"", message("not a checkpoint of torch")))
 MAX_HEADER: Final = 16 * 2**20
 """Bytes of names, shapes and facts from the reading process; of YOLO11x with a thousand classes they are 150,000."""
 MAX_LABEL: Final = 64
@@ -108,32 +108,34 @@ def read_checkpoint(data: bytes, limits: CheckpointLimits | None = None,
     """
     limits = limits or CheckpointLimits()
     if len(data) > limits.max_bytes:
-        raise CheckpointError(said("This file has {size:.1f} MB: {most:g} MB at most; save the model without its "
-                                   "optimizer, or as half precision.", size=len(data) / 2**20,
-                                   most=limits.max_bytes / 2**20))
+        raise CheckpointError(message("This file has {size:.1f} MB: {most:g} MB at most; save the model without its "
+                                      "optimizer, or as half precision.", size=len(data) / 2**20,
+                                      most=limits.max_bytes / 2**20))
     if not data.startswith(b"PK\3\4"):
-        kind = next(kind for start, kind in OTHER_KINDS if data.startswith(start)) if data else said("empty")
-        raise CheckpointError(said("This file is {kind}: choose a .pt or .pth file, or save it again with torch.save.",
-                                   kind=kind))
+        kind = next(kind for start, kind in OTHER_KINDS if data.startswith(start)) if data else message("empty")
+        raise CheckpointError(message("This file is {kind}: choose a .pt or .pth file, or save it again with "
+                                      "torch.save.",
+                                      kind=kind))
     try:
         raw = _unpacked(data, limits, still)
         size = int.from_bytes(raw[:8], "little")
         if size > MAX_HEADER:
-            raise CheckpointError(said("This checkpoint's names, shapes and facts take {size:.1f} MB: {most:g} MB at "
-                                       "most; save only the model's state_dict().", size=size / 2**20,
-                                       most=MAX_HEADER / 2**20))
+            raise CheckpointError(message("This checkpoint's names, shapes and facts take {size:.1f} MB: {most:g} MB "
+                                          "at most; save only the model's state_dict().", size=size / 2**20,
+                                          most=MAX_HEADER / 2**20))
         facts = json.loads(json.loads(raw[8:8 + size])["__metadata__"]["facts"])
         axes, tensors = facts.pop("axes"), safetensors.torch.load(raw)
         for name, order in axes.items():
             tensors[name] = tensors[name].permute(order).contiguous()
         return Checkpoint(hashlib.sha256(data).hexdigest(), MappingProxyType(tensors), _facts(facts))
     except MemoryError as error:
-        raise CheckpointError(said("This checkpoint is too large to read here: save it as half precision.")) from error
+        raise CheckpointError(message("This checkpoint is too large to read here: save it as half "
+                                      "precision.")) from error
     except OSError as error:
-        raise CheckpointError(said("There is no room here to read this checkpoint: try again later, or save it as half "
-                                   "precision.")) from error
+        raise CheckpointError(message("There is no room here to read this checkpoint: try again later, or save it as "
+                                      "half precision.")) from error
     except (safetensors.SafetensorError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
-        raise damaged(said("what was read from it does not fit together")) from error
+        raise damaged(message("what was read from it does not fit together")) from error
 
 
 def label(text: object) -> str:
@@ -159,13 +161,13 @@ def _unpacked(data: bytes, limits: CheckpointLimits, still: Callable[[], object]
     if refusal is not None:
         raise refusal
     if status == OUT_OF_MEMORY:
-        raise CheckpointError(said("Reading this checkpoint took more than {memory:,.0f} MB of memory: save only the "
-                                   "model's state_dict().", memory=limits.memory / 2**20))
+        raise CheckpointError(message("Reading this checkpoint took more than {memory:,.0f} MB of memory: save only "
+                                      "the model's state_dict().", memory=limits.memory / 2**20))
     if status is None:
-        raise CheckpointError(said("Reading this checkpoint took more than {seconds:g} seconds: try again, or save "
-                                   "only the model's state_dict().", seconds=limits.seconds))
-    raise CheckpointError(said("Reading this checkpoint was stopped ({end}): save only the model's state_dict(), and "
-                               "choose that file.", end=_end(status)))
+        raise CheckpointError(message("Reading this checkpoint took more than {seconds:g} seconds: try again, or save "
+                                      "only the model's state_dict().", seconds=limits.seconds))
+    raise CheckpointError(message("Reading this checkpoint was stopped ({end}): save only the model's state_dict(), "
+                                  "and choose that file.", end=_end(status)))
 
 
 def _refusal(words: bytes) -> CheckpointError:
@@ -173,14 +175,14 @@ def _refusal(words: bytes) -> CheckpointError:
     try:
         return CheckpointError(from_plain(json.loads(words)))
     except (ValueError, RecursionError):
-        return damaged(said("what was read from it does not fit together"))
+        return damaged(message("what was read from it does not fit together"))
 
 
 def _end(status: int) -> str:
     if status >= 0:
-        return said("status {status}", status=status)
-    return {-9: said("killed, or out of processor time"), -24: said("out of processor time")}.get(
-        status, said("signal {number}", number=-status))
+        return message("status {status}", status=status)
+    return {-9: message("killed, or out of processor time"), -24: message("out of processor time")}.get(
+        status, message("signal {number}", number=-status))
 
 
 def _facts(given: Mapping[str, Any]) -> Facts:

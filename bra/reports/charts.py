@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from bra.messages import said
+from bra.messages import message
 
 Point = tuple[float, float, str]
 """x, y, and the words that a pointer sees."""
 WIDTH, HEIGHT, LEFT, BOTTOM = 720, 320, 56, 44
-PERCENT, BETWEEN = said("{n} %"), said("{low:.1f} to {high:.1f} %")
+PERCENT, BETWEEN = message("{n} %"), message("{low:.1f} to {high:.1f} %")
 """How a share and an interval of shares are written, in English."""
 
 

@@ -11,7 +11,7 @@ from string import Template
 from torch import Tensor
 
 from bra import viewer
-from bra.messages import ENGLISH, Language, chained, said
+from bra.messages import ENGLISH, Language, message, semicolon_joined
 from bra.models.base import Detection
 from bra.photo import Photo
 from bra.tracing import LayerTrace
@@ -42,18 +42,19 @@ def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
     queries = [(role, place, whole) for role, place in pins.items()] or [("a", focus, whole)]
     grid = trace.grid
     sizes = {"line": caption.line(trace), "h": grid.h, "w": grid.w, "n_win": grid.n_win}
-    about = said("{line}. {h}×{w} tokens in {n_win}×{n_win} windows, {padding:.1f} % of them padding.", **sizes,
-                 padding=100 * grid.padding_share) if grid.padding_share else \
-        said("{line}. {h}×{w} tokens in {n_win}×{n_win} windows.", **sizes)
-    notes = tell(chained(photo.notes)) if photo.notes else ""
+    about = message("{line}. {h}×{w} tokens in {n_win}×{n_win} windows, {padding:.1f} % of them padding.", **sizes,
+                    padding=100 * grid.padding_share) if grid.padding_share else \
+        message("{line}. {h}×{w} tokens in {n_win}×{n_win} windows.", **sizes)
+    notes = tell(semicolon_joined(photo.notes)) if photo.notes else ""
     stage, page = viewer.text("stage.html"), viewer.text("report.html")
     fill = {
-        "title": escape(tell(said("Where {picture} is routed", picture=caption.picture))), "about": escape(tell(about)),
+        "title": escape(tell(message("Where {picture} is routed", picture=caption.picture))),
+        "about": escape(tell(about)),
         "lang": escape(language.code), "style": viewer.text("viewer.css"), "stage": stage,
         "stage_code": _code(viewer.STAGE, stage + page, language), "tiles_code": _code(viewer.TILES, "", language),
         "stage_data": _base64(stage_message(photo, trace, caption, focus, pins, show, None, detections)),
         "tiles_data": _base64(tiles_message(photo, trace, caption, queries, None, mean_map)),
-        "foot": escape(f"{tell(said('Made by RouteScope.'))} {notes}"),
+        "foot": escape(f"{tell(message('Made by RouteScope.'))} {notes}"),
     }
     return Template(page).substitute(fill)
 

@@ -14,13 +14,15 @@ from typing import Any, Final
 from bra import viewer
 from bra.experiments.compare import CostName, SettingRow, cheapest, front
 from bra.experiments.sweep_table import Summary, SweepTable, summaries
-from bra.messages import ENGLISH, Language, said
+from bra.messages import ENGLISH, Language, message
 from bra.reports import charts
 
 COSTS: Final[Mapping[CostName, str]] = {
-    "macs": said("multiply-adds"), "peak_bytes": said("bytes alive at the worst moment"), "seconds": said("seconds")}
-HEADINGS = ("n_win", "topk", said("recall"), said("chance"), said("nearest"), said("best"), said("padding"), "MACs",
-            said("memory"), said("time"))
+    "macs": message("multiply-adds"), "peak_bytes": message("bytes alive at the worst "
+                                                            "moment"), "seconds": message("seconds")}
+HEADINGS = ("n_win", "topk", message("recall"), message("chance"), message("nearest"), message("best"),
+            message("padding"), "MACs",
+            message("memory"), message("time"))
 GOALS = (0.95, 0.9, 0.75, 0.5)
 
 
@@ -50,17 +52,17 @@ def compare_html(rows: Sequence[SettingRow], title: str, about: str, cost: CostN
     costed = [(row, on, float(value)) for row, on in zip(rows, on_front, strict=True)
               if (value := getattr(row, cost)) is not None]
     chart = charts.scatter([(value, row.recall, tell(words(row))) for row, _, value in costed],
-                        [on for _, on, _ in costed], tell(COSTS[cost]), tell(said("of full attention kept")),
-                        {tell(said("nearest windows")): [(value, row.nearest) for row, _, value in costed],
-                         tell(said("random windows")): [(value, row.chance) for row, _, value in costed]},
-                        tell(charts.PERCENT))
+                           [on for _, on, _ in costed], tell(COSTS[cost]), tell(message("of full attention kept")),
+                           {tell(message("nearest windows")): [(value, row.nearest) for row, _, value in costed],
+                            tell(message("random windows")): [(value, row.chance) for row, _, value in costed]},
+                           tell(charts.PERCENT))
     head = "".join(f"<th>{tell(name)}</th>" for name in HEADINGS)
     lines = ["".join(f"<td>{tell(cell)}</td>" for cell in _cells(row)) for row in rows]
     body = "".join(f"<tr{' class=front' if on else ''}>{line}</tr>" for line, on in zip(lines, on_front, strict=True))
-    joined = said("Joined: no other setting keeps as much for less. Dashed: what the nearest windows and as many "
-                  "random windows would keep.")
-    legend = said("recall: share of full attention that falls on the routed windows; chance, nearest, best: on as many "
-                  "random, nearest, and best possible windows. Costs are those of the layer.")
+    joined = message("Joined: no other setting keeps as much for less. Dashed: what the nearest windows and as many "
+                     "random windows would keep.")
+    legend = message("recall: share of full attention that falls on the routed windows; chance, nearest, best: on as "
+                     "many random, nearest, and best possible windows. Costs are those of the layer.")
     parts = (f"<p>{escape(tell(reason(rows, cost)))}</p>{chart}<p class=faint>{tell(joined)}</p>"
              f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
              f"<p class=faint>{tell(legend)}</p>")
@@ -72,7 +74,7 @@ def sheet(title: str, about: str, body: str, language: Language = ENGLISH) -> st
     tell = language.tell
     return Template(viewer.text("sheet.html")).substitute(
         title=escape(tell(title)), about=escape(tell(about)), body=body, lang=escape(language.code),
-        foot=escape(tell(said("Made by RouteScope."))))
+        foot=escape(tell(message("Made by RouteScope."))))
 
 
 def reason(rows: Sequence[SettingRow], cost: CostName = "macs") -> str:
@@ -80,20 +82,22 @@ def reason(rows: Sequence[SettingRow], cost: CostName = "macs") -> str:
     for goal in GOALS:
         best = cheapest([row for row in rows if row.topk < row.n_win**2], cost, goal)
         if best is not None:
-            than = said("more than") if best.recall > best.nearest + 0.005 else said("no more than")
-            return said("n_win {n_win}, topk {topk} is the cheapest here that keeps {goal:.0f} % of full attention: "
-                        "{recall:.1f} %, {than} its nearest windows ({nearest:.1f} %), for {cost}.", n_win=best.n_win,
-                        topk=best.topk, goal=100 * goal, recall=100 * best.recall, than=than,
-                        nearest=100 * best.nearest, cost=amount(best, cost))
-    return said("No routed setting here keeps {goal:.0f} % of full attention: raise topk, or lower n_win.",
-                goal=100 * GOALS[-1])
+            than = message("more than") if best.recall > best.nearest + 0.005 else message("no more than")
+            return message("n_win {n_win}, topk {topk} is the cheapest here that keeps {goal:.0f} % of full attention: "
+                           "{recall:.1f} %, {than} its nearest windows ({nearest:.1f} %), for "
+                           "{cost}.", n_win=best.n_win,
+                           topk=best.topk, goal=100 * goal, recall=100 * best.recall, than=than,
+                           nearest=100 * best.nearest, cost=amount(best, cost))
+    return message("No routed setting here keeps {goal:.0f} % of full attention: raise topk, or lower n_win.",
+                   goal=100 * GOALS[-1])
 
 
 def words(row: SettingRow) -> str:
     """One setting in one line."""
-    return said("n_win {n_win}, topk {topk}: keeps {recall:.1f} %, nearest {nearest:.1f} %, chance {chance:.1f} %, "
-                "{macs}, {memory}", n_win=row.n_win, topk=row.topk, recall=100 * row.recall, nearest=100 * row.nearest,
-                chance=100 * row.chance, macs=amount(row, "macs"), memory=amount(row, "peak_bytes"))
+    return message("n_win {n_win}, topk {topk}: keeps {recall:.1f} %, nearest {nearest:.1f} %, chance {chance:.1f} %, "
+                   "{macs}, {memory}", n_win=row.n_win, topk=row.topk, recall=100 * row.recall,
+                   nearest=100 * row.nearest,
+                   chance=100 * row.chance, macs=amount(row, "macs"), memory=amount(row, "peak_bytes"))
 
 
 def amount(row: SettingRow, cost: CostName) -> str:
@@ -108,14 +112,15 @@ def amount(row: SettingRow, cost: CostName) -> str:
 
 def _cells(row: SettingRow) -> tuple[str, ...]:
     shares = (row.recall, row.chance, row.nearest, row.oracle, row.padding_share)
-    return (str(row.n_win), str(row.topk), *(said("{n:.1f} %", n=100 * share) for share in shares),
+    return (str(row.n_win), str(row.topk), *(message("{n:.1f} %", n=100 * share) for share in shares),
             charts.quantity(row.macs), amount(row, "peak_bytes"), amount(row, "seconds"))
 
 
 # A sweep as one HTML page: distributions over pictures and confidence intervals of their means. ---------------------
 
-SWEEP_HEADINGS = ("n_win", "topk", said("recall"), said("95 % interval"), said("nearest"), said("over nearest"),
-            said("chance"), said("best"), "MACs", said("memory"))
+SWEEP_HEADINGS = ("n_win", "topk", message("recall"), message("95 % interval"), message("nearest"),
+                  message("over nearest"),
+                  message("chance"), message("best"), "MACs", message("memory"))
 SHOWN_TICKS = 400
 
 
@@ -125,10 +130,10 @@ def sweep_html(swept: SweepTable, skipped: Mapping[str, str] | None = None, lang
     layers = dict.fromkeys(row.layer for row in rows)
     parts = [_layer(layer, [row for row in rows if row.layer == layer], language) for layer in layers]
     if skipped:
-        listed = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in sorted(skipped.items()))
-        head = language.tell(said("Skipped files: {n}", n=len(skipped)))
-        parts.append(f"<h2>{head}</h2><ul>{listed}</ul>")
-    title = said("Routing over {n} pictures", n=len(set(swept.rows["picture"].to_pylist())))
+        comma_joined = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in sorted(skipped.items()))
+        head = language.tell(message("Skipped files: {n}", n=len(skipped)))
+        parts.append(f"<h2>{head}</h2><ul>{comma_joined}</ul>")
+    title = message("Routing over {n} pictures", n=len(set(swept.rows["picture"].to_pylist())))
     return sheet(title, model_line(swept.about), "".join(parts), language)
 
 
@@ -136,39 +141,39 @@ def model_line(about: Mapping[str, Any]) -> str:
     """What was swept, in a line; of a stranger's file only what is plain text."""
     settings = about.get("settings")
     if not isinstance(settings, Mapping):
-        return said("The file does not say of which model.")
+        return message("The file does not say of which model.")
     model, side = (about.get("name") or settings.get("variant") or settings.get("model", "")), settings.get("side", "")
     given = {"model": str(model)[:80], "side": str(side)[:6]}
     if settings.get("untrained") is True:
-        return said("Model {model}, random weights, pictures at {side} px.", **given)
-    return said("Model {model}, pictures at {side} px.", **given)
+        return message("Model {model}, random weights, pictures at {side} px.", **given)
+    return message("Model {model}, pictures at {side} px.", **given)
 
 
 def over_nearest(row: Summary) -> str:
     """Whether routing beats the nearest windows, in a word and with its interval."""
     low, high = row.gain
     if math.isnan(low):
-        return said("{gain:+.1f} %", gain=100 * (row.recall - row.nearest))
-    word = said("more") if low > 0 else said("less") if high < 0 else said("open")
-    return said("{low:+.1f} to {high:+.1f} % ({word})", low=100 * low, high=100 * high, word=word)
+        return message("{gain:+.1f} %", gain=100 * (row.recall - row.nearest))
+    word = message("more") if low > 0 else message("less") if high < 0 else message("open")
+    return message("{low:+.1f} to {high:+.1f} % ({word})", low=100 * low, high=100 * high, word=word)
 
 
 def _layer(name: str, rows: Sequence[Summary], language: Language) -> str:
     tell, lines = language.tell, []
     for row in rows:
         low, high = row.interval
-        span = "–" if math.isnan(low) else tell(said("{low:.1f} to {high:.1f} %", low=100 * low, high=100 * high))
-        recall, nearest, chance, best = (tell(said("{n:.1f} %", n=100 * share)) for share in
+        span = "–" if math.isnan(low) else tell(message("{low:.1f} to {high:.1f} %", low=100 * low, high=100 * high))
+        recall, nearest, chance, best = (tell(message("{n:.1f} %", n=100 * share)) for share in
                                          (row.recall, row.nearest, row.chance, row.oracle))
         cells = (row.n_win, row.topk, recall, span, nearest, tell(over_nearest(row)), chance, best,
                  charts.quantity(row.macs), charts.quantity(row.peak_bytes) + "B")
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{tell(heading)}</th>" for heading in SWEEP_HEADINGS)
     chart = charts.spreads([(f"n_win {row.n_win}, topk {row.topk}", row.values[:SHOWN_TICKS],
-                          (row.recall, row.recall) if math.isnan(row.interval[0]) else row.interval)
+                             (row.recall, row.recall) if math.isnan(row.interval[0]) else row.interval)
                          for row in rows],
-                        tell(said("of full attention kept, one tick per picture; bar: the mean's interval")),
-                        tell(charts.PERCENT), tell(charts.BETWEEN))
-    title = tell(said("Layer {name}", name=name or said("attention")))
+                           tell(message("of full attention kept, one tick per picture; bar: the mean's interval")),
+                           tell(charts.PERCENT), tell(charts.BETWEEN))
+    title = tell(message("Layer {name}", name=name or message("attention")))
     return (f"<h2>{escape(title)}</h2>{chart}<div class=scroll><table>"
             f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>")

@@ -16,7 +16,7 @@ from torch import Tensor
 from bra import functional as BF
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import BRAError
-from bra.messages import said
+from bra.messages import message
 from bra.recorder import recording
 
 SIDE: Final = 4
@@ -48,7 +48,7 @@ LEPE: Final = (((0.0, 0.0, 0.0), (0.5, 0.0, 0.5), (0.0, 0.0, 0.0)),
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Worked:
+class ExampleNumbers:
     """Every tensor between input and output, in the order in which they are made; b = m = 1, s = t.
 
     Attributes:
@@ -98,7 +98,7 @@ class Worked:
     out: Tensor
 
 
-def worked_module(topk: int = 1) -> BiLevelRoutingAttention:
+def example_module(topk: int = 1) -> BiLevelRoutingAttention:
     """The module of the example, its weights set to small numbers.
 
     Args:
@@ -112,7 +112,7 @@ def worked_module(topk: int = 1) -> BiLevelRoutingAttention:
     return made.requires_grad_(False)
 
 
-def work(tokens: Tokens = FIRST, topk: int = 1) -> Worked:
+def work(tokens: Tokens = FIRST, topk: int = 1) -> ExampleNumbers:
     """Run the example and keep every number.
 
     Args:
@@ -124,9 +124,9 @@ def work(tokens: Tokens = FIRST, topk: int = 1) -> Worked:
         SpecError: topk is out of range.
     """
     if len(tokens) != SIDE * SIDE or any(len(token) != CHANNELS for token in tokens):
-        raise BRAError(said("the worked example has {n} tokens of {c} numbers each: give as many.", n=SIDE * SIDE,
-                            c=CHANNELS))
-    module = worked_module(topk)
+        raise BRAError(message("the worked example has {n} tokens of {c} numbers each: give as many.", n=SIDE * SIDE,
+                               c=CHANNELS))
+    module = example_module(topk)
     x = torch.tensor(tokens, dtype=torch.float32).view(1, SIDE, SIDE, CHANNELS)
     with torch.no_grad(), recording() as recorder:
         out, r_weight, r_idx, rows = module(x.permute(0, 3, 1, 2), ret_attn_mask=True)
@@ -137,7 +137,7 @@ def work(tokens: Tokens = FIRST, topk: int = 1) -> Worked:
     keys, values = BF.gather_keys(seen.k, r_idx, seen.factor), BF.gather_keys(seen.v, r_idx, seen.factor)
     by_window = BF.attend_explicit(seen.q, keys, values, module.scale)[0]               # (b, m, p2, t, c/m)
     mixed, lepe = _on_map(by_window), _on_map(seen.lepe)
-    return Worked(
+    return ExampleNumbers(
         topk=topk, x=x, q_map=q_map, k_map=k_map, v_map=v_map,
         q=q.flatten(2, 3), k=k.flatten(2, 3), v=v.flatten(2, 3), q_mean=BF.pool(q), k_mean=BF.pool(k),
         affinity=seen.affinity, r_idx=r_idx, r_weight=r_weight, keys=keys, values=values,

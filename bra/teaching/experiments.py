@@ -18,7 +18,7 @@ from bra.attention import KVGather
 from bra.errors import BRAError
 from bra.experiments.compare import LayerInput
 from bra.grid import WindowGrid
-from bra.messages import said
+from bra.messages import message
 from bra.metrics import dense as bd
 from bra.metrics import routing as bf
 from bra.models.base import on_photo
@@ -202,6 +202,6 @@ def score(lt: LayerTrace, window: int, guess: Sequence[int]) -> Score:
         lt.grid.check_window(one)
     routed = set(lt.r_idx[0, window].tolist())
     if len(set(guess)) > len(routed):
-        raise BRAError(said("{n} windows are marked: mark {k} at most.", n=len(set(guess)), k=len(routed)))
+        raise BRAError(message("{n} windows are marked: mark {k} at most.", n=len(set(guess)), k=len(routed)))
     near = set(bf.nearest_windows(lt)[window].tolist())
     return Score(len(routed & set(guess)), len(routed & near), len(routed) * bf.chance(lt), len(routed))

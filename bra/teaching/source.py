@@ -12,7 +12,7 @@ from typing import Any, Final
 from bra import functional as BF
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import BRAError
-from bra.messages import said
+from bra.messages import message
 
 STEPS: Final = ("tokens", "windows", "means", "affinity", "topk", "gather", "scores", "softmax", "output", "lepe",
                 "projection")
@@ -61,7 +61,8 @@ def lines_of(step: str) -> tuple[SourceLine, ...]:
         BRAError: no such step, or its line was reworded; RUNS must then be too.
     """
     if step not in RUNS:
-        raise BRAError(said("there is no step {step}: choose one of {steps}.", step=repr(step), steps=", ".join(STEPS)))
+        raise BRAError(message("there is no step {step}: choose one of {steps}.", step=repr(step),
+                               steps=", ".join(STEPS)))
     return tuple(_line(function, piece) for function, piece in RUNS[step])
 
 
@@ -69,8 +70,8 @@ def _line(function: Any, piece: str) -> SourceLine:
     lines, first = inspect.getsourcelines(function)
     code = [at for at, text in enumerate(lines) if piece in text and not text.lstrip().startswith(("#", '"""'))]
     if len(code) != 1:
-        raise BRAError(said("{piece} stands in {n} lines of {name}, not in one: reword RUNS.", piece=repr(piece),
-                            n=len(code), name=function.__qualname__))
+        raise BRAError(message("{piece} stands in {n} lines of {name}, not in one: reword RUNS.", piece=repr(piece),
+                               n=len(code), name=function.__qualname__))
     text, body = lines[code[0]].partition("  #")[0].strip(), inspect.cleandoc("\n" + "".join(lines))
     file = Path(inspect.getsourcefile(function) or "").resolve().relative_to(PACKAGE.parent).as_posix()
     return SourceLine(file, first + code[0], text, function.__name__, body)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bra.experiments.compare import Compared, CostName, SettingRow, Versus, front
+from bra.experiments.compare import Compared, CostName, Pair, SettingRow, front
 from bra.metrics.agreement import ACROSS, DOWN
 from bra.photo import Photo
 from bra.reports.tables import amount
@@ -37,8 +37,8 @@ def multiples_message(photo: Photo, compared: Compared, cost: CostName, at: Plac
     return pack(header, picture or photo.encoded(TILE_SIDE), _routes(compared.traces))
 
 
-def versus_message(photo: Photo, found: Versus, names: tuple[str, str], at: Place, caption: str,
-                   picture: bytes | None = None) -> bytes:
+def pair_message(photo: Photo, found: Pair, names: tuple[str, str], at: Place, caption: str,
+                 picture: bytes | None = None) -> bytes:
     """A, B, what both and what one alone is routed to, and how far their outputs differ."""
     cells: list[dict[str, Any]] = [
         {"n_win": row.n_win, "topk": row.topk, "title": f"{role.upper()}: {name}", "front": False, "role": role,

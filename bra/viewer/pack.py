@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bra.errors import TraceError
 from bra.grid import WindowGrid
-from bra.messages import said
+from bra.messages import message
 from bra.metrics import routing
 from bra.models.base import Detection
 from bra.photo import Photo
@@ -53,9 +53,9 @@ class Caption:
     def line(self, trace: LayerTrace) -> str:
         """The caption as one line."""
         spec = trace.spec
-        return said("{model} · {layer} · n_win {n_win} · topk {topk} · {provenance}", model=self.model,
-                    layer=self.layer or said("attention"), n_win=spec.n_win, topk=spec.topk,
-                    provenance=self.provenance)
+        return message("{model} · {layer} · n_win {n_win} · topk {topk} · {provenance}", model=self.model,
+                       layer=self.layer or message("attention"), n_win=spec.n_win, topk=spec.topk,
+                       provenance=self.provenance)
 
 
 def pack(header: Mapping[str, Any], picture: bytes, arrays: Mapping[str, NDArray[Any]]) -> bytes:
@@ -80,8 +80,8 @@ def pack(header: Mapping[str, Any], picture: bytes, arrays: Mapping[str, NDArray
     try:
         text = json.dumps(full, allow_nan=False).encode()
     except ValueError as error:
-        raise TraceError(said("the numbers of this layer are not finite: choose another layer, or a checkpoint of a "
-                              "healthy training.")) from error
+        raise TraceError(message("the numbers of this layer are not finite: choose another layer, or a checkpoint of a "
+                                 "healthy training.")) from error
     text += b" " * (-(len(text) + 4) % 8)
     return len(text).to_bytes(4, "little") + text + body
 

@@ -14,14 +14,14 @@ from ultralytics.nn.modules.block import DFL
 from ultralytics.utils import ops
 
 from bra.errors import YoloError
-from bra.messages import said
+from bra.messages import message
 from bra.models.base import Answer, Detection, OpenModel, Prepared
 from bra.models.catalog import UNTRAINED
 from bra.models.init import redraw
 from bra.models.steps import Step
 from bra.photo import Photo, to_tensor
 from bra.readers.checkpoint import Checkpoint
-from bra.yolo.build import build_untrusted, open_checkpoint
+from bra.yolo.build import build_checked, open_checkpoint
 from bra.yolo.validate import check_model
 
 CONFIDENCE: Final = 0.25
@@ -92,7 +92,7 @@ class OpenYolo(OpenModel):
         return Detection(self._name(int(row[5])), row[4], (box[0], box[1], box[2], box[3]))
 
     def _name(self, at: int) -> str:
-        return self.classes[at] if at < len(self.classes) else said("class {n}", n=at)
+        return self.classes[at] if at < len(self.classes) else message("class {n}", n=at)
 
 
 def _source(row: int, at: int) -> int:
@@ -109,7 +109,7 @@ def open_named(name: str, label: str, provenance: str) -> OpenYolo:
     try:
         model = tasks.yaml_model_load(f"{name}.yaml")
     except FileNotFoundError as error:
-        raise YoloError(said("{name} is no model file: give a name such as yolov8n-bra.", name=name)) from error
+        raise YoloError(message("{name} is no model file: give a name such as yolov8n-bra.", name=name)) from error
     return opened(built(model), label, provenance)
 
 
@@ -129,7 +129,7 @@ def open_text(text: bytes, name: str, still: Callable[[], object] = lambda: None
     """
     content = check_model(text)
     scale = tasks.guess_model_scale(name)
-    module = build_untrusted(content, scale if scale in (content.get("scales") or {}) else None, still=still)
+    module = build_checked(content, scale if scale in (content.get("scales") or {}) else None, still=still)
     _forget(module)
     return opened(module, name, UNTRAINED)
 
@@ -141,7 +141,7 @@ def open_saved(checkpoint: Checkpoint, name: str, still: Callable[[], object] = 
         YoloError: it has no rows, they may not be built, or its tensors are not those of its rows.
     """
     module, _ = open_checkpoint(checkpoint, still=still)
-    return opened(module, name, said("weights from {name}", name=name))
+    return opened(module, name, message("weights from {name}", name=name))
 
 
 def built(model: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> Any:
@@ -153,9 +153,9 @@ def built(model: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -
         try:
             made.load_state_dict({name: tensor.float() for name, tensor in state.items()})
         except RuntimeError as error:
-            raise YoloError(said("ultralytics {version} builds these layers otherwise than the version that trained "
-                                 "the weights: run pip install -U ultralytics.",
-                                 version=ultralytics.__version__)) from error
+            raise YoloError(message("ultralytics {version} builds these layers otherwise than the version that trained "
+                                    "the weights: run pip install -U ultralytics.",
+                                    version=ultralytics.__version__)) from error
     return made.eval().requires_grad_(False)
 
 
@@ -169,7 +169,7 @@ def _forget(module: Any) -> None:
 def opened(module: Any, label: str, provenance: str, classes: tuple[str, ...] = ()) -> OpenYolo:
     """A built model as one that can be looked into."""
     count = int(getattr(module.model[-1], "nc", 0))
-    names = classes or tuple(str(module.names[at]) if at in module.names else said("class {n}", n=at)
+    names = classes or tuple(str(module.names[at]) if at in module.names else message("class {n}", n=at)
                              for at in range(count))
     return OpenYolo(module, label, provenance, names)
 

@@ -19,7 +19,7 @@ from ultralytics.nn import tasks
 from ultralytics.nn.modules.head import Detect
 
 from bra.errors import YoloError
-from bra.messages import said
+from bra.messages import message
 from bra.recorder import Capture, recording
 from bra.yolo.validate import ModelLimits
 
@@ -73,13 +73,13 @@ class Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.still()
         limits = self.limits
         if self.calls > limits.calls or self.macs > limits.macs:
-            raise YoloError(said("{what} takes more than {steps:,} steps of torch or {macs:g} GMACs: choose a smaller "
-                                 "scale, or fewer repeats.", what=self.what, steps=limits.calls,
-                                 macs=limits.macs / 1e9))
+            raise YoloError(message("{what} takes more than {steps:,} steps of torch or {macs:g} GMACs: choose a "
+                                    "smaller scale, or fewer repeats.", what=self.what, steps=limits.calls,
+                                    macs=limits.macs / 1e9))
         if self.moved > limits.moved_bytes:
-            raise YoloError(said("{what} reads and writes more than {memory:g} GB: choose a smaller scale, fewer "
-                                 "repeats, or fewer rows that resize, pad or add up large maps.", what=self.what,
-                                 memory=limits.moved_bytes / 1e9))
+            raise YoloError(message("{what} reads and writes more than {memory:g} GB: choose a smaller scale, fewer "
+                                    "repeats, or fewer rows that resize, pad or add up large maps.", what=self.what,
+                                    memory=limits.moved_bytes / 1e9))
         return out
 
     def add(self, storage: Any, size: int) -> None:
@@ -94,8 +94,8 @@ class Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.live = sum(self.alive.values())
             self.sweep_at = min(limit, self.live + limit // SHARE)
         if self.live > limit:
-            raise YoloError(said("{what} takes more than {memory:,.0f} MB at one time: choose a smaller scale, or "
-                                 "fewer channels.", what=self.what, memory=limit / 2**20))
+            raise YoloError(message("{what} takes more than {memory:,.0f} MB at one time: choose a smaller scale, or "
+                                    "fewer channels.", what=self.what, memory=limit / 2**20))
 
 
 def _nbytes(tensor: Tensor) -> int:
@@ -135,16 +135,16 @@ def rehearse(model: Mapping[str, Any], limits: ModelLimits, still: Callable[[], 
     side = max(SMALLEST_PICTURE, -(-limits.imgsz // STRIDE) * STRIDE)
     with torch.device("meta"), torch.no_grad():      # inference_mode would hide convolutions from the count
         # Twice: our rows are resolved by building the model once more.
-        with Budget(limits, 2 * 4 * limits.parameters, said("building this model"), still):
+        with Budget(limits, 2 * 4 * limits.parameters, message("building this model"), still):
             layers, save = tasks.parse_model(copy.deepcopy(dict(model)), ch=3, verbose=False)
         count = sum(parameter.numel() for parameter in layers.parameters())
         if count > limits.parameters:
-            raise YoloError(said("this model has {count:,} parameters: {most:,} at most; choose a smaller scale.",
-                                 count=count, most=limits.parameters))
+            raise YoloError(message("this model has {count:,} parameters: {most:,} at most; choose a smaller scale.",
+                                    count=count, most=limits.parameters))
         layers.eval()
         # A head that trains returns its maps; one that predicts reads strides, which only a real picture tells.
         layers[-1].training = isinstance(layers[-1], Detect)
-        budget = Budget(limits, limits.activation_bytes, said("this model, for a picture of {side} px,", side=side),
+        budget = Budget(limits, limits.activation_bytes, message("this model, for a picture of {side} px,", side=side),
                         still)
         # Recorded, as when it is looked into: what its layers hand over stays alive to the end.
         with budget, OneKernelAttention(budget), recording() as recorder:
@@ -157,17 +157,18 @@ def rehearse(model: Mapping[str, Any], limits: ModelLimits, still: Callable[[], 
                 maps.append(x if layer.i in save else None)
         for capture in recorder.captures:
             if (full := _full_macs(capture)) > limits.full_macs:
-                raise YoloError(said("an attention layer of this model, for a picture of {side} px, works on {h}×{w} "
-                                     "tokens: with all windows routed, which can be chosen here, it would take the "
-                                     "time of {full:,.0f} GMACs, and {most:,.0f} are given; put it where the map is "
-                                     "smaller, or pool its keys.", side=side, h=capture.size[0], w=capture.size[1],
-                                     full=full / 1e9, most=limits.full_macs / 1e9))
+                raise YoloError(message("an attention layer of this model, for a picture of {side} px, works on "
+                                        "{h}×{w} tokens: with all windows routed, which can be chosen here, it would "
+                                        "take the time of {full:,.0f} GMACs, and {most:,.0f} are given; put it where "
+                                        "the map is smaller, or pool its keys.", side=side, h=capture.size[0],
+                                        w=capture.size[1],
+                                        full=full / 1e9, most=limits.full_macs / 1e9))
         kept = sum(map(_kept, recorder.captures))
         if kept > limits.trace_bytes:
-            raise YoloError(said("the attention layers of this model, for a picture of {side} px, hand over "
-                                 "{kept:,.0f} MB to be looked into: {most:,.0f} MB at most; give them fewer windows or "
-                                 "channels, or put them where the map is smaller.", side=side, kept=kept / 2**20,
-                                 most=limits.trace_bytes / 2**20))
+            raise YoloError(message("the attention layers of this model, for a picture of {side} px, hand over "
+                                    "{kept:,.0f} MB to be looked into: {most:,.0f} MB at most; give them fewer windows "
+                                    "or channels, or put them where the map is smaller.", side=side, kept=kept / 2**20,
+                                    most=limits.trace_bytes / 2**20))
 
 
 def _full_macs(capture: Capture) -> int:

@@ -12,22 +12,22 @@ from ultralytics.nn import tasks
 
 from bra import attention
 from bra.errors import BRAError, YoloError
-from bra.messages import said
+from bra.messages import message
 from bra.readers.checkpoint import Checkpoint, Facts
 from bra.yolo.budget import rehearse
 from bra.yolo.rows import DIM_FIRST, OPTIONS, Row, rows_of, with_rows
 from bra.yolo.tutorial_compat import KEPT
 from bra.yolo.validate import HEADS, ModelLimits, check_model, quoted
 
-__all__ = ["ModelLimits", "build_untrusted", "check_model", "open_checkpoint"]
+__all__ = ["ModelLimits", "build_checked", "check_model", "open_checkpoint"]
 
 CLASSES: Final[Mapping[str, str]] = {
     "detect": "DetectionModel", "segment": "SegmentationModel", "pose": "PoseModel", "obb": "OBBModel",
     "classify": "ClassificationModel"}
 
 
-def build_untrusted(model: Mapping[str, Any], scale: str | None = None, limits: ModelLimits | None = None,
-                    still: Callable[[], object] = lambda: None) -> nn.Module:
+def build_checked(model: Mapping[str, Any], scale: str | None = None, limits: ModelLimits | None = None,
+                  still: Callable[[], object] = lambda: None) -> nn.Module:
     """A stranger's model with random weights, float32, in eval mode, without gradients.
 
     Args:
@@ -57,8 +57,8 @@ def build_untrusted(model: Mapping[str, Any], scale: str | None = None, limits: 
     except Exception as error:  # the parser's and torch's own, of any kind
         if error is wanted.ended:
             raise
-        raise YoloError(said("Ultralytics cannot build or run this model ({kind}: {error}): bra lint says which row is "
-                             "wrong.", kind=type(error).__name__, error=quoted(error))) from error
+        raise YoloError(message("Ultralytics cannot build or run this model ({kind}: {error}): bra lint says which row "
+                                "is wrong.", kind=type(error).__name__, error=quoted(error))) from error
     built.task = HEADS[head]
     module: nn.Module = built.float().eval().requires_grad_(False)
     return module
@@ -89,10 +89,10 @@ def open_checkpoint(checkpoint: Checkpoint, limits: ModelLimits | None = None,
         checkpoint: as read by `read_checkpoint`.
         limits: what its model may ask for.
         model: the model file's text or content, for a plain state_dict, which has no rows of its own.
-        still: as for `build_untrusted`.
+        still: as for `build_checked`.
 
     Returns:
-        The model as from `build_untrusted`, its `names` those of the checkpoint, and the checkpoint's facts.
+        The model as from `build_checked`, its `names` those of the checkpoint, and the checkpoint's facts.
 
     Raises:
         YoloError: it has no rows, they may not be built, or its layers or tensors are not those of its rows.
@@ -100,16 +100,17 @@ def open_checkpoint(checkpoint: Checkpoint, limits: ModelLimits | None = None,
     limits, facts = limits or ModelLimits(), checkpoint.facts
     given = facts.yaml if model is None else model
     if given is None:
-        raise YoloError(said("this checkpoint holds tensors without the rows of their model: give its model file too."))
-    module: Any = build_untrusted(_as_saved(check_model(given, limits), checkpoint), None, limits, still)
+        raise YoloError(message("this checkpoint holds tensors without the rows of their model: give its model file "
+                                "too."))
+    module: Any = build_checked(_as_saved(check_model(given, limits), checkpoint), None, limits, still)
     _same_layers(module, facts)
     if facts.fused:
         try:
             module.fuse(verbose=False)
         except Exception as error:  # Ultralytics' and torch's own, of any kind
-            raise YoloError(said("this checkpoint was saved fused, and Ultralytics cannot fuse the layers that its "
-                                 "rows make ({kind}: {error}): save it before it is fused, or exported.",
-                                 kind=type(error).__name__, error=quoted(error))) from error
+            raise YoloError(message("this checkpoint was saved fused, and Ultralytics cannot fuse the layers that its "
+                                    "rows make ({kind}: {error}): save it before it is fused, or exported.",
+                                    kind=type(error).__name__, error=quoted(error))) from error
     _fill(module, checkpoint.tensors)
     names = facts.names if len(facts.names) == module.yaml["nc"] else tuple(map(str, range(module.yaml["nc"])))
     module.names = dict(enumerate(names))
@@ -152,16 +153,16 @@ def _same_layers(module: Any, facts: Facts) -> None:
     saved = [path.rpartition(".")[2] for path in facts.layers]
     for n, (ours, theirs) in enumerate(zip(made, saved, strict=False)):
         if ours != theirs:
-            raise YoloError(said("layer {n} of this checkpoint is {theirs}, and its row makes {ours}: give the model "
-                                 "file that it was trained with.", n=n, theirs=quoted(theirs), ours=ours))
+            raise YoloError(message("layer {n} of this checkpoint is {theirs}, and its row makes {ours}: give the "
+                                    "model file that it was trained with.", n=n, theirs=quoted(theirs), ours=ours))
     for name, part in module.named_modules():
         if isinstance(part, attention.BiLevelRoutingAttention):
             spec = part.spec.to_dict()
             for option, value in facts.attention.get(name, {}).items():
                 if option in KEPT and value is not None and spec[option] != value:
-                    raise YoloError(said("{name} of this checkpoint has {option}={value}, and its row makes "
-                                         "{wanted!r}: write what it was trained with into the row.", name=name,
-                                         option=option, value=quoted(value), wanted=spec[option]))
+                    raise YoloError(message("{name} of this checkpoint has {option}={value}, and its row makes "
+                                            "{wanted!r}: write what it was trained with into the row.", name=name,
+                                            option=option, value=quoted(value), wanted=spec[option]))
 
 
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -171,21 +172,21 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     if missing or foreign:
         faults = []
         if missing:
-            faults.append(said("lacks {count} tensors ({names})", count=len(missing), names=_few(missing)))
+            faults.append(message("lacks {count} tensors ({names})", count=len(missing), names=_few(missing)))
         if foreign:
-            faults.append(said("has besides {count} tensors ({names})", count=len(foreign), names=_few(foreign)))
-        both = said("{one} and {other}", one=faults[0], other=faults[1]) if len(faults) > 1 else faults[0]
-        raise YoloError(said("this checkpoint {faults}, so it is not of these rows: give the model file that it was "
-                             "trained with.", faults=both))
+            faults.append(message("has besides {count} tensors ({names})", count=len(foreign), names=_few(foreign)))
+        both = message("{one} and {other}", one=faults[0], other=faults[1]) if len(faults) > 1 else faults[0]
+        raise YoloError(message("this checkpoint {faults}, so it is not of these rows: give the model file that it was "
+                                "trained with.", faults=both))
     for name, tensor in tensors.items():
         if tensor.shape != state[name].shape or tensor.is_floating_point() != state[name].is_floating_point():
-            raise YoloError(said("{name} is {shape} {kind} in this checkpoint and {wanted} {wanted_kind} by its rows: "
-                                 "give the model file and scale that it was trained with.", name=name,
-                                 shape=tuple(tensor.shape), kind=tensor.dtype, wanted=tuple(state[name].shape),
-                                 wanted_kind=state[name].dtype))
+            raise YoloError(message("{name} is {shape} {kind} in this checkpoint and {wanted} {wanted_kind} by its "
+                                    "rows: give the model file and scale that it was trained with.", name=name,
+                                    shape=tuple(tensor.shape), kind=tensor.dtype, wanted=tuple(state[name].shape),
+                                    wanted_kind=state[name].dtype))
         if not bool(torch.isfinite(tensor).all()):
-            raise YoloError(said("{name} of this checkpoint holds numbers that are not finite: its training diverged; "
-                                 "choose an earlier checkpoint.", name=name))
+            raise YoloError(message("{name} of this checkpoint holds numbers that are not finite: its training "
+                                    "diverged; choose an earlier checkpoint.", name=name))
     module.load_state_dict(dict(tensors))
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import yaml
 
 from bra.errors import YoloError
-from bra.messages import said
+from bra.messages import message
 from bra.yolo.rows import DIM_FIRST, INSIDE_C2F, OURS, Row, options_of, rows_of, with_options, with_rows
 
 
@@ -22,11 +22,12 @@ def read_yaml(text: str) -> dict[str, Any]:
     try:
         model = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise YoloError(said("this is not YAML ({error}): give a model file of Ultralytics' kind.",
-                             error=" ".join(str(error).split()))) from error
+        raise YoloError(message("this is not YAML ({error}): give a model file of Ultralytics' kind.",
+                                error=" ".join(str(error).split()))) from error
     if not isinstance(model, dict):
-        raise YoloError(said("a model file holds a mapping, this one a {kind}: give one with 'backbone:' and 'head:'.",
-                             kind=type(model).__name__))
+        raise YoloError(message("a model file holds a mapping, this one a {kind}: give one with 'backbone:' and "
+                                "'head:'.",
+                                kind=type(model).__name__))
     return model
 
 
@@ -60,7 +61,7 @@ def written(row: Row) -> str:
 PARTS: Final = ("backbone", "head")
 
 
-def resettled(model: str | Mapping[str, Any], only: Collection[int] | None = None, **changes: Any) -> str:
+def with_row_settings(model: str | Mapping[str, Any], only: Collection[int] | None = None, **changes: Any) -> str:
     """The file's text with these options in its BRA rows; comments and all else stay.
 
     Args:
@@ -77,7 +78,7 @@ def resettled(model: str | Mapping[str, Any], only: Collection[int] | None = Non
     return with_rows_replaced(text, rows)
 
 
-def placed(model: str | Mapping[str, Any], after: int, **options: Any) -> str:
+def with_bra_row_after(model: str | Mapping[str, Any], after: int, **options: Any) -> str:
     """The model without its BRA rows, and with one after row `after` of what is left; who read that row reads this.
 
     Args:
@@ -91,8 +92,8 @@ def placed(model: str | Mapping[str, Any], after: int, **options: Any) -> str:
     content = without_rows(read_yaml(model) if isinstance(model, str) else model)
     rows = rows_of(content)
     if not 0 <= after < len(rows) - 1:
-        raise YoloError(said("after={after} is no place for a row: 0 to {last} in this model.", after=after,
-                             last=len(rows) - 2))
+        raise YoloError(message("after={after} is no place for a row: 0 to {last} in this model.", after=after,
+                                last=len(rows) - 2))
     moved = [_renumbered(row, {at: at + (at >= after) for at in range(len(rows))}, row.index + (row.index > after))
              for row in rows]
     new = with_options(Row(after + 1, -1, 1, DIM_FIRST[0], []), options)
@@ -116,8 +117,8 @@ def without_rows(model: Mapping[str, Any]) -> dict[str, Any]:
         while at in gone:
             at = gone[at]
         if at < 0:
-            raise YoloError(said("{row} reads the image itself, so this model cannot be without it: give it a first "
-                                 "row.", row=row.words))
+            raise YoloError(message("{row} reads the image itself, so this model cannot be without it: give it a first "
+                                    "row.", row=row.words))
         number[row.index] = at - sum(index < at for index in gone)
     plain = [_renumbered(_plain(row), number, number[row.index]) for row in rows if row.index not in gone]
     cut = sum(row.index not in gone for row in rows[:len(model["backbone"])])
@@ -152,7 +153,7 @@ def _renumbered(row: Row, number: Mapping[int, int], index: int) -> Row:
 
 # Numbers in rows that point elsewhere since rows were inserted above them. ------------------------------------------
 
-def rewired(rows: Sequence[Row], base: Sequence[Row]) -> dict[int, Row]:
+def renumbered_sources(rows: Sequence[Row], base: Sequence[Row]) -> dict[int, Row]:
     """Rows that do not read what their counterparts in `base` read, as they should be, by index.
 
     Reading an inserted attention row in place of the row that it reads is no fault.

@@ -14,9 +14,9 @@ from ultralytics.nn import tasks
 
 from bra.errors import BRAError, YoloError
 from bra.grid import WindowGrid
-from bra.messages import said, sentence_of
+from bra.messages import message, message_of
 from bra.spec import MAX_N_WIN, BRASpec
-from bra.yolo.edit import counterparts, read_yaml, rewired, with_rows_replaced, written
+from bra.yolo.edit import counterparts, read_yaml, renumbered_sources, with_rows_replaced, written
 from bra.yolo.registration import ParseModel
 from bra.yolo.rows import (
     OURS,
@@ -77,12 +77,12 @@ def lint(path: str | Path, imgsz: int = 640, base: str | None = None) -> Report:
         YoloError: there is no such file, or it is not a model.
     """
     if not 1 <= imgsz <= 8192:
-        raise YoloError(said("imgsz={imgsz} is not possible: 1 to 8192 pixels; 640 is usual.", imgsz=imgsz))
+        raise YoloError(message("imgsz={imgsz} is not possible: 1 to 8192 pixels; 640 is usual.", imgsz=imgsz))
     try:
         found = tasks.yaml_model_load(str(path))
     except FileNotFoundError as error:
-        raise YoloError(said("{path} does not exist: give a model file, or a name such as yolov8n-bra.yaml.",
-                             path=str(path))) from error
+        raise YoloError(message("{path} does not exist: give a model file, or a name such as yolov8n-bra.yaml.",
+                                path=str(path))) from error
     text = model_file(path).read_text(encoding="utf-8")
     model = read_yaml(text) | {"scale": found.get("scale")}
     rows, findings = rows_of(model), []
@@ -113,12 +113,13 @@ def _moved(rows: Sequence[Row], path: str | Path, base: str | None) -> dict[int,
     for stem in stems:
         if not tasks.check_yaml(f"{stem}.yaml", hard=False):
             if base:
-                raise YoloError(said("--base {base} does not exist: give a model of Ultralytics, such as yolov8.yaml.",
-                                     base=base))
+                raise YoloError(message("--base {base} does not exist: give a model of Ultralytics, such as "
+                                        "yolov8.yaml.",
+                                        base=base))
             continue
         theirs = rows_of(tasks.yaml_model_load(f"{stem}.yaml"))
         if base or match or len(counterparts(rows, theirs)) == len(theirs):
-            return rewired(rows, theirs)
+            return renumbered_sources(rows, theirs)
     return {}
 
 
@@ -127,9 +128,10 @@ def _moved_words(rows: Sequence[Row], row: Row) -> str:
         each = [source] if isinstance(source, int) else source
         return ", ".join(f"{at} ({rows[at].name})" if 0 <= at < len(rows) else str(at) for at in each)
 
-    return said("{row} reads {sources}, numbers from before rows were inserted; what it read is now {now}: write "
-                "{written}.", row=rows[row.index].words, sources=named(rows[row.index].source), now=named(row.source),
-                written=written(row))
+    return message("{row} reads {sources}, numbers from before rows were inserted; what it read is now {now}: write "
+                   "{written}.", row=rows[row.index].words, sources=named(rows[row.index].source),
+                   now=named(row.source),
+                   written=written(row))
 
 
 def _impossible(model: Mapping[str, Any], rows: Sequence[Row], _imgsz: int, parse: Parse) -> list[Finding]:
@@ -139,17 +141,17 @@ def _impossible(model: Mapping[str, Any], rows: Sequence[Row], _imgsz: int, pars
     try:
         by_scale = [probe({**model, "scale": scale}, rows, 3, parse).dims for scale in scales]
     except BRAError as error:
-        return [Finding("error", -1, sentence_of(error))]
+        return [Finding("error", -1, message_of(error))]
     except Exception as error:  # the parser's own, of any kind: rows of its layers may be wrong too
-        return [Finding("error", -1, said("Ultralytics cannot build this model ({kind}: {error}): correct the rows of "
-                                          "its own layers first.", kind=type(error).__name__, error=str(error)))]
+        return [Finding("error", -1, message("Ultralytics cannot build this model ({kind}: {error}): correct the rows "
+                                             "of its own layers first.", kind=type(error).__name__, error=str(error)))]
     for row in ours:
         dims = sorted({dims[row.index] for dims in by_scale})
         for dim in dims:
             try:
                 spec_of(row, dim)
             except YoloError as error:
-                findings.append(Finding("error", row.index, sentence_of(error), _possible(row, dims)))
+                findings.append(Finding("error", row.index, message_of(error), _possible(row, dims)))
                 break
     return findings
 
@@ -189,8 +191,8 @@ def _padded(model: Mapping[str, Any], rows: Sequence[Row], imgsz: int, parse: Pa
     try:
         sizes = map_sizes(model, rows, imgsz, parse)
     except Exception as error:  # torch's and Ultralytics' own, of any kind
-        return [Finding("note", -1, said("the sizes of its maps are unknown, since it does not run ({error}): correct "
-                                         "the other findings first.", error=str(error)))]
+        return [Finding("note", -1, message("the sizes of its maps are unknown, since it does not run ({error}): "
+                                            "correct the other findings first.", error=str(error)))]
     findings = []
     for index, (h, w) in sizes.items():
         row = rows[index]
@@ -204,23 +206,23 @@ def _padded(model: Mapping[str, Any], rows: Sequence[Row], imgsz: int, parse: Pa
             continue
         fitting = [p for p in range(2, MAX_N_WIN + 1) if math.gcd(h, w) % p == 0] or [1]
         best = min(fitting, key=lambda p: (abs(p - n_win), p))
-        words = said("{row}: at {imgsz} pixels its map of {h}×{w} is padded to {H}×{W} for n_win={n_win}, so "
-                     "{share:.1%} of the tokens are padding", row=row.words,
-                     imgsz=imgsz, h=h, w=w, H=grid.H, W=grid.W, n_win=n_win,
-                     share=grid.padding_share)
+        words = message("{row}: at {imgsz} pixels its map of {h}×{w} is padded to {H}×{W} for n_win={n_win}, so "
+                        "{share:.1%} of the tokens are padding", row=row.words,
+                        imgsz=imgsz, h=h, w=w, H=grid.H, W=grid.W, n_win=n_win,
+                        share=grid.padding_share)
         others = ", ".join(str(p) for p in fitting if p != best)
-        cure = said("n_win={best} pads none, nor would {others}", best=best, others=others) if others else \
-            said("n_win={best} pads none", best=best)
+        cure = message("n_win={best} pads none, nor would {others}", best=best, others=others) if others else \
+            message("n_win={best} pads none", best=best)
         if empty:
             fixed = {**options, "n_win": best}
             if options.get("topk", 4) > best * best:
                 fixed["topk"] = best * best
-            found = said("{words}, and {empty} of {n} windows hold nothing else: {cure}.", words=words, empty=empty,
-                         n=n_win * n_win, cure=cure)
+            found = message("{words}, and {empty} of {n} windows hold nothing else: {cure}.", words=words, empty=empty,
+                            n=n_win * n_win, cure=cure)
             findings.append(Finding("warning", index, found, with_options(row, fixed)))
         else:
-            findings.append(Finding("note", index, said("{words}: {cure}; or set mask_padding: true.", words=words,
-                                                        cure=cure)))
+            findings.append(Finding("note", index, message("{words}: {cure}; or set mask_padding: true.", words=words,
+                                                           cure=cure)))
     return findings
 
 

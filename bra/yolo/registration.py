@@ -23,7 +23,7 @@ from ultralytics.utils import dist
 
 from bra import attention, kv_pool
 from bra.errors import YoloError
-from bra.messages import said
+from bra.messages import message
 from bra.spec import BRASpec
 from bra.yolo.modules import BiLevelRoutingAttention, BRABlock, C2fBRA
 from bra.yolo.rows import OURS, has_ours, resolve
@@ -103,8 +103,8 @@ class GenerateDDPFile:
         path = Path(self.original(trainer))
         script = path.read_text(encoding="utf-8")
         if WORKER_LINE not in script:
-            raise YoloError(said("ultralytics {version} writes its worker script in a way not known here: train on one "
-                                 "device, or install a version that is.", version=ultralytics.__version__))
+            raise YoloError(message("ultralytics {version} writes its worker script in a way not known here: train on "
+                                    "one device, or install a version that is.", version=ultralytics.__version__))
         line = "    import bra.yolo  # its rows, in this process too\n"
         path.write_text(script.replace(WORKER_LINE, line + WORKER_LINE, 1), encoding="utf-8")
         return str(path)
@@ -137,14 +137,14 @@ def register() -> None:
 def _check_version() -> None:
     version = tuple(int(part) for part in ultralytics.__version__.split(".")[:2])
     if version < OLDEST:
-        raise YoloError(said("ultralytics {version} is too old: 8.3 or newer is needed; run pip install -U "
-                             "ultralytics.", version=ultralytics.__version__))
+        raise YoloError(message("ultralytics {version} is too old: 8.3 or newer is needed; run pip install -U "
+                                "ultralytics.", version=ultralytics.__version__))
 
 
 def _check_unedited() -> None:
     for place in (tasks, block):
         for name in sorted({*OURS, *ALIASES}):
             if hasattr(place, name):
-                raise YoloError(said("{module} already holds {name}, so this Ultralytics was edited by hand and would "
-                                     "be given the channels twice: undo the edit with pip install --force-reinstall "
-                                     "--no-deps ultralytics.", module=place.__name__, name=name))
+                raise YoloError(message("{module} already holds {name}, so this Ultralytics was edited by hand and "
+                                        "would be given the channels twice: undo the edit with pip install "
+                                        "--force-reinstall --no-deps ultralytics.", module=place.__name__, name=name))

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from bra.errors import SpecError, YoloError
-from bra.messages import said, sentence_of
+from bra.messages import message, message_of
 from bra.spec import BRASpec
 
 Parse = Callable[..., tuple[nn.Module, list[int]]]
@@ -51,8 +51,8 @@ class Row:
     @property
     def words(self) -> str:
         """The row with its number, as it stands in sentences."""
-        return said("row {number} [{source}, {repeats}, {name}, {args}]", number=self.index, source=self.source,
-                    repeats=self.repeats, name=self.name, args=self.args)
+        return message("row {number} [{source}, {repeats}, {name}, {args}]", number=self.index, source=self.source,
+                       repeats=self.repeats, name=self.name, args=self.args)
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -71,13 +71,13 @@ def rows_of(model: Model) -> list[Row]:
     for part in ("backbone", "head"):
         rows = model.get(part) if isinstance(model, Mapping) else None
         if not isinstance(rows, list):
-            raise YoloError(said("a model without a list of rows under '{part}:' is not a YOLO model: give one with "
-                                 "'backbone:' and 'head:'.", part=part))
+            raise YoloError(message("a model without a list of rows under '{part}:' is not a YOLO model: give one with "
+                                    "'backbone:' and 'head:'.", part=part))
         for row in rows:
             if not (isinstance(row, Sequence) and len(row) == 4 and isinstance(row[0], (int, list))
                     and isinstance(row[1], int) and isinstance(row[2], str) and isinstance(row[3], list)):
-                raise YoloError(said("row {number} is {row!r}: a row is [from, repeats, name, [arguments]], for "
-                                     "example [-1, 1, BiLevelRoutingAttention, []].", number=len(found), row=row))
+                raise YoloError(message("row {number} is {row!r}: a row is [from, repeats, name, [arguments]], for "
+                                        "example [-1, 1, BiLevelRoutingAttention, []].", number=len(found), row=row))
             found.append(Row(len(found), *row))
     return found
 
@@ -133,8 +133,8 @@ def probe(model: Model, rows: Sequence[Row], image_channels: int, parse: Parse) 
     asking = [row for row in rows if row.name in DIM_FIRST]
     for row in asking:
         if not isinstance(row.source, int) or not -1 <= row.sources[0] < row.index:
-            raise YoloError(said("{row} reads from {source}: give one row above it, for example -1.", row=row.words,
-                                 source=row.source))
+            raise YoloError(message("{row} reads from {source}: give one row above it, for example -1.", row=row.words,
+                                    source=row.source))
     for row in rows:
         if row.name in OURS:
             options_of(row)
@@ -164,19 +164,20 @@ def options_of(row: Row) -> dict[str, Any]:
     named = dict(args.pop()) if args and isinstance(args[-1], Mapping) else {}
     if row.name == INSIDE_C2F:
         if len(args) not in (1, 2):
-            raise YoloError(said("{row} needs the channels out, then perhaps a shortcut and a mapping of options, for "
-                                 "example [256, True, {{n_win: 5}}].", row=row.words))
+            raise YoloError(message("{row} needs the channels out, then perhaps a shortcut and a mapping of options, "
+                                    "for example [256, True, {{n_win: 5}}].", row=row.words))
         args = []
     if len(args) > len(OPTIONS):
-        raise YoloError(said("{row} has {count} values: {most} at most, in the order {options}.", row=row.words,
-                             count=len(args), most=len(OPTIONS), options=", ".join(OPTIONS)))
+        raise YoloError(message("{row} has {count} values: {most} at most, in the order {options}.", row=row.words,
+                                count=len(args), most=len(OPTIONS), options=", ".join(OPTIONS)))
     given = dict(zip(OPTIONS, args, strict=False))
     if unknown := [str(name) for name in named if name not in OPTIONS]:
-        raise YoloError(said("{row} names {names}: the options are {options}; dim is put in by itself.", row=row.words,
-                             names=", ".join(unknown), options=", ".join(OPTIONS)))
+        raise YoloError(message("{row} names {names}: the options are {options}; dim is put in by "
+                                "itself.", row=row.words,
+                                names=", ".join(unknown), options=", ".join(OPTIONS)))
     if twice := [name for name in named if name in given]:
-        raise YoloError(said("{row} gives {names} twice, by place and by name: keep one of the two.", row=row.words,
-                             names=", ".join(twice)))
+        raise YoloError(message("{row} gives {names} twice, by place and by name: keep one of the two.", row=row.words,
+                                names=", ".join(twice)))
     return given | {name: _literal(value) for name, value in named.items()}
 
 
@@ -190,10 +191,11 @@ def spec_of(row: Row, dim: int) -> BRASpec:
     try:
         return BRASpec(dim, **options)
     except SpecError as error:
-        raise YoloError(said("{row}: {error}", row=row.words, error=sentence_of(error))) from error
+        raise YoloError(message("{row}: {error}", row=row.words, error=message_of(error))) from error
     except TypeError as error:
-        raise YoloError(said("{row}: {error}: write plain values, for example [7, 8] or [{{n_win: 7}}].", row=row.words,
-                             error=str(error))) from error
+        raise YoloError(message("{row}: {error}: write plain values, for example [7, 8] or "
+                                "[{{n_win: 7}}].", row=row.words,
+                                error=str(error))) from error
 
 
 def with_options(row: Row, options: Mapping[str, Any]) -> Row:

@@ -19,7 +19,7 @@ from torch import nn
 from ultralytics import YOLO
 
 from bra.errors import YoloError
-from bra.messages import said
+from bra.messages import message
 from bra.yolo.modules import C2fBRA
 
 Shape = tuple[int, ...]
@@ -100,8 +100,8 @@ def transplant(weights: str | Path, model: str | Path, output: str | Path) -> Tr
     new.names = old.names
     result = carry(old, new)
     if not result.carried:
-        raise YoloError(said("nothing of {weights} fits {model}: give a model of the same family and scale.",
-                             weights=str(weights), model=str(model)))
+        raise YoloError(message("nothing of {weights} fits {model}: give a model of the same family and scale.",
+                                weights=str(weights), model=str(model)))
     write_checkpoint(new, output)
     return result
 
@@ -201,9 +201,9 @@ def _prove(old: nn.Module, new: nn.Module, names: Mapping[str, str], sources: Se
     for to, source in origin.items():
         ours = [_upstream(at, targets, origin) for at in targets[to].sources]
         if len(seen[to]) > 1 or ours != [_upstream(at, sources, known) for at in sources[source].sources]:
-            raise YoloError(said("layer {to} ({kind}) would be filled from layer {source}, which reads other layers: "
-                                 "check the numbers in its row, here {sources}, with bra lint.", to=to,
-                                 kind=targets[to].kind, source=source, sources=list(targets[to].sources)))
+            raise YoloError(message("layer {to} ({kind}) would be filled from layer {source}, which reads other "
+                                    "layers: check the numbers in its row, here {sources}, with bra lint.", to=to,
+                                    kind=targets[to].kind, source=source, sources=list(targets[to].sources)))
 
 
 def _upstream(at: int, layers: Sequence[Layer], origin: Mapping[int, int]) -> Any:

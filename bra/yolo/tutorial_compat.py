@@ -11,15 +11,15 @@ from torch import nn
 
 from bra.attention import KVGather, QKVLinear, TopkRouting
 from bra.errors import YoloError
-from bra.messages import said
+from bra.messages import message
 from bra.yolo.modules import BiLevelRoutingAttention
 
 KEPT: Final = ("n_win", "num_heads", "qk_dim", "kv_downsample_mode", "topk", "param_routing", "diff_routing",
-                "soft_routing", "auto_pad")
+               "soft_routing", "auto_pad")
 """Constructor arguments that the pasted class keeps under their own names."""
 
 
-class HandmadeBRA(BiLevelRoutingAttention):
+class TutorialBRA(BiLevelRoutingAttention):
     """The pasted class while it is read from a checkpoint; what comes out is a `BiLevelRoutingAttention` of ours."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -42,9 +42,10 @@ class HandmadeBRA(BiLevelRoutingAttention):
             # Its own tensors, not copies: they may be half precision, or wait on another device.
             self.load_state_dict(old.state_dict(), assign=True)
         except (KeyError, RuntimeError) as error:
-            raise YoloError(said("this checkpoint's {name} is not the tutorial's ({error}): load it in the "
-                                 "installation that made it, and carry its state_dict over.", name=type(self).__name__,
-                                 error=str(error))) from error
+            raise YoloError(message("this checkpoint's {name} is not the tutorial's ({error}): load it in the "
+                                    "installation that made it, and carry its state_dict "
+                                    "over.", name=type(self).__name__,
+                                    error=str(error))) from error
         self.train(bool(state.get("training", True)))
         for name in ("i", "f", "type", "np"):                        # what Ultralytics' parser wrote on the layer
             if name in state:
@@ -52,6 +53,6 @@ class HandmadeBRA(BiLevelRoutingAttention):
         self.__class__ = BiLevelRoutingAttention  # type: ignore[assignment]
 
 
-ALIASES: Final = {"BiLevelRoutingAttention": HandmadeBRA, "TopkRouting": TopkRouting, "KVGather": KVGather,
+ALIASES: Final = {"BiLevelRoutingAttention": TutorialBRA, "TopkRouting": TopkRouting, "KVGather": KVGather,
                   "QKVLinear": QKVLinear}
 """What a hand-edited `ultralytics.nn.modules.block` holds, by name."""

@@ -14,12 +14,12 @@ from ultralytics.nn import tasks
 from ultralytics.utils.torch_utils import get_flops
 
 from bra.errors import YoloError
-from bra.messages import said
+from bra.messages import message
 from bra.profiling.model_cost import Cost
 
 
 @dataclass(frozen=True, slots=True)
-class Printed:
+class UltralyticsFlops:
     """Two counts of one model, in 10⁹ FLOPs: two for every multiply-add.
 
     Attributes:
@@ -49,27 +49,29 @@ class Printed:
     def sentence(self) -> str:
         """Both figures, and why they differ."""
         if not self.printed or not self.direct:
-            return said("Ultralytics prints no GFLOPs, since its counter did not run; ours: {ours:.3f}.",
-                        ours=self.ours)
-        because = said("extrapolating from small images changes nothing here") if abs(self.extrapolated) < 5e-4 else \
-            said("{added:+.3f} since it extrapolates from images of one stride or two, on which windows and padding "
-                 "are others", added=self.extrapolated)
-        return said("Ultralytics prints {printed:.3f} GFLOPs, ours is {ours:.3f}: {added:+.3f} since it also counts "
-                    "normalisation, pooling and upsampling, {because}.", printed=self.printed, ours=self.ours,
-                    added=self.other_operators, because=because)
+            return message("Ultralytics prints no GFLOPs, since its counter did not run; ours: {ours:.3f}.",
+                           ours=self.ours)
+        nothing = message("extrapolating from small images changes nothing here")
+        because = nothing if abs(self.extrapolated) < 5e-4 else \
+            message("{added:+.3f} since it extrapolates from images of one stride or two, on which windows and padding "
+                    "are others", added=self.extrapolated)
+        return message("Ultralytics prints {printed:.3f} GFLOPs, ours is {ours:.3f}: {added:+.3f} since it also counts "
+                       "normalisation, pooling and upsampling, {because}.", printed=self.printed, ours=self.ours,
+                       added=self.other_operators, because=because)
 
 
-def printed(model: nn.Module, cost: Cost) -> Printed:
+def printed(model: nn.Module, cost: Cost) -> UltralyticsFlops:
     """Ask Ultralytics' counter about the model and the size that `cost` is of. The model is only read.
 
     Args:
         model: the network of an Ultralytics model.
         cost: its cost.
     """
-    found = Printed(*_asked(_weightless(model), cost), 2 * cost.total.macs / 1e9)
+    found = UltralyticsFlops(*_asked(_weightless(model), cost), 2 * cost.total.macs / 1e9)
     if found.printed and found.direct:
         return found
-    return Printed(*_asked(copy.deepcopy(model), cost), found.ours)     # one that asks for values of its weights
+    return UltralyticsFlops(*_asked(copy.deepcopy(model), cost),
+                            found.ours)     # one that asks for values of its weights
 
 
 def _weightless(model: nn.Module) -> nn.Module:
@@ -115,7 +117,7 @@ def network_of(name: str) -> nn.Module:
         except FileNotFoundError:
             found = False
     if not found:
-        raise YoloError(said("{name} does not exist: give a model file, or a name such as yolov8n-bra.yaml.",
-                             name=name))
+        raise YoloError(message("{name} does not exist: give a model file, or a name such as yolov8n-bra.yaml.",
+                                name=name))
     network: nn.Module = YOLO(name).model
     return network

@@ -15,7 +15,7 @@ from typing import Any, Final, get_args
 import yaml
 
 from bra.errors import YoloError
-from bra.messages import said
+from bra.messages import message
 from bra.spec import MAX_N_WIN, KVDownsampleMode, ParamAttention
 from bra.yolo.edit import read_yaml
 from bra.yolo.rows import OPTIONS, OURS, Row, options_of, rows_of, with_rows
@@ -73,66 +73,69 @@ def check_model(model: str | bytes | Mapping[str, Any], limits: ModelLimits | No
     limits = limits or ModelLimits()
     given = _read(model, limits) if isinstance(model, (str, bytes)) else model
     if isinstance(given, Mapping) and "backbone" not in given and {"train", "val", "path"} & {*given}:
-        raise YoloError(said("this describes a data set and not a model: give the file with 'backbone:' and 'head:'."))
+        raise YoloError(message("this describes a data set and not a model: give the file with 'backbone:' and "
+                                "'head:'."))
     for part in ("backbone", "head"):
         rows_given = given.get(part) if isinstance(given, Mapping) else None
         for row in rows_given if isinstance(rows_given, list) else ():
             if not (isinstance(row, list) and len(row) == 4 and isinstance(row[0], (int, list))
                     and type(row[1]) is int and isinstance(row[2], str) and isinstance(row[3], list)):
                 parts = ", ".join(map(quoted, row[:4])) if isinstance(row, list) else quoted(row)
-                raise YoloError(said("a row under '{part}:' is {parts}: a row is [from, repeats, name, [arguments]].",
-                                     part=part, parts=parts))
+                raise YoloError(message("a row under '{part}:' is {parts}: a row is [from, repeats, name, "
+                                        "[arguments]].",
+                                        part=part, parts=parts))
     found = rows_of(given)
     if not 2 <= len(found) <= limits.rows:
-        raise YoloError(said("this model has {count} rows: 2 to {most} are possible; shorten it.", count=len(found),
-                             most=limits.rows))
+        raise YoloError(message("this model has {count} rows: 2 to {most} are possible; shorten it.", count=len(found),
+                                most=limits.rows))
     rows = [_row(row, limits) for row in found]
     checked = {**_settings(given, limits), "backbone": given["backbone"]}
     if not 0 < len(given["backbone"]) < len(rows) or rows[-1].name not in HEADS or any(
             row.name in HEADS for row in rows[:-1]):
-        raise YoloError(said("this model ends with {name}: give it a backbone, and one head of {heads} as its last "
-                             "row.", name=quoted(rows[-1].name), heads=", ".join(HEADS)))
+        raise YoloError(message("this model ends with {name}: give it a backbone, and one head of {heads} as its last "
+                                "row.", name=quoted(rows[-1].name), heads=", ".join(HEADS)))
     if HEADS[rows[-1].name] == "pose" and "kpt_shape" not in checked:
-        raise YoloError(said("this pose model has no kpt_shape: write one, for example kpt_shape: [17, 3]."))
+        raise YoloError(message("this pose model has no kpt_shape: write one, for example kpt_shape: [17, 3]."))
     return with_rows(checked, rows)
 
 
 def _read(text: str | bytes, limits: ModelLimits) -> dict[str, Any]:
     """Safe YAML without anchors, aliases, tags or merging: each value was written out, no deeper than a row nests."""
     if len(text) > limits.text_bytes:
-        raise YoloError(said("this file has {count:,} characters: a model file has {most:,} at most; take out "
-                             "comments.", count=len(text), most=limits.text_bytes))
+        raise YoloError(message("this file has {count:,} characters: a model file has {most:,} at most; take out "
+                                "comments.", count=len(text), most=limits.text_bytes))
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
         depth = 0
         for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
-                raise YoloError(said("line {line} has an anchor, alias or tag (&, *, !): write the value out.",
-                                     line=event.start_mark.line + 1))
+                raise YoloError(message("line {line} has an anchor, alias or tag (&, *, !): write the value out.",
+                                        line=event.start_mark.line + 1))
             if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]:
-                raise YoloError(said("line {line} merges another mapping in (<<): write its keys out.",
-                                     line=event.start_mark.line + 1))
+                raise YoloError(message("line {line} merges another mapping in (<<): write its keys out.",
+                                        line=event.start_mark.line + 1))
             if depth > MAX_DEPTH or count > MAX_VALUES:
-                raise YoloError(said("line {line} goes beyond {levels} levels or {values:,} values: no model needs "
-                                     "that; shorten it.", line=event.start_mark.line + 1, levels=MAX_DEPTH,
-                                     values=MAX_VALUES))
+                raise YoloError(message("line {line} goes beyond {levels} levels or {values:,} values: no model needs "
+                                        "that; shorten it.", line=event.start_mark.line + 1, levels=MAX_DEPTH,
+                                        values=MAX_VALUES))
         return read_yaml(text)
     except UnicodeDecodeError as error:
-        raise YoloError(said("this file is not text in UTF-8: give a model file, which is plain text.")) from error
+        raise YoloError(message("this file is not text in UTF-8: give a model file, which is plain text.")) from error
     except YoloError:
         raise
     except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:     # dates, endless numbers
-        raise YoloError(said("this is not YAML of a model ({error}): give a model file of Ultralytics' kind.",
-                             error=quoted(error))) from error
+        raise YoloError(message("this is not YAML of a model ({error}): give a model file of Ultralytics' kind.",
+                                error=quoted(error))) from error
 
 
 def _settings(given: Mapping[str, Any], limits: ModelLimits) -> dict[str, Any]:
     """Everything but the rows."""
     found: dict[str, Any] = {"nc": _whole("nc", given.get("nc", 80), 1, limits.classes)}
     if given.get("channels", given.get("ch", 3)) != 3:
-        raise YoloError(said("this model reads pictures of {channels} channels: only red, green and blue are possible; "
-                             "write channels: 3.", channels=quoted(given.get("channels", given.get("ch")))))
+        raise YoloError(message("this model reads pictures of {channels} channels: only red, green and blue are "
+                                "possible; write channels: 3.",
+                                channels=quoted(given.get("channels", given.get("ch")))))
     for name in ("depth_multiple", "width_multiple"):
         if name in given:
             found[name] = _factor(name, given[name], limits)
@@ -140,7 +143,7 @@ def _settings(given: Mapping[str, Any], limits: ModelLimits) -> dict[str, Any]:
         found["reg_max"] = _whole("reg_max", given["reg_max"], 1, 64)
     if given.get("end2end") is not None:
         if not isinstance(given["end2end"], bool):
-            raise YoloError(said("end2end is {value}: write True or False.", value=quoted(given["end2end"])))
+            raise YoloError(message("end2end is {value}: write True or False.", value=quoted(given["end2end"])))
         found["end2end"] = given["end2end"]
     if given.get("kpt_shape") is not None:
         shape = _listed("kpt_shape", given["kpt_shape"], 2)
@@ -148,9 +151,10 @@ def _settings(given: Mapping[str, Any], limits: ModelLimits) -> dict[str, Any]:
     if given.get("activation") is not None:
         act = given["activation"]
         if not (isinstance(act, str) and act in ACTIVATIONS):
-            raise YoloError(said("activation is {value}, which Ultralytics would run as Python: choose one of {names}.",
-                                 value=quoted(act),
-                                 names=", ".join(sorted(name for name in ACTIVATIONS if name.startswith("nn.")))))
+            raise YoloError(message("activation is {value}, which Ultralytics would run as Python: choose one of "
+                                    "{names}.",
+                                    value=quoted(act),
+                                    names=", ".join(sorted(name for name in ACTIVATIONS if name.startswith("nn.")))))
         found["activation"] = act
     return found | _scales(given, limits)
 
@@ -161,33 +165,34 @@ def _scales(given: Mapping[str, Any], limits: ModelLimits) -> dict[str, Any]:
         return {}
     if not (isinstance(scales, Mapping) and 1 <= len(scales) <= MAX_LIST
             and all(isinstance(name, str) and re.fullmatch(r"[a-z]{1,8}", name) for name in scales)):
-        raise YoloError(said("scales is not a short mapping of letters: write for example scales: {n: [0.33, 0.25, "
-                             "1024]}."))
+        raise YoloError(message("scales is not a short mapping of letters: write for example scales: {n: [0.33, 0.25, "
+                                "1024]}."))
     found = {}
     for name, values in scales.items():
         depth, width, most = _listed(f"scales.{name}", values, 3)
         found[name] = [_factor(f"scales.{name}", depth, limits), _factor(f"scales.{name}", width, limits),
                        _whole(f"scales.{name}", most, 8, limits.number)]
     if scale is not None and not (isinstance(scale, str) and scale in found):
-        raise YoloError(said("scale is {scale}: choose one of {names}.", scale=quoted(scale), names=", ".join(found)))
+        raise YoloError(message("scale is {scale}: choose one of {names}.", scale=quoted(scale),
+                                names=", ".join(found)))
     return {"scales": found} | ({"scale": scale} if scale else {})
 
 
 def _row(row: Row, limits: ModelLimits) -> Row:
-    name, place = row.name, said("row {number}", number=row.index)
+    name, place = row.name, message("row {number}", number=row.index)
     if name not in LAYERS and name not in HEADS:
-        raise YoloError(said("{place} names {name}, which is not one of the layers opened here: use those of "
-                             "Ultralytics' own detection, segmentation, pose, OBB and classification models, or "
-                             "{names}.", place=place, name=quoted(name), names=", ".join(OURS)))
-    _whole(said("the number of repeats in {row}", row=place), row.repeats, 1, limits.repeats)
+        raise YoloError(message("{place} names {name}, which is not one of the layers opened here: use those of "
+                                "Ultralytics' own detection, segmentation, pose, OBB and classification models, or "
+                                "{names}.", place=place, name=quoted(name), names=", ".join(OURS)))
+    _whole(message("the number of repeats in {row}", row=place), row.repeats, 1, limits.repeats)
     sources = [row.source] if isinstance(row.source, int) else row.source
     if not 1 <= len(sources) <= MAX_LIST or any(type(f) is not int or not (
             f == -1 or 0 <= (row.index + f if f < 0 else f) < row.index) for f in sources):
-        raise YoloError(said("{place} reads from {source}: give rows above it, for example -1.", place=place,
-                             source=quoted(row.source)))
+        raise YoloError(message("{place} reads from {source}: give rows above it, for example -1.", place=place,
+                                source=quoted(row.source)))
     if len(row.args) > MAX_LIST:
-        raise YoloError(said("{place} has {count} arguments: {most} at most; take the rest out.", place=place,
-                             count=len(row.args), most=MAX_LIST))
+        raise YoloError(message("{place} has {count} arguments: {most} at most; take the rest out.", place=place,
+                                count=len(row.args), most=MAX_LIST))
     args = [_argument(place, arg, limits, mapping=name in OURS) for arg in row.args]
     checked = Row(row.index, list(sources) if isinstance(row.source, list) else row.source, row.repeats, name, args)
     if name in OURS:
@@ -200,8 +205,8 @@ def _check_options(place: str, options: Mapping[str, Any], limits: ModelLimits) 
         value = options.get(name)
         # What is no such number at all is refused by the layer's spec, with the cure for rows that begin with channels.
         if type(value) is int and value > most and not (name == "n_win" and value > MAX_N_WIN):
-            raise YoloError(said("{place} asks for {name}={value}: {most} at most in a model that is opened here; "
-                                 "write a smaller number.", place=place, name=name, value=value, most=most))
+            raise YoloError(message("{place} asks for {name}={value}: {most} at most in a model that is opened here; "
+                                    "write a smaller number.", place=place, name=name, value=value, most=most))
 
 
 def _argument(place: str, value: Any, limits: ModelLimits, mapping: bool, depth: int = 0) -> Any:
@@ -213,31 +218,32 @@ def _argument(place: str, value: Any, limits: ModelLimits, mapping: bool, depth:
         return [_argument(place, item, limits, False, depth + 1) for item in value]
     if mapping and isinstance(value, Mapping) and {*value} <= {*OPTIONS}:
         return {key: _argument(place, item, limits, False, 2) for key, item in value.items()}
-    allowed: str = said("an argument is a number from {least} to {most:,}, True, False, None, a short list of these, "
-                        "or one of {words}", least=SMALLEST, most=limits.number, words=", ".join(sorted(STRINGS)))
+    allowed: str = message("an argument is a number from {least} to {most:,}, True, False, None, a short list of "
+                           "these, or one of {words}", least=SMALLEST, most=limits.number,
+                           words=", ".join(sorted(STRINGS)))
     if mapping:
-        allowed = said("{allowed}; a mapping sets {options}", allowed=allowed, options=", ".join(OPTIONS))
-    raise YoloError(said("{place} holds {value}: {allowed}.", place=place, value=quoted(value), allowed=allowed))
+        allowed = message("{allowed}; a mapping sets {options}", allowed=allowed, options=", ".join(OPTIONS))
+    raise YoloError(message("{place} holds {value}: {allowed}.", place=place, value=quoted(value), allowed=allowed))
 
 
 def _whole(name: str, value: Any, least: int, most: int) -> int:
     if type(value) is not int or not least <= value <= most:
-        raise YoloError(said("{name} is {value}: write a whole number from {least} to {most:,}.", name=name,
-                             value=quoted(value), least=least, most=most))
+        raise YoloError(message("{name} is {value}: write a whole number from {least} to {most:,}.", name=name,
+                                value=quoted(value), least=least, most=most))
     return int(value)
 
 
 def _factor(name: str, value: Any, limits: ModelLimits) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= limits.factor:
-        raise YoloError(said("{name} is {value}: write a factor above 0, up to {most:g}.", name=name,
-                             value=quoted(value), most=limits.factor))
+        raise YoloError(message("{name} is {value}: write a factor above 0, up to {most:g}.", name=name,
+                                value=quoted(value), most=limits.factor))
     return float(value)
 
 
 def _listed(name: str, value: Any, length: int) -> Sequence[Any]:
     if not (isinstance(value, (list, tuple)) and len(value) == length):
-        raise YoloError(said("{name} is {value}: write a list of {length} numbers.", name=name, value=quoted(value),
-                             length=length))
+        raise YoloError(message("{name} is {value}: write a list of {length} numbers.", name=name, value=quoted(value),
+                                length=length))
     return value
 
 

@@ -1,4 +1,4 @@
-"""Our browser components, each with one Python face. Each has another key in every language, by `keyed`."""
+"""Our browser components, each with one Python face. Each has another key in every language, by `key_in_language`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 from bra import viewer
-from dashboard.i18n import CATALOGUES, keyed, language
+from dashboard.i18n import CATALOGUES, key_in_language, language
 
 HERE = Path(__file__).parent
 
@@ -56,7 +56,7 @@ def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callab
         on_pins: called when the visitor pinned or cleared a query.
         on_show: called when the visitor switched something on or off; `st.session_state[key].show` lists what is on.
     """
-    _stage[language()](data=_checked(message), key=keyed(key), default={"pins": None, "show": None},
+    _stage[language()](data=_checked(message), key=key_in_language(key), default={"pins": None, "show": None},
                        on_pins_change=on_pins, on_show_change=on_show)
 
 
@@ -67,7 +67,7 @@ def picture(message: bytes, key: str) -> None:
 
 def tiles(message: bytes, key: str) -> None:
     """Attention of the pinned queries, one small picture per head; `message` as `tiles_message` packed it."""
-    _tiles[language()](data=_checked(message), key=keyed(key))
+    _tiles[language()](data=_checked(message), key=key_in_language(key))
 
 
 def rail(message: bytes, key: str, on_pick: Callable[[], None]) -> None:
@@ -78,21 +78,22 @@ def rail(message: bytes, key: str, on_pick: Callable[[], None]) -> None:
         key: of the widget; `st.session_state[key].picked` is the name of the layer that was clicked.
         on_pick: called when the visitor clicked.
     """
-    _rail[language()](data=_checked(message), key=keyed(key), on_picked_change=on_pick)
+    _rail[language()](data=_checked(message), key=key_in_language(key), on_picked_change=on_pick)
 
 
 def multiples(message: bytes, key: str, on_place: Callable[[], None], on_open: Callable[[], None]) -> None:
     """Many small pictures with one query.
 
     Args:
-        message: what `multiples_message` or `versus_message` packed.
+        message: what `multiples_message` or `pair_message` packed.
         key: of the widget; `st.session_state[key].place` is [x, y] of the query that was kept, and `.opened` is
             [n_win, topk] of the setting that was clicked.
         on_place: called when the visitor kept a query.
         on_open: called when the visitor asked for a setting.
     """
-    _multiples[language()](data=_checked(message), key=keyed(key), default={"place": None}, on_place_change=on_place,
-               on_opened_change=on_open)
+    _multiples[language()](data=_checked(message), key=key_in_language(key), default={"place": None},
+                           on_place_change=on_place,
+                           on_opened_change=on_open)
 
 
 def gallery(pictures: Sequence[tuple[str, str, bytes]], chosen: str, key: str, on_pick: Callable[[], None]) -> None:
@@ -107,7 +108,7 @@ def gallery(pictures: Sequence[tuple[str, str, bytes]], chosen: str, key: str, o
     items: list[Mapping[str, str]] = [
         {"key": name, "label": label, "src": "data:image/webp;base64," + base64.b64encode(data).decode()}
         for name, label, data in pictures]
-    _gallery[language()](data={"items": items, "chosen": chosen}, key=keyed(key), on_picked_change=on_pick)
+    _gallery[language()](data={"items": items, "chosen": chosen}, key=key_in_language(key), on_picked_change=on_pick)
 
 
 def pane(message: bytes, key: str, on_guess: Callable[[], None]) -> None:
@@ -141,7 +142,7 @@ def board(html: str, key: str, on_token: Callable[[], None]) -> None:
         key: of the widget; `st.session_state[key].token` is the number of the token that was clicked.
         on_token: called when the visitor clicked.
     """
-    _board[language()](data={"html": html}, key=keyed(key), on_token_change=on_token)
+    _board[language()](data={"html": html}, key=key_in_language(key), on_token_change=on_token)
 
 
 def _checked(message: bytes) -> bytes:

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from bra.models.card import LayerQuality, ModelCard
-from dashboard.i18n import mark, told, tr
+from dashboard.i18n import tr, tr_noop, translate
 
 # Okabe and Ito's colours, which every common form of colour blindness tells apart; grey is readable on both themes.
 COLOURS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00")
 GREY = "#8a8f98"
-METRICS = {"loss": mark("training loss"), "cross_entropy": mark("cross entropy"), "accuracy": mark("accuracy")}
+METRICS = {"loss": tr_noop("training loss"), "cross_entropy": tr_noop("cross entropy"), "accuracy": tr_noop("accuracy")}
 """Names of metrics, for people; any other is a name that everybody uses, such as mAP50."""
-KINDS = (mark("trained"), mark("untrained"), mark("nearest windows"), mark("random windows"), mark("best possible"))
+KINDS = (tr_noop("trained"), tr_noop("untrained"), tr_noop("nearest windows"), tr_noop("random windows"),
+         tr_noop("best possible"))
 Spec = dict[str, Any]
 LEGEND: Spec = {"orient": "top", "title": None, "columns": 3}
 """In lines of three, since a legend on a phone is cut off where its line is longer than the chart."""
@@ -54,10 +55,10 @@ def quality(card: ModelCard, field: str, label: str) -> Spec:
         field: "recall" or "overlap".
         label: of the axis.
     """
-    values = [{"layer": row.layer, "what": told(what), "value": value, "below": what == "untrained"}
+    values = [{"layer": row.layer, "what": translate(what), "value": value, "below": what == "untrained"}
               for kind in ("untrained", "trained") for row in card.quality[kind]
               for what, value in _marks(row, field, kind).items() if value is not None]
-    order = [told(kind) for kind in KINDS]
+    order = [translate(kind) for kind in KINDS]
     return {
         "data": {"values": values}, "height": {"step": 44},
         "mark": {"type": "point", "filled": True, "opacity": 1},
@@ -80,7 +81,8 @@ def _marks(row: LayerQuality, field: str, kind: str) -> Mapping[str, float | Non
     own: dict[str, float | None] = {kind: getattr(row, field)}
     if kind == "untrained":
         return own      # its controls lie where the trained ones' do, or so near that they would cover them
-    controls = {mark("nearest windows"): "nearest", mark("random windows"): "chance", mark("best possible"): "oracle"}
+    controls = {tr_noop("nearest windows"): "nearest", tr_noop("random windows"): "chance",
+                tr_noop("best possible"): "oracle"}
     return own | {what: getattr(row, f"{field}_{control}") for what, control in controls.items()}
 
 
@@ -88,7 +90,7 @@ def score_table(card: ModelCard) -> list[dict[str, str]]:
     """One row per variant: each metric's mean over seeds, and its smallest and largest value."""
     rows = []
     for variant, metrics in card.scores.items():
-        row = {mark("variant"): variant, mark("seeds"): str(len(next(iter(metrics.values()))))}
+        row = {tr_noop("variant"): variant, tr_noop("seeds"): str(len(next(iter(metrics.values()))))}
         for metric, values in metrics.items():
             mean = sum(values) / len(values)
             row[METRICS.get(metric, metric)] = f"{mean:.3f}" if len(values) == 1 else \

@@ -9,13 +9,13 @@ from bra.experiments.compare import CostName, SettingRow, front
 from bra.experiments.sweep_table import Summary
 from bra.reports.tables import amount
 from dashboard.figures.card import COLOURS, GREY
-from dashboard.i18n import mark, told, tr
+from dashboard.i18n import tr, tr_noop, translate
 
 Spec = dict[str, Any]
 AXES: dict[CostName, tuple[str, float]] = {
-    "macs": (mark("million multiply-adds of the layer"), 1e-6),
-    "peak_bytes": (mark("MB alive at the layer's worst moment"), 1e-6),
-    "seconds": (mark("milliseconds of the layer, on this server"), 1e3)}
+    "macs": (tr_noop("million multiply-adds of the layer"), 1e-6),
+    "peak_bytes": (tr_noop("MB alive at the layer's worst moment"), 1e-6),
+    "seconds": (tr_noop("milliseconds of the layer, on this server"), 1e3)}
 
 
 def deciding(rows: Sequence[SettingRow], cost: CostName) -> Spec:
@@ -23,10 +23,10 @@ def deciding(rows: Sequence[SettingRow], cost: CostName) -> Spec:
     title, factor = AXES[cost]
     values = [{"n_win": row.n_win, "topk": row.topk, "recall": row.recall, "nearest": row.nearest,
                "chance": row.chance, "cost": getattr(row, cost) * factor, "front": on,
-               "macs": told(amount(row, "macs")), "memory": told(amount(row, "peak_bytes"))}
+               "macs": translate(amount(row, "macs")), "memory": translate(amount(row, "peak_bytes"))}
               for row, on in zip(rows, front(rows, cost), strict=True) if getattr(row, cost) is not None]
     sizes = sorted({row.n_win for row in rows})
-    x = {"field": "cost", "type": "quantitative", "title": told(title),
+    x = {"field": "cost", "type": "quantitative", "title": translate(title),
          "scale": {"type": "log", "nice": False, "padding": 12}, "axis": {"format": "~s", "tickCount": 6}}
     y = {"type": "quantitative", "scale": {"domain": [0, 1]}, "axis": {"format": ".0%"},
          "title": tr("of full attention kept")}

@@ -9,18 +9,19 @@ from bra.profiling.advice import EXPLOSION, Choice, Lever, Position
 from bra.profiling.format import PARTS, REST, part_words, short
 from bra.profiling.model_cost import Cost
 from dashboard.figures.card import GREY
-from dashboard.i18n import mark, told, tr
+from dashboard.i18n import tr, tr_noop, translate
 
 # Okabe and Ito's seven colours, one for each part; neighbours in a bar differ in lightness too.
 COLOURS = dict(zip(PARTS.values(), ("#E69F00", "#D55E00", "#F0E442", "#0072B2", "#56B4E9", "#009E73", "#CC79A7"),
                    strict=True))
-WITH_BRA = mark("row with BRA")
-FUSED, WRITTEN = mark("fused, as here"), mark("attention written out")
-HERE, POSSIBLE = mark("has one now"), mark("possible")
-UNITS = {"macs": (1e6, mark("million multiply-adds")), "params": (1e3, mark("thousand parameters")),
-         "peak_bytes": (1e6, "MB"), "ms": (1, mark("milliseconds on this machine"))}
-ONE_ROW = {"macs": mark("million multiply-adds of one BRA row"), "params": mark("thousand parameters of one BRA row"),
-           "peak_bytes": mark("MB of one BRA row")}
+WITH_BRA = tr_noop("row with BRA")
+FUSED, WRITTEN = tr_noop("fused, as here"), tr_noop("attention written out")
+HERE, POSSIBLE = tr_noop("has one now"), tr_noop("possible")
+UNITS = {"macs": (1e6, tr_noop("million multiply-adds")), "params": (1e3, tr_noop("thousand parameters")),
+         "peak_bytes": (1e6, "MB"), "ms": (1, tr_noop("milliseconds on this machine"))}
+ONE_ROW = {"macs": tr_noop("million multiply-adds of one BRA row"), "params": tr_noop("thousand parameters of one BRA "
+                                                                                      "row"),
+           "peak_bytes": tr_noop("MB of one BRA row")}
 ADDS_UP = ("macs", "params")
 """Bytes of parts are alive at different moments, and time is measured by row: a row is then one value."""
 MARKS = {HERE: ("#E69F00", "diamond"), POSSIBLE: ("#0072B2", "circle"), FUSED: ("#0072B2", "circle"),
@@ -54,16 +55,17 @@ def bar_colours(cost: Cost, measure: str) -> dict[str, str]:
 
 def legend(colours: dict[str, str]) -> str:
     """The colours in words that run over into a new line where a screen is narrow, which a chart's own do not."""
-    words = "".join(f'<span style="white-space: nowrap"><span style="color: {colour}">■</span> {told(name)}</span>'
+    words = "".join(f'<span style="white-space: nowrap"><span style="color: {colour}">■</span> {translate(name)}</span>'
                     for name, colour in colours.items())
     return f'<div style="display: flex; flex-wrap: wrap; gap: 0 1.1rem; font-size: .875rem">{words}</div>'
 
 
 def bars(cost: Cost, measure: str) -> Spec:
     """A bar per row of the model, the first on top; BRA's parts in colours, all else grey."""
-    unit, label = UNITS[measure][0], told(UNITS[measure][1])
+    unit, label = UNITS[measure][0], translate(UNITS[measure][1])
     colours, order = bar_colours(cost, measure), [*COLOURS, WITH_BRA, REST]
-    values = [{**one, "part": told(one["part"]), "label": told(short(one["row"])), "shown": one["value"] / unit,
+    values = [{**one, "part": translate(one["part"]), "label": translate(short(one["row"])),
+               "shown": one["value"] / unit,
                "at": order.index(one["part"])} for one in bar_values(cost, measure)]
     return {
         "data": {"values": values}, "mark": {"type": "bar"}, "height": {"step": 19},
@@ -73,7 +75,7 @@ def bars(cost: Cost, measure: str) -> Spec:
             "x": {"field": "shown", "type": "quantitative", "title": label, "stack": True,
                   "axis": {"tickCount": 6}},
             "color": {"field": "part", "type": "nominal", "legend": None,
-                      "scale": {"domain": [told(name) for name in colours], "range": [*colours.values()]}},
+                      "scale": {"domain": [translate(name) for name in colours], "range": [*colours.values()]}},
             "order": {"field": "at", "type": "quantitative"},
             "tooltip": [{"field": "row", "title": tr("row")}, {"field": "part", "title": tr("part")},
                         {"field": "shown", "format": ",.2f", "title": label}]}}
@@ -85,7 +87,7 @@ def place_values(positions: Sequence[Position], measure: str, here: Collection[s
     for place in positions:
         if place.layer is None:
             continue
-        line = {"after": place.after, "map": f"{place.h}×{place.w}×{place.dim}", "why": told(place.why)}
+        line = {"after": place.after, "map": f"{place.h}×{place.w}×{place.dim}", "why": translate(place.why)}
         if measure == "peak_bytes":
             values += [{**line, "kind": FUSED, "value": place.layer.peak_bytes},
                        {**line, "kind": WRITTEN, "value": place.layer.explicit_peak_bytes}]
@@ -103,20 +105,20 @@ def places(positions: Sequence[Position], measure: str, here: Collection[str] = 
         measure: one of UNITS but the time.
         here: rows after which the model has a BRA row.
     """
-    unit, label = UNITS[measure][0], told(UNITS[measure][1])
+    unit, label = UNITS[measure][0], translate(UNITS[measure][1])
     found = place_values(positions, measure, here)
-    values = [{**one, "kind": told(one["kind"]), "shown": one["value"] / unit,
+    values = [{**one, "kind": translate(one["kind"]), "shown": one["value"] / unit,
                "label": f"{one['after']}   {one['map']}"} for one in found]
     there = {one["kind"] for one in found}
     drawn = {kind: look for kind, look in MARKS.items() if kind in there}
-    domain = [told(kind) for kind in drawn]
+    domain = [translate(kind) for kind in drawn]
     colours, shapes = ([look[n] for look in drawn.values()] for n in (0, 1))
     layers: list[Spec] = [{
         "data": {"values": values}, "mark": {"type": "point", "filled": True, "opacity": 1, "size": 90},
         "encoding": {
             "y": {"field": "label", "type": "nominal", "sort": None, "title": None,
                   "axis": {"labelLimit": 220, "labelOverlap": False, "grid": True}},
-            "x": {"field": "shown", "type": "quantitative", "title": told(ONE_ROW[measure]),
+            "x": {"field": "shown", "type": "quantitative", "title": translate(ONE_ROW[measure]),
                   "scale": {"type": "log"}},
             "color": {"field": "kind", "type": "nominal", "legend": {"orient": "top", "title": None},
                       "scale": {"domain": domain, "range": colours}},
@@ -155,12 +157,12 @@ def row_table(cost: Cost) -> Table:
     for row in cost.rows:
         grid = row.grid
         line: dict[str, Any] = {
-            mark("row"): told(row.name), mark("parameters"): row.params, mark("multiply-adds"): row.macs,
-            mark("share, %"): 100 * row.share, mark("peak, bytes"): row.peak_bytes}
+            tr_noop("row"): translate(row.name), tr_noop("parameters"): row.params, tr_noop("multiply-adds"): row.macs,
+            tr_noop("share, %"): 100 * row.share, tr_noop("peak, bytes"): row.peak_bytes}
         if row.ms is not None:
-            line |= {mark("time, ms"): row.ms, mark("of the time, %"): 100 * (row.time_share or 0)}
-        line[mark("tokens")] = f"{grid.h}×{grid.w}" if grid else ""
-        line[mark("padding")] = tr("{share:.1f} %", share=100 * grid.padding_share) if grid else ""
+            line |= {tr_noop("time, ms"): row.ms, tr_noop("of the time, %"): 100 * (row.time_share or 0)}
+        line[tr_noop("tokens")] = f"{grid.h}×{grid.w}" if grid else ""
+        line[tr_noop("padding")] = tr("{share:.1f} %", share=100 * grid.padding_share) if grid else ""
         found.append(line)
     return found
 
@@ -168,24 +170,26 @@ def row_table(cost: Cost) -> Table:
 def against_table(costs: dict[str, Cost]) -> Table:
     """One line per way to have the model: its totals, and each in per cent of the first."""
     first = next(iter(costs.values())).total
-    names = {mark("parameters"): "params", mark("multiply-adds"): "macs", mark("peak, bytes"): "peak_bytes"}
-    shares = {mark("parameters, %"): "params", mark("multiply-adds, %"): "macs", mark("peak, %"): "peak_bytes"}
-    return [{"": told(kind), **{name: getattr(cost.total, field) for name, field in names.items()},
+    names = {tr_noop("parameters"): "params", tr_noop("multiply-adds"): "macs", tr_noop("peak, bytes"): "peak_bytes"}
+    shares = {tr_noop("parameters, %"): "params", tr_noop("multiply-adds, %"): "macs", tr_noop("peak, %"): "peak_bytes"}
+    return [{"": translate(kind), **{name: getattr(cost.total, field) for name, field in names.items()},
              **{name: 100 * getattr(cost.total, field) / (getattr(first, field) or 1)
                 for name, field in shares.items()}} for kind, cost in costs.items()]
 
 
 def choice_table(choices: Sequence[Choice]) -> Table:
     """Ways to cut a map at equal coverage."""
-    over = {(): "", ("explicit",): mark("attention written out"), ("fused",): mark("fused"),
-            ("explicit", "fused"): mark("attention written out and fused")}
-    return [{"n_win": one.n_win, "topk": one.topk, mark("covers, %"): 100 * one.coverage,
-             mark("padding, %"): 100 * one.padding_share, mark("multiply-adds"): one.layer.macs,
-             mark("fused, bytes"): one.layer.peak_bytes, mark("written out, bytes"): one.layer.explicit_peak_bytes,
-             mark("over 1 GiB"): told(over[one.explodes])} for one in choices]
+    over = {(): "", ("explicit",): tr_noop("attention written out"), ("fused",): tr_noop("fused"),
+            ("explicit", "fused"): tr_noop("attention written out and fused")}
+    return [{"n_win": one.n_win, "topk": one.topk, tr_noop("covers, %"): 100 * one.coverage,
+             tr_noop("padding, %"): 100 * one.padding_share, tr_noop("multiply-adds"): one.layer.macs,
+             tr_noop("fused, bytes"): one.layer.peak_bytes,
+             tr_noop("written out, bytes"): one.layer.explicit_peak_bytes,
+             tr_noop("over 1 GiB"): translate(over[one.explodes])} for one in choices]
 
 
 def lever_table(levers: Sequence[Lever]) -> Table:
     """What each change of one setting saves."""
-    return [{mark("change"): one.change, mark("parameters saved"): one.params, mark("multiply-adds saved"): one.macs,
-             mark("bytes saved"): one.peak_bytes, mark("why"): told(one.why)} for one in levers]
+    return [{tr_noop("change"): one.change, tr_noop("parameters saved"): one.params, tr_noop("multiply-adds "
+                                                                                             "saved"): one.macs,
+             tr_noop("bytes saved"): one.peak_bytes, tr_noop("why"): translate(one.why)} for one in levers]

@@ -1,4 +1,4 @@
-"""What each step of the worked example looks like: numbers of `bra.worked.Worked` in grids, nothing computed."""
+"""What each step of the worked example looks like: the numbers of `ExampleNumbers` in grids."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from bra.grid import WindowGrid
-from bra.teaching.example import LEPE, N_WIN, SIDE, Worked
+from bra.teaching.example import LEPE, N_WIN, SIDE, ExampleNumbers
 from dashboard.figures.number_grid import Cell, grid, number, row_of, sign, windowed
 
 RANKS: Final = "1234"
@@ -217,8 +217,8 @@ class Scene:
         tr: says texts in the reader's language.
     """
 
-    now: Worked
-    first: Worked
+    now: ExampleNumbers
+    first: ExampleNumbers
     token: int
     tr: Tr
 

@@ -35,7 +35,7 @@ LIKENESS_SIDE = 336
 def cost(at: Lesson) -> Lesson:
     """Full attention against BRA, by size of the picture."""
     pixels = st.slider(tr("Side of the picture, pixels"), views.PIXELS[0], views.PIXELS[-1], step=views.PIXELS.step,
-                       key=session.hold("learn_pixels", at.pixels, views.PIXELS))
+                       key=session.init_widget("learn_pixels", at.pixels, views.PIXELS))
     every = [growth(side) for side in views.PIXELS]
     one, top = growth(pixels), every[-1].full.macs
     st.html(learn_figures.figure(
@@ -63,9 +63,10 @@ def windows(at: Lesson) -> Lesson:
     """A picture to point at, under windows of one's choice."""
     left, right = st.columns(2)
     n_win = left.slider(tr("Windows per side, n_win"), views.N_WINS[0], views.N_WINS[-1],
-                        key=session.hold("learn_n_win", at.n_win, views.N_WINS))
+                        key=session.init_widget("learn_n_win", at.n_win, views.N_WINS))
     ks = range(1, n_win**2 + 1)
-    topk = right.slider(tr("Routed windows, topk"), 1, ks[-1], key=session.hold("learn_topk", min(at.topk, ks[-1]), ks))
+    topk = right.slider(tr("Routed windows, topk"), 1, ks[-1],
+                        key=session.init_widget("learn_topk", min(at.topk, ks[-1]), ks))
     photo = model_services.sample("animal")
     settings = ModelSettings("similarity", n_win=n_win, topk=topk, side=LIKENESS_SIDE)
     lt = next(iter(model_services.look(settings, photo).trace.layers.values()))
@@ -77,7 +78,7 @@ def windows(at: Lesson) -> Lesson:
         look(at, photo, lt, GALLERY["animal"].focus, caption)
     below.markdown(tr("Each window attends to {k} of {n} windows, {share} of the map. So each token is compared with "
                    "{seen:,} tokens instead of {all:,}.", k=topk, n=grid.n_windows,
-                   share=percent(topk / grid.n_windows), seen=topk * grid.n_tokens, all=grid.H * grid.W))
+                      share=percent(topk / grid.n_windows), seen=topk * grid.n_tokens, all=grid.H * grid.W))
     return replace(at, n_win=n_win, topk=topk)
 
 
@@ -91,15 +92,15 @@ def look(at: Lesson, photo: Photo, lt: LayerTrace, place: Place, caption: str) -
     """The picture to point at."""
     picture = model_services.encoded(photo, messages.PICTURE_SIDE)
     components.pane(messages.look_message(photo, lt, place, caption, picture, at.present), learn_state.PANE,
-                     learn_state.take_guess)
+                    learn_state.take_guess)
 
 
 def weights(at: Lesson) -> Lesson:
     """Routing weights that change while the chosen windows stay."""
     left, right = st.columns([1.6, 1], vertical_alignment="bottom")
     factor = left.segmented_control(tr("Affinities times"), views.FACTORS, format_func=lambda n: f"{n / 100:g}",
-                                    required=True, key=session.hold("learn_factor", at.factor, views.FACTORS))
-    session.hold("learn_soft", at.soft, (False, True))
+                                    required=True, key=session.init_widget("learn_factor", at.factor, views.FACTORS))
+    session.init_widget("learn_soft", at.soft, (False, True))
     soft = right.toggle("soft_routing", key="learn_soft", help=tr("Multiply keys and values by the weights."))
     photo = model_services.sample("animal")
     one = learn_services.input_of("trained", photo, 1)
@@ -121,7 +122,7 @@ def weights(at: Lesson) -> Lesson:
 def cuts(at: Lesson) -> Lesson:
     """n_win and topk at equal coverage."""
     cut = st.segmented_control(tr("Windows per side, n_win"), views.CUTS, required=True,
-                               key=session.hold("learn_cut", at.cut, views.CUTS)) or at.cut
+                               key=session.init_widget("learn_cut", at.cut, views.CUTS)) or at.cut
     photo = model_services.sample("portrait")
     one = learn_services.input_of("trained", photo, 0)
     settings = tuple(Setting(n, n * n // 4) for n in views.CUTS)
@@ -137,11 +138,11 @@ def cuts(at: Lesson) -> Lesson:
         tr("n_win {n_win}, topk {topk}: {share} of the map.", n_win=cut, topk=row.topk,
            share=percent(row.topk / cut**2)),
         learn_figures.bars([Bar(tr("keeps of full attention"), row.recall, percent(row.recall)),
-                     Bar(tr("the nearest windows would"), row.nearest, percent(row.nearest), "other"),
-                     Bar(tr("random windows would"), row.chance, percent(row.chance), "other"),
+                            Bar(tr("the nearest windows would"), row.nearest, percent(row.nearest), "other"),
+                            Bar(tr("random windows would"), row.chance, percent(row.chance), "other"),
                      Bar(tr("multiply-adds"), row.macs / max(each.macs for each in compared.rows), quantity(row.macs),
                          "bad"),
-                     Bar(tr("memory"), row.peak_bytes / most, f"{quantity(row.peak_bytes)}B", "bad")])))
+                            Bar(tr("memory"), row.peak_bytes / most, f"{quantity(row.peak_bytes)}B", "bad")])))
     return replace(at, cut=cut)
 
 
@@ -155,8 +156,8 @@ def padding(at: Lesson) -> Lesson:
     """Windows that do not divide the map, with the padding attended or masked."""
     left, right = st.columns([1.6, 1], vertical_alignment="bottom")
     n_win = left.slider(tr("Windows per side, n_win"), views.N_WINS[0], views.N_WINS[-1],
-                        key=session.hold("learn_pad_win", at.pad_win, views.N_WINS))
-    session.hold("learn_masked", at.masked, (False, True))
+                        key=session.init_widget("learn_pad_win", at.pad_win, views.N_WINS))
+    session.init_widget("learn_masked", at.masked, (False, True))
     masked = right.toggle("mask_padding", key="learn_masked", help=tr("Leave padding out of means and attention."))
     photo = model_services.sample("street")
     one = learn_services.input_of("trained", photo, 1)
@@ -170,16 +171,16 @@ def padding(at: Lesson) -> Lesson:
     below.html(learn_figures.figure(
         tr("{h} × {w} tokens, padded to {H} × {W}.", h=lt.grid.h, w=lt.grid.w, H=lt.grid.H, W=lt.grid.W),
         learn_figures.bars([Bar(tr("padding's share of the map"), found.of_map, percent(found.of_map), "other"),
-                     Bar(tr("padding's share of attention"), found.of_attention, percent(found.of_attention)),
-                     Bar(tr("the same, worst window"), found.worst, percent(found.worst)),
-                     Bar(tr("change of the output by masking"), found.change, percent(found.change), "bad")])))
+                            Bar(tr("padding's share of attention"), found.of_attention, percent(found.of_attention)),
+                            Bar(tr("the same, worst window"), found.worst, percent(found.worst)),
+                            Bar(tr("change of the output by masking"), found.change, percent(found.change), "bad")])))
     return replace(at, pad_win=n_win, masked=masked)
 
 
 def worth(at: Lesson) -> Lesson:
     """Trained, untrained and alike: what each keeps, beside chance and the nearest windows."""
     weights = st.segmented_control(tr("Weights"), views.WEIGHTS, format_func=tr, required=True,
-                                   key=session.hold("learn_weights", at.weights, views.WEIGHTS)) or at.weights
+                                   key=session.init_widget("learn_weights", at.weights, views.WEIGHTS)) or at.weights
     photo = model_services.sample("animal")
     lt = learn_services.layer_of(weights, photo, 4)
     found, shared = learn_services.fidelity_of(weights, photo, 4)
@@ -207,7 +208,7 @@ def _whose(weights: str, layer: str) -> str:
 def proof(at: Lesson) -> Lesson:
     """What a layer's output is made of, and what becomes of it under other windows."""
     layer = st.segmented_control(tr("Layer"), views.LAYERS, format_func=lambda n: f"{n + 1}", required=True,
-                                 key=session.hold("learn_layer", at.layer, views.LAYERS))
+                                 key=session.init_widget("learn_layer", at.layer, views.LAYERS))
     layer = at.layer if layer is None else layer
     photo = model_services.sample("animal")
     lt = learn_services.layer_of("trained", photo, layer)
@@ -218,10 +219,10 @@ def proof(at: Lesson) -> Lesson:
     below.html(learn_figures.figure(
         tr("What this layer puts out comes from"),
         learn_figures.bars([Bar(tr("attention, which the picture shows"), found.attention, percent(found.attention)),
-                     Bar(tr("LePE, {side} × {side} tokens around", side=side), 1 - found.attention,
-                         percent(1 - found.attention), "other")]),
+                            Bar(tr("LePE, {side} × {side} tokens around", side=side), 1 - found.attention,
+                                percent(1 - found.attention), "other")]),
         learn_figures.note(tr("How far the output moves, in per cent of its size, with")),
         learn_figures.bars([Bar(tr("random windows instead"), found.at_random, percent(found.at_random), "bad"),
-                     Bar(tr("the nearest windows instead"), found.to_nearest, percent(found.to_nearest), "bad"),
-                     Bar(tr("no LePE"), found.without_lepe, percent(found.without_lepe), "bad")])))
+                            Bar(tr("the nearest windows instead"), found.to_nearest, percent(found.to_nearest), "bad"),
+                            Bar(tr("no LePE"), found.without_lepe, percent(found.without_lepe), "bad")])))
     return replace(at, layer=layer)

@@ -9,17 +9,17 @@ from typing import Final
 import streamlit as st
 
 from bra.teaching import source
-from bra.teaching.example import FIRST, HIGHEST, SIDE, TOPKS, W_K, W_O, Worked
+from bra.teaching.example import FIRST, HIGHEST, SIDE, TOPKS, W_K, W_O, ExampleNumbers
 from dashboard import components
 from dashboard.figures.example_steps import GRID, Scene, board
 from dashboard.figures.number_grid import number
-from dashboard.i18n import language, told, tr
+from dashboard.i18n import language, tr, translate
 from dashboard.learn import photo_steps
 from dashboard.learn.handout import handout
 from dashboard.learn.step_texts import NAMES, WHAT, WHY
 from dashboard.services import learn as learn_services
 from dashboard.state import example as example_state
-from dashboard.state.example_view import WorkedView
+from dashboard.state.example_view import ExampleView
 
 STEPS: Final = source.STEPS
 
@@ -32,7 +32,7 @@ def show_example(step: str, large: bool) -> None:
         large: whether it is projected: larger numbers.
     """
     view = example_state.current()
-    now, first = learn_services.worked(view.tokens, view.topk), learn_services.worked(FIRST, WorkedView().topk)
+    now, first = learn_services.worked(view.tokens, view.topk), learn_services.worked(FIRST, ExampleView().topk)
     say(step)
     components.board(board(step, Scene(now, first, view.token, tr)), example_state.BOARD, example_state.take_token)
     choose_numbers(view)
@@ -49,10 +49,10 @@ def show_photo(step: str, large: bool) -> None:
 
 def say(step: str) -> None:
     """What the step does, and why."""
-    st.markdown(f"**{told(NAMES[step])}.** {told(WHAT[step])} {told(WHY[step])}")
+    st.markdown(f"**{translate(NAMES[step])}.** {translate(WHAT[step])} {translate(WHY[step])}")
 
 
-def explain(step: str, made: Worked, token: int) -> None:
+def explain(step: str, made: ExampleNumbers, token: int) -> None:
     """Formula, numbers, shapes and the lines of code of a step."""
     left, right = st.columns([1.3, 1], gap="medium", vertical_alignment="center")
     with left:
@@ -80,7 +80,7 @@ def handouts() -> None:
                                on_click="ignore")
 
 
-def choose_numbers(view: WorkedView) -> None:
+def choose_numbers(view: ExampleView) -> None:
     """The chosen token's two numbers, topk, and the way back."""
     row, col = divmod(view.token, SIDE)
     window, inside = GRID.window_of_token(row, col)
@@ -95,7 +95,7 @@ def choose_numbers(view: WorkedView) -> None:
         st.segmented_control("topk", TOPKS, key=key, label_visibility="collapsed", width="content",
                              on_change=example_state.take, args=("topk", key))
         st.button(tr("Reset"), on_click=example_state.reset,
-                  disabled=(view.tokens, view.topk) == (FIRST, WorkedView().topk))
+                  disabled=(view.tokens, view.topk) == (FIRST, ExampleView().topk))
 
 
 # The formula of each step of the worked example, once in letters and once with the numbers of one token. ------------
@@ -126,21 +126,21 @@ SHAPES: Final[Mapping[str, tuple[tuple[str, str, str], ...]]] = MappingProxyType
     "lepe": (("L", "b, h, w, c", "lepe"),),
     "projection": (("y", "b, h, w, c", "out"),),
 })
-"""For each step the tensors that it makes: symbol, letters of its axes, name in `Worked`."""
+"""For each step the tensors that it makes: symbol, letters of its axes, name in `ExampleNumbers`."""
 
 
-def formula(step: str, made: Worked, token: int) -> str:
+def formula(step: str, made: ExampleNumbers, token: int) -> str:
     """Both, one under the other, as LaTeX."""
     return rf"\begin{{gathered}} {LETTERS[step]} \\[.6em] {with_numbers(step, made, token)} \end{{gathered}}"
 
 
-def shapes(step: str, made: Worked) -> tuple[str, ...]:
+def shapes(step: str, made: ExampleNumbers) -> tuple[str, ...]:
     """Lines such as "A (b, p2, p2) = (1, 4, 4)"."""
     return tuple(f"{symbol} ({letters}) = ({', '.join(map(str, getattr(made, name).shape))})"
                  for symbol, letters, name in SHAPES[step])
 
 
-def with_numbers(step: str, made: Worked, token: int) -> str:
+def with_numbers(step: str, made: ExampleNumbers, token: int) -> str:
     """The formula of a step with the numbers of one token or of its window, as LaTeX."""
     row, col = divmod(token, SIDE)
     i, n = GRID.window_of_token(row, col)

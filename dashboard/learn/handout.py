@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from bra.teaching.example import LEPE, SIDE, W_O, Worked
+from bra.teaching.example import LEPE, SIDE, W_O, ExampleNumbers
 from dashboard.figures.example_steps import CUT, GRID, Scene, cell, matrix, products, sources, window_names
 from dashboard.figures.number_grid import Cell, grid, number, row_of, sign, windowed
 from dashboard.i18n import tr_in
@@ -36,7 +36,7 @@ ol { padding-left: 5mm; margin: 1mm 0; }
 """
 
 
-def handout(first: Worked, nudged: Worked, solved: bool, language: str) -> str:
+def handout(first: ExampleNumbers, nudged: ExampleNumbers, solved: bool, language: str) -> str:
     """The sheets as one HTML file.
 
     Args:
@@ -91,7 +91,7 @@ def _first_sheet(s: Scene, solved: bool) -> str:
     ))
 
 
-def _second_sheet(s: Scene, nudged: Worked, solved: bool) -> str:
+def _second_sheet(s: Scene, nudged: ExampleNumbers, solved: bool) -> str:
     tr, fill = s.tr, partial(_filled, solved=solved)
     keys, values, scores, attention = (s.of(name, 0, 0, 0)[0] for name in ("keys", "values", "scores", "attention"))
     q, columns = s.of("q", 0, 0)[0], range(len(keys))
@@ -131,7 +131,7 @@ def _second_sheet(s: Scene, nudged: Worked, solved: bool) -> str:
     ))
 
 
-def _questions(s: Scene, nudged: Worked) -> list[tuple[str, str]]:
+def _questions(s: Scene, nudged: ExampleNumbers) -> list[tuple[str, str]]:
     """Questions and their answers, the numbers of which are the example's."""
     tr, routes, after = s.tr, s.now.r_idx[0, :, 0].tolist(), nudged.r_idx[0, :, 0].tolist()
     unread = tr(", ").join(str(i) for i in range(4) if i not in routes)

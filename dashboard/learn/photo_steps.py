@@ -19,12 +19,12 @@ from bra.viewer.pack import PICTURE_SIDE, Caption, Place, locate
 from dashboard import components
 from dashboard.figures.number_grid import row_of, sign
 from dashboard.figures.photo_maps import map_figure, photo_figure, span_of, strip_figure
-from dashboard.i18n import told, tr
+from dashboard.i18n import tr, translate
 from dashboard.learn.step_texts import NAMES, ON_PHOTO
 from dashboard.services import learn as learn_services
 from dashboard.services import models as model_services
 from dashboard.state import example as example_state
-from dashboard.state.example_view import N_WINS, WorkedView
+from dashboard.state.example_view import N_WINS, ExampleView
 from dashboard.widgets import model as model_widgets
 from dashboard.widgets import picture
 
@@ -43,7 +43,7 @@ class Shot:
     """
 
     step: str
-    view: WorkedView
+    view: ExampleView
     photo: Photo
     layer: LayerTrace
     caption: Caption
@@ -77,7 +77,7 @@ def show(step: str) -> None:
     settings = learn_services.photo_settings(view.n_win, view.k)
     entry = CATALOG[settings.model]
     provenance = model_widgets.provenance_of(settings, entry.provenance)
-    caption = Caption(told(entry.label), learn_services.PHOTO_LAYER, provenance, name)
+    caption = Caption(translate(entry.label), learn_services.PHOTO_LAYER, provenance, name)
     layer = learn_services.photo_layer(view.n_win, view.k, photo)
     shot = Shot(step, view, photo, layer, caption, view.place or focus)
     _STEPS[step](shot)
@@ -85,12 +85,12 @@ def show(step: str) -> None:
 
 def say(shot: Shot, **values: Any) -> None:
     """What is seen here and what to choose."""
-    st.markdown(f"**{told(NAMES[shot.step])}.** {told(ON_PHOTO[shot.step]).format(**values)}")
+    st.markdown(f"**{translate(NAMES[shot.step])}.** {translate(ON_PHOTO[shot.step]).format(**values)}")
 
 
 def draw(shot: Shot, *figures: str) -> None:
     """Figures, and the caption under them."""
-    note = f'<p class="wx-note wx-source">{told(shot.caption.line(shot.layer))}</p>'
+    note = f'<p class="wx-note wx-source">{translate(shot.caption.line(shot.layer))}</p>'
     components.board(row_of([*figures, note]), example_state.BOARD, example_state.take_token)
 
 

@@ -16,7 +16,7 @@ from dashboard import components
 from dashboard.components import messages
 from dashboard.figures import learn as learn_figures
 from dashboard.figures.learn import Bar, percent
-from dashboard.i18n import mark, told, tr
+from dashboard.i18n import tr, tr_noop, translate
 from dashboard.samples import GALLERY
 from dashboard.services import learn as learn_services
 from dashboard.services import models as model_services
@@ -31,9 +31,9 @@ ROUNDS: Final[tuple[tuple[str, Place], ...]] = (
     *((key, GALLERY[key].focus) for key in ("animal", "repeated_objects", "still_life", "tissue", "street", "texture")))
 """Picture and query of each round: the first two ask twice about one picture."""
 ABOUT = {
-    "trained": mark("The answer is that of a model trained on flowers; it takes any picture."),
-    "untrained": mark("The answer is that of the same model before any training: random weights."),
-    "likeness": mark("The answer is that of fixed rules which compare colour and texture; nothing was learned."),
+    "trained": tr_noop("The answer is that of a model trained on flowers; it takes any picture."),
+    "untrained": tr_noop("The answer is that of the same model before any training: random weights."),
+    "likeness": tr_noop("The answer is that of fixed rules which compare colour and texture; nothing was learned."),
 }
 LAYERS: Final[Mapping[str, int]] = {"trained": 1, "untrained": 1, "likeness": 0}
 
@@ -43,11 +43,11 @@ def show(at: Lesson) -> Lesson:
     left, right = st.columns([1.25, 1], gap="medium")
     with right:
         who = st.segmented_control(tr("Whose answer?"), views.WEIGHTS, format_func=tr, required=True,
-                                   key=session.hold("learn_who", at.who, views.WEIGHTS)) or at.who
+                                   key=session.init_widget("learn_who", at.who, views.WEIGHTS)) or at.who
         one = (who, at.step)
         guess = learn_state.guess(one)
         if guess is None or not at.present:     # projected, there is room for what it is or for what came out
-            st.caption(told(ABOUT[who]))
+            st.caption(translate(ABOUT[who]))
     at = replace(at, who=who)
     key, place = ROUNDS[at.step - 1]
     photo = model_services.sample(key)
@@ -66,8 +66,8 @@ def show(at: Lesson) -> Lesson:
         if lt.grid.padding_share:
             caption += tr(". ") + tr("Hatched: padding, see chapter 5.")
         components.pane(messages.guess_message(photo, lt, window, guess, caption,
-                                           model_services.encoded(photo, messages.PICTURE_SIDE), at.present),
-                         learn_state.PANE, learn_state.take_guess)
+                                               model_services.encoded(photo, messages.PICTURE_SIDE), at.present),
+                        learn_state.PANE, learn_state.take_guess)
     with right:
         if made is None:
             st.markdown(tr("Many mark what looks like the window with the star, or what lies next to it. Does the "
@@ -98,5 +98,5 @@ def _total() -> None:
     names = ("hits", "nearest", "chance", "of")
     hits, nearest, chance, of = (sum(getattr(one, name) for one in done) for name in names)
     st.html(learn_figures.figure(tr("Rounds so far: {n}. Hits of {k}:", n=len(done), k=of),
-                          learn_figures.bars(_bars(hits, nearest, chance, of))))
+                                 learn_figures.bars(_bars(hits, nearest, chance, of))))
     st.button(tr("Start again"), on_click=learn_state.forget_scores)

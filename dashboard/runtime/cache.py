@@ -25,7 +25,7 @@ class Kept:
     until: float | None
 
 
-class Shelf:
+class ResultCache:
     """Values by key, shared and read-only; `most` bytes together, for any number of threads."""
 
     def __init__(self, most: int) -> None:

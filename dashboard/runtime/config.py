@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bra.errors import BRAError
-from bra.messages import said
+from bra.messages import message
 
 PREFIX: Final = "ROUTESCOPE_"
 
@@ -59,12 +59,12 @@ class Limits:
             if not name.startswith(PREFIX):
                 continue
             if name not in known:
-                raise BRAError(said("{name} is not a setting: choose one of {known}.", name=name,
-                                    known=", ".join(known)))
+                raise BRAError(message("{name} is not a setting: choose one of {known}.", name=name,
+                                       known=", ".join(known)))
             least, most = known[name].metadata["least"], known[name].metadata["most"]
             if not (text.isascii() and text.isdecimal() and len(text) < 9 and least <= int(text) <= most):
-                raise BRAError(said("{name}={value} is not possible: give a whole number from {least} to {most}.",
-                                    name=name, value=text[:40], least=least, most=most))
+                raise BRAError(message("{name}={value} is not possible: give a whole number from {least} to {most}.",
+                                       name=name, value=text[:40], least=least, most=most))
             found[known[name].name] = int(text)
         for name in ("upload_mb", "picture_mb") if server_mb is not None else ():
             found.setdefault(name, min(getattr(cls(), name), server_mb))
@@ -72,13 +72,13 @@ class Limits:
         for name in ("upload_mb", "picture_mb"):
             mb = getattr(made, name)
             if server_mb is not None and mb > server_mb:
-                raise BRAError(said(
+                raise BRAError(message(
                     "{name}={mb} is more than the server takes: lower it to {server}, or start the server with "
                     "STREAMLIT_SERVER_MAX_UPLOAD_SIZE={mb}.", name=PREFIX + name.upper(), mb=mb, server=server_mb))
         if made.uploads_mb < made.upload_mb:
-            raise BRAError(said("ROUTESCOPE_UPLOADS_MB={all} is less than one file may have "
-                                "(ROUTESCOPE_UPLOAD_MB={one}): raise the one or lower the other.",
-                                all=made.uploads_mb, one=made.upload_mb))
+            raise BRAError(message("ROUTESCOPE_UPLOADS_MB={all} is less than one file may have "
+                                   "(ROUTESCOPE_UPLOAD_MB={one}): raise the one or lower the other.",
+                                   all=made.uploads_mb, one=made.upload_mb))
         return made
 
     def table(self) -> str:

@@ -16,19 +16,19 @@ from typing import Any, Final
 
 GRACE: Final = 1.0
 """Seconds for which a place is kept for a visitor whose page runs again."""
-Tell = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 """Told (parts done, parts to do); raises Stopped when the work is not wanted any more."""
 
 
-class Stopped(Exception):  # noqa: N818  not an error: nobody wants the result
+class Cancelled(Exception):  # noqa: N818  not an error: nobody wants the result
     """The work is not wanted any more."""
 
 
-class LineFullError(Exception):
+class QueueFullError(Exception):
     """So many wait already that nobody else may."""
 
 
-def anew(error: BaseException) -> BaseException:
+def without_traceback(error: BaseException) -> BaseException:
     """The same error without traceback, cause and context.
 
     Those hold the frames that it went through, and frames hold what their functions were given: a visitor's file.
@@ -54,11 +54,11 @@ class Job:
         began: when it was begun; None while it waits.
         done: whether it has ended.
         parts: parts done, and to do; (0, 0) while that is not known.
-        error: what it raised, as `anew` makes it: never raised itself, since it would keep whoever raised it.
+        error: what it raised, as `without_traceback` makes it: never raised itself, it would keep whoever raised it.
     """
 
     key: Hashable
-    work: Callable[[Tell], Any]
+    work: Callable[[Progress], Any]
     waiting: int = 0
     left: float = 0.0
     began: float | None = None
@@ -68,12 +68,12 @@ class Job:
     error: BaseException | None = None
 
     @property
-    def forsaken(self) -> bool:
+    def abandoned(self) -> bool:
         """Whether nobody has waited for it for a while."""
         return not self.waiting and time.monotonic() - self.left > GRACE
 
 
-class Line:
+class JobQueue:
     """Several lanes, each first come first served.
 
     Args:
@@ -82,40 +82,41 @@ class Line:
         before: called in the working thread before each piece, with how many are worked on in all.
     """
 
-    def __init__(self, lanes: Mapping[str, int], longest: int, before: Callable[[int], None] | None = None) -> None:
-        self._threads = dict(lanes)
+    def __init__(self, priorities: Mapping[str, int], longest: int,
+                 before: Callable[[int], None] | None = None) -> None:
+        self._threads = dict(priorities)
         self._longest = longest
         self._before = before
         self._changed = Condition()
-        self._waiting: dict[str, list[Job]] = {name: [] for name in lanes}
+        self._waiting: dict[str, list[Job]] = {name: [] for name in priorities}
         self._jobs: dict[tuple[str, Hashable], Job] = {}
-        self._working = dict.fromkeys(lanes, 0)
+        self._working = dict.fromkeys(priorities, 0)
         self._started = self._closed = False
 
-    def ask(self, lane: str, key: Hashable, work: Callable[[Tell], Any]) -> Ticket:
+    def ask(self, priority: str, key: Hashable, work: Callable[[Progress], Any]) -> JobHandle:
         """Ask for a piece of work, or join those who wait for the same.
 
         Raises:
             LineFullError: too many wait in this lane.
         """
         with self._changed:
-            job = self._jobs.get((lane, key))
+            job = self._jobs.get((priority, key))
             if job is None:
-                self._forget(lane)
+                self._forget(priority)
                 # Work that a free thread is about to take is not waiting.
-                if len(self._waiting[lane]) - (self._threads[lane] - self._working[lane]) >= self._longest:
-                    raise LineFullError
-                job = self._jobs[lane, key] = Job(key, work)
-                self._waiting[lane].append(job)
+                if len(self._waiting[priority]) - (self._threads[priority] - self._working[priority]) >= self._longest:
+                    raise QueueFullError
+                job = self._jobs[priority, key] = Job(key, work)
+                self._waiting[priority].append(job)
             job.waiting += 1
             self._start()
             self._changed.notify_all()
-        return Ticket(self, lane, job)
+        return JobHandle(self, priority, job)
 
     def lengths(self) -> dict[str, int]:
         """How many pieces of work wait in each lane."""
         with self._changed:
-            return {name: sum(not one.forsaken for one in jobs) for name, jobs in self._waiting.items()}
+            return {name: sum(not one.abandoned for one in jobs) for name, jobs in self._waiting.items()}
 
     @property
     def working(self) -> int:
@@ -132,68 +133,68 @@ class Line:
     def _start(self) -> None:
         if not self._started:
             self._started = True
-            for lane, count in self._threads.items():
+            for priority, count in self._threads.items():
                 for n in range(count):
-                    Thread(target=self._serve, args=(lane,), name=f"{lane} {n}", daemon=True).start()
+                    Thread(target=self._serve, args=(priority,), name=f"{priority} {n}", daemon=True).start()
 
-    def _serve(self, lane: str) -> None:
+    def _serve(self, priority: str) -> None:
         while True:
-            self._do(lane, self._next(lane))
+            self._do(priority, self._next(priority))
 
-    def _next(self, lane: str) -> Job:
+    def _next(self, priority: str) -> Job:
         """The first that somebody waits for; blocks until there is one."""
         with self._changed:
             while True:
-                self._forget(lane)
-                found = next((one for one in self._waiting[lane] if one.waiting), None)
+                self._forget(priority)
+                found = next((one for one in self._waiting[priority] if one.waiting), None)
                 if found is not None and not self._closed:
-                    self._waiting[lane].remove(found)
+                    self._waiting[priority].remove(found)
                     found.began = time.monotonic()
-                    self._working[lane] += 1
+                    self._working[priority] += 1
                     return found
                 # Those whose visitors just left are looked at again when their time is up.
-                self._changed.wait(GRACE if self._waiting[lane] else None)
+                self._changed.wait(GRACE if self._waiting[priority] else None)
 
-    def _forget(self, lane: str) -> None:
+    def _forget(self, priority: str) -> None:
         """Drop what nobody waits for any more; the lock is held."""
-        for job in [one for one in self._waiting[lane] if one.forsaken]:
-            self._waiting[lane].remove(job)
-            del self._jobs[lane, job.key]
+        for job in [one for one in self._waiting[priority] if one.abandoned]:
+            self._waiting[priority].remove(job)
+            del self._jobs[priority, job.key]
 
-    def _do(self, lane: str, job: Job) -> None:
+    def _do(self, priority: str, job: Job) -> None:
         def tell(done: int, todo: int) -> None:
             job.parts = (done, todo)
             with self._changed:
-                if job.forsaken or self._closed:
-                    self._end(lane, job)        # whoever asks from now on begins anew
-                    raise Stopped
+                if job.abandoned or self._closed:
+                    self._end(priority, job)        # whoever asks from now on begins anew
+                    raise Cancelled
 
         try:
             if self._before is not None:
                 self._before(self.working)
             job.result = job.work(tell)
         except BaseException as error:  # whoever waits gets it, and this thread lives on
-            job.error = anew(error)
+            job.error = without_traceback(error)
         with self._changed:
             job.done = True
-            self._working[lane] -= 1
-            self._end(lane, job)
+            self._working[priority] -= 1
+            self._end(priority, job)
             self._changed.notify_all()
 
-    def _end(self, lane: str, job: Job) -> None:
-        if self._jobs.get((lane, job.key)) is job:
-            del self._jobs[lane, job.key]
+    def _end(self, priority: str, job: Job) -> None:
+        if self._jobs.get((priority, job.key)) is job:
+            del self._jobs[priority, job.key]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ticket:
+class JobHandle:
     """One visitor's place: `with line.ask(…) as ticket`, which gives it back however the block ends."""
 
-    line: Line
-    lane: str
+    line: JobQueue
+    priority: str
     job: Job
 
-    def __enter__(self) -> Ticket:
+    def __enter__(self) -> JobHandle:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -211,8 +212,8 @@ class Ticket:
     def before(self) -> int | None:
         """How many pieces of work come before this one; None when it is being worked on or done."""
         with self.line._changed:
-            waiting = self.line._waiting[self.lane]
-            return sum(not one.forsaken for one in waiting[:waiting.index(self.job)]) if self.job in waiting else None
+            waiting = self.line._waiting[self.priority]
+            return sum(not one.abandoned for one in waiting[:waiting.index(self.job)]) if self.job in waiting else None
 
     @property
     def taken(self) -> float:
@@ -222,5 +223,5 @@ class Ticket:
     def result(self) -> Any:
         """What came out; raises what the work raised."""
         if self.job.error is not None:
-            raise anew(self.job.error) from None
+            raise without_traceback(self.job.error) from None
         return self.job.result

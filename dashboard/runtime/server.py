@@ -15,7 +15,7 @@ from bra.models.base import OpenModel
 from bra.models.catalog import DIM, ModelSettings
 from bra.photo import declared_pixels
 from dashboard.runtime.config import Limits, threads
-from dashboard.runtime.wait import HEAVY, LARGE, QUICK, Office
+from dashboard.runtime.wait import HEAVY, LARGE, QUICK, Server
 
 MANY: Final = 15_000_000
 """Parameters above which running a model is heavy work: a second or more on one processor."""
@@ -27,11 +27,11 @@ WIDE: Final = 4_000_000
 
 
 @st.cache_resource(show_spinner=False)
-def office() -> Office:
+def server() -> Server:
     """Where all work is done; raises BRAError for a setting of this server that cannot be."""
     limits = Limits.from_environment(os.environ, st.get_option("server.maxUploadSize"))
-    made = Office.of(limits, _share_processors)
-    made.uploads.count_coming(st.get_option("server.maxUploadSize"))
+    made = Server.of(limits, _share_processors)
+    made.uploads.count_incoming(st.get_option("server.maxUploadSize"))
     files = runtime.get_instance().uploaded_file_mgr if runtime.exists() else None
     if isinstance(files, MemoryUploadedFileManager):
         made.uploads.guard(files, runtime.get_instance().is_active_session)
@@ -41,7 +41,7 @@ def office() -> Office:
 
 def limits() -> Limits:
     """What this server gives to all its visitors."""
-    return office().limits
+    return server().limits
 
 
 def _share_processors(working: int) -> None:
@@ -49,17 +49,17 @@ def _share_processors(working: int) -> None:
     torch.set_num_threads(threads(working, os.environ))
 
 
-def picture_lane(digest: str, data: bytes) -> str:
+def picture_priority(digest: str, data: bytes) -> str:
     """Where a picture is read; a file that is refused for its size is not looked into."""
     return LARGE if len(data) <= limits().picture_mb * 2**20 and declared_pixels(data) > WIDE else QUICK
 
 
-def opening_lane(settings: ModelSettings, *rest: object) -> str:
+def opening_priority(settings: ModelSettings, *rest: object) -> str:
     """Where a model is opened: our own small ones at once, all else in its turn."""
     return QUICK if settings.entry.card or settings.entry.family == "patches" else HEAVY
 
 
-def running_lane(settings: ModelSettings, file: str, side: int, *rest: object) -> str:
+def running_priority(settings: ModelSettings, file: str, side: int, *rest: object) -> str:
     """Where a model is run: one of `rest` is the model."""
     model = next(one for one in rest if isinstance(one, OpenModel))
     if settings.entry.family == "own":      # a stranger's model may take long however few its parameters are

@@ -16,7 +16,7 @@ from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileMan
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
 
-from bra.messages import said
+from bra.messages import message
 from dashboard.runtime.config import Limits
 
 MB: Final = 2**20
@@ -28,7 +28,7 @@ LARGE: Final = "application/x-routescope-large"
 answered with an error, the visitor would see the number of that error."""
 
 
-class Cloakroom:
+class UploadStore:
     """Where the files of all visitors are counted."""
 
     def __init__(self, limits: Limits) -> None:
@@ -82,24 +82,24 @@ class Cloakroom:
         """A visitor's file as the pages have it, or None and the sentence that says why not."""
         most = self._limits.picture_mb if picture else self._limits.upload_mb
         if file.type == FULL:
-            return None, said("This server holds {most} MB of its visitors' files, the most that it may "
-                              "(ROUTESCOPE_UPLOADS_MB): try again when somebody has left.",
-                              most=self._limits.uploads_mb)
+            return None, message("This server holds {most} MB of its visitors' files, the most that it may "
+                                 "(ROUTESCOPE_UPLOADS_MB): try again when somebody has left.",
+                                 most=self._limits.uploads_mb)
         if file.type == LARGE or file.size > most * MB:
             context = get_script_run_ctx()
             if context is not None:     # its bytes go at once
                 context.uploaded_file_mgr.add_file(        # type: ignore[attr-defined]
                     context.session_id, UploadedFileRec(file.file_id, file.name, LARGE, b""))
-            return None, said("This picture's file has more than the {most} MB that this server takes "
-                              "(ROUTESCOPE_PICTURE_MB): save a smaller copy.", most=most) if picture else said(
-                "This file has more than the {most} MB that this server takes (ROUTESCOPE_UPLOAD_MB): save a smaller "
-                "one, a model without its optimizer or as half precision.", most=most)
+            return None, message("This picture's file has more than the {most} MB that this server takes "
+                                 "(ROUTESCOPE_PICTURE_MB): save a smaller copy.", most=most) if picture else message(
+                   "This file has more than the {most} MB that this server takes (ROUTESCOPE_UPLOAD_MB): save a "
+                   "smaller one, a model without its optimizer or as half precision.", most=most)
         made = uploaded(file.name, file.getvalue())
         with self._lock:
             self._taken[id(made)] = made
         return made, ""
 
-    def count_coming(self, largest_mb: int) -> None:
+    def count_incoming(self, largest_mb: int) -> None:
         """Bound what is on its way too, and let none of it go through the disk, which may be full.
 
         Args:

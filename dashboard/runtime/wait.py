@@ -12,11 +12,11 @@ from typing import Any, Final, Generic, NoReturn, TypeVar, cast
 import streamlit as st
 
 from bra.errors import BRAError
-from dashboard.i18n import told, tr
-from dashboard.runtime.cache import Kept, Shelf
+from dashboard.i18n import tr, translate
+from dashboard.runtime.cache import Kept, ResultCache
 from dashboard.runtime.config import Limits
-from dashboard.runtime.jobs import Line, LineFullError, Stopped, Tell, Ticket, anew
-from dashboard.runtime.uploads import Cloakroom
+from dashboard.runtime.jobs import Cancelled, JobHandle, JobQueue, Progress, QueueFullError, without_traceback
+from dashboard.runtime.uploads import UploadStore
 from dashboard.state import widgets as widget_state
 
 T = TypeVar("T")
@@ -36,19 +36,20 @@ REFUSED: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Office:
+class Server:
     """What all visitors share."""
 
     limits: Limits
-    line: Line
-    shelf: Shelf
-    uploads: Cloakroom
+    line: JobQueue
+    shelf: ResultCache
+    uploads: UploadStore
 
     @classmethod
-    def of(cls, limits: Limits, before: Callable[[int], None] | None = None) -> Office:
+    def of(cls, limits: Limits, before: Callable[[int], None] | None = None) -> Server:
         """An office with these limits; `before` as for Line."""
-        lanes = {QUICK: limits.quick, HEAVY: limits.heavy_slots, LARGE: 1}
-        return cls(limits, Line(lanes, limits.queue, before), Shelf(limits.keep_mb * 2**20), Cloakroom(limits))
+        priorities = {QUICK: limits.quick, HEAVY: limits.heavy_slots, LARGE: 1}
+        return cls(limits, JobQueue(priorities, limits.queue, before), ResultCache(limits.keep_mb * 2**20),
+                   UploadStore(limits))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +61,24 @@ class Refusal:
     @classmethod
     def of(cls, error: BRAError) -> Refusal:
         """Of one that was raised."""
-        bare = anew(error)
+        bare = without_traceback(error)
         return cls(bare if isinstance(bare, BRAError) else BRAError(*error.args))
 
 
-def silent(done: int, todo: int) -> None:
+def no_progress(done: int, todo: int) -> None:
     """A Tell that tells nobody."""
 
 
-class NotNow(Exception):  # noqa: N818  nothing is wrong: it cannot be had now
+class Unavailable(Exception):  # noqa: N818  nothing is wrong: it cannot be had now
     """Why a visitor cannot have it now: kind of the notice, sentence, and what the button to try again is called."""
 
 
-class Asked(Generic[T]):
+class CachedJob(Generic[T]):
     """A function whose result a page waits for; see `worked`."""
 
-    def __init__(self, work: Callable[..., T], office: Callable[[], Office], words: str,
-                 lane: str | Callable[..., str]) -> None:
-        self._work, self._office, self._words, self._lane = work, office, words, lane
+    def __init__(self, work: Callable[..., T], server: Callable[[], Server], words: str,
+                 priority: str | Callable[..., str]) -> None:
+        self._work, self._office, self._words, self._priority = work, server, words, priority
         self._names = tuple(inspect.signature(work).parameters)
         update_wrapper(self, work)
 
@@ -85,22 +86,22 @@ class Asked(Generic[T]):
         """The result; where it cannot be had now, the visitor reads why, and the page ends."""
         try:
             return self._had(given)
-        except NotNow as why:
-            _offer_again(*why.args)
+        except Unavailable as why:
+            _offer_retry(*why.args)
 
     def beforehand(self, *given: Any) -> None:
         """Wait for it before a fragment does: only what the page itself waits for can be called off.
 
         A click in a fragment ends no run. What cannot be had now is passed over: whoever asks next hears why.
         """
-        with suppress(NotNow, BRAError):
+        with suppress(Unavailable, BRAError):
             self._had(given)
 
     def _had(self, given: tuple[Any, ...]) -> T:
         key = (self._work.__module__, self._work.__qualname__,
                *(value for name, value in zip(self._names, given, strict=False) if name[0] != "_"))
 
-        def done(tell: Tell) -> Any:
+        def done(tell: Progress) -> Any:
             found = shared.shelf.get(key)       # it may have been finished between our look and our asking
             if found is not None:
                 return _value(found)
@@ -116,15 +117,15 @@ class Asked(Generic[T]):
         found: Any = shared.shelf.get(key)
         if found is not None:
             return cast("T", _value(found))
-        lane = self._lane if isinstance(self._lane, str) else self._lane(*given)
-        if lane == AT_ONCE:
-            return cast("T", done(silent))
-        wait = _waited if widget_state.visited() else _unseen
-        return cast("T", wait(shared, lane, key, self._words, done))
+        priority = self._priority if isinstance(self._priority, str) else self._priority(*given)
+        if priority == AT_ONCE:
+            return cast("T", done(no_progress))
+        wait = _wait_visibly if widget_state.visited() else _wait_silently
+        return cast("T", wait(shared, priority, key, self._words, done))
 
 
-def worked(office: Callable[[], Office], words: str, lane: str | Callable[..., str] = QUICK,
-           ) -> Callable[[Callable[..., T]], Asked[T]]:
+def worked(server: Callable[[], Server], words: str, priority: str | Callable[..., str] = QUICK,
+           ) -> Callable[[Callable[..., T]], CachedJob[T]]:
     """Make a function one whose result a page waits for: kept on the shelf, or worked out in its turn.
 
     Its arguments, all given by place, are the key, but for those whose names begin with an underscore; `_tell`, the
@@ -135,95 +136,96 @@ def worked(office: Callable[[], Office], words: str, lane: str | Callable[..., s
         words: what the visitor reads while waiting.
         lane: QUICK, HEAVY, LARGE or AT_ONCE, or what says which for the same arguments.
     """
-    return lambda work: Asked(work, office, words, lane)
+    return lambda work: CachedJob(work, server, words, priority)
 
 
 def _value(kept: Kept) -> Any:
     if isinstance(kept.value, Refusal):
-        raise anew(kept.value.error) from None
+        raise without_traceback(kept.value.error) from None
     return kept.value
 
 
-def _waited(office: Office, lane: str, key: Hashable, words: str, work: Callable[[Tell], Any]) -> Any:
-    sign = str(hash((lane, key)))
-    if widget_state.called_off() == sign:
-        raise NotNow("info", tr("Called off: {what}", what=told(words).rstrip(" …")), tr("Do it again"))
+def _wait_visibly(server: Server, priority: str, key: Hashable, words: str, work: Callable[[Progress], Any]) -> Any:
+    sign = str(hash((priority, key)))
+    if widget_state.cancelled_job() == sign:
+        raise Unavailable("info", tr("Called off: {what}", what=translate(words).rstrip(" …")), tr("Do it again"))
 
-    def watch(ticket: Ticket) -> None:
+    def watch(ticket: JobHandle) -> None:
         if not ticket.wait(SILENT):
-            if widget_state.fragment_alone():   # its place is kept, until the page asks for the same
+            if widget_state.is_fragment_run():   # its place is kept, until the page asks for the same
                 st.rerun()
-            _in_sight(ticket, words, sign, office.limits.seconds)
+            _show_progress(ticket, words, sign, server.limits.seconds)
 
     try:
-        return _result(office, lane, key, work, watch)
-    except LineFullError:
-        raise NotNow("warning", tr("{n} wait already, the most that this server lets wait (ROUTESCOPE_QUEUE): "
-                                    "try again in a minute.", n=office.limits.queue), tr("Try again")) from None
+        return _result(server, priority, key, work, watch)
+    except QueueFullError:
+        raise Unavailable("warning", tr("{n} wait already, the most that this server lets wait (ROUTESCOPE_QUEUE): "
+                                    "try again in a minute.", n=server.limits.queue), tr("Try again")) from None
 
 
-def _unseen(office: Office, lane: str, key: Hashable, words: str, work: Callable[[Tell], Any]) -> Any:
+def _wait_silently(server: Server, priority: str, key: Hashable, words: str, work: Callable[[Progress], Any]) -> Any:
     """Wait where there is no page, as for a download, which a thread of the server asks for.
 
     Raises:
         LineFullError: too many wait.
         TimeoutError: it takes longer than this server gives one piece of work.
     """
-    def watch(ticket: Ticket) -> None:
+    def watch(ticket: JobHandle) -> None:
         while not ticket.wait(LOOK):
-            if ticket.taken > office.limits.seconds:
-                raise TimeoutError(f"{words} {office.limits.seconds} s are over (ROUTESCOPE_SECONDS)")
+            if ticket.taken > server.limits.seconds:
+                raise TimeoutError(f"{words} {server.limits.seconds} s are over (ROUTESCOPE_SECONDS)")
 
-    return _result(office, lane, key, work, watch)
+    return _result(server, priority, key, work, watch)
 
 
-def _result(office: Office, lane: str, key: Hashable, work: Callable[[Tell], Any],
-            watch: Callable[[Ticket], None]) -> Any:
+def _result(server: Server, priority: str, key: Hashable, work: Callable[[Progress], Any],
+            watch: Callable[[JobHandle], None]) -> Any:
     """What comes out in its turn; `watch` comes back when it has."""
     while True:
         try:
-            with office.line.ask(lane, key, work) as ticket:
+            with server.line.ask(priority, key, work) as ticket:
                 watch(ticket)
                 return ticket.result()
-        except Stopped:     # we came in the moment in which the work was given up: begin anew
+        except Cancelled:     # we came in the moment in which the work was given up: begin anew
             continue
 
 
-def _in_sight(ticket: Ticket, words: str, sign: str, seconds: int) -> None:
+def _show_progress(ticket: JobHandle, words: str, sign: str, seconds: int) -> None:
     """Wait where the visitor sees it, and can call it off."""
-    place = widget_state.waiting_place().empty()
+    place = widget_state.status_slot().empty()
     with place.container(horizontal=True, vertical_alignment="center", gap="small"):
         line = st.empty()
         # A click runs the page anew, which ends this wait at its next look.
-        st.button(tr("Call it off"), key=widget_state.new_key("call_off"), on_click=widget_state.call_off, args=(sign,),
+        st.button(tr("Call it off"), key=widget_state.unique_key("call_off"), on_click=widget_state.cancel,
+                  args=(sign,),
                   type="tertiary", icon=":material/close:")
-    said = ""
+    message = ""
     while not ticket.wait(LOOK):
         if ticket.taken > seconds:
             place.empty()
-            raise NotNow("warning", tr(
+            raise Unavailable("warning", tr(
                 "This took more than {seconds} seconds, the most that this server gives one piece of work "
                 "(ROUTESCOPE_SECONDS): choose a smaller model or picture, or fewer settings.", seconds=seconds),
                 tr("Try again"))
-        wanted = _standing(ticket, words)
-        if wanted != said:
+        wanted = _status_text(ticket, words)
+        if wanted != message:
             line.markdown(f":material/hourglass_top: {wanted}")
-            said = wanted
-        widget_state.pause_point()
+            message = wanted
+        widget_state.check_interrupted()
     place.empty()
 
 
-def _standing(ticket: Ticket, words: str) -> str:
+def _status_text(ticket: JobHandle, words: str) -> str:
     """How it stands: the place in the line, or how much is done."""
     before, (done, todo) = ticket.before, ticket.job.parts
     if before is not None:
-        return f"{told(words)} " + (tr("{n} before you.", n=before) if before else tr("You are next."))
-    return f"{told(words)} " + tr("{done} of {todo}", done=done, todo=todo) if todo else told(words)
+        return f"{translate(words)} " + (tr("{n} before you.", n=before) if before else tr("You are next."))
+    return f"{translate(words)} " + tr("{done} of {todo}", done=done, todo=todo) if todo else translate(words)
 
 
-def _offer_again(kind: str, sentence: str, label: str) -> NoReturn:
+def _offer_retry(kind: str, sentence: str, label: str) -> NoReturn:
     """Say why there is nothing to see here, and offer to try again; the page ends."""
-    with widget_state.waiting_place().container(horizontal=True, vertical_alignment="center"):
+    with widget_state.status_slot().container(horizontal=True, vertical_alignment="center"):
         (st.info if kind == "info" else st.warning)(sentence)
-        st.button(label, key="again", on_click=widget_state.do_again)
+        st.button(label, key="again", on_click=widget_state.retry)
     st.stop()

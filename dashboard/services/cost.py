@@ -9,15 +9,15 @@ from bra.models.base import OpenModel
 from bra.models.catalog import ModelSettings
 from bra.profiling import model_cost, variants
 from bra.profiling.model_cost import Cost
-from dashboard.i18n import mark
-from dashboard.runtime.jobs import Tell
+from dashboard.i18n import tr_noop
+from dashboard.runtime.jobs import Progress
 from dashboard.runtime.uploads import Upload
 from dashboard.runtime.wait import HEAVY, worked
-from dashboard.services.models import file_key, office, opened
+from dashboard.services.models import file_key, opened, server
 from dashboard.state.cost_view import CostView
 
 if TYPE_CHECKING:       # Ultralytics is optional
-    from bra.yolo.ultralytics_flops import Printed
+    from bra.yolo.ultralytics_flops import UltralyticsFlops
 
 TIMED_BYTES: Final = 2 * 2**30
 """Activations that a stranger's model may take while it is timed: as much as one may take to be opened, but here at a
@@ -42,7 +42,7 @@ def cost_of(settings: ModelSettings, view: CostView, kind: str = "as it is",
                  opened(settings, file))
 
 
-@worked(office, mark("Counting …"), HEAVY)
+@worked(server, tr_noop("Counting …"), HEAVY)
 def _cost(settings: ModelSettings, file: str, kind: str, second: tuple[Any, ...], size: tuple[int, int],
           _model: OpenModel) -> Cost:
     module = _model.module
@@ -64,11 +64,11 @@ def timed_cost(settings: ModelSettings, view: CostView, rounds: int, file: Uploa
     return _timed(settings.opens, file_key(settings, file), (view.height, view.width), rounds, opened(settings, file))
 
 
-@worked(office, mark("Running the model on this machine, to time it …"), HEAVY)
+@worked(server, tr_noop("Running the model on this machine, to time it …"), HEAVY)
 def _timed(settings: ModelSettings, file: str, size: tuple[int, int], rounds: int, _model: OpenModel,
-           _tell: Tell) -> Cost:
+           _tell: Progress) -> Cost:
     return model_cost.cost(_model.module, size, rounds=rounds, progress=_tell,
-                        most_bytes=TIMED_BYTES if file else None)
+                           most_bytes=TIMED_BYTES if file else None)
 
 
 def is_yolo(settings: ModelSettings, file: Upload | None = None) -> bool:
@@ -76,14 +76,14 @@ def is_yolo(settings: ModelSettings, file: Upload | None = None) -> bool:
     return hasattr(opened(settings, file).module, "yaml")
 
 
-def ultralytics(settings: ModelSettings, cost: Cost, file: Upload | None = None) -> Printed:
+def ultralytics(settings: ModelSettings, cost: Cost, file: Upload | None = None) -> UltralyticsFlops:
     """Ultralytics' printed figure beside ours."""
     return _ultralytics(settings.opens, file_key(settings, file), cost.input[2:], cost, opened(settings, file))
 
 
-@worked(office, mark("Asking Ultralytics …"), HEAVY)
+@worked(server, tr_noop("Asking Ultralytics …"), HEAVY)
 def _ultralytics(settings: ModelSettings, file: str, size: tuple[int, ...], _cost: Cost,
-                 _model: OpenModel) -> Printed:
+                 _model: OpenModel) -> UltralyticsFlops:
     from bra.yolo.ultralytics_flops import printed
 
     return printed(_model.module, _cost)
@@ -104,24 +104,24 @@ def model_file(settings: ModelSettings, file: Upload | None = None) -> str | Map
 def resettled_yaml(settings: ModelSettings, changes: Mapping[str, Any], file: Upload | None = None,
                    only: Collection[int] | None = None) -> str:
     """A YOLO model's file with other settings in its BRA rows, or only in those of these numbers."""
-    from bra.yolo.edit import resettled
+    from bra.yolo.edit import with_row_settings
 
-    return resettled(model_file(settings, file), only, **changes)
+    return with_row_settings(model_file(settings, file), only, **changes)
 
 
 def second_yaml(settings: ModelSettings, view: CostView, dims: Mapping[int, int], file: Upload | None = None) -> str:
     """A YOLO model's file with the second setting in all BRA rows; `dims` are their channels, by number."""
-    from bra.yolo.edit import resettled
+    from bra.yolo.edit import with_row_settings
 
-    text = resettled(model_file(settings, file), **view.second)
+    text = with_row_settings(model_file(settings, file), **view.second)
     if view.narrow > 1:
         for row, dim in dims.items():
-            text = resettled(text, [row], qk_dim=dim // view.narrow)
+            text = with_row_settings(text, [row], qk_dim=dim // view.narrow)
     return text
 
 
 def placed_yaml(settings: ModelSettings, after: int, options: Mapping[str, Any], file: Upload | None = None) -> str:
     """A YOLO model's file with one BRA row after row `after` in place of all that it has."""
-    from bra.yolo.edit import placed
+    from bra.yolo.edit import with_bra_row_after
 
-    return placed(model_file(settings, file), after, **options)
+    return with_bra_row_after(model_file(settings, file), after, **options)

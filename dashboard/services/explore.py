@@ -10,15 +10,15 @@ from typing import Final
 from torch import Tensor
 
 from bra.messages import Language
-from bra.models.base import Answer, Look
+from bra.models.base import Answer, ModelRun
 from bra.models.catalog import ModelSettings
 from bra.photo import Photo
 from bra.reports.files import routing_csv, trace_npz
 from bra.reports.layer_html import report_html
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Caption, Place, locate, stage_message, tiles_message
-from dashboard.i18n import mark
-from dashboard.runtime.server import office
+from dashboard.i18n import tr_noop
+from dashboard.runtime.server import server
 from dashboard.runtime.uploads import Upload
 from dashboard.runtime.wait import AT_ONCE, HEAVY, QUICK, worked
 from dashboard.samples import GALLERY
@@ -29,7 +29,7 @@ Queries = Sequence[tuple[str, Place, bool]]
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class LayerRequest:
     """What an open page shows: small, whatever it names.
 
     Attributes:
@@ -50,7 +50,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
+class LayerResult:
     """What was found: for the moment in which it is drawn, and not to be kept by a page.
 
     Attributes:
@@ -63,17 +63,17 @@ class Seen:
     key: Hashable
     photo: Photo
     layer: LayerTrace
-    look: Look
+    look: ModelRun
 
 
 def shown(settings: ModelSettings, photo: Photo, upload: Upload | None, changed: str, layer: str,
-          file: Upload | None) -> Shown:
+          file: Upload | None) -> LayerRequest:
     """The keys of what is looked at; `upload` is the visitor's picture, whether or not it is the one looked at."""
     sample = next((key for key in GALLERY if model_services.sample(key).digest == photo.digest), "")
-    return Shown(settings, sample, None if sample else upload, changed, layer, file)
+    return LayerRequest(settings, sample, None if sample else upload, changed, layer, file)
 
 
-def seen(of: Shown) -> Seen:
+def seen(of: LayerRequest) -> LayerResult:
     """What the keys name, from the shelf; what is not there any more is worked out again.
 
     Raises:
@@ -84,7 +84,7 @@ def seen(of: Shown) -> Seen:
     look = model_services.look(of.settings, photo, of.changed, of.file)
     key = (of.settings.opens, model_services.file_key(of.settings, of.file), of.settings.side,
            of.settings.change_of(of.changed), photo.digest, of.layer)
-    return Seen(key, photo, look.trace.layers[of.layer], look)
+    return LayerResult(key, photo, look.trace.layers[of.layer], look)
 
 
 # the stage and the tiles ----------------------------------------------------------------------------------
@@ -95,41 +95,41 @@ FEW_WEIGHTS, MANY_WEIGHTS = 2**22, 2**27
 """Attention weights, m·t·k·s, whose mean takes some 10 ms, and some tenths of a second."""
 
 
-def lane_of(size: int, few: int, many: int) -> str:
+def priority_of(size: int, few: int, many: int) -> str:
     """Where work of a size is done: by the page itself, among the quick or among the heavy."""
     return AT_ONCE if size <= few else QUICK if size <= many else HEAVY
 
 
-def stage_lane(key: Hashable, caption: Caption, focus: Place, pins: Hashable, show: Hashable, photo: Photo,
-               layer: LayerTrace, answer: Answer) -> str:
+def stage_priority(key: Hashable, caption: Caption, focus: Place, pins: Hashable, show: Hashable, photo: Photo,
+                   layer: LayerTrace, answer: Answer) -> str:
     """Where the numbers of all windows are worked out."""
-    return lane_of(layer.grid.n_windows**2, FEW_WINDOWS, MANY_WINDOWS)
+    return priority_of(layer.grid.n_windows**2, FEW_WINDOWS, MANY_WINDOWS)
 
 
-def map_lane(key: Hashable, window: int, layer: LayerTrace) -> str:
+def map_priority(key: Hashable, window: int, layer: LayerTrace) -> str:
     """Where a window's mean map is worked out."""
     weights = layer.q.shape[1] * layer.q.shape[3] * layer.spec.topk * layer.k.shape[3]
-    return lane_of(weights, FEW_WEIGHTS, MANY_WEIGHTS)
+    return priority_of(weights, FEW_WEIGHTS, MANY_WEIGHTS)
 
 
-def stage_bytes(of: Seen, answer: Answer, caption: Caption, focus: Place, pins: Mapping[str, Place],
+def stage_bytes(of: LayerResult, answer: Answer, caption: Caption, focus: Place, pins: Mapping[str, Place],
                 show: tuple[str, ...]) -> bytes:
     """The message of the stage; `answer` is the look's in the words of the page."""
     return _stage(of.key, caption, focus, tuple(pins.items()), show, of.photo, of.layer, answer)
 
 
-@worked(office, mark("Ranking the windows …"), stage_lane)
+@worked(server, tr_noop("Ranking the windows …"), stage_priority)
 def _stage(key: Hashable, caption: Caption, focus: Place, pins: tuple[tuple[str, Place], ...], show: tuple[str, ...],
            _photo: Photo, _layer: LayerTrace, answer: Answer) -> bytes:
     return stage_message(_photo, _layer, caption, focus, dict(pins), show, b"", answer.detections)
 
 
-def tiles_bytes(of: Seen, caption: Caption, queries: Queries) -> bytes:
+def tiles_bytes(of: LayerResult, caption: Caption, queries: Queries) -> bytes:
     """The message of the tiles. One token's attention is worked out here and now, a whole window's in its turn."""
     return tiles_message(of.photo, of.layer, caption, queries, b"", partial(_map_of, of))
 
 
-def beforehand(of: Shown, queries: Queries) -> None:
+def beforehand(of: LayerRequest, queries: Queries) -> None:
     """Wait for the maps of whole windows, as far as they are not at hand; in front of the fragment that shows them."""
     found = seen(of)
     for _, place, whole in queries:
@@ -137,11 +137,11 @@ def beforehand(of: Shown, queries: Queries) -> None:
             _map.beforehand(found.key, locate(found.layer.grid, found.photo, place)[0], found.layer)
 
 
-def _map_of(of: Seen, window: int) -> Tensor:
+def _map_of(of: LayerResult, window: int) -> Tensor:
     return _map(of.key, window, of.layer)
 
 
-@worked(office, mark("Adding up the attention of all tokens of the window …"), map_lane)
+@worked(server, tr_noop("Adding up the attention of all tokens of the window …"), map_priority)
 def _map(key: Hashable, window: int, _layer: LayerTrace) -> Tensor:
     return _layer.attention_map(window)
 
@@ -154,46 +154,47 @@ NPZ_BYTES: Final = 8 * 2**20
 """Bytes that are compressed within some tenths of a second."""
 
 
-def csv_lane(key: Hashable, layer: LayerTrace) -> str:
+def csv_priority(key: Hashable, layer: LayerTrace) -> str:
     """Where a table of the routing is written."""
-    return lane_of(layer.r_idx[0].numel(), 0, CSV_LINES)
+    return priority_of(layer.r_idx[0].numel(), 0, CSV_LINES)
 
 
-def npz_lane(key: Hashable, layer: LayerTrace) -> str:
+def npz_priority(key: Hashable, layer: LayerTrace) -> str:
     """Where a trace is compressed."""
-    return lane_of(sum(part[0].numel() * part.element_size() for part in (layer.q, layer.k, layer.affinity)), 0,
-                   NPZ_BYTES)
+    return priority_of(sum(part[0].numel() * part.element_size() for part in (layer.q, layer.k, layer.affinity)), 0,
+                       NPZ_BYTES)
 
 
-def report_lane(key: Hashable, caption: Caption, focus: Place, pins: Hashable, whole: bool, show: Hashable,
-                language: str, of: Seen, *rest: object) -> str:
+def report_priority(key: Hashable, caption: Caption, focus: Place, pins: Hashable, whole: bool, show: Hashable,
+                    language: str, of: LayerResult, *rest: object) -> str:
     """Where a report is written; the maps in it are at hand by then."""
-    return lane_of(of.layer.grid.n_windows**2, 0, MANY_WINDOWS)
+    return priority_of(of.layer.grid.n_windows**2, 0, MANY_WINDOWS)
 
 
-def routing_file(of: Shown) -> str:
+def routing_file(of: LayerRequest) -> str:
     """Where each window is routed, as CSV."""
     found = seen(of)
     return _routing_file(found.key, found.layer)
 
 
-@worked(office, mark("Writing the file …"), csv_lane)
+@worked(server, tr_noop("Writing the file …"), csv_priority)
 def _routing_file(key: Hashable, _layer: LayerTrace) -> str:
     return routing_csv(_layer)
 
 
-def trace_file(of: Shown) -> bytes:
+def trace_file(of: LayerRequest) -> bytes:
     """The layer's trace as NPZ."""
     found = seen(of)
     return _trace_file(found.key, found.layer)
 
 
-@worked(office, mark("Writing the file …"), npz_lane)
+@worked(server, tr_noop("Writing the file …"), npz_priority)
 def _trace_file(key: Hashable, _layer: LayerTrace) -> bytes:
     return trace_npz(_layer)
 
 
-def report_file(of: Shown, answer: Answer, caption: Caption, focus: Place, pins: Mapping[str, Place], whole: bool,
+def report_file(of: LayerRequest, answer: Answer, caption: Caption, focus: Place, pins: Mapping[str, Place],
+                whole: bool,
                 show: tuple[str, ...], language: Language) -> str:
     """The view as one HTML file; arguments as for `report_html`."""
     found = seen(of)
@@ -205,9 +206,9 @@ def report_file(of: Shown, answer: Answer, caption: Caption, focus: Place, pins:
                         language, maps)
 
 
-@worked(office, mark("Writing the file …"), report_lane)
+@worked(server, tr_noop("Writing the file …"), report_priority)
 def _report_file(key: Hashable, caption: Caption, focus: Place, pins: tuple[tuple[str, Place], ...], whole: bool,
-                 show: tuple[str, ...], language: str, _of: Seen, answer: Answer, _language: Language,
+                 show: tuple[str, ...], language: str, _of: LayerResult, answer: Answer, _language: Language,
                  _maps: Mapping[int, Tensor]) -> str:
     return report_html(_of.photo, _of.layer, caption, focus, dict(pins), whole, show, answer.detections, _language,
                        _maps.__getitem__)

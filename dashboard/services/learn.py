@@ -17,16 +17,16 @@ from bra.metrics.summary import LayerFidelity
 from bra.models.catalog import ModelSettings
 from bra.photo import Photo
 from bra.teaching import experiments
-from bra.teaching.example import FIRST, Tokens, Worked, work
+from bra.teaching.example import FIRST, ExampleNumbers, Tokens, work
 from bra.teaching.experiments import Leak, Reweighed, Voices
 from bra.tracing import LayerTrace
 from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
-from dashboard.i18n import mark
-from dashboard.runtime.server import office
-from dashboard.runtime.wait import worked as worked_out
+from dashboard.i18n import tr_noop
+from dashboard.runtime.server import server
+from dashboard.runtime.wait import worked as cached_job
 from dashboard.services import models as model_services
 from dashboard.services.models import given, look
-from dashboard.state.example_view import NUDGED, WorkedView
+from dashboard.state.example_view import NUDGED, ExampleView
 from dashboard.state.view import Selection
 
 SIDE: Final = 320
@@ -53,7 +53,7 @@ def reweighed(photo: Photo, one: LayerInput, window: int, factor: int, soft: boo
     return _reweighed(photo.digest, one.name, window, factor, soft, one)
 
 
-@worked_out(office, mark("Measuring …"))
+@cached_job(server, tr_noop("Measuring …"))
 def _reweighed(digest: str, layer: str, window: int, factor: int, soft: bool, _one: LayerInput) -> Reweighed:
     return experiments.reweighed(_one, window, factor / 100, soft)
 
@@ -63,7 +63,7 @@ def leak(photo: Photo, one: LayerInput, n_win: int, topk: int, masked: bool) -> 
     return _leak(photo.digest, one.name, n_win, topk, masked, one)
 
 
-@worked_out(office, mark("Measuring …"))
+@cached_job(server, tr_noop("Measuring …"))
 def _leak(digest: str, layer: str, n_win: int, topk: int, masked: bool, _one: LayerInput) -> tuple[LayerTrace, Leak]:
     return experiments.leak(_one, n_win, topk, masked)
 
@@ -73,7 +73,7 @@ def fidelity_of(weights: str, photo: Photo, at: int) -> tuple[LayerFidelity, flo
     return _fidelity(weights, photo.digest, at, layer_of(weights, photo, at))
 
 
-@worked_out(office, mark("Measuring …"))
+@cached_job(server, tr_noop("Measuring …"))
 def _fidelity(weights: str, digest: str, at: int, _layer: LayerTrace) -> tuple[LayerFidelity, float]:
     return summary.report(_layer), routing.shared_choices(_layer)
 
@@ -83,7 +83,7 @@ def voices(photo: Photo, at: int) -> Voices:
     return _voices(photo.digest, at, layer_of("trained", photo, at))
 
 
-@worked_out(office, mark("Measuring …"))
+@cached_job(server, tr_noop("Measuring …"))
 def _voices(digest: str, at: int, _layer: LayerTrace) -> Voices:
     return experiments.voices(_layer)
 
@@ -91,17 +91,17 @@ def _voices(digest: str, at: int, _layer: LayerTrace) -> Voices:
 # Numbers of the worked example, cached; what is cached is shared and read-only. -------------------------------------
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def worked(tokens: Tokens, topk: int) -> Worked:
+def worked(tokens: Tokens, topk: int) -> ExampleNumbers:
     """The example run on 16 tokens of two numbers."""
     return work(tokens, topk)
 
 
-def handout_numbers() -> tuple[Worked, Worked]:
+def handout_numbers() -> tuple[ExampleNumbers, ExampleNumbers]:
     """The numbers of the handout, and those after the change that its last question asks about."""
-    return worked(FIRST, 1), worked(WorkedView().with_number(*NUDGED).tokens, 1)
+    return worked(FIRST, 1), worked(ExampleView().with_number(*NUDGED).tokens, 1)
 
 
-PHOTO_MODEL: Final = replace(Selection().settings, n_win=WorkedView().n_win, topk=WorkedView().k)
+PHOTO_MODEL: Final = replace(Selection().settings, n_win=ExampleView().n_win, topk=ExampleView().k)
 PHOTO_LAYER: Final = "stages.1.0.attn"
 """A layer of which a window still holds dozens of tokens; as it was trained: n_win 5, topk 4."""
 
@@ -122,7 +122,7 @@ def photo_maps(n_win: int, topk: int, photo: Photo) -> LayerMaps:
     return _photo_maps(n_win, topk, photo.digest, photo_layer(n_win, topk, photo))
 
 
-@worked_out(office, mark("Running the layer …"))
+@cached_job(server, tr_noop("Running the layer …"))
 def _photo_maps(n_win: int, topk: int, digest: str, _layer: LayerTrace) -> LayerMaps:
     return layer_maps(_layer)
 

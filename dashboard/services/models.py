@@ -14,23 +14,23 @@ import streamlit as st
 
 from bra import opening
 from bra.errors import BRAError
-from bra.experiments.compare import Compared, LayerInput, Setting, Versus, compare, layer_inputs
+from bra.experiments.compare import Compared, LayerInput, Pair, Setting, compare, layer_inputs
 from bra.experiments.compare import versus as set_beside
 from bra.experiments.probes import ProbeRow, probe
 from bra.experiments.sweep_table import Summary, SweepTable, read_table, summaries
-from bra.messages import Language, said
-from bra.models.base import Change, Look, OpenModel
+from bra.messages import Language, message
+from bra.models.base import Change, ModelRun, OpenModel
 from bra.models.card import ModelCard, cards
 from bra.models.catalog import ModelSettings
-from bra.models.rerun import look_on
+from bra.models.rerun import run_from
 from bra.photo import Photo, PhotoLimits
 from bra.reports.tables import sweep_html
 from bra.tracing import ModelTrace
 from bra.viewer.pack import PICTURE_SIDE, picture_message
-from dashboard.i18n import later, mark
-from dashboard.runtime.cache import Shelf
-from dashboard.runtime.jobs import Tell
-from dashboard.runtime.server import limits, office, opening_lane, picture_lane, running_lane
+from dashboard.i18n import LazyText, tr_noop
+from dashboard.runtime.cache import ResultCache
+from dashboard.runtime.jobs import Progress
+from dashboard.runtime.server import limits, opening_priority, picture_priority, running_priority, server
 from dashboard.runtime.wait import HEAVY, worked
 from dashboard.state.session import Selection, Upload
 
@@ -40,13 +40,13 @@ M_ARENA_MAX = -8
 """Each rerun is a thread of its own: with an arena for each, glibc keeps much of what is free."""
 
 
-@st.cache_resource(show_spinner=later("Starting …"))
+@st.cache_resource(show_spinner=LazyText("Starting …"))
 def warm_up() -> None:
     """Load torch's kernels once and take everything loaded so far out of the garbage collector's way.
 
     Streamlit collects garbage after every rerun; with torch loaded that alone takes over 100 ms.
     """
-    office()
+    server()
     with suppress(OSError, AttributeError):     # glibc alone knows it
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
     first = Selection()
@@ -66,7 +66,7 @@ def photo_of(data: bytes, digest: str = "") -> Photo:
     return _photo(digest or hashlib.sha256(data).hexdigest(), data)
 
 
-@worked(office, mark("Reading the picture …"), picture_lane)
+@worked(server, tr_noop("Reading the picture …"), picture_priority)
 def _photo(digest: str, _data: bytes) -> Photo:
     most = limits()
     return Photo.from_bytes(_data, PhotoLimits(most.picture_mb * 2**20, most.megapixels * 1_000_000))
@@ -81,7 +81,7 @@ def opened(settings: ModelSettings, file: Upload | None = None) -> OpenModel:
     if settings.entry.family != "own":
         return _opened(settings.opens, "", None)
     if file is None:
-        raise BRAError(said("a model of your own needs its file: choose one in the side bar."))
+        raise BRAError(message("a model of your own needs its file: choose one in the side bar."))
     return _opened(settings.opens, file_key(settings, file), file)
 
 
@@ -93,14 +93,14 @@ def file_key(settings: ModelSettings, file: Upload | None) -> str:
     return f"{file.digest} {file.name}" if file is not None and settings.entry.family == "own" else ""
 
 
-@worked(office, mark("Opening the model …"), opening_lane)
-def _opened(settings: ModelSettings, file: str, _file: Upload | None, _tell: Tell) -> OpenModel:
+@worked(server, tr_noop("Opening the model …"), opening_priority)
+def _opened(settings: ModelSettings, file: str, _file: Upload | None, _tell: Progress) -> OpenModel:
     if _file is None:
         return opening.open_model(settings)
     return opening.open_file(_file.data, _file.name, _tell)
 
 
-def look(settings: ModelSettings, photo: Photo, layer: str = "", file: Upload | None = None) -> Look:
+def look(settings: ModelSettings, photo: Photo, layer: str = "", file: Upload | None = None) -> ModelRun:
     """The model's forward on the picture; `layer` is the one whose windows the settings change.
 
     Raises:
@@ -108,19 +108,19 @@ def look(settings: ModelSettings, photo: Photo, layer: str = "", file: Upload | 
     """
     model = opened(settings, file)
     return _look(settings.opens, file_key(settings, file), settings.side, settings.change_of(layer), photo.digest,
-                 model, photo, office().shelf)
+                 model, photo, server().shelf)
 
 
-@worked(office, mark("Running the model …"), running_lane)
+@worked(server, tr_noop("Running the model …"), running_priority)
 def _look(settings: ModelSettings, file: str, side: int, change: Change | None, digest: str, _model: OpenModel,
-          _photo: Photo, _shelf: Shelf) -> Look:
+          _photo: Photo, _shelf: ResultCache) -> ModelRun:
     key = ("kept", settings, file, side, digest)
     before = _shelf.get(key)
-    found, kept = look_on(_model, _photo, side, change, None if before is None else before.value)
+    found, kept = run_from(_model, _photo, side, change, None if before is None else before.value)
     if kept is not None:
         _shelf.put(key, kept)       # so that other windows in one layer run only what follows it
     # The raw output of a detector holds its maps too, many times what its layers' traces take.
-    return Look(ModelTrace(None, found.trace.layers), found.answer)
+    return ModelRun(ModelTrace(None, found.trace.layers), found.answer)
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)
@@ -156,7 +156,7 @@ def given(settings: ModelSettings, photo: Photo, layer: str, file: Upload | None
     return found.get(layer, first)
 
 
-@worked(office, mark("Running the model …"), running_lane)
+@worked(server, tr_noop("Running the model …"), running_priority)
 def _given(settings: ModelSettings, file: str, side: int, digest: str, _model: OpenModel,
            _photo: Photo) -> Mapping[str, LayerInput]:
     return layer_inputs(_model, _photo, side)
@@ -169,9 +169,9 @@ def compared(settings: ModelSettings, photo: Photo, one: LayerInput, windows: tu
                      one)
 
 
-@worked(office, mark("Comparing …"), HEAVY)
+@worked(server, tr_noop("Comparing …"), HEAVY)
 def _compared(settings: ModelSettings, file: str, side: int, digest: str, layer: str, windows: tuple[Setting, ...],
-              rounds: int, _one: LayerInput, _tell: Tell) -> Compared:
+              rounds: int, _one: LayerInput, _tell: Progress) -> Compared:
     return compare(_one, windows, rounds, _tell)
 
 
@@ -179,7 +179,7 @@ Side = tuple[ModelSettings, LayerInput, Setting, Upload | None]
 """A model, one of its layers, the windows that it gets, and the visitor's own file."""
 
 
-def versus(photo: Photo, a: Side, b: Side) -> Versus:
+def versus(photo: Photo, a: Side, b: Side) -> Pair:
     """One layer against another on a picture."""
     one, two = (compared(settings, photo, given, (windows,), 0, file) for settings, given, windows, file in (a, b))
     sides = tuple((settings.opens, file_key(settings, file), settings.side, given.name, windows)
@@ -187,8 +187,8 @@ def versus(photo: Photo, a: Side, b: Side) -> Versus:
     return _versus(photo.digest, sides, one, two)
 
 
-@worked(office, mark("Comparing …"), HEAVY)
-def _versus(digest: str, sides: Hashable, _a: Compared, _b: Compared) -> Versus:
+@worked(server, tr_noop("Comparing …"), HEAVY)
+def _versus(digest: str, sides: Hashable, _a: Compared, _b: Compared) -> Pair:
     return set_beside(_a, _b)
 
 
@@ -197,9 +197,9 @@ def probed(settings: ModelSettings, photo: Photo, file: Upload | None = None) ->
     return _probed(settings.opens, file_key(settings, file), settings.side, photo.digest, opened(settings, file), photo)
 
 
-@worked(office, mark("Changing the picture and looking again …"), HEAVY)
+@worked(server, tr_noop("Changing the picture and looking again …"), HEAVY)
 def _probed(settings: ModelSettings, file: str, side: int, digest: str, _model: OpenModel, _photo: Photo,
-            _tell: Tell) -> tuple[ProbeRow, ...]:
+            _tell: Progress) -> tuple[ProbeRow, ...]:
     return probe(_model, _photo, side, progress=_tell)
 
 
@@ -208,8 +208,8 @@ def sweep_table(file: Upload) -> tuple[SweepTable, tuple[Summary, ...]]:
     return _sweep_table(file.digest, file.data)
 
 
-@worked(office, mark("Reading the table …"), HEAVY)
-def _sweep_table(digest: str, _data: bytes, _tell: Tell) -> tuple[SweepTable, tuple[Summary, ...]]:
+@worked(server, tr_noop("Reading the table …"), HEAVY)
+def _sweep_table(digest: str, _data: bytes, _tell: Progress) -> tuple[SweepTable, tuple[Summary, ...]]:
     still = partial(_tell, 0, 0)
     table = read_table(_data, still)
     return table, summaries(table.rows, still)
@@ -220,6 +220,6 @@ def sweep_file(file: Upload, language: Language) -> str:
     return _sweep_file(file.digest, language.code, sweep_table(file)[0], language)
 
 
-@worked(office, mark("Writing the file …"), HEAVY)
+@worked(server, tr_noop("Writing the file …"), HEAVY)
 def _sweep_file(digest: str, language: str, _table: SweepTable, _language: Language) -> str:
     return sweep_html(_table, language=_language)

@@ -9,8 +9,8 @@ import streamlit as st
 
 from bra.grid import WindowGrid
 from bra.teaching.example import FIRST
-from dashboard.i18n import keyed
-from dashboard.state.example_view import TOKENS, WorkedView, place_of
+from dashboard.i18n import key_in_language
+from dashboard.state.example_view import TOKENS, ExampleView, place_of
 from dashboard.state.view import inside
 
 RECORD: Final = "worked_view"
@@ -18,14 +18,14 @@ BOARD: Final = "worked_board"
 """Key of the board, of which a token is clicked."""
 
 
-def current() -> WorkedView:
+def current() -> ExampleView:
     """What this visitor looks at; a new visit begins with what its link says.
 
     The page puts `current().to_query()` into its link.
     """
     if RECORD not in st.session_state:
-        st.session_state[RECORD] = WorkedView.from_query(st.query_params.to_dict())
-    found: WorkedView = st.session_state[RECORD]
+        st.session_state[RECORD] = ExampleView.from_query(st.query_params.to_dict())
+    found: ExampleView = st.session_state[RECORD]
     return found
 
 
@@ -52,14 +52,14 @@ def take_number(token: int, channel: int, key: str) -> None:
 
 def take_token() -> None:
     """Callback of the board: the token that was clicked is the one looked at."""
-    token = st.session_state[keyed(BOARD)].token
+    token = st.session_state[key_in_language(BOARD)].token
     if isinstance(token, (int, float)) and int(token) in TOKENS:
         _keep(replace(current(), token=int(token)))
 
 
 def take_place(stage: str) -> None:
     """Callback of the stage with that key: the query that was pinned is the place looked at."""
-    pin = (st.session_state[keyed(stage)].pins or {}).get("a")
+    pin = (st.session_state[key_in_language(stage)].pins or {}).get("a")
     if pin:
         _keep(replace(current(), place=inside(int(pin[0]), int(pin[1]))))
 
@@ -77,8 +77,8 @@ def take_token_of(grid: WindowGrid, window: int, key: str) -> None:
 
 def reset() -> None:
     """Callback: the first numbers come back."""
-    _keep(replace(current(), tokens=FIRST, topk=WorkedView().topk))
+    _keep(replace(current(), tokens=FIRST, topk=ExampleView().topk))
 
 
-def _keep(wanted: WorkedView) -> None:
+def _keep(wanted: ExampleView) -> None:
     st.session_state[RECORD] = replace(wanted, k=min(wanted.k, wanted.n_win**2))

@@ -18,7 +18,7 @@ NUDGED: Final = (8, 0, 3)
 
 
 @dataclass(frozen=True, slots=True)
-class WorkedView:
+class ExampleView:
     """The small example, and the same steps on a photograph.
 
     Attributes:
@@ -41,14 +41,14 @@ class WorkedView:
     place: Place | None = None
     lepe: bool = True
 
-    def with_number(self, token: int, channel: int, value: float) -> WorkedView:
+    def with_number(self, token: int, channel: int, value: float) -> ExampleView:
         """The same with one number of a token changed."""
         made = [list(numbers) for numbers in self.tokens]
         made[token][channel] = min(max(round(value), -HIGHEST), HIGHEST)
         return replace(self, tokens=tuple((a, b) for a, b in made))
 
     @classmethod
-    def from_query(cls, query: Mapping[str, str]) -> WorkedView:
+    def from_query(cls, query: Mapping[str, str]) -> ExampleView:
         """What a link asks for; whatever in it is unknown or out of range is left at its default."""
         made, usual = cls(), cls()
         for name, allowed in {"token": TOKENS, "topk": TOPKS, "n_win": N_WINS, "k": range(1, N_WINS[-1] ** 2 + 1),
@@ -67,7 +67,7 @@ class WorkedView:
 
     def to_query(self) -> dict[str, str]:
         """What differs from the default. Inverse of `from_query`."""
-        usual = WorkedView()
+        usual = ExampleView()
         query = {f"w_{name}": str(getattr(self, name)) for name in ("token", "topk", "n_win", "k", "channel")
                  if getattr(self, name) != getattr(usual, name)}
         changed = [f"{token}.{channel}.{value:g}" for token, numbers in enumerate(self.tokens)

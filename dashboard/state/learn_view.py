@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bra.teaching.source import STEPS
-from dashboard.i18n import mark
+from dashboard.i18n import tr_noop
 
 PARTS: Final = ("chapters", "example", "photo", "predict")
 SCENES: Final = ("words", "try", "ask")
@@ -21,7 +21,7 @@ FACTORS: Final = (25, 50, 100, 200, 400)
 """By what the affinities are multiplied, in per cent."""
 CUTS: Final = (2, 4, 8, 16)
 """Windows per side of which a quarter is a whole number, and that divide 80 tokens."""
-WEIGHTS: Final = (mark("trained"), mark("untrained"), mark("likeness"))
+WEIGHTS: Final = (tr_noop("trained"), tr_noop("untrained"), tr_noop("likeness"))
 LAYERS: Final = range(5)
 _WORDS: Final[Mapping[str, tuple[str, ...]]] = {"weights": WEIGHTS, "who": WEIGHTS}
 _NUMBERS: Final = {"pixels": PIXELS, "n_win": N_WINS, "topk": range(1, N_WINS[-1] ** 2 + 1), "factor": FACTORS,

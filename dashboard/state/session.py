@@ -11,20 +11,20 @@ from streamlit.runtime.uploaded_file_manager import DeletedFile
 
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.viewer.pack import Place
-from dashboard.i18n import chosen_language, keyed, mark
-from dashboard.runtime.server import office
+from dashboard.i18n import chosen_language, key_in_language, tr_noop
+from dashboard.runtime.server import server
 from dashboard.runtime.uploads import Upload
 from dashboard.state.compare_view import Comparison
 from dashboard.state.cost_view import CostView
 from dashboard.state.view import LAYER_NAME, N_WINS, UPLOAD, Selection, inside, shows_of
-from dashboard.state.widgets import hold
+from dashboard.state.widgets import init_widget
 
 T = TypeVar("T")
 STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"
 GRID, VERSUS, CHART = "multiples", "versus", "chart"
 MODEL_UPLOADER_B, SWEEP_UPLOADER = "model_uploader_b", "sweep_uploader"
 """Keys of the widgets whose callbacks stand here."""
-ATTENTION_OF = (mark("One token"), mark("Mean over the window"))
+ATTENTION_OF = (tr_noop("One token"), tr_noop("Mean over the window"))
 """What the attention is shown of, by `Selection.whole`."""
 
 
@@ -80,7 +80,7 @@ def save_comparison(wanted: Comparison) -> Comparison:
 def card(names: Sequence[str]) -> str:
     """Key of the choice of a model card, which begins with what the link says."""
     wanted = st.query_params.get("card", "")
-    return hold("card", wanted if wanted in names else names[0], names)
+    return init_widget("card", wanted if wanted in names else names[0], names)
 
 
 def save_card(name: str) -> None:
@@ -108,7 +108,7 @@ def use_setting(n_win: int, topk: int) -> None:
 def take_multiples() -> None:
     """Callback of the small pictures: the query that was kept is query A of every page."""
     for key in (GRID, VERSUS):
-        place = st.session_state[keyed(key)].place if keyed(key) in st.session_state else None
+        place = st.session_state[key_in_language(key)].place if key_in_language(key) in st.session_state else None
         if isinstance(place, (list, tuple)) and place != st.session_state.get(f"{key}_taken"):
             st.session_state[f"{key}_taken"] = place
             save(replace(current(), a=inside(int(place[0]), int(place[1]))))
@@ -116,7 +116,7 @@ def take_multiples() -> None:
 
 def take_opened() -> None:
     """Callback of the small pictures: a setting that was clicked is looked into next."""
-    _look_into(st.session_state[keyed(GRID)].opened)
+    _look_into(st.session_state[key_in_language(GRID)].opened)
 
 
 def take_point() -> None:
@@ -147,7 +147,7 @@ def leaving() -> bool:
 def opening_place(key: str, digest: str, focus: Place) -> Place:
     """The query to open the small pictures `key` with: read once per picture and visit, then they keep their own."""
     opened = st.session_state.get(f"{key}_opened")
-    if opened is None or opened[0] != digest or keyed(key) not in st.session_state:
+    if opened is None or opened[0] != digest or key_in_language(key) not in st.session_state:
         opened = st.session_state[f"{key}_opened"] = (digest, current().a or focus)
     place: Place = opened[1]
     return place
@@ -155,7 +155,7 @@ def opening_place(key: str, digest: str, focus: Place) -> Place:
 
 def take_picked() -> None:
     """Callback of the gallery: the picture that was clicked becomes the visitor's."""
-    picked = st.session_state[keyed(STRIP)].picked
+    picked = st.session_state[key_in_language(STRIP)].picked
     if isinstance(picked, str):
         save(replace(current(), picture=picked[:40]))
 
@@ -197,7 +197,7 @@ def _take(uploader: str, into: str) -> bool:
     if isinstance(file, DeletedFile):       # one of many, which the server let go; what was taken of it stays
         return False
     st.session_state[into], st.session_state[f"{uploader}_refused"] = (
-        (None, "") if file is None else office().uploads.take(file, picture=uploader == UPLOADER))
+        (None, "") if file is None else server().uploads.take(file, picture=uploader == UPLOADER))
     return True
 
 
@@ -214,7 +214,7 @@ def open_model(key: str) -> None:
 
 def take_layer() -> None:
     """Callback of the rail: the layer that was clicked is the one looked at."""
-    picked = st.session_state[keyed(RAIL)].picked
+    picked = st.session_state[key_in_language(RAIL)].picked
     if isinstance(picked, str) and LAYER_NAME.fullmatch(picked):
         save(replace(current(), layer=picked))
 
@@ -226,14 +226,14 @@ def take_whole() -> None:
 
 def take_pins() -> None:
     """Callback of the stage: its pins become the visitor's."""
-    pins = st.session_state[keyed(STAGE)].pins or {}
+    pins = st.session_state[key_in_language(STAGE)].pins or {}
     save(replace(current(), **{
         role: inside(int(pins[role][0]), int(pins[role][1])) if pins.get(role) else None for role in ("a", "b")}))
 
 
 def take_show() -> None:
     """Callback of the stage: what is switched on there becomes part of the view."""
-    words = st.session_state[keyed(STAGE)].show
+    words = st.session_state[key_in_language(STAGE)].show
     save(replace(current(), show=shows_of(words if isinstance(words, list) else [])))
 
 
@@ -243,6 +243,6 @@ def stage_opening(digest: str) -> tuple[dict[str, Place], tuple[str, ...]]:
     A message that changed with every click would send the picture again with every click.
     """
     opened = st.session_state.get("stage_opened")
-    if opened is None or opened[0] != digest or keyed(STAGE) not in st.session_state:
+    if opened is None or opened[0] != digest or key_in_language(STAGE) not in st.session_state:
         opened = st.session_state["stage_opened"] = (digest, current().pins, current().show)
     return opened[1], opened[2]

@@ -12,7 +12,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 T = TypeVar("T")
 
 
-def hold(key: str, value: T, allowed: Sequence[T]) -> str:
+def init_widget(key: str, value: T, allowed: Sequence[T]) -> str:
     """Give the widget `key` its value before it is drawn.
 
     It keeps what it had; where that is not possible any more, or it had nothing, it gets `value`, or of numbers the one
@@ -29,19 +29,19 @@ def hold(key: str, value: T, allowed: Sequence[T]) -> str:
     return key
 
 
-def hold_some(key: str, wanted: Sequence[int], allowed: Sequence[int]) -> str:
+def init_multiselect(key: str, wanted: Sequence[int], allowed: Sequence[int]) -> str:
     """Give the widget `key`, of which several may be chosen, its values before it is drawn; it keeps what it had."""
     had = st.session_state.get(key)
     st.session_state[key] = [value for value in (wanted if had is None else had) if value in allowed]
     return key
 
 
-def hold_waiting_place(place: DeltaGenerator) -> None:
+def set_status_slot(place: DeltaGenerator) -> None:
     """Where on this visitor's page it is said what is waited for."""
     st.session_state["waiting_place"] = place
 
 
-def waiting_place() -> DeltaGenerator:
+def status_slot() -> DeltaGenerator:
     """That place; a page that has none gets one here."""
     found: DeltaGenerator = st.session_state.get("waiting_place") or st.container()
     return found
@@ -52,13 +52,13 @@ def visited() -> bool:
     return get_script_run_ctx(suppress_warning=True) is not None
 
 
-def fragment_alone() -> bool:
+def is_fragment_run() -> bool:
     """Whether only a fragment of the page runs again: a run that no click in the fragment ends."""
     run = get_script_run_ctx(suppress_warning=True)
     return run is not None and bool(run.fragment_ids_this_run)
 
 
-def pause_point() -> None:
+def check_interrupted() -> None:
     """End this run of the page here, if the visitor left or did something else meanwhile.
 
     Streamlit looks for that whenever the session is read.
@@ -66,7 +66,7 @@ def pause_point() -> None:
     _ = "waiting_place" in st.session_state
 
 
-def new_key(name: str) -> str:
+def unique_key(name: str) -> str:
     """A key for a button that no other run of this visit had."""
     st.session_state[f"{name}_count"] = number = st.session_state.get(f"{name}_count", 0) + 1
     return f"{name}_{number}"
@@ -78,16 +78,16 @@ def refusal(uploader: str) -> str:
     return why
 
 
-def call_off(sign: str) -> None:
+def cancel(sign: str) -> None:
     """Callback: the visitor does not want to wait for this piece of work."""
     st.session_state["called_off"] = sign
 
 
-def called_off() -> str:
+def cancelled_job() -> str:
     """Which piece of work this visitor called off last; "" for none."""
     return str(st.session_state.get("called_off", ""))
 
 
-def do_again() -> None:
+def retry() -> None:
     """Callback: the visitor wants it after all."""
     st.session_state.pop("called_off", None)

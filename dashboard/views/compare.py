@@ -15,25 +15,25 @@ from bra.models.catalog import CATALOG, ModelSettings
 from bra.photo import Photo
 from bra.reports.charts import quantity
 from bra.reports.tables import amount, compare_csv, compare_html, model_line, over_nearest, reason
-from bra.viewer.multiples import multiples_message, versus_message
+from bra.viewer.multiples import multiples_message, pair_message
 from bra.viewer.pack import TILE_SIDE, Place
 from dashboard import components
 from dashboard.figures import compare as compare_figures
-from dashboard.i18n import mark, named, told, tongue, tr
+from dashboard.i18n import named, tr, tr_noop, translate, visitor_language
 from dashboard.services import models as model_services
 from dashboard.state import compare_view as choices
 from dashboard.state import session
 from dashboard.state.compare_view import EQUAL_TO, Comparison
 from dashboard.state.view import Selection
-from dashboard.state.widgets import hold_some
+from dashboard.state.widgets import init_multiselect
 from dashboard.widgets import model as model_widgets
 from dashboard.widgets import picture
 from dashboard.widgets.picture import ask_file, heads, plain
 
 EXPLORE = Path(__file__).parent / "explore.py"
-TAB_NAMES = {"grid": mark("All settings at once"), "versus": mark("A against B"),
-             "probes": mark("Does it follow content?"), "sweeps": mark("Many pictures")}
-COST_NAMES = {"macs": mark("multiply-adds"), "peak_bytes": mark("memory"), "seconds": mark("time")}
+TAB_NAMES = {"grid": tr_noop("All settings at once"), "versus": tr_noop("A against B"),
+             "probes": tr_noop("Does it follow content?"), "sweeps": tr_noop("Many pictures")}
+COST_NAMES = {"macs": tr_noop("multiply-adds"), "peak_bytes": tr_noop("memory"), "seconds": tr_noop("time")}
 ROUNDS = 3
 
 
@@ -47,7 +47,7 @@ def choose_tab() -> Comparison:
     """Which part of the page is open."""
     wanted = session.comparison()
     tab = st.segmented_control(tr("Compare"), choices.TABS, format_func=named(TAB_NAMES), required=True,
-                               key=session.hold("tab", wanted.tab, choices.TABS), label_visibility="collapsed")
+                               key=session.init_widget("tab", wanted.tab, choices.TABS), label_visibility="collapsed")
     return session.save_comparison(replace(wanted, tab=tab or wanted.tab))
 
 
@@ -59,13 +59,14 @@ def choose_layer(view: Selection, label: str = "") -> Selection:
     usual = model_widgets.shown_layer(view.settings, "", tuple(names))
     layer = view.layer if view.layer in names else usual
     if len(names) > 1:
-        layer = st.selectbox(label or tr("Layer"), names, key=session.hold("compare_layer", layer, names), width=260)
+        layer = st.selectbox(label or tr("Layer"), names, key=session.init_widget("compare_layer", layer, names),
+                             width=260)
     return session.save(replace(view, layer="" if layer == usual else layer))
 
 
 def _choose_numbers(label: str, key: str, allowed: tuple[int, ...], wanted: tuple[int, ...],
                     explain: str) -> tuple[int, ...]:
-    key = hold_some(key, wanted, allowed)
+    key = init_multiselect(key, wanted, allowed)
     chosen = st.pills(label, allowed, selection_mode="multi", key=key, help=explain)
     if len(chosen) > choices.MOST:
         st.caption(tr("The first {n} are shown.", n=choices.MOST))
@@ -84,19 +85,19 @@ def grid(view: Selection, photo: Photo, focus: Place) -> None:
                                   wanted.topks, tr("Each window attends to so many windows."))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         view = choose_layer(view)
-        session.hold("equal", wanted.equal, (False, True))
+        session.init_widget("equal", wanted.equal, (False, True))
         equal = st.toggle(tr("Equal coverage"), key="equal",
                           help=tr("topk is meant for n_win {n_win} and scaled with n_win² for the others, so that a "
                                   "column covers about the same share of the picture.", n_win=EQUAL_TO))
         cost = st.segmented_control(tr("Against"), choices.COSTS, format_func=named(COST_NAMES), required=True,
-                                    key=session.hold("cost", wanted.cost, choices.COSTS))
+                                    key=session.init_widget("cost", wanted.cost, choices.COSTS))
     wanted = session.save_comparison(replace(wanted, n_wins=rows, topks=columns, equal=equal,
-                                           cost=cost or wanted.cost))
+                                             cost=cost or wanted.cost))
     one = model_services.given(view.settings, photo, view.layer, session.model_upload())
     compared = model_services.compared(view.settings, photo, one, wanted.settings,
-                                 ROUNDS if wanted.cost == "seconds" else 0, session.model_upload())
+                                       ROUNDS if wanted.cost == "seconds" else 0, session.model_upload())
     model = model_services.opened(view.settings, session.model_upload())
-    caption = f"{told(model.label)} · {one.name} · {told(model.provenance)}"
+    caption = f"{translate(model.label)} · {one.name} · {translate(model.provenance)}"
     _pictures(photo, compared, wanted, caption, focus)
     _decide(compared, wanted, caption)
 
@@ -111,7 +112,7 @@ def _pictures(photo: Photo, compared: Compared, wanted: Comparison, caption: str
 
 def _decide(compared: Compared, wanted: Comparison, caption: str) -> None:
     st.subheader(tr("Which one?"), anchor=False)
-    st.markdown(told(reason(compared.rows, wanted.cost)))
+    st.markdown(translate(reason(compared.rows, wanted.cost)))
     chart, table = st.columns([1.4, 1], gap="large")
     with chart:
         st.vega_lite_chart(compare_figures.deciding(compared.rows, wanted.cost), width="stretch", key=session.CHART,
@@ -119,12 +120,12 @@ def _decide(compared: Compared, wanted: Comparison, caption: str) -> None:
         st.caption(tr("Thick grey: the Pareto front. Dashed: what the nearest windows of the same number keep; dotted: "
                       "random ones. Click a point to open that setting in Explore."))
     with table:
-        shares = {mark("keeps"): "recall", mark("nearest"): "nearest", mark("chance"): "chance",
-                  mark("best"): "oracle", mark("padding"): "padding_share"}
+        shares = {tr_noop("keeps"): "recall", tr_noop("nearest"): "nearest", tr_noop("chance"): "chance",
+                  tr_noop("best"): "oracle", tr_noop("padding"): "padding_share"}
         st.dataframe([{"n_win": row.n_win, "topk": row.topk,
                        **{name: 100 * getattr(row, field) for name, field in shares.items()}}
                       for row in compared.rows], hide_index=True, height=360, column_config=heads(shares, shares))
-        title, language = tr("Settings side by side"), tongue()
+        title, language = tr("Settings side by side"), visitor_language()
         with st.container(horizontal=True):
             _download(tr("Table, CSV"), lambda: compare_csv(compared.rows), "settings.csv", "text/csv")
             _download(tr("Report, HTML"), lambda: compare_html(compared.rows, title, caption, wanted.cost, language),
@@ -139,7 +140,7 @@ def choose_b(view: Selection, wanted: Comparison) -> Selection:
     """Side B: model, weights and layer, its windows still as they were."""
     old, keys = wanted.b.settings, list(CATALOG)
     key = st.selectbox(tr("B: model"), keys, format_func=named(model_widgets.MODEL_NAMES),
-                       key=session.hold("b_model", old.model, keys), width=300)
+                       key=session.init_widget("b_model", old.model, keys), width=300)
     entry, a = CATALOG[key], view.settings
     same = old if old.model == key else replace(old, model=key, variant="", untrained=False, changed=False)
     patches = entry.family == "patches" == a.entry.family
@@ -151,7 +152,7 @@ def choose_b(view: Selection, wanted: Comparison) -> Selection:
     names = list(specs)
     layer = next((name for name in (wanted.b.layer, view.layer) if name in names), names[0] if names else "")
     if len(names) > 1:
-        layer = st.selectbox(tr("B: layer"), names, key=session.hold("b_layer", layer, names), width=260)
+        layer = st.selectbox(tr("B: layer"), names, key=session.init_widget("b_layer", layer, names), width=260)
     return Selection(settings=same, layer=layer)
 
 
@@ -168,13 +169,14 @@ def _choose_kind(settings: ModelSettings) -> ModelSettings:
     if len(entry.variants) > 1:
         variants = list(entry.variants)
         variant = st.selectbox(tr("B: variant"), variants, width=260,
-                               key=session.hold(f"b_variant_{entry.key}", settings.chosen_variant, variants))
+                               key=session.init_widget(f"b_variant_{entry.key}", settings.chosen_variant, variants))
         return replace(settings, variant="" if variant == variants[0] else variant)
     if entry.card:
         options = list(model_widgets.WEIGHTS)
         weights = st.segmented_control(tr("B: weights"), options, required=True,
                                        format_func=named(model_widgets.WEIGHTS),
-                                       key=session.hold(f"b_weights_{entry.key}", options[settings.untrained], options))
+                                       key=session.init_widget(f"b_weights_{entry.key}", options[settings.untrained],
+                                                               options))
         return replace(settings, untrained=weights == "untrained")
     if entry.family == "own":
         ask_file(tr("B: model file"), model_widgets.MODEL_ENDINGS, session.MODEL_UPLOADER_B, session.take_file,
@@ -192,8 +194,9 @@ def setting_of(view: Selection, n_win: int, topk: int) -> Setting:
 
 # The other parts of the page Compare: two sides, probes of the picture, and sweeps over many. -----------------------
 
-PROBE_NAMES = {"brightness": mark("brightness"), "flip": mark("flip"), "shift": mark("shift"), "crop": mark("crop"),
-               "swap": mark("swap")}
+PROBE_NAMES = {"brightness": tr_noop("brightness"), "flip": tr_noop("flip"), "shift": tr_noop("shift"),
+               "crop": tr_noop("crop"),
+               "swap": tr_noop("swap")}
 
 
 def sides(view: Selection, photo: Photo, focus: Place) -> None:
@@ -209,26 +212,27 @@ def sides(view: Selection, photo: Photo, focus: Place) -> None:
     setting_a = setting_of(view, one.layer.n_win, one.layer.topk)
     setting_b = setting_of(other, two.layer.n_win, two.layer.topk)
     found = model_services.versus(photo, (view.settings, one, setting_a, session.model_upload()),
-                            (other.settings, two, setting_b, file))
-    names = tuple(f"{told(model_services.opened(side.settings, upload).label)}, {layer}" for side, upload, layer in
+                                  (other.settings, two, setting_b, file))
+    names = tuple(f"{translate(model_services.opened(side.settings, upload).label)}, {layer}" for side, upload, layer in
                   ((view, session.model_upload(), one.name), (other, file, two.name)))
     at = session.opening_place(session.VERSUS, photo.digest, focus)
     caption = "" if found.difference is not None else \
         tr("The two layers put out maps of different size or channels, so their outputs cannot be subtracted.")
-    message = versus_message(photo, found, (names[0], names[1]), at, caption, model_services.encoded(photo, TILE_SIDE))
+    message = pair_message(photo, found, (names[0], names[1]), at, caption, model_services.encoded(photo, TILE_SIDE))
     components.multiples(message, session.VERSUS, session.take_multiples, session.take_opened)
     a, b = found.rows
     shared = found.shared.union_share
     st.markdown(tr("Over all queries, A and B share **{shared:.0f} %** of what either is routed to; two random choices "
                    "of that size would share {chance:.0f} %.", shared=100 * shared[shared == shared].mean(),
                    chance=100 * found.chance))
-    less = mark("B less A")
+    less = tr_noop("B less A")
     st.dataframe([
         {"": tr("keeps of its full attention"), **_shares(a.recall, b.recall, less)},
         {"": tr("its nearest windows keep"), **_shares(a.nearest, b.nearest, less)},
-        {"": tr("multiply-adds of the layer"), "A": told(amount(a, "macs")), "B": told(amount(b, "macs")),
+        {"": tr("multiply-adds of the layer"), "A": translate(amount(a, "macs")), "B": translate(amount(b, "macs")),
          less: _change(a.macs, b.macs)},
-        {"": tr("memory of the layer"), "A": told(amount(a, "peak_bytes")), "B": told(amount(b, "peak_bytes")),
+        {"": tr("memory of the layer"), "A": translate(amount(a, "peak_bytes")),
+         "B": translate(amount(b, "peak_bytes")),
          less: _change(a.peak_bytes, b.peak_bytes)}], hide_index=True, column_config=heads([less]))
 
 
@@ -247,10 +251,11 @@ def probes(view: Selection, photo: Photo) -> None:
     st.markdown(tr("The picture is changed, the same queries are asked again, and everything is taken back to where it "
                    "was: how much of the area that each query was routed to is routed to again?"))
     rows = model_services.probed(view.settings, photo, session.model_upload())
-    columns = {mark("survives"): "survived", mark("if it kept its places"): "stayed",
-               mark("nearest windows"): "nearest", mark("random windows"): "chance"}
-    table = [{mark("layer"): row.layer, mark("probe"): tr("{name}: {about}", name=told(PROBE_NAMES[row.probe]),
-                                                                     about=told(PROBES[row.probe].about)),
+    columns = {tr_noop("survives"): "survived", tr_noop("if it kept its places"): "stayed",
+               tr_noop("nearest windows"): "nearest", tr_noop("random windows"): "chance"}
+    table = [{tr_noop("layer"): row.layer,
+              tr_noop("probe"): tr("{name}: {about}", name=translate(PROBE_NAMES[row.probe]),
+                                                                     about=translate(PROBES[row.probe].about)),
               **{label: 100 * getattr(row, name) for label, name in columns.items()}} for row in rows]
     st.dataframe(table, hide_index=True, height="content", column_config=heads(table[0], columns))
     st.caption(tr("A routing that follows content survives about as well as the nearest windows, whose losses are "
@@ -272,26 +277,26 @@ def sweeps() -> None:
     try:
         table, rows = model_services.sweep_table(file)
     except BRAError as error:
-        st.error(plain(told(error)), icon=":material/table:")
+        st.error(plain(translate(error)), icon=":material/table:")
         return
     layers = list(dict.fromkeys(row.layer for row in rows))
     if not layers:
         st.info(tr("This table holds no rows: every file was skipped, or the folder was empty."))
         return
     st.markdown(tr("{n:,} pictures. {model}", n=max(row.pictures for row in rows),
-                   model=plain(told(model_line(table.about)))))
-    layer = st.selectbox(tr("Layer"), layers, key=session.hold("sweep_layer", layers[0], layers)) \
+                   model=plain(translate(model_line(table.about)))))
+    layer = st.selectbox(tr("Layer"), layers, key=session.init_widget("sweep_layer", layers[0], layers)) \
         if len(layers) > 1 else layers[0]
     shown = [row for row in rows if row.layer == layer]
     st.vega_lite_chart(compare_figures.swept(shown), width="stretch")
     st.caption(tr("Blue: one tick per picture. Orange: 95 % interval of the mean, from resampling pictures. Green: the "
                   "mean of the nearest windows."))
-    found = [{"n_win": row.n_win, "topk": row.topk, mark("keeps"): 100 * row.recall,
-              mark("nearest"): 100 * row.nearest, mark("over nearest, 95 %"): told(over_nearest(row)),
-              mark("random"): 100 * row.chance, "MACs": quantity(row.macs),
-              mark("memory"): quantity(row.peak_bytes) + "B"} for row in shown]
+    found = [{"n_win": row.n_win, "topk": row.topk, tr_noop("keeps"): 100 * row.recall,
+              tr_noop("nearest"): 100 * row.nearest, tr_noop("over nearest, 95 %"): translate(over_nearest(row)),
+              tr_noop("random"): 100 * row.chance, "MACs": quantity(row.macs),
+              tr_noop("memory"): quantity(row.peak_bytes) + "B"} for row in shown]
     st.dataframe(found, hide_index=True, column_config=heads(found[0], ("keeps", "nearest", "random")))
-    language = tongue()
+    language = visitor_language()
     st.download_button(tr("Report, HTML"), lambda: model_services.sweep_file(file, language), "sweep.html", "text/html",
                        on_click="ignore")
 

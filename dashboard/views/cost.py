@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from bra.errors import BRAError
-from bra.messages import Said
+from bra.messages import Message
 from bra.models.catalog import ModelSettings
 from bra.profiling.advice import Position, choices, levers, positions
 from bra.profiling.format import cost_csv, cost_json, cost_markdown, short, summary
@@ -16,7 +16,7 @@ from bra.profiling.formula import LayerCost
 from bra.profiling.model_cost import Cost, CostRow
 from bra.spec import BRASpec
 from dashboard.figures import cost as cost_figures
-from dashboard.i18n import mark, named, told, tr
+from dashboard.i18n import named, tr, tr_noop, translate
 from dashboard.services import cost as cost_services
 from dashboard.state import cost_view as views
 from dashboard.state import session
@@ -26,12 +26,12 @@ from dashboard.widgets import model as model_widgets
 from dashboard.widgets.picture import plain as as_is
 from dashboard.widgets.picture import table
 
-MEASURES = {"macs": mark("multiply-adds"), "params": mark("parameters"), "peak_bytes": mark("memory"),
-            "ms": mark("time")}
+MEASURES = {"macs": tr_noop("multiply-adds"), "params": tr_noop("parameters"), "peak_bytes": tr_noop("memory"),
+            "ms": tr_noop("time")}
 ROUNDS = 7
-NARROW, POOLS = {1: mark("all")}, {1: mark("none")}
+NARROW, POOLS = {1: tr_noop("all")}, {1: tr_noop("none")}
 """How the first choice of each is called; the others are numbers."""
-KINDS = (mark("as it is"), mark("without BRA"), mark("full attention"), mark("second setting"))
+KINDS = (tr_noop("as it is"), tr_noop("without BRA"), tr_noop("full attention"), tr_noop("second setting"))
 
 
 def choose_view() -> tuple[CostView, bool]:
@@ -40,17 +40,17 @@ def choose_view() -> tuple[CostView, bool]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         sides = list(views.SIDES)
         height = st.selectbox(tr("Image height, px"), sides, width=140,
-                              key=session.hold("cost_height", old.height, sides))
+                              key=session.init_widget("cost_height", old.height, sides))
         width = st.selectbox(tr("Image width, px"), sides, width=140,
-                             key=session.hold("cost_width", old.width, sides))
+                             key=session.init_widget("cost_width", old.width, sides))
         chart = st.container()
-        session.hold("cost_time", False, (False, True))
+        session.init_widget("cost_time", False, (False, True))
         timed = st.toggle(tr("Measure time on this machine"), key="cost_time",
                           help=tr("Median of {n} forwards after warming up; a large model takes a while. The shares "
                                   "mean something elsewhere too.", n=ROUNDS))
         offered = views.MEASURES if timed else views.MEASURES[:-1]
         measure = chart.segmented_control(tr("Show"), offered, format_func=named(MEASURES), required=True,
-                                          key=session.hold("cost_measure", old.measure, offered))
+                                          key=session.init_widget("cost_measure", old.measure, offered))
     return session.save_cost_view(replace(old, height=height, width=width, measure=measure or old.measure)), timed
 
 
@@ -66,7 +66,7 @@ def page(settings: ModelSettings, view: CostView, timed: bool) -> None:
         st.error(model_widgets.sentence(error), icon=":material/error:")
         return
     for sentence in summary(cost, plain):
-        st.markdown(as_is(told(sentence)))
+        st.markdown(as_is(translate(sentence)))
     st.html(cost_figures.legend(cost_figures.bar_colours(cost, view.measure)))
     st.vega_lite_chart(cost_figures.bars(cost, view.measure), width="stretch")
     st.caption(tr("Counted, not estimated: every operator of one forward at this image size; parts of BRA by formula, "
@@ -85,7 +85,7 @@ def page(settings: ModelSettings, view: CostView, timed: bool) -> None:
 def _rows(cost: Cost) -> None:
     table(cost_figures.row_table(cost), height=320)
     # An operator's own name, such as "mean", is a name; what is said of one is a sentence.
-    left_out = tr(", ").join(f"{told(one.name) if isinstance(one.name, Said) else one.name} {one.calls}×"
+    left_out = tr(", ").join(f"{translate(one.name) if isinstance(one.name, Message) else one.name} {one.calls}×"
                              for one in cost.not_counted[:12])
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(tr("Click a column's head to sort by it."))
@@ -102,9 +102,9 @@ def _against(settings: ModelSettings, view: CostView, plain: Cost, cost: Cost) -
     for kind in KINDS:
         try:
             costs[kind] = plain if kind == "without BRA" else cost_services.cost_of(settings, view, kind,
-                                                                                   file=session.model_upload())
+                                                                                    file=session.model_upload())
         except BRAError as error:
-            st.warning(tr("“{kind}” cannot be: {why}", kind=told(kind), why=model_widgets.sentence(error)))
+            st.warning(tr("“{kind}” cannot be: {why}", kind=translate(kind), why=model_widgets.sentence(error)))
     table(cost_figures.against_table(costs))
     st.caption(tr("Full attention: every window routed to all. Bytes are those of the fused form used here, which "
                   "never writes attention out. The second setting stands in all BRA layers."))
@@ -120,18 +120,19 @@ def _against(settings: ModelSettings, view: CostView, plain: Cost, cost: Cost) -
 def _second_setting(view: CostView) -> CostView:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         n_wins = list(N_WINS)
-        n_win = st.selectbox(tr("Second setting: n_win"), n_wins, key=session.hold("cost_n_win", view.n_win, n_wins),
+        n_win = st.selectbox(tr("Second setting: n_win"), n_wins,
+                             key=session.init_widget("cost_n_win", view.n_win, n_wins),
                              width=170)
         ks = list(range(1, n_win**2 + 1))
-        topk = st.selectbox("topk", ks, key=session.hold("cost_topk", min(view.topk, n_win**2), ks), width=100)
+        topk = st.selectbox("topk", ks, key=session.init_widget("cost_topk", min(view.topk, n_win**2), ks), width=100)
         narrow = st.selectbox(tr("q and k channels"), views.NARROW, width=150,
-                              key=session.hold("cost_narrow", view.narrow, views.NARROW),
+                              key=session.init_widget("cost_narrow", view.narrow, views.NARROW),
                               format_func=named({n: NARROW.get(n, f"1/{n}") for n in views.NARROW}))
         pool = st.selectbox(tr("Mean pooling of k, v"), views.POOLS, width=160,
-                            key=session.hold("cost_pool", view.pool, views.POOLS),
+                            key=session.init_widget("cost_pool", view.pool, views.POOLS),
                             format_func=named({n: POOLS.get(n, f"{n}×{n}") for n in views.POOLS}))
         projections = st.selectbox(tr("Projections"), views.PROJECTIONS, width=130,
-                                   key=session.hold("cost_projections", view.projections, views.PROJECTIONS))
+                                   key=session.init_widget("cost_projections", view.projections, views.PROJECTIONS))
     return session.save_cost_view(
         replace(view, n_win=n_win, topk=topk, narrow=narrow, pool=pool, projections=projections))
 
@@ -146,7 +147,7 @@ def show(settings: ModelSettings, view: CostView, cost: Cost, plain: Cost) -> No
         numbers = list(range(len(rows)))
         at = st.selectbox(tr("For the row"), numbers, width=520,
                           format_func=[_described(row) for row in rows].__getitem__,
-                          key=session.hold("cost_row", min(view.row, len(rows) - 1), numbers))
+                          key=session.init_widget("cost_row", min(view.row, len(rows) - 1), numbers))
         view = session.save_cost_view(replace(view, row=at))
         layer = rows[at].layers[0]
         spec = layer.spec
@@ -172,7 +173,7 @@ def _windows(settings: ModelSettings, view: CostView, row: CostRow, layer: Layer
     with st.container(horizontal=True, vertical_alignment="bottom"):
         tried = st.selectbox(tr("Try"), list(found), width=170,
                              format_func=lambda n: f"n_win {n}, topk {found[n].topk}",
-                             key=session.hold("cost_tried", view.tried or next(iter(found)), list(found)))
+                             key=session.init_widget("cost_tried", view.tried or next(iter(found)), list(found)))
         one = found[tried]
         st.button(tr("Use it as the second setting"), key="cost_use", on_click=session.use_setting,
                   args=(one.n_win, one.topk), disabled=one.n_win not in N_WINS)
@@ -181,7 +182,7 @@ def _windows(settings: ModelSettings, view: CostView, row: CostRow, layer: Layer
                                                 session.model_upload(), [cost_figures.number_of(row.name)])
             st.download_button(tr("Model file with it in this row, YAML"), text, "model-bra.yaml", "text/yaml",
                                on_click="ignore")
-    st.markdown(as_is(tr("n_win {n_win} {why}.", n_win=one.n_win, why=told(one.why))))
+    st.markdown(as_is(tr("n_win {n_win} {why}.", n_win=one.n_win, why=translate(one.why))))
     return session.save_cost_view(replace(view, tried=tried if tried != next(iter(found)) else 0))
 
 
@@ -208,7 +209,7 @@ def _places(settings: ModelSettings, view: CostView, spec: BRASpec, cost: Cost, 
     refused = [place for place in found if place.layer is None]
     if refused:
         st.caption(as_is(tr("{n} rows cannot have it, {row} for one: {why}", n=len(refused), row=refused[0].after,
-                            why=told(refused[0].why))))
+                            why=translate(refused[0].why))))
     if not possible:
         return
     least, most = (extreme(possible, key=lambda place: place.layer.params) for extreme in (min, max))
@@ -221,12 +222,12 @@ def _places(settings: ModelSettings, view: CostView, spec: BRASpec, cost: Cost, 
     first = next((number for number, place in rows.items() if place.after in here), next(iter(rows)))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         after = st.selectbox(tr("After row"), list(rows), format_func=lambda n: rows[n].after, width=170,
-                             key=session.hold("cost_after", view.after or first, list(rows)))
+                             key=session.init_widget("cost_after", view.after or first, list(rows)))
         st.download_button(tr("Model file with one BRA row there, YAML"),
                            cost_services.placed_yaml(settings, after, options, session.model_upload()),
                            "model-bra.yaml", "text/yaml", on_click="ignore")
     session.save_cost_view(replace(view, after=after if after != first else 0))
-    st.markdown(as_is(tr("{why}.", why=told(rows[after].why))))
+    st.markdown(as_is(tr("{why}.", why=translate(rows[after].why))))
 
 
 def _place(place: Position) -> str:
@@ -251,7 +252,7 @@ def beside_ultralytics(settings: ModelSettings, cost: Cost) -> None:
         st.metric(tr("Ultralytics prints, GFLOPs"), f"{found.printed:.3f}", width=220)
         st.metric(tr("Its counter on the whole image"), f"{found.direct:.3f}", width=220)
         st.metric(tr("Ours: 2 × multiply-adds"), f"{found.ours:.3f}", width=220)
-    st.markdown(as_is(told(found.sentence)))
+    st.markdown(as_is(translate(found.sentence)))
 
 
 def main() -> None:

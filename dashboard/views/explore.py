@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import streamlit as st
 
-from bra.models.base import Answer, Look
+from bra.models.base import Answer, ModelRun
 from bra.viewer.pack import Caption, Place, rail_message
 from dashboard import components
-from dashboard.i18n import told, tongue, tr
+from dashboard.i18n import tr, translate, visitor_language
 from dashboard.services import explore as explore_services
 from dashboard.services import models as model_services
-from dashboard.services.explore import Shown
+from dashboard.services.explore import LayerRequest
 from dashboard.state import session
 from dashboard.state import widgets as widget_state
 from dashboard.state.view import Selection
@@ -20,13 +20,13 @@ from dashboard.widgets import model as model_widgets
 from dashboard.widgets import picture
 
 
-def rail(look: Look, chosen: str) -> None:
+def rail(look: ModelRun, chosen: str) -> None:
     """Every layer of the model at once, where it has several."""
     if len(look.trace.layers) > 1:
         components.rail(rail_message(look.trace.layers, chosen), session.RAIL, session.take_layer)
 
 
-def explorer(view: Selection, shown: Shown, answer: Answer, caption: Caption, focus: Place) -> None:
+def explorer(view: Selection, shown: LayerRequest, answer: Answer, caption: Caption, focus: Place) -> None:
     """All that is seen of one layer; what takes long is waited for here, where it can be called off."""
     explore_services.beforehand(shown, _queries(session.current(), focus))
     _explorer(view, shown, answer, caption, focus)
@@ -37,14 +37,14 @@ def _queries(selection: Selection, focus: Place) -> list[tuple[str, Place, bool]
 
 
 @st.fragment
-def _explorer(view: Selection, shown: Shown, answer: Answer, caption: Caption, focus: Place) -> None:
+def _explorer(view: Selection, shown: LayerRequest, answer: Answer, caption: Caption, focus: Place) -> None:
     """The stage, the attention of its pinned queries, and the downloads.
 
     Streamlit keeps the arguments of a fragment and what its downloads hold for as long as the page is open: keys, and
     never what they name.
     """
     # The buttons of a fragment may not stand in a place outside of it.
-    widget_state.hold_waiting_place(st.container())
+    widget_state.set_status_slot(st.container())
     selection = replace(session.current(), settings=view.settings, layer=view.layer)
     seen = explore_services.seen(shown)
     # By itself, since a message that is the same as before is not sent again: a new topk then brings numbers only.
@@ -58,7 +58,8 @@ def _explorer(view: Selection, shown: Shown, answer: Answer, caption: Caption, f
     with choice:
         whole = picture.choose_attention(selection.whole)
     # Read here: a download is made outside of the visitor's session, where there is no view to ask for.
-    pins, language, stem = selection.pins, tongue(), f"routing_n{seen.layer.spec.n_win}_k{seen.layer.spec.topk}"
+    pins, language = selection.pins, visitor_language()
+    stem = f"routing_n{seen.layer.spec.n_win}_k{seen.layer.spec.topk}"
     queries = _queries(replace(selection, whole=whole), focus)
     components.tiles(explore_services.tiles_bytes(seen, caption, queries), "tiles")
 
@@ -90,7 +91,7 @@ def main() -> None:
     provenance = model_widgets.provenance_of(view.settings, model.provenance)
     changed = model_widgets.shown_layer(view.settings, view.layer, tuple(model.specs))
     shown = explore_services.shown(view.settings, photo, session.upload(), changed, layer.name, session.model_upload())
-    explorer(view, shown, look.answer, Caption(told(model.label), layer.name, provenance, name), focus)
+    explorer(view, shown, look.answer, Caption(translate(model.label), layer.name, provenance, name), focus)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import streamlit as st
 
 from dashboard import components
 from dashboard.figures import learn as learn_figures
-from dashboard.i18n import mark, told, tr
+from dashboard.i18n import tr, tr_noop, translate
 from dashboard.learn import chapters, example, quiz
 from dashboard.learn import chapters as more
 from dashboard.learn import text as chapter_texts
@@ -23,11 +23,13 @@ from dashboard.state.learn_view import Lesson
 
 HERE: Final = Path(__file__).parents[1] / "components"
 PART_NAMES: Final = {
-    "chapters": mark("Seven chapters"), "example": mark("Every number, by hand"), "photo": mark("The same on a photo"),
-    "predict": mark("Predict, then see")}
+    "chapters": tr_noop("Seven chapters"), "example": tr_noop("Every number, by hand"),
+    "photo": tr_noop("The same on a photo"),
+    "predict": tr_noop("Predict, then see")}
 CHAPTER_NAMES: Final = (
-    mark("Why not everything"), mark("Windows and routing"), mark("What weights do not do"), mark("n_win and topk"),
-    mark("Padding"), mark("Trained or not"), mark("Pretty maps"))
+    tr_noop("Why not everything"), tr_noop("Windows and routing"), tr_noop("What weights do not "
+                                                                           "do"), tr_noop("n_win and topk"),
+    tr_noop("Padding"), tr_noop("Trained or not"), tr_noop("Pretty maps"))
 TRIALS: Final[tuple[Callable[[Lesson], Lesson], ...]] = (
     chapters.cost, chapters.windows, chapters.weights, chapters.cuts,
     more.padding, more.worth, more.proof)
@@ -41,7 +43,7 @@ def page() -> None:
     if not at.present:
         _choose(at)
     parts: Mapping[str, Callable[[Lesson], Lesson]] = {"chapters": _chapter, "example": _example, "photo": _photo,
-                                                        "predict": quiz.show}
+                                                       "predict": quiz.show}
     at = learn_state.save(parts[at.part](at))
     with st.container(key="lesson_foot"):
         _lectern(at)
@@ -50,7 +52,8 @@ def page() -> None:
 def _choose(at: Lesson) -> None:
     """Which part, and which step of it."""
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.segmented_control(tr("Part"), views.PARTS, format_func=lambda part: told(PART_NAMES[part]), required=True,
+        st.segmented_control(tr("Part"), views.PARTS, format_func=lambda part: translate(PART_NAMES[part]),
+                             required=True,
                              key=learn_state.shown(learn_state.PART, at.part), on_change=learn_state.take_part,
                              label_visibility="collapsed")
     steps = range(1, views.LENGTHS[at.part] + 1)
@@ -65,7 +68,7 @@ def _step_name(part: str, step: int) -> str:
     if part == "predict":
         return f"{step}"
     named = CHAPTER_NAMES[step - 1] if part == "chapters" else NAMES[example.STEPS[step - 1]]
-    return f"{step} {told(named)}"
+    return f"{step} {translate(named)}"
 
 
 def _chapter(at: Lesson) -> Lesson:
@@ -124,7 +127,7 @@ def _photo(at: Lesson) -> Lesson:
 def _lectern(at: Lesson) -> None:
     stops = views.stops(at.present)
     n = stops.index(at.stop)
-    place = tr("{part}, {n} of {all}", part=told(PART_NAMES[at.part]), n=at.step, all=views.LENGTHS[at.part])
+    place = tr("{part}, {n} of {all}", part=translate(PART_NAMES[at.part]), n=at.step, all=views.LENGTHS[at.part])
     if at.present and at.part == "chapters":
         place += f" · {views.SCENES.index(at.scene) + 1}/{len(views.SCENES)}"
     components.lectern({"stop": "/".join(map(str, at.stop)), "place": place, "query": urlencode(learn_state.link()),

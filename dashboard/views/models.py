@@ -6,21 +6,21 @@ from pathlib import Path
 
 import streamlit as st
 
-from bra.messages import listed
+from bra.messages import comma_joined
 from bra.models.card import WEIGHTS, ModelCard
 from bra.models.catalog import CATALOG
 from dashboard import i18n
 from dashboard.figures import card as card_figures
-from dashboard.i18n import mark, named, told, tr
+from dashboard.i18n import named, tr, tr_noop, translate
 from dashboard.services import models as model_services
 from dashboard.state import session
 from dashboard.widgets.picture import heads
 
 EXPLORE = Path(__file__).parent / "explore.py"
-RECALL = mark("Share of full attention that falls on the routed windows")
-MADE = {"date": mark("date")}
+RECALL = tr_noop("Share of full attention that falls on the routed windows")
+MADE = {"date": tr_noop("date")}
 """What a card was made with; anything else is the name of a package."""
-OVERLAP = mark("Likeness of labels between a window and those it is routed to")
+OVERLAP = tr_noop("Likeness of labels between a window and those it is routed to")
 
 
 def choose_card(known: dict[str, ModelCard]) -> ModelCard:
@@ -36,8 +36,8 @@ def choose_card(known: dict[str, ModelCard]) -> ModelCard:
 
 def show(card: ModelCard) -> None:
     """The whole card."""
-    st.markdown(f"#### {told(card.title)}")
-    st.markdown(told(card.data))
+    st.markdown(f"#### {translate(card.title)}")
+    st.markdown(translate(card.data))
     entry = next((entry for entry in CATALOG.values() if entry.card == card.name), None)
     with st.container(horizontal=True):
         if entry is not None and st.button(tr("Look into it"), type="primary", icon=":material/visibility:"):
@@ -55,27 +55,27 @@ def show(card: ModelCard) -> None:
         st.caption(tr("After the last epoch; mean over seeds, smallest to largest in brackets. The weights are those "
                       "of {run}.", run=card.shipped))
         for sentence in card.comparison:
-            st.markdown(f"- {told(sentence)}")
+            st.markdown(f"- {translate(sentence)}")
         for metric in [*next(iter(card.scores.values())), "loss"]:
             label = card_figures.METRICS.get(metric, metric)
-            st.vega_lite_chart(card_figures.curves(card, metric, told(label)), width="stretch")
+            st.vega_lite_chart(card_figures.curves(card, metric, translate(label)), width="stretch")
     with right:
         st.markdown("#### " + tr("Does its routing mean anything?"))
         for sentence in card.verdict:
-            st.markdown(f"- {told(sentence)}")
-        st.vega_lite_chart(card_figures.quality(card, "recall", told(RECALL)), width="stretch")
+            st.markdown(f"- {translate(sentence)}")
+        st.vega_lite_chart(card_figures.quality(card, "recall", translate(RECALL)), width="stretch")
         if any(row.overlap is not None for row in card.quality["trained"]):
-            st.vega_lite_chart(card_figures.quality(card, "overlap", told(OVERLAP)), width="stretch")
+            st.vega_lite_chart(card_figures.quality(card, "overlap", translate(OVERLAP)), width="stretch")
         st.caption(tr("Mean over {n} pictures that it did not learn from, and over their windows. Controls are those "
                       "of the trained layers.", n=card.judged))
         st.markdown("#### " + tr("What it is not good for"))
         for sentence in card.limits:
-            st.markdown(f"- {told(sentence)}")
+            st.markdown(f"- {translate(sentence)}")
     st.markdown("#### " + tr("How it was made"))
     st.code(card.command, language="bash", wrap_lines=True)
-    made = listed([f"{told(MADE.get(what, what))} {value}" for what, value in card.made_with.items()])
-    st.caption(tr("{made}. Learned at {side} px. Data: {licence}", made=told(made), side=card.side,
-                  licence=told(card.licence)))
+    made = comma_joined([f"{translate(MADE.get(what, what))} {value}" for what, value in card.made_with.items()])
+    st.caption(tr("{made}. Learned at {side} px. Data: {licence}", made=translate(made), side=card.side,
+                  licence=translate(card.licence)))
 
 
 def main() -> None:

@@ -7,11 +7,11 @@ from dataclasses import replace
 import streamlit as st
 
 from bra.errors import BRAError
-from bra.models.base import Look, OpenModel
+from bra.models.base import ModelRun, OpenModel
 from bra.models.catalog import BIFORMERS, CATALOG, YOLO_FILES, YOLO_SCALES, ModelEntry, ModelSettings, grid_on
 from bra.photo import Photo
 from bra.spec import BRASpec
-from dashboard.i18n import mark, named, told, tr
+from dashboard.i18n import named, tr, tr_noop, translate
 from dashboard.services import models as model_services
 from dashboard.state import session
 from dashboard.state import view as views
@@ -20,14 +20,15 @@ from dashboard.widgets.picture import ask_file, plain, worded
 
 MODEL_ENDINGS = ["yaml", "yml", "pt", "pth", "safetensors"]
 MODEL_NAMES = {key: entry.label for key, entry in CATALOG.items()}
-POOL_NAMES = {"identity": mark("none"), "maxpool": mark("max"), "avgpool": mark("mean"),
-              "ada_maxpool": mark("adaptive max"), "ada_avgpool": mark("adaptive mean"),
-              "fracpool": mark("fractional max"), "conv": mark("convolution (starts as mean)")}
-WEIGHTS = {"trained": mark("trained"), "untrained": mark("untrained")}
-PLACES = {"": mark("{base}: neck, before each C2f"), "-residual": mark("{base}: the same, with norm and shortcut"),
-          "-c2f": mark("{base}: inside each C2f"), "-p3": mark("{base}: backbone, after P3"),
-          "-p5": mark("{base}: backbone, at its end")}
-BIFORMER_NAMES = {"biformer_tiny": mark("T, 13.1 M parameters"), "biformer_small": "S, 25.5 M",
+POOL_NAMES = {"identity": tr_noop("none"), "maxpool": tr_noop("max"), "avgpool": tr_noop("mean"),
+              "ada_maxpool": tr_noop("adaptive max"), "ada_avgpool": tr_noop("adaptive mean"),
+              "fracpool": tr_noop("fractional max"), "conv": tr_noop("convolution (starts as mean)")}
+WEIGHTS = {"trained": tr_noop("trained"), "untrained": tr_noop("untrained")}
+PLACES = {"": tr_noop("{base}: neck, before each C2f"), "-residual": tr_noop("{base}: the same, with norm and "
+                                                                             "shortcut"),
+          "-c2f": tr_noop("{base}: inside each C2f"), "-p3": tr_noop("{base}: backbone, after P3"),
+          "-p5": tr_noop("{base}: backbone, at its end")}
+BIFORMER_NAMES = {"biformer_tiny": tr_noop("T, 13.1 M parameters"), "biformer_small": "S, 25.5 M",
                   "biformer_base": "B, 56.8 M", "biformer_stl": "STL, 28.4 M"}
 
 
@@ -36,9 +37,9 @@ def choose_settings(photo: Photo | None) -> Selection:
     view = session.current()
     old = view.settings
     key = st.selectbox(tr("Model"), list(CATALOG), format_func=named(MODEL_NAMES),
-                       key=session.hold("model", old.model, list(CATALOG)))
+                       key=session.init_widget("model", old.model, list(CATALOG)))
     entry = CATALOG[key]
-    st.caption(told(entry.about))
+    st.caption(translate(entry.about))
     if entry.family == "patches":
         layer = view.layer if old.entry.family == "patches" else ""
         if photo is None:
@@ -62,7 +63,7 @@ def choose_settings(photo: Photo | None) -> Selection:
 def _choose_side(key: str, side: int, sides: tuple[int, ...]) -> int:
     # Each model keeps a size of its own: what suits one is too much for another.
     return st.segmented_control(tr("Picture size, longer side in px"), sides, required=True,
-                                key=session.hold(f"side_{key}", side, sides)) or side
+                                key=session.init_widget(f"side_{key}", side, sides)) or side
 
 
 def _choose_variant(entry: ModelEntry, old: ModelSettings) -> str:
@@ -74,20 +75,21 @@ def _choose_variant(entry: ModelEntry, old: ModelSettings) -> str:
         stem, scale = next((stem, letter) for stem in stems for letter in YOLO_SCALES
                            if stem.format(letter) == old.chosen_variant)
         stem = st.selectbox(tr("Model file"), stems, format_func={stem: _file_name(stem) for stem in stems}.__getitem__,
-                            key=session.hold("yolo_file", stem, stems))
+                            key=session.init_widget("yolo_file", stem, stems))
         scales = list(YOLO_SCALES)
-        letter = st.segmented_control(tr("Scale"), scales, required=True, key=session.hold("yolo_scale", scale, scales))
+        letter = st.segmented_control(tr("Scale"), scales, required=True,
+                                      key=session.init_widget("yolo_scale", scale, scales))
         chosen = stem.format(letter or scale)
     else:
         names = list(BIFORMERS)
         chosen = st.selectbox(tr("Size"), names, format_func=named(BIFORMER_NAMES),
-                              key=session.hold("biformer", old.chosen_variant, names))
+                              key=session.init_widget("biformer", old.chosen_variant, names))
     return "" if chosen == entry.variants[0] else chosen
 
 
 def _file_name(stem: str) -> str:
     base, _, place = stem.format("").partition("-bra")
-    return told(PLACES[place]).format(base=base.replace("yolo", "YOLO"))
+    return translate(PLACES[place]).format(base=base.replace("yolo", "YOLO"))
 
 
 def _choose_weights(entry: ModelEntry, old: ModelSettings) -> bool:
@@ -96,7 +98,7 @@ def _choose_weights(entry: ModelEntry, old: ModelSettings) -> bool:
         return False
     options = list(WEIGHTS)
     chosen = st.segmented_control(tr("Weights"), options, format_func=named(WEIGHTS), required=True,
-                                  key=session.hold(f"weights_{entry.key}", options[old.untrained], options),
+                                  key=session.init_widget(f"weights_{entry.key}", options[old.untrained], options),
                                   help=tr("The same layers on the same picture, as they learned or with random "
                                           "numbers."))
     return chosen == "untrained"
@@ -115,7 +117,7 @@ def _choose_change(settings: ModelSettings, old: ModelSettings, layer: str) -> M
     spec = specs[name]
     st.caption(tr("Layer {name} was built with n_win {n_win}, topk {topk}, {heads} heads, {dim} channels.", name=name,
                   n_win=spec.n_win, topk=spec.topk, heads=spec.num_heads, dim=spec.dim))
-    session.hold("changed", old.changed, (False, True))
+    session.init_widget("changed", old.changed, (False, True))
     if not st.toggle(tr("What if it had other windows?"), key="changed",
                      help=tr("The weights stay; only this layer's n_win and topk change.")):
         return settings
@@ -125,10 +127,10 @@ def _choose_change(settings: ModelSettings, old: ModelSettings, layer: str) -> M
 
 def _choose_windows(n_win: int, topk: int) -> tuple[int, int]:
     n_win = st.slider(tr("Windows per side, n_win"), views.N_WINS[0], views.N_WINS[-1],
-                      key=session.hold("n_win", n_win, views.N_WINS),
+                      key=session.init_widget("n_win", n_win, views.N_WINS),
                       help=tr("The map is cut into n_win × n_win windows of equal size."))
     ks = range(1, n_win**2 + 1)
-    topk = st.slider(tr("Routed windows, topk"), 1, ks[-1], key=session.hold("topk", topk, ks),
+    topk = st.slider(tr("Routed windows, topk"), 1, ks[-1], key=session.init_widget("topk", topk, ks),
                      help=tr("Each window attends to so many windows. All of them is full attention."))
     st.caption(tr("Each token sees {topk} of {n} windows: {share:.1f} % of the map.", topk=topk, n=n_win**2,
                   share=100 * topk / n_win**2))
@@ -141,7 +143,7 @@ def choose_b_windows(settings: ModelSettings, spec: BRASpec | None) -> ModelSett
     if not patches:
         if spec is None:
             return settings
-        session.hold("b_changed", settings.changed, (False, True))
+        session.init_widget("b_changed", settings.changed, (False, True))
         label = tr("B: other windows than its own n_win {n_win}, topk {topk}", n_win=spec.n_win, topk=spec.topk)
         if not st.toggle(label, key="b_changed"):
             return replace(settings, changed=False)
@@ -150,10 +152,10 @@ def choose_b_windows(settings: ModelSettings, spec: BRASpec | None) -> ModelSett
     left, right = st.columns(2)
     with left:
         n_win = st.slider(tr("B: windows per side, n_win"), views.N_WINS[0], views.N_WINS[-1],
-                          key=session.hold("b_n_win", n_win, views.N_WINS))
+                          key=session.init_widget("b_n_win", n_win, views.N_WINS))
     ks = range(1, n_win**2 + 1)
     with right:
-        topk = st.slider(tr("B: routed windows, topk"), 1, ks[-1], key=session.hold("b_topk", topk, ks))
+        topk = st.slider(tr("B: routed windows, topk"), 1, ks[-1], key=session.init_widget("b_topk", topk, ks))
     return replace(settings, n_win=n_win, topk=topk, changed=not patches)
 
 
@@ -161,11 +163,11 @@ def _patch_settings(photo: Photo, model: str, old: ModelSettings) -> ModelSettin
     patches = CATALOG[old.model].family == "patches"
     n_win, topk = _choose_windows(old.n_win, old.topk)
     heads = st.segmented_control(tr("Heads"), views.HEADS, required=True,
-                                 key=session.hold("num_heads", old.num_heads, views.HEADS))
+                                 key=session.init_widget("num_heads", old.num_heads, views.HEADS))
     side = _choose_side("patches", old.side if patches else CATALOG[model].side, views.SIDES)
     strides = [stride for stride in views.STRIDES if side <= views.MAX_TOKENS * stride]
     stride = st.segmented_control(tr("Pixels per token, stride"), strides, required=True,
-                                  key=session.hold("stride", old.stride, strides)) or strides[0]
+                                  key=session.init_widget("stride", old.stride, strides)) or strides[0]
     if len(strides) < len(views.STRIDES):
         st.caption(tr("A finer stride than {stride} at {side} px would take minutes: first choose a smaller size.",
                       stride=strides[0], side=side))
@@ -179,12 +181,12 @@ def _choose_pooling(photo: Photo, settings: ModelSettings, old: ModelSettings) -
     ratios = [ratio for ratio in views.RATIOS if ratio <= room]
     pools = views.POOLS if ratios else views.POOLS[:1]
     pool = st.selectbox(tr("Pooling of keys and values"), pools, format_func=named(POOL_NAMES),
-                        key=session.hold("kv_downsample_mode", old.kv_downsample_mode, pools))
+                        key=session.init_widget("kv_downsample_mode", old.kv_downsample_mode, pools))
     ratio = old.kv_downsample_ratio
     if pool != "identity":
         label = tr("Keys per window side") if pool.startswith("ada_") else tr("Pooling ratio")
         ratio = st.segmented_control(label, ratios, required=True,
-                                     key=session.hold("kv_downsample_ratio", ratio, ratios)) or ratios[0]
+                                     key=session.init_widget("kv_downsample_ratio", ratio, ratios)) or ratios[0]
     if len(ratios) < len(views.RATIOS):
         size = f"{grid.window_h}×{grid.window_w}"
         st.caption(tr("Windows are {size} tokens here: no ratio above {ratio} fits.", size=size, ratio=ratios[-1])
@@ -196,14 +198,14 @@ def _choose_pooling(photo: Photo, settings: ModelSettings, old: ModelSettings) -
         st.caption(tr("{size} tokens are padded to {padded}: {share:.1f} % is padding, and {empty} of {n} windows hold "
                       "nothing else.", **sizes, empty=empty, n=grid.n_windows) if empty
                    else tr("{size} tokens are padded to {padded}: {share:.1f} % is padding.", **sizes))
-        session.hold("mask_padding", old.mask_padding, (False, True))
+        session.init_widget("mask_padding", old.mask_padding, (False, True))
         mask = st.toggle(tr("Mask the padding"), key="mask_padding",
                          help=tr("The original attends to padding as if it were picture. Masked, it gets no "
                                  "attention."))
     return replace(settings, kv_downsample_mode=pool, kv_downsample_ratio=ratio, mask_padding=mask)
 
 
-def looked(view: Selection, photo: Photo) -> tuple[Selection, OpenModel, Look]:
+def looked(view: Selection, photo: Photo) -> tuple[Selection, OpenModel, ModelRun]:
     """The model and what it did on the picture; says so where that cannot be, and shows the usual model instead."""
     file = session.model_upload()
     if view.settings.entry.family == "own" and file is None:
@@ -214,7 +216,7 @@ def looked(view: Selection, photo: Photo) -> tuple[Selection, OpenModel, Look]:
             model = model_services.opened(view.settings, file)
             layer = shown_layer(view.settings, view.layer, tuple(model.specs))
             look = model_services.look(view.settings, photo, layer, file)
-            return view, model, Look(look.trace, worded(look.answer))
+            return view, model, ModelRun(look.trace, worded(look.answer))
         except BRAError as error:
             st.error(sentence(error), icon=":material/error:")
     view = replace(view, settings=ModelSettings(), layer="")
@@ -223,7 +225,7 @@ def looked(view: Selection, photo: Photo) -> tuple[Selection, OpenModel, Look]:
 
 def sentence(error: BRAError) -> str:
     """An error as it stands on a page; strangers' words in it are never read as Markdown."""
-    text = plain(told(error))
+    text = plain(translate(error))
     return text[:1].upper() + text[1:]
 
 
@@ -242,4 +244,5 @@ def shown_layer(settings: ModelSettings, layer: str, names: tuple[str, ...]) -> 
 
 def provenance_of(settings: ModelSettings, provenance: str) -> str:
     """Where the weights come from, and that the windows are not those they were trained with, where that is so."""
-    return tr("{provenance}, windows changed", provenance=told(provenance)) if settings.changed else told(provenance)
+    return tr("{provenance}, windows changed",
+              provenance=translate(provenance)) if settings.changed else translate(provenance)

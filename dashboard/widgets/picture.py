@@ -14,21 +14,21 @@ import streamlit as st
 
 from bra.errors import PhotoError
 from bra.grid import WindowGrid
-from bra.messages import listed
+from bra.messages import comma_joined
 from bra.metrics.routing import shared_choices
 from bra.models.base import Answer
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import FULL, Place
 from dashboard import components
-from dashboard.i18n import language, mark, named, told, tr
+from dashboard.i18n import language, named, tr, tr_noop, translate
 from dashboard.samples import GALLERY
 from dashboard.services import models as model_services
 from dashboard.state import session
 from dashboard.state import widgets as widget_state
 from dashboard.state.view import UPLOAD
 
-HINT = mark("Point at a window to see where it is routed; click to keep it.")
+HINT = tr_noop("Point at a window to see where it is routed; click to keep it.")
 WORD_JOINER = "\N{WORD JOINER}"
 THUMBNAIL = 160
 CENTRE: Place = (FULL // 2, FULL // 2)
@@ -39,7 +39,7 @@ def choose_picture() -> None:
     strip, drop = st.columns([2.6, 1], vertical_alignment="center")
     with strip:
         st.subheader(tr("RouteScope: where does routing attention look?"), anchor=False)
-        pictures = [(key, told(sample.name), model_services.encoded(model_services.sample(key), THUMBNAIL))
+        pictures = [(key, translate(sample.name), model_services.encoded(model_services.sample(key), THUMBNAIL))
                     for key, sample in GALLERY.items()]
         upload = session.upload()
         if upload is not None:
@@ -72,7 +72,7 @@ def ask_file(label: str, endings: list[str], key: str, on_change: Callable[..., 
     size = size or model_services.limits().upload_mb
     file = st.file_uploader(label, endings, key=key, on_change=on_change, args=args, max_upload_size=size, help=help)
     if file is not None and widget_state.refusal(key):
-        st.error(plain(told(widget_state.refusal(key))), icon=":material/error:")
+        st.error(plain(translate(widget_state.refusal(key))), icon=":material/error:")
     if language() == "en":
         return
     # Streamlit's own words on it can be had in no other way than by style.
@@ -100,16 +100,17 @@ def picture() -> tuple[Photo, str, str, Place]:
     selection, upload = session.current(), session.upload()
     if selection.picture == UPLOAD and upload is not None:
         try:
-            return model_services.photo_of(upload.data, upload.digest), shown_name(upload.name), told(HINT), CENTRE
+            return model_services.photo_of(upload.data, upload.digest), shown_name(upload.name), translate(HINT), CENTRE
         except PhotoError as error:
-            st.error(plain(told(error)), icon=":material/broken_image:")
+            st.error(plain(translate(error)), icon=":material/broken_image:")
     elif selection.picture == UPLOAD:
         st.info(tr("This link was made with an uploaded picture, which links do not carry: drop it here again to see "
                    "the same view. Until then, a built-in one."), icon=":material/image:")
     elif selection.picture not in GALLERY:
-        st.info(tr("There is no built-in picture of that name; this is {name}.", name=told(GALLERY["animal"].name)))
+        st.info(tr("There is no built-in picture of that name; this is {name}.",
+                   name=translate(GALLERY["animal"].name)))
     key = selection.picture if selection.picture in GALLERY else "animal"
-    return model_services.sample(key), told(GALLERY[key].name), told(GALLERY[key].about), GALLERY[key].focus
+    return model_services.sample(key), translate(GALLERY[key].name), translate(GALLERY[key].about), GALLERY[key].focus
 
 
 def shown_name(name: str) -> str:
@@ -119,8 +120,8 @@ def shown_name(name: str) -> str:
 
 def heading(name: str, hint: str, notes: tuple[str, ...]) -> None:
     """The picture's name and what to try on it; names are shown as they are, never read as Markdown."""
-    said = [tr("**{name}.** {hint}", name=plain(name), hint=hint)]
-    st.markdown(" ".join(said + [tr("({note})", note=told(note)) for note in notes]))
+    message = [tr("**{name}.** {hint}", name=plain(name), hint=hint)]
+    st.markdown(" ".join(message + [tr("({note})", note=translate(note)) for note in notes]))
 
 
 def warn_of_hubs(layer: LayerTrace) -> None:
@@ -144,16 +145,16 @@ def plain(text: str) -> str:
 
 def worded(answer: Answer) -> Answer:
     """The answer in the visitor's language, as far as its words are those of our own models."""
-    return Answer(tuple(replace(found, label=told(found.label)) for found in answer.detections),
-                  tuple((told(label), share) for label, share in answer.classes))
+    return Answer(tuple(replace(found, label=translate(found.label)) for found in answer.detections),
+                  tuple((translate(label), share) for label, share in answer.classes))
 
 
 def say(answer: Answer) -> None:
     """What the model makes of the picture, in its own words and with how sure it is."""
     if answer.classes:
-        classes = listed([tr("{name} {share:.0f} %", name=plain(label), share=100 * share)
-                          for label, share in answer.classes])
-        st.caption(tr("The model says: {classes}. It knows no other classes than its own.", classes=told(classes)))
+        classes = comma_joined([tr("{name} {share:.0f} %", name=plain(label), share=100 * share)
+                                for label, share in answer.classes])
+        st.caption(tr("The model says: {classes}. It knows no other classes than its own.", classes=translate(classes)))
 
 
 def warn_of_padding(grid: WindowGrid) -> None:
@@ -169,7 +170,7 @@ def choose_attention(whole: bool) -> bool:
     options = session.ATTENTION_OF
     chosen = st.segmented_control(tr("Attention of"), options, required=True, label_visibility="collapsed",
                                   format_func=named({one: one for one in options}), on_change=session.take_whole,
-                                  key=session.hold(session.WHOLE, options[whole], options))
+                                  key=session.init_widget(session.WHOLE, options[whole], options))
     return chosen == options[True]
 
 
@@ -180,17 +181,17 @@ def heads(names: Iterable[str], percents: Collection[str] = ()) -> dict[str, Any
         names: the fields, which are the heads in English.
         percents: those that hold per cents.
     """
-    return {name: st.column_config.NumberColumn(told(name), format=tr("%.1f %%")) if name in percents
-            else st.column_config.Column(told(name)) for name in names if name}
+    return {name: st.column_config.NumberColumn(translate(name), format=tr("%.1f %%")) if name in percents
+            else st.column_config.Column(translate(name)) for name in names if name}
 
 
 def table(rows: list[dict[str, Any]], height: int | str = "content") -> None:
     """Numbers with thousands apart, sortable."""
     frame = pd.DataFrame(rows)
     formats = heads(frame.columns)
-    formats |= {name: st.column_config.TextColumn(told(name), width=width)
+    formats |= {name: st.column_config.TextColumn(translate(name), width=width)
                 for name, width in (("change", "medium"), ("why", "large")) if name in frame}
-    formats |= {name: st.column_config.NumberColumn(told(name),
+    formats |= {name: st.column_config.NumberColumn(translate(name),
                                                     format="%.1f" if "%" in name or "ms" in name else "localized")
                 for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])}
     st.dataframe(frame, hide_index=True, width="stretch", height=height, column_config=formats)

@@ -23,7 +23,7 @@ DASHBOARD = ROOT / "dashboard"
 CODE = [path for path in sorted(DASHBOARD.rglob("*.py")) if path.name not in ("words.py", "limits.py")]
 """Without the catalogue itself, and the table of settings, which who runs a server reads in a terminal."""
 VIEWS = sorted((DASHBOARD / "views").glob("*.py"))
-WRAPPERS = {"tr", "told", "mark", "said", "later", "chapter"}
+WRAPPERS = {"tr", "translate", "tr_noop", "message", "LazyText", "chapter"}
 LETTERS = re.compile(r"(?<!_)\b[A-Za-z]{2,}(?!\w)")     # no name such as soft_routing
 PROSE = re.compile(r"[A-Za-z]{2,}[,:;.]? [A-Za-z]{2,}")
 
@@ -80,12 +80,12 @@ def faults(tree: ast.Module) -> Iterator[tuple[int, str]]:
                         and not re.search("[<{]", one.value) and one.value not in KINDS)
 
 
-@pytest.mark.parametrize("path", CODE, ids=short)
+@pytest.tr_noop.parametrize("path", CODE, ids=short)
 def test_every_text_in_the_code_is_asked_for_in_the_visitors_language(path: Path) -> None:
     assert sorted(set(faults(ast.parse(path.read_text(encoding="utf-8"))))) == []
 
 
-@pytest.mark.parametrize("code", [
+@pytest.tr_noop.parametrize("code", [
     'st.caption("All of it")', 'st.button(f"Use {n}")', 'x = {"title": "epoch"}', 'name = "nearest windows"',
     'st.metric(tr("Ours"), "none")', 'chart = {"tooltip": [{"field": "why"}]}', 'left.toggle(tr("A"), help="Why not")',
     'st.column_config.Column("keeps")', 'def f():\n    return "two words"'])
@@ -174,8 +174,8 @@ def shown(app: AppTest) -> Iterator[str]:
 
 def english(text: str) -> bool:
     """Whether a text has English words in a row, or is a text that the catalogue has in Chinese."""
-    told = ZH.get(text, text) != text and text not in VARIANTS
-    return told or bool(ENGLISH.search(PROPER.sub("·", re.sub(r"\\(.)", r"\1", text))))
+    translate = ZH.get(text, text) != text and text not in VARIANTS
+    return translate or bool(ENGLISH.search(PROPER.sub("·", re.sub(r"\\(.)", r"\1", text))))
 
 
 LINKS = [
@@ -208,22 +208,22 @@ def chinese(view: str, query: dict[str, str]) -> AppTest:
     return app
 
 
-@pytest.mark.parametrize(("view", "query"), LINKS, ids=lambda part: part if isinstance(part, str) else
-                         "-".join(part.values()) or "first")
+@pytest.tr_noop.parametrize(("view", "query"), LINKS, ids=lambda part: part if isinstance(part, str) else
+                            "-".join(part.values()) or "first")
 def test_a_page_in_chinese_says_nothing_in_english(view: str, query: dict[str, str]) -> None:
     found = list(shown(chinese(view, query)))
     assert any(re.search("[\u4e00-\u9fff]", text) for text in found)
     assert [text for text in found if english(text)] == []
 
 
-@pytest.mark.parametrize("text", ["Keeps 38 % of all windows", "the model", "nearest", "Not counted, since",
-                                  "Wrapped\nlines", "层 n_win 5: many heads"])
+@pytest.tr_noop.parametrize("text", ["Keeps 38 % of all windows", "the model", "nearest", "Not counted, since",
+                                     "Wrapped\nlines", "层 n_win 5: many heads"])
 def test_english_is_told_from_names(text: str) -> None:
     assert english(text)
 
 
-@pytest.mark.parametrize("text", ["花卉，已训练（BiFormer） · stages.2.2.attn · n_win 5 · topk 8", "`bra inspect`",
-                                  "15 BRABlock：80×80 个 token", "PNG、JPEG、WebP", "weights.pt 与 best.pth",
-                                  "qk_dim=48, num_heads=4"])
+@pytest.tr_noop.parametrize("text", ["花卉，已训练（BiFormer） · stages.2.2.attn · n_win 5 · topk 8", "`bra inspect`",
+                                     "15 BRABlock：80×80 个 token", "PNG、JPEG、WebP", "weights.pt 与 best.pth",
+                                     "qk_dim=48, num_heads=4"])
 def test_names_are_no_english(text: str) -> None:
     assert not english(text)

@@ -21,14 +21,14 @@ def test_six_explorers_and_two_comparers_for_ten_seconds(tmp_path: Path) -> None
 def test_the_check_sees_another_visitors_image() -> None:
     one, other = (visitors.Explorer(number, "") for number in (1, 2))
 
-    class Shown:
+    class LayerRequest:
         def component(self, name: str) -> visitors.Message:
             layer = other.truth[other.setting][other.layer]
             arrays = {"affinity": layer.affinity[0].numpy(), "r_idx": layer.r_idx[0].numpy(),
                       "in_degree": np.bincount(layer.r_idx[0].numpy().ravel(), minlength=49)}
             return {"photo": other.photo.digest, "name": "image1.png"}, b"", arrays
 
-    one.check(Shown())      # type: ignore[arg-type]
+    one.check(LayerRequest())      # type: ignore[arg-type]
     assert len(one.seen.errors) == 2
-    other.check(Shown())    # type: ignore[arg-type]
+    other.check(LayerRequest())    # type: ignore[arg-type]
     assert other.seen.errors == ["visitor 2 sees image1.png"]

@@ -18,7 +18,7 @@ from bra.opening import look
 from bra.photo import Photo
 from bra.viewer.pack import unpack
 from dashboard.figures import compare as compare_figures
-from dashboard.runtime.jobs import Stopped
+from dashboard.runtime.jobs import Cancelled
 from dashboard.services import models as model_services
 from dashboard.state import compare_view as choices
 from dashboard.state.compare_view import Comparison, side_b
@@ -186,19 +186,19 @@ def test_a_sweep_is_opened_and_another_file_is_refused(app: AppTest) -> None:
 
 
 def test_reading_a_sweep_ends_when_it_is_called_off() -> None:
-    told: list[tuple[int, int]] = []
+    translate: list[tuple[int, int]] = []
 
     def tell(done: int, todo: int) -> None:
-        told.append((done, todo))
-        raise Stopped
+        translate.append((done, todo))
+        raise Cancelled
 
-    with pytest.raises(Stopped):
+    with pytest.raises(Cancelled):
         model_services._sweep_table.__wrapped__(
             "", to_parquet(table_of([("0.png", "a", row(4, 2, 0.3, 1000))], {})), tell)
-    assert told == [(0, 0)]
+    assert translate == [(0, 0)]
 
 
-@pytest.mark.parametrize("query", [{"tab": "x"}, {"rows": "0.99"}, {"columns": "nan"}, {"b_model": "<b>"},
-                                   {"tab": "versus", "b_layer": "layers.9"}, {"tab": "versus", "b_topk": "999"}])
+@pytest.tr_noop.parametrize("query", [{"tab": "x"}, {"rows": "0.99"}, {"columns": "nan"}, {"b_model": "<b>"},
+                                      {"tab": "versus", "b_layer": "layers.9"}, {"tab": "versus", "b_topk": "999"}])
 def test_a_bad_link_still_opens(app: AppTest, query: dict[str, str]) -> None:
     assert message(opened(app, **query))[0]["cells"]

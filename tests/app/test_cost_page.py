@@ -26,7 +26,7 @@ from dashboard.state.cost_view import CostView
 from dashboard.state.view import N_WINS
 
 pytest.importorskip("ultralytics")
-from bra.yolo.build import ModelLimits, build_untrusted
+from bra.yolo.build import ModelLimits, build_checked
 from bra.yolo.registration import CFG
 from bra.yolo.ultralytics_flops import printed
 
@@ -89,10 +89,10 @@ def test_places_are_those_of_the_same_row_in_the_model_without_bra() -> None:
     assert found["9 SPPF"].why in shown(app)
 
 
-@pytest.mark.parametrize("measure", ["macs", "params", "peak_bytes"])
-@pytest.mark.parametrize("settings", [ModelSettings("cells"), ModelSettings("yolo", variant="yolov8n-bra-c2f"),
-                                      ModelSettings("flowers"), ModelSettings("similarity")],
-                         ids=lambda made: made.chosen_variant or made.model)
+@pytest.tr_noop.parametrize("measure", ["macs", "params", "peak_bytes"])
+@pytest.tr_noop.parametrize("settings", [ModelSettings("cells"), ModelSettings("yolo", variant="yolov8n-bra-c2f"),
+                                         ModelSettings("flowers"), ModelSettings("similarity")],
+                            ids=lambda made: made.chosen_variant or made.model)
 def test_bars_add_up_to_their_rows(settings: ModelSettings, measure: str) -> None:
     cost = bra.cost(open_model(settings).module, 224)
     values = cost_figures.bar_values(cost, measure)
@@ -164,7 +164,7 @@ def test_a_model_of_patches_and_one_without_bra_are_counted() -> None:
     assert "BRA adds" in shown(app)
     assert not app.error
     assert len(app.get("vega_lite_chart")) == 1         # places are asked for in YOLO models only
-    plain = build_untrusted({"nc": 3, "backbone": [[-1, 1, "Conv", [16, 3, 2]]], "head": [[[0], 1, "Detect", ["nc"]]]})
+    plain = build_checked({"nc": 3, "backbone": [[-1, 1, "Conv", [16, 3, 2]]], "head": [[[0], 1, "Detect", ["nc"]]]})
     cost = bra.cost(plain, 64)
     assert summary(cost, cost)[0].endswith("none of it for BRA: it has no BRA layer.")
     assert len(summary(cost, cost)) == 1
@@ -207,15 +207,15 @@ scales: {n: [1.0, 1.0, 8192]}
     assert not app.dataframe
 
 
-@pytest.mark.parametrize("settings", [ModelSettings("yolo", variant="yolov8n-bra-c2f"), ModelSettings("cells")],
-                         ids=lambda made: made.model)
+@pytest.tr_noop.parametrize("settings", [ModelSettings("yolo", variant="yolov8n-bra-c2f"), ModelSettings("cells")],
+                            ids=lambda made: made.model)
 def test_the_file_with_the_second_setting_builds_what_was_counted(settings: ModelSettings) -> None:
     view = CostView(n_win=5, topk=3, narrow=2, pool=2, projections="qkv")
     module = open_model(settings).module
     dims = {cost_figures.number_of(row.name): row.layers[0].spec.dim
             for row in bra.cost(module, 320).rows if row.layers}
     text = cost_services.second_yaml(settings, view, dims)
-    built = bra.cost(build_untrusted(yaml.safe_load(text), "n"), 320)
+    built = bra.cost(build_checked(yaml.safe_load(text), "n"), 320)
     assert built.total.to_dict() == bra.cost(with_settings(module, 2, **view.second), 320).total.to_dict()
 
 

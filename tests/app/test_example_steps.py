@@ -15,7 +15,7 @@ from bra.teaching.source import STEPS, lines_of
 from bra.viewer.pack import unpack
 from dashboard.figures.number_grid import number
 from dashboard.state import example_view
-from dashboard.state.example_view import WorkedView
+from dashboard.state.example_view import ExampleView
 
 
 def page() -> None:
@@ -48,8 +48,8 @@ def drawn(app: AppTest) -> str:
     return str(html)
 
 
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.tr_noop.parametrize("step", STEPS)
+@pytest.tr_noop.parametrize("lang", ["en", "zh"])
 def test_every_step_of_the_example_says_what_it_runs(step: str, lang: str) -> None:
     app = opened(step, lang=lang)
     assert any(f"{line.file}:{line.number}" in block.value for line in lines_of(step) for block in app.code)
@@ -76,7 +76,7 @@ def test_a_number_of_a_token_moves_what_comes_after_it_and_goes_back() -> None:
     first.set_value(3).run()
     assert not app.exception
     assert app.query_params["w_x"] == "8.0.3"
-    nudged = work(WorkedView().with_number(8, 0, 3).tokens)
+    nudged = work(ExampleView().with_number(8, 0, 3).tokens)
     assert f">{number(nudged.affinity[0, 1, 2].item())}<" in drawn(app)
     app.button[-1].click().run()
     assert app.query_params.get("w_x") is None
@@ -94,16 +94,16 @@ def test_projected_the_example_has_no_downloads() -> None:
     assert opened("tokens", large=True).get("download_button") == []
 
 
-@pytest.mark.parametrize("lang", ["en", "zh"])
-@pytest.mark.parametrize("step", STEPS)
+@pytest.tr_noop.parametrize("lang", ["en", "zh"])
+@pytest.tr_noop.parametrize("step", STEPS)
 def test_every_step_is_shown_on_the_photograph(step: str, lang: str) -> None:
     app = opened(step, photo=True, lang=lang)
     kinds = [block.proto.component_name for block in app.get("bidi_component")]
     assert len(kinds) == 1
     controls = [*app.slider, *app.toggle]
     assert len(controls) == (0 if step == "affinity" else 1)       # there one points at the picture
-    said = app.markdown[0].value
-    assert "{" not in said
+    message = app.markdown[0].value
+    assert "{" not in message
     if step not in ("affinity", "topk"):
         assert "n_win 5 · topk 4" in drawn(app)
 
@@ -136,20 +136,20 @@ def test_fewer_windows_lower_topk() -> None:
 
 numbers = st.integers(-HIGHEST, HIGHEST)
 views = st.builds(
-    WorkedView, token=st.sampled_from(example_view.TOKENS), topk=st.sampled_from(TOPKS),
+    ExampleView, token=st.sampled_from(example_view.TOKENS), topk=st.sampled_from(TOPKS),
     tokens=st.lists(st.tuples(numbers, numbers), min_size=16, max_size=16).map(tuple),
     n_win=st.sampled_from(example_view.N_WINS), k=st.integers(1, 4), channel=st.sampled_from(example_view.CHANNELS),
     place=st.none() | st.tuples(st.integers(0, 10_000), st.integers(0, 10_000)), lepe=st.booleans())
 
 
 def test_a_link_with_more_windows_than_there_are_is_lowered() -> None:
-    assert WorkedView.from_query({"w_k": "100", "w_n_win": "3"}).k == 9
+    assert ExampleView.from_query({"w_k": "100", "w_n_win": "3"}).k == 9
 
 
 @given(views)
-def test_a_link_restores_the_view(view: WorkedView) -> None:
-    assert WorkedView.from_query(view.to_query()) == view
-    assert WorkedView().to_query() == {}
+def test_a_link_restores_the_view(view: ExampleView) -> None:
+    assert ExampleView.from_query(view.to_query()) == view
+    assert ExampleView().to_query() == {}
 
 
 KEYS = ["w_token", "w_topk", "w_x", "w_n_win", "w_k", "w_channel", "w_place", "w_lepe"]
@@ -157,7 +157,7 @@ KEYS = ["w_token", "w_topk", "w_x", "w_n_win", "w_k", "w_channel", "w_place", "w
 
 @given(st.dictionaries(st.sampled_from(KEYS), st.text("0123456789.-_x²", max_size=12)))
 def test_no_link_asks_for_what_cannot_be(query: dict[str, str]) -> None:
-    made = WorkedView.from_query(query)
+    made = ExampleView.from_query(query)
     assert made.token in example_view.TOKENS
     assert made.topk in TOPKS
     assert made.k <= made.n_win**2

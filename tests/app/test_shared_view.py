@@ -27,7 +27,7 @@ from bra.reports.layer_html import report_html
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Caption, locate, unpack
 from dashboard.runtime.config import Limits
-from dashboard.runtime.wait import AT_ONCE, HEAVY, QUICK, Office, worked
+from dashboard.runtime.wait import AT_ONCE, HEAVY, QUICK, Server, worked
 from dashboard.services import explore as explore_services
 from dashboard.services import learn as learn_services
 from dashboard.services import models as model_services
@@ -41,9 +41,9 @@ FINEST = ModelSettings("similarity", n_win=2, topk=4, num_heads=16, stride=4, si
 
 @pytest.fixture(autouse=True)
 def fresh_office() -> Iterator[None]:
-    model_services.office.clear()
+    model_services.server.clear()
     yield
-    model_services.office.clear()
+    model_services.server.clear()
 
 
 def opened(**query: str) -> AppTest:
@@ -116,7 +116,7 @@ def test_other_windows_settings_and_pictures_have_maps_of_their_own() -> None:
 def test_one_token_is_attended_to_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     app = opened(**{**QUERY, "whole": "0"})
     threads = watched(monkeypatch, LayerTrace, "attention_map")
-    monkeypatch.setattr(model_services.office().line, "ask", lambda *_: pytest.fail("a query went into the line"))
+    monkeypatch.setattr(model_services.server().line, "ask", lambda *_: pytest.fail("a query went into the line"))
     app.session_state["selection"] = replace(app.session_state["selection"], a=(8000, 2000))
     app.run()
     assert not app.exception
@@ -126,19 +126,19 @@ def test_one_token_is_attended_to_at_once(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_lane_follows_the_size() -> None:
     small = layer_of(ModelSettings("similarity", side=224))         # 8 heads, 49 windows of a few tokens
-    assert explore_services.map_lane("", 0, small) == AT_ONCE
+    assert explore_services.map_priority("", 0, small) == AT_ONCE
     medium = layer_of(ModelSettings("similarity", n_win=2, topk=4, stride=4, side=224))     # 9 million weights
-    assert explore_services.map_lane("", 0, medium) == QUICK
+    assert explore_services.map_priority("", 0, medium) == QUICK
     finest = layer_of(FINEST)                                       # 290 million weights
-    assert explore_services.map_lane("", 0, finest) == HEAVY
-    assert explore_services.npz_lane("", small) == QUICK
-    assert explore_services.npz_lane("", replace(finest, q=finest.q.repeat(1, 1, 1, 1, 8))) == HEAVY
+    assert explore_services.map_priority("", 0, finest) == HEAVY
+    assert explore_services.npz_priority("", small) == QUICK
+    assert explore_services.npz_priority("", replace(finest, q=finest.q.repeat(1, 1, 1, 1, 8))) == HEAVY
     many = replace(small, grid=replace(small.grid, n_win=64), r_idx=small.r_idx.repeat(1, 100, 16))
-    assert explore_services.csv_lane("", small) == QUICK
-    assert explore_services.csv_lane("", many) == HEAVY
+    assert explore_services.csv_priority("", small) == QUICK
+    assert explore_services.csv_priority("", many) == HEAVY
     nothing = (Caption("", "", "", ""), (0, 0), (), (), model_services.sample("animal"))
-    assert explore_services.stage_lane("", *nothing, small, Answer()) == AT_ONCE
-    assert explore_services.stage_lane("", *nothing, many, Answer()) == HEAVY
+    assert explore_services.stage_priority("", *nothing, small, Answer()) == AT_ONCE
+    assert explore_services.stage_priority("", *nothing, many, Answer()) == HEAVY
 
 
 def test_the_stage_is_on_the_shelf_and_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ def test_the_stage_is_on_the_shelf_and_weighed(monkeypatch: pytest.MonkeyPatch) 
     app = opened(model="similarity", n_win="16", topk="9")
     sent = next(block.proto.bytes for block in app.get("bidi_component")
                 if block.proto.component_name == "routescope_stage")
-    shelf = model_services.office().shelf
+    shelf = model_services.server().shelf
     sizes = [kept.size for kept in shelf._kept.values() if kept.value == sent]
     assert len(sizes) == 1
     assert sizes[0] >= len(sent) > 250_000                          # 256 × 256 affinities
@@ -161,7 +161,7 @@ def traces() -> int:
 
 def test_an_open_page_and_its_downloads_keep_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     opened(model="similarity")                                      # what is loaded once and for all
-    model_services.office.clear()
+    model_services.server.clear()
     before, files, button = traces(), [], st.download_button
 
     def kept(label: str, data: Callable[[], Any], *given: Any, **named: Any) -> bool:
@@ -172,7 +172,7 @@ def test_an_open_page_and_its_downloads_keep_no_trace(monkeypatch: pytest.Monkey
     app = opened(model="similarity", n_win="5")
     assert len(files) == 3
     assert traces() > before                                        # on the shelf
-    model_services.office.clear()
+    model_services.server.clear()
     assert traces() == before
     app.run()                                                       # and the page finds all again
     assert not app.exception
@@ -202,8 +202,8 @@ def test_downloads_are_made_in_the_line_from_keys_alone(monkeypatch: pytest.Monk
 
 
 def test_a_download_that_takes_too_long_is_given_up() -> None:
-    office, wanted = Office.of(Limits(seconds=1)), threading.Event()
-    late = worked(lambda: office, "Writing the file …", HEAVY)(lambda seconds: wanted.wait(seconds))
+    server, wanted = Server.of(Limits(seconds=1)), threading.Event()
+    late = worked(lambda: server, "Writing the file …", HEAVY)(lambda seconds: wanted.wait(seconds))
     try:
         with pytest.raises(TimeoutError, match="ROUTESCOPE_SECONDS"):
             late(30)
@@ -228,4 +228,4 @@ def test_the_maps_of_the_lesson_are_worked_out_once_and_in_the_line(monkeypatch:
     assert maps[0] is maps[1]
     assert len(threads) == 1
     assert threads[0].startswith("quick ")
-    assert maps[0] in [kept.value for kept in model_services.office().shelf._kept.values()]
+    assert maps[0] in [kept.value for kept in model_services.server().shelf._kept.values()]

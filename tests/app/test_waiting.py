@@ -25,8 +25,8 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("waiting") / "log.txt"
     with serving(log, {"ROUTESCOPE_QUEUE": str(QUEUE)}) as (address, _):
         yield address
-    said = log.read_text()
-    assert "Traceback" not in said, said
+    message = log.read_text()
+    assert "Traceback" not in message, message
 
 
 def about_to_compare(host: str, number: int, query: str = SLOW) -> Visitor:
@@ -86,7 +86,7 @@ def test_the_line_is_seen_called_off_and_left(host: str) -> None:
         quick.run()
         took = []
         for n in range(10):
-            quick.told("stage", "pins", {"a": [1000 * n, 5000]})
+            quick.translate("stage", "pins", {"a": [1000 * n, 5000]})
             took.append(quick.run(fragment=True))
         assert np.median(took) < 1, took
 
@@ -110,12 +110,12 @@ def test_a_query_of_a_whole_large_window_waits_in_sight(host: str) -> None:
         busy.go("Compare")
         becomes(busy, "Comparing …")
 
-        asks.told("stage", "pins", {"a": [9000, 9000]})
+        asks.translate("stage", "pins", {"a": [9000, 9000]})
         asks.send(fragment=True)
         becomes(asks, "Adding up the attention of all tokens of the window … You are next.")
         took = []
         for n in range(10):     # one token of another visitor's is at once
-            quick.told("stage", "pins", {"a": [1000 * n, 5000]})
+            quick.translate("stage", "pins", {"a": [1000 * n, 5000]})
             took.append(quick.run(fragment=True))
         assert np.median(took) < 1, took
         asks.click("Call it off")       # the page waits in its stead
@@ -144,12 +144,12 @@ def script(seconds: int, queue: int, parts: int) -> None:
     import streamlit as st
 
     from dashboard.runtime.config import Limits
-    from dashboard.runtime.wait import HEAVY, Office, worked
+    from dashboard.runtime.wait import HEAVY, Server, worked
     from dashboard.state import widgets as widget_state
 
     @st.cache_resource
-    def office(seconds: int, queue: int) -> Office:
-        return Office.of(Limits(seconds=seconds, queue=queue))
+    def server(seconds: int, queue: int) -> Server:
+        return Server.of(Limits(seconds=seconds, queue=queue))
 
     def long(parts: int, _tell) -> str:  # type: ignore[no-untyped-def]
         for n in range(parts):
@@ -157,8 +157,8 @@ def script(seconds: int, queue: int, parts: int) -> None:
             _tell(n, parts)
         return f"made of {parts}"
 
-    widget_state.hold_waiting_place(st.container())
-    st.write(worked(lambda: office(seconds, queue), "Comparing …", HEAVY)(long)(parts))
+    widget_state.set_status_slot(st.container())
+    st.write(worked(lambda: server(seconds, queue), "Comparing …", HEAVY)(long)(parts))
     st.write("the rest of the page")
 
 
@@ -176,7 +176,7 @@ def test_what_takes_too_long_is_given_up_in_one_sentence() -> None:
     assert not app.markdown, "the page ends there"
 
 
-@pytest.mark.parametrize("parts", [1, 8])
+@pytest.tr_noop.parametrize("parts", [1, 8])
 def test_nothing_is_left_of_a_wait(parts: int) -> None:
     app = page(parts=parts).run()
     assert not app.exception
@@ -184,7 +184,7 @@ def test_nothing_is_left_of_a_wait(parts: int) -> None:
     assert [block.value for block in app.markdown] == [f"made of {parts}", "the rest of the page"]
 
 
-@pytest.mark.parametrize(("name", "value", "words"), [
+@pytest.tr_noop.parametrize(("name", "value", "words"), [
     ("ROUTESCOPE_QUEUE", "none", "ROUTESCOPE_QUEUE=none is not possible"),
     ("ROUTESCOPE_UPLOAD_MB", "4000", "is more than the server takes")])
 def test_a_setting_that_cannot_be_is_one_sentence_on_the_page(

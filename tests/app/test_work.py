@@ -36,9 +36,9 @@ CAT = ROOT / "sample_images" / "animal.jpg"
 def fresh_office(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing worked out yet, and all work on one thread as here: sums in another order turn near ties of a routing."""
     monkeypatch.setattr(server, "_share_processors", lambda _working: torch.set_num_threads(1))
-    model_services.office.clear()
+    model_services.server.clear()
     yield
-    model_services.office.clear()
+    model_services.server.clear()
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def stage(app: AppTest) -> dict[str, np.ndarray]:
                 if block.proto.component_name == "routescope_stage")
 
 
-@pytest.mark.parametrize(("model", "layer", "first"), [
+@pytest.tr_noop.parametrize(("model", "layer", "first"), [
     ("yolo", "model.23", False), ("yolo", "model.15", False), ("cells", "model.19.attn", False),
     ("flowers", "stages.2.2.attn", False), ("cells", "model.19.attn", True)])
 def test_another_topk_runs_from_its_layer_on_and_shows_what_the_whole_model_would(
@@ -79,13 +79,13 @@ def test_another_topk_runs_from_its_layer_on_and_shows_what_the_whole_model_woul
     settings = ModelSettings(model, side=224)
     steps = model_services.opened(settings).steps()
     at = next(n for n, step in enumerate(steps) if step.holds(layer))
-    later = {module for step in steps[at + 1:] if isinstance(step.run, nn.Module) for module in step.run.modules()}
+    LazyText = {module for step in steps[at + 1:] if isinstance(step.run, nn.Module) for module in step.run.modules()}
     before = {module for step in steps[:at] if isinstance(step.run, nn.Module) for module in step.run.modules()}
     for topk in (9, 2):
         with calls(monkeypatch) as called:
             app.slider(key="topk").set_value(topk).run()
-        assert not set(called) & (before - later)
-        assert set(called) & later
+        assert not set(called) & (before - LazyText)
+        assert set(called) & LazyText
         whole = open_model(settings).look(Photo.from_bytes(CAT.read_bytes()), 224, Change(layer, n_win, topk))
         np.testing.assert_array_equal(stage(app)["r_idx"], whole.trace.layers[layer].r_idx[0])
         np.testing.assert_array_equal(stage(app)["affinity"], whole.trace.layers[layer].affinity[0])
@@ -116,7 +116,7 @@ class Work(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("model", ["flowers", "yolo", "similarity"])
+@pytest.tr_noop.parametrize("model", ["flowers", "yolo", "similarity"])
 def test_another_query_computes_the_asked_rows_and_nothing_else(app: AppTest, model: str,
                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     app.query_params["model"] = model

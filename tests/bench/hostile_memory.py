@@ -118,7 +118,7 @@ def main() -> None:
         peak = max(peak, resident_mb())
     result = {"files": args.count, **ends, "before_mb": round(before, 1), "after_mb": round(settled(), 1),
               "highest_between_mb": round(peak, 1), "slowest_s": round(slowest[0], 2), "slowest_door": slowest[1],
-              "shelf_mb": round(model_services.office().shelf.size / 2**20, 1)}
+              "shelf_mb": round(model_services.server().shelf.size / 2**20, 1)}
     print(json.dumps(result) if args.json else "\n".join(f"{name}: {value}" for name, value in result.items()))
 
 

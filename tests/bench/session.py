@@ -20,7 +20,7 @@ import torch
 
 from bra.models.base import Change
 from bra.models.catalog import ModelSettings
-from bra.models.rerun import look_on
+from bra.models.rerun import run_from
 from bra.opening import open_model, stay_offline
 from bra.photo import Photo
 from bra.viewer.pack import PICTURE_SIDE, Caption, picture_message, stage_message, tiles_message
@@ -54,13 +54,13 @@ def forwards() -> None:
     photo = Photo.from_bytes((ROOT / "sample_images" / "animal.jpg").read_bytes())
     model = open_model(ModelSettings("yolo", variant="yolov8n-bra"))
     x = model.prepare(photo, SIDE).x
-    look, kept = look_on(model, photo, SIDE)
+    look, kept = run_from(model, photo, SIDE)
     ways: dict[str, Callable[[], object]] = {"bare forward": lambda: model.module(x),
-                                             "first look, kept": lambda: look_on(model, photo, SIDE)}
+                                             "first look, kept": lambda: run_from(model, photo, SIDE)}
     for name in model.specs:
         change = Change(name, 7, 8)
         ways[f"topk 8 in {name}, whole"] = lambda change=change: model.look(photo, SIDE, change)
-        ways[f"topk 8 in {name}, gone on"] = lambda change=change: look_on(model, photo, SIDE, change, kept)
+        ways[f"topk 8 in {name}, gone on"] = lambda change=change: run_from(model, photo, SIDE, change, kept)
     layer = next(iter(look.trace.layers.values()))
     caption = Caption(model.label, layer.name, model.provenance, "Cat")
     place = [("a", (2500, 2500), False)]

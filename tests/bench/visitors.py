@@ -38,7 +38,7 @@ COMPARES = "&".join(("tab=grid", "rows=2.3.4.5.6.7", "columns=1.2.3.4.6.8", "mod
 
 
 @dataclass
-class Seen:
+class LayerResult:
     """What happened to one visitor."""
 
     queries: list[float] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Explorer:
     """One who looks at an image of its own, and knows beforehand what must come."""
 
     def __init__(self, number: int, host: str) -> None:
-        self.number, self.host, self.seen = number, host, Seen()
+        self.number, self.host, self.seen = number, host, LayerResult()
         self.data = image_of(number)
         self.photo = Photo.from_bytes(self.data)
         looks = {one: opening.look(ModelSettings(n_win=one[0], topk=one[1]), self.photo) for one in SETTINGS[:4]}
@@ -114,7 +114,7 @@ class Explorer:
                 what = rng.random()
                 if what < 0.75:
                     place = (rng.randrange(10_000), rng.randrange(10_000))
-                    visitor.told("stage", "pins", {"a": list(place)})
+                    visitor.translate("stage", "pins", {"a": list(place)})
                     self.seen.queries.append(visitor.run(fragment=True))
                     self.check_query(visitor, place)
                 elif what < 0.95:
@@ -125,7 +125,7 @@ class Explorer:
                     self.check(visitor)
                 else:
                     self.layer = "layers.1" if self.layer == "layers.0" else "layers.0"
-                    visitor.told("rail", "picked", self.layer, trigger=True)
+                    visitor.translate("rail", "picked", self.layer, trigger=True)
                     self.seen.changes.append(visitor.run())
                     self.check(visitor)
             self.seen.errors += visitor.errors
@@ -141,7 +141,7 @@ class Comparer:
     """One who lets 36 settings be compared on one new image after the other."""
 
     def __init__(self, number: int, host: str) -> None:
-        self.number, self.host, self.seen = number, host, Seen()
+        self.number, self.host, self.seen = number, host, LayerResult()
 
     def visit(self, until: float) -> None:
         """Compare until then."""
@@ -175,7 +175,7 @@ def memory(process: int) -> float:
 
 
 def class_at_once(explorers: int, comparers: int, seconds: float,
-                  log: Path) -> tuple[list[Seen], list[Seen], list[float]]:
+                  log: Path) -> tuple[list[LayerResult], list[LayerResult], list[float]]:
     """What all of them saw, and the server's resident MB, each second."""
     with serving(log) as (host, server):
         started = time.perf_counter()
@@ -215,7 +215,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"
         seen, busy, taken = class_at_once(chosen.explorers, chosen.comparers, 60 * chosen.minutes, log)
-        said = log.read_text()
+        message = log.read_text()
     print(f"{chosen.explorers} explorers and {chosen.comparers} comparers for {chosen.minutes:g} minutes")
     print(report("first page", [one.first for one in seen]))
     print(report("query", [t for one in seen for t in one.queries]))
@@ -227,7 +227,7 @@ def main() -> int:
     print("resident MB, median of each tenth:", " ".join(f"{np.median(part):.0f}" for part in tenths if part))
     print(f"numbers checked: {sum(one.checked for one in (*seen, *busy))}")
     errors = [error for one in (*seen, *busy) for error in one.errors]
-    errors += [line for line in said.splitlines() if "Traceback" in line or "Error" in line]
+    errors += [line for line in message.splitlines() if "Traceback" in line or "Error" in line]
     print(f"errors: {len(errors)}", *errors[:20], sep="\n  ")
     return 1 if errors else 0
 

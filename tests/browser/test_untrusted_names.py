@@ -14,7 +14,7 @@ from playwright.sync_api import expect
 from bra.experiments.compare import SettingRow
 from bra.experiments.sweep_table import table_of, to_parquet
 
-pytestmark = pytest.mark.browser
+pytestmark = pytest.tr_noop.browser
 LINKS = '[data-testid="stMain"] a[href]'
 NAME = "www.evil.example :smile: a@b.example.png"
 """As it can be of a file; what stands in a table may hold slashes too."""
@@ -34,9 +34,9 @@ def opened(context: Any, url: str) -> Any:
 def test_a_link_names_a_layer_that_looks_like_an_address(context: Any, app_url: str) -> None:
     page = opened(context, f"{app_url}/?model=similarity&layer=www.evil.example&lang=en")
     page.wait_for_selector(".stage[data-ready]")
-    said = page.get_by_test_id("stAlert").filter(has_text="This model has no layer")
-    expect(said).to_be_visible()
-    assert without_joiners(said.inner_text()) == "This model has no layer www.evil.example; this is another."
+    message = page.get_by_test_id("stAlert").filter(has_text="This model has no layer")
+    expect(message).to_be_visible()
+    assert without_joiners(message.inner_text()) == "This model has no layer www.evil.example; this is another."
     assert page.locator(LINKS).count() == 0
 
 

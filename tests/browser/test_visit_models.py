@@ -11,20 +11,20 @@ from playwright.sync_api import expect
 
 pytest.importorskip("ultralytics")
 
-from bra.models.base import Look
+from bra.models.base import ModelRun
 from bra.models.catalog import ModelSettings
 from bra.opening import open_model
 from bra.photo import Photo
 from bra.viewer.pack import FULL, locate
 from bra.yolo.transplant import write_checkpoint
 
-pytestmark = pytest.mark.browser
+pytestmark = pytest.tr_noop.browser
 BUTTONS = Path(__file__).parents[2] / "sample_images" / "repeated_objects.jpg"
 LINK = "/?model=cells&picture=repeated_objects&side=320"
 
 
 @pytest.fixture(scope="module")
-def look() -> Look:
+def look() -> ModelRun:
     return open_model(ModelSettings("cells")).look(Photo.from_bytes(BUTTONS.read_bytes()), 320)
 
 
@@ -37,7 +37,7 @@ def readout(page: Any) -> tuple[int, list[int]]:
     return int(re.match(r"Window (\d+)", text)[1]), [int(w) for w in re.findall(r"window (\d+) \(", text)]
 
 
-def point(page: Any, look: Look, layer: str, x: float, y: float) -> int:
+def point(page: Any, look: ModelRun, layer: str, x: float, y: float) -> int:
     """Move the pointer to a place of the photo, given as shares, and return the window that must be there."""
     grid = look.trace.layers[layer].grid
     assert grid.image is not None
@@ -52,7 +52,7 @@ def point(page: Any, look: Look, layer: str, x: float, y: float) -> int:
     return window
 
 
-def test_pointing_at_a_letterboxed_photo_names_the_modules_windows(context: Any, app_url: str, look: Look) -> None:
+def test_pointing_at_a_letterboxed_photo_names_the_modules_windows(context: Any, app_url: str, look: ModelRun) -> None:
     page = context.new_page()
     page.goto(app_url + LINK)
     ready(page)
@@ -77,7 +77,7 @@ def test_the_rail_is_walked_with_the_keyboard(context: Any, app_url: str) -> Non
     expect(page.locator('.rail [data-layer="model.19.attn"]')).to_be_focused()
 
 
-def test_detections_are_counted_hidden_and_remembered_by_the_link(context: Any, app_url: str, look: Look) -> None:
+def test_detections_are_counted_hidden_and_remembered_by_the_link(context: Any, app_url: str, look: ModelRun) -> None:
     page = context.new_page()
     page.goto(app_url + LINK)
     ready(page)
@@ -95,7 +95,7 @@ def test_detections_are_counted_hidden_and_remembered_by_the_link(context: Any, 
 
 
 def test_a_checkpoint_of_ones_own_opens_from_the_side_bar(
-        context: Any, app_url: str, tmp_path: Path, look: Look) -> None:
+        context: Any, app_url: str, tmp_path: Path, look: ModelRun) -> None:
     opened = open_model(ModelSettings("cells"))
     opened.module.names = {0: "<b>RBC</b>", 1: "WBC", 2: "Platelets"}
     write_checkpoint(opened.module, tmp_path / "mine.pt")

@@ -35,7 +35,7 @@ from bra.readers.child.checkpoint import unpack
 from bra.reports.tables import sweep_html
 from dashboard.state.compare_view import Comparison
 from dashboard.state.cost_view import CostView
-from dashboard.state.example_view import WorkedView
+from dashboard.state.example_view import ExampleView
 from dashboard.state.learn_view import Lesson
 from dashboard.state.view import Selection
 
@@ -115,7 +115,7 @@ def _enter_table(data: bytes) -> None:
 
 def _enter_link(query: str) -> None:
     given = dict(parse_qsl(query, keep_blank_values=True, errors="replace"))  # as Streamlit reads it
-    for record in (Selection, Comparison, CostView, WorkedView, Lesson):
+    for record in (Selection, Comparison, CostView, ExampleView, Lesson):
         made = record.from_query(given)
         if record.from_query(made.to_query()) != made:
             raise Find(f"{made} does not survive its own link")

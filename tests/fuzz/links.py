@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bra.models.catalog import CATALOG, ModelSettings
 from dashboard.state.compare_view import Comparison
 from dashboard.state.cost_view import CostView
-from dashboard.state.example_view import WorkedView
+from dashboard.state.example_view import ExampleView
 from dashboard.state.learn_view import Lesson
 from dashboard.state.view import Selection
 
@@ -30,7 +30,7 @@ KEYS = sorted(
         "rows",
         "columns",
         *(f"cost_{name}" for name in CostView.__slots__),
-        *(f"w_{name}" for name in (*WorkedView.__slots__, "x")),
+        *(f"w_{name}" for name in (*ExampleView.__slots__, "x")),
         *(f"learn_{name}" for name in Lesson.__slots__),
         *("part", "scene", "present"),
         "card",

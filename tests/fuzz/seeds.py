@@ -18,7 +18,7 @@ from torch_files import Small, saved
 from bra.experiments.compare import SettingRow
 from bra.experiments.sweep_table import table_of, to_parquet
 from bra.models.biformer import BiFormer
-from bra.yolo.build import build_untrusted, check_model
+from bra.yolo.build import build_checked, check_model
 
 
 def file(image: Image.Image, fmt: str, frames: bool = False, **options: Any) -> bytes:
@@ -66,7 +66,7 @@ def pictures() -> dict[str, bytes]:
 def checkpoints() -> dict[str, bytes]:
     """What torch.save writes of a model, of a training, and of state_dicts; the last two open."""
     model = Small()
-    rows = build_untrusted(check_model(TINY))
+    rows = build_checked(check_model(TINY))
     return {
         "model": saved(model),
         "training": saved({"model": model, "ema": None, "epoch": 3, "train_args": {}}),
@@ -91,10 +91,10 @@ def archived(entries: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def tensors_file(header: Any, body: bytes = b"", said: int | None = None) -> bytes:
+def tensors_file(header: Any, body: bytes = b"", message: int | None = None) -> bytes:
     """A .safetensors file by hand: its header as text or as values, and the length that it says."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(text) if said is None else said) + text + body
+    return struct.pack("<Q", len(text) if message is None else message) + text + body
 
 
 def biformer() -> dict[str, torch.Tensor]:

@@ -49,5 +49,5 @@ def weight_files(draw: st.DrawFn) -> bytes:
     if draw(st.integers(0, 9)) == 0:
         header[draw(st.sampled_from(names))] = draw(st.sampled_from(([], None, 7, {}, {"dtype": "F32"})))
     body = draw(st.sampled_from((b"\0", b"\0", b"?", b"\xff"))) * at
-    said = draw(st.sampled_from((None, None, None, None, None, None, 0, 2**40, 2**64 - 1)))
-    return seeds.tensors_file(json.dumps(header).encode(), body, said)
+    message = draw(st.sampled_from((None, None, None, None, None, None, 0, 2**40, 2**64 - 1)))
+    return seeds.tensors_file(json.dumps(header).encode(), body, message)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from bra.messages import Language, Said
+from bra.messages import Language, Message
 
 CATALOGUE = Path(__file__).parents[2] / "dashboard" / "text" / "zh.json"
 CHINESE = Language("zh", json.loads(CATALOGUE.read_text(encoding="utf-8")))
@@ -18,19 +18,19 @@ ENGLISH = re.compile(rf"{_WORD}(?:[ ,]+{_WORD})+")
 """Two words of English, one after the other; what has a _, = or ( in it is a name."""
 
 
-def templates(sentence: Said) -> Iterator[str]:
+def templates(sentence: Message) -> Iterator[str]:
     """Of a sentence and of those that are its values."""
     yield sentence.template
     for value in sentence.values.values():
-        if isinstance(value, Said):
+        if isinstance(value, Message):
             yield from templates(value)
 
 
-def without_values(sentence: Said) -> Said:
+def without_values(sentence: Message) -> Message:
     """The same sentence with its names, numbers and other programs' words left out."""
-    kept = Said(sentence)
+    kept = Message(sentence)
     kept.template = sentence.template
-    kept.values = {name: without_values(value) if isinstance(value, Said) else Nothing()
+    kept.values = {name: without_values(value) if isinstance(value, Message) else Nothing()
                    for name, value in sentence.values.items()}
     return kept
 
@@ -47,7 +47,7 @@ class Nothing:
 
 def in_chinese(sentence: object) -> str:
     """The sentence in Chinese; fails where a part of it has no translation or keeps words of English."""
-    assert isinstance(sentence, Said), f"no memory: {sentence}"
+    assert isinstance(sentence, Message), f"no memory: {sentence}"
     assert [text for text in templates(sentence) if text not in CHINESE.words] == []
     bare = CHINESE.tell(without_values(sentence))
     for command in COMMANDS:

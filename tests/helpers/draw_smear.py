@@ -77,24 +77,24 @@ def smear() -> Image.Image:
         (np.array([250.0, 300.0]), 152.0, ((-0.22, -0.38), (0.20, -0.30), (0.02, 0.42)), 0.37,
          0.55 * PINK + 0.4 * VIOLET),
     ]
-    placed = [(middle, r) for middle, r, *_ in whites]
+    with_bra_row_after = [(middle, r) for middle, r, *_ in whites]
     crowd = 1.0
-    while len(placed) < 2 + 23:
+    while len(with_bra_row_after) < 2 + 23:
         middle, r = np.array([rng.uniform(-20, h + 20), rng.uniform(-20, w + 20)]), rng.normal(92, 6)
-        near = crowd if len(placed) % 4 else 0.66  # every fourth may lie upon another
+        near = crowd if len(with_bra_row_after) % 4 else 0.66  # every fourth may lie upon another
         if all(np.hypot(*(middle - other)) > (near if n > 1 else 1.0) * (r + size)
-               for n, (other, size) in enumerate(placed)):
-            placed.append((middle, r))
+               for n, (other, size) in enumerate(with_bra_row_after)):
+            with_bra_row_after.append((middle, r))
         crowd = max(0.8, crowd - 0.0005)
-    for middle, r in placed[2:]:
+    for middle, r in with_bra_row_after[2:]:
         density += red_cell(rng, blob(rng, y, x, middle, r, (0.06, 0.03, 0.015, 0.01)), r)
     for middle, r, lobes, lobe, grain in whites:
         density += white_cell(rng, y, x, middle, r, lobes, lobe, grain)
     small = 0
     while small < 6:
         middle, r = np.array([rng.uniform(60, h - 60), rng.uniform(60, w - 60)]), rng.uniform(29, 35)
-        if all(np.hypot(*(middle - other)) > 1.02 * (r + size) for other, size in placed):
-            placed.append((middle, r))
+        if all(np.hypot(*(middle - other)) > 1.02 * (r + size) for other, size in with_bra_row_after):
+            with_bra_row_after.append((middle, r))
             density += platelet(rng, blob(rng, y, x, middle, r, (0.12, 0.1, 0.06, 0.05)))
             small += 1
     lamp = LAMP * (1.03 - 0.13 * np.hypot((x - 0.45 * w) / w, (y - 0.4 * h) / h))[..., None]

@@ -176,16 +176,17 @@ def lossless_webp(w: int, h: int) -> bytes:
 def weights() -> Iterator[Hostile]:
     """Files of safetensors."""
 
-    def one(name: str, header: Any, words: str, body: bytes = b"", said: int | None = None) -> Hostile:
+    def one(name: str, header: Any, words: str, body: bytes = b"", message: int | None = None) -> Hostile:
         text = header if isinstance(header, bytes) else json.dumps(header).encode()
-        return Hostile(name, "weights", struct.pack("<Q", len(text) if said is None else said) + text + body, words)
+        return Hostile(name, "weights", struct.pack("<Q", len(text) if message is None else message) + text + body,
+                       words)
 
     def tensor(shape: Any, size: int = 0, kind: Any = "F32", at: int = 0) -> dict[str, Any]:
         return {"dtype": kind, "shape": shape, "data_offsets": [at, at + size]}
 
     yield Hostile("nothing", "weights", b"", "cut off")
-    yield one("a header of exabytes", {}, "cut off", said=2**63)
-    yield one("a header longer than the file", {"a": tensor([1], 4)}, "cut off", said=500)
+    yield one("a header of exabytes", {}, "cut off", message=2**63)
+    yield one("a header longer than the file", {"a": tensor([1], 4)}, "cut off", message=500)
     yield one("no header", b"PK\3\4", "cannot be read")
     yield one("a header a hundred thousand deep", b'{"a":' + b"[" * 100_000, "cannot be read")
     yield one("a header that is a list", [1], "cannot be read")

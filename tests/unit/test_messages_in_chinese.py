@@ -27,7 +27,7 @@ from bra.experiments.compare import SettingRow, compare, layer_input, settings_o
 from bra.experiments.probes import PROBES, probe
 from bra.experiments.sweep_table import Summary, read_table, table_of, to_parquet
 from bra.grid import WindowGrid
-from bra.messages import Said, chained, from_plain, listed, said, sentence_of, to_plain
+from bra.messages import Message, comma_joined, from_plain, message, message_of, semicolon_joined, to_plain
 from bra.metrics.agreement import windows_at
 from bra.metrics.overlap import label_map
 from bra.models.base import Change, OpenModel, with_windows
@@ -159,12 +159,12 @@ ERRORS: dict[str, Callable[[], object]] = {
 }
 
 
-@pytest.mark.parametrize("name", ERRORS)
+@pytest.tr_noop.parametrize("name", ERRORS)
 def test_an_error_is_told_in_chinese(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BRAError) as raised:
         ERRORS[name]()
     monkeypatch.setattr(app, "language", lambda: "zh")
-    assert in_chinese(raised.value.args[0]) == app.told(raised.value) != str(raised.value)
+    assert in_chinese(raised.value.args[0]) == app.translate(raised.value) != str(raised.value)
 
 
 def test_every_kind_of_error_was_among_them() -> None:
@@ -209,13 +209,13 @@ def test_no_page_reaches_what_only_the_command_line_says() -> None:
     assert not reached & COMMAND_LINE
 
 
-@pytest.mark.parametrize("name", sorted({*BRA} - COMMAND_LINE))
+@pytest.tr_noop.parametrize("name", sorted({*BRA} - COMMAND_LINE))
 def test_every_error_is_made_of_a_sentence_that_remembers(name: str) -> None:
     for node in ast.walk(tree_of(BRA[name])):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in KINDS:
             made = node.args[0]
             assert isinstance(made, ast.Call), node.lineno
-            assert ast.unparse(made.func) in ("said", "from_plain"), node.lineno
+            assert ast.unparse(made.func) in ("message", "from_plain"), node.lineno
 
 
 # beside the pictures --------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def sentences() -> dict[str, Sequence[object]]:
     return {
         "catalogue": [text for entry in CATALOG.values() for text in (entry.label, entry.about, entry.provenance)]
         + [entry.untrained for entry in CATALOG.values() if entry.card],
-        "own file": [said("weights from {name}", name="a.pt")],
+        "own file": [message("weights from {name}", name="a.pt")],
         "cost": [*summary(counted, plain), *summary(plain, plain), counted.total.name],
         "one row": summary(cost(model[:2], 128), plain),
         "parts": [*PARTS.values(), REST],
@@ -251,15 +251,15 @@ def sentences() -> dict[str, Sequence[object]]:
     }
 
 
-@pytest.mark.parametrize("kind", [
+@pytest.tr_noop.parametrize("kind", [
     "catalogue", "own file", "cost", "one row", "parts", "places", "choices", "levers", "compared", "swept", "cards",
     "probes"])
 def test_a_sentence_is_told_in_chinese(kind: str) -> None:
     found = sentences()[kind]
     assert found
     for sentence in found:
-        told = in_chinese(sentence)
-        assert re.search("[\u4e00-\u9fff]", told) or not re.search("[a-z]", told), told
+        translate = in_chinese(sentence)
+        assert re.search("[\u4e00-\u9fff]", translate) or not re.search("[a-z]", translate), translate
 
 
 def test_what_was_done_to_a_picture_is_told_in_chinese() -> None:
@@ -275,10 +275,10 @@ def test_what_was_done_to_a_picture_is_told_in_chinese() -> None:
         buffer = io.BytesIO()
         image.save(buffer, fmt, **more)
         notes += Photo.from_bytes(buffer.getvalue()).notes
-    assert len({note.template for note in notes if isinstance(note, Said)}) >= 7
+    assert len({note.template for note in notes if isinstance(note, Message)}) >= 7
     for note in notes:
         in_chinese(note)
-    assert in_chinese(chained(notes[:2])).count("；") == 1
+    assert in_chinese(semicolon_joined(notes[:2])).count("；") == 1
 
 
 def test_a_caption_is_in_the_language_of_its_words() -> None:
@@ -292,15 +292,16 @@ def test_a_caption_is_in_the_language_of_its_words() -> None:
 
 
 def test_a_sentence_crosses_as_plain_values() -> None:
-    made = said("{first}, {rest}", first=said("{n:,} of {what!r}", n=1200, what="名\ud800"), rest=said("a {brace}"))
+    made = message("{first}, {rest}", first=message("{n:,} of {what!r}", n=1200, what="名\ud800"),
+                   rest=message("a {brace}"))
     back = from_plain(json.loads(json.dumps(to_plain(made))))
-    assert isinstance(back, Said)
+    assert isinstance(back, Message)
     assert back.values["first"].values["n"] == 1200
     assert back.values["rest"] == "a {brace}"
     back.encode()                   # half a character cannot be shown
 
 
-@pytest.mark.parametrize("plain", [
+@pytest.tr_noop.parametrize("plain", [
     None, 3, [], {}, {"template": 3, "values": {}}, {"template": "{a.__class__}", "values": {"a": 1}},
     {"template": "{a[0]}", "values": {"a": "b"}}, {"template": "{a:99999999}", "values": {"a": 1}},
     {"template": "{}", "values": {"a": 1}}, {"template": "{b}", "values": {"a": 1}},
@@ -321,12 +322,12 @@ def test_a_sentence_may_not_be_nested_without_end() -> None:
 
 
 def test_sentences_in_a_row() -> None:
-    assert listed([said("values"), "b", "c"]) == "values, b, c"
-    assert chained(["a", "b"]) == "a; b"
-    assert chained(["a"]) == "a"
-    error = BRAError(said("values"))
-    assert isinstance(sentence_of(error), Said)
-    assert sentence_of(ValueError("x", 3)) == "('x', 3)"
+    assert comma_joined([message("values"), "b", "c"]) == "values, b, c"
+    assert semicolon_joined(["a", "b"]) == "a; b"
+    assert semicolon_joined(["a"]) == "a"
+    error = BRAError(message("values"))
+    assert isinstance(message_of(error), Message)
+    assert message_of(ValueError("x", 3)) == "('x', 3)"
 
 
 # pages of their own ---------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def test_the_proxy_lets_the_app_say_what_is_too_large() -> None:
     assert CONFIG["server"]["maxUploadSize"] < int(largest[1]) < 2 * CONFIG["server"]["maxUploadSize"]
 
 
-@pytest.mark.skipif(NGINX is None, reason="nginx is not installed; it would say whether it reads the README's file")
+@pytest.tr_noop.skipif(NGINX is None, reason="nginx is not installed; it would say whether it reads the README's file")
 def test_nginx_reads_the_proxys_file(tmp_path: Path) -> None:
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     paths = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
@@ -73,14 +73,14 @@ def instructions() -> dict[str, list[str]]:
 
 
 def test_the_container_runs_as_nobody_and_says_how_it_is() -> None:
-    said = instructions()
-    user, group = map(int, said["USER"][-1].split(":"))
+    message = instructions()
+    user, group = map(int, message["USER"][-1].split(":"))
     assert min(user, group) >= 10_000
-    command = json.loads(said["ENTRYPOINT"][0])
+    command = json.loads(message["ENTRYPOINT"][0])
     assert command[:3] == ["streamlit", "run", "dashboard/app.py"]
     assert "--server.address=0.0.0.0" in command
     assert not [word for word in command if "allowedHosts" in word], "which names are answered is for the server to say"
-    check = json.loads(said["HEALTHCHECK"][0].partition("CMD")[2])
+    check = json.loads(message["HEALTHCHECK"][0].partition("CMD")[2])
     ast.parse(check[2])
     assert "/_stcore/health" in check[2]
 

@@ -15,7 +15,7 @@ from dataclasses import fields
 from typing import IO, Any, Final, TypeGuard
 
 from bra.errors import CheckpointError
-from bra.messages import said, sentence_of, to_plain
+from bra.messages import message, message_of, to_plain
 from bra.readers.child.pickle_machine import Thing
 from bra.readers.child.torch_archive import Archive, Layout, Stored
 from bra.spec import BRASpec
@@ -44,7 +44,7 @@ def main(limits: Mapping[str, int]) -> int:
     try:
         unpack(sys.stdin.buffer, sys.stdout.buffer)
     except CheckpointError as error:
-        sys.stderr.write(json.dumps(to_plain(sentence_of(error))))
+        sys.stderr.write(json.dumps(to_plain(message_of(error))))
         return REFUSED
     except MemoryError:
         return OUT_OF_MEMORY
@@ -67,13 +67,13 @@ def unpack(file: IO[bytes], out: IO[bytes]) -> None:
     else:
         tensors, modules = {_name(key): part for key, part in model.items() if isinstance(part, Stored)}, {}
     if not tensors or len(tensors) > MAX_MODULES:
-        raise CheckpointError(said("This checkpoint's model has {count:,} tensors: 1 to {most:,} are read; save its "
-                                   "state_dict().", count=len(tensors), most=MAX_MODULES))
+        raise CheckpointError(message("This checkpoint's model has {count:,} tensors: 1 to {most:,} are read; save its "
+                                      "state_dict().", count=len(tensors), most=MAX_MODULES))
     places = {name: archive.layout(name, tensor) for name, tensor in tensors.items()}
     total = sum(place.size for place in places.values())
     if total > 2 * archive.size:
-        raise CheckpointError(said("This checkpoint's tensors take {total:,} bytes from a file of {size:,}: they share "
-                                   "their numbers; save them after .clone().", total=total, size=archive.size))
+        raise CheckpointError(message("This checkpoint's tensors take {total:,} bytes from a file of {size:,}: they "
+                                      "share their numbers; save them after .clone().", total=total, size=archive.size))
     _write(archive, tensors, places, _facts(archive, root, model, modules, tensors), out)
 
 
@@ -104,8 +104,8 @@ def _best(root: Any) -> Thing | dict[Any, Any]:
             return found[0]
         if _is_state(root):
             return root
-    raise CheckpointError(said("This checkpoint holds no model and no state_dict: choose the file that training wrote, "
-                               "such as best.pt."))
+    raise CheckpointError(message("This checkpoint holds no model and no state_dict: choose the file that training "
+                                  "wrote, such as best.pt."))
 
 
 def _is_module(value: Any) -> TypeGuard[Thing]:
@@ -123,8 +123,8 @@ def _walked(root: Thing) -> Iterator[tuple[str, Any]]:
         prefix, module, depth = waiting.pop()
         seen += 1
         if depth > MAX_DEPTH or seen > MAX_MODULES:
-            raise CheckpointError(said("This checkpoint's model has more than {most:,} modules or {levels} levels: "
-                                       "save its state_dict().", most=MAX_MODULES, levels=MAX_DEPTH))
+            raise CheckpointError(message("This checkpoint's model has more than {most:,} modules or {levels} levels: "
+                                          "save its state_dict().", most=MAX_MODULES, levels=MAX_DEPTH))
         yield prefix.removesuffix("."), module
         state = module.state
         hidden = state.get("_non_persistent_buffers_set")
@@ -140,8 +140,8 @@ def _walked(root: Thing) -> Iterator[tuple[str, Any]]:
 def _name(name: Any) -> str:
     if not (isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isascii() and name.isprintable()
             and name != "__metadata__"):
-        raise CheckpointError(said("This checkpoint names a tensor {name!r}: names have 1 to {most} ordinary "
-                                   "characters; save the model again.", name=str(name)[:40], most=MAX_NAME))
+        raise CheckpointError(message("This checkpoint names a tensor {name!r}: names have 1 to {most} ordinary "
+                                      "characters; save the model again.", name=str(name)[:40], most=MAX_NAME))
     return name
 
 
@@ -194,8 +194,9 @@ def _plain(value: Any, left: list[int], depth: int = 0) -> Any:
     """
     left[0] -= 1
     if left[0] < 0 or depth > MAX_DEPTH:
-        raise CheckpointError(said("This checkpoint's yaml or names hold more than {most:,} values or {levels} levels: "
-                                   "save the model again from its own yaml.", most=MAX_PLAIN, levels=MAX_DEPTH))
+        raise CheckpointError(message("This checkpoint's yaml or names hold more than {most:,} values or {levels} "
+                                      "levels: save the model again from its own yaml.", most=MAX_PLAIN,
+                                      levels=MAX_DEPTH))
     if isinstance(value, (list, tuple)):
         return [_plain(item, left, depth + 1) for item in value]
     if isinstance(value, dict):
@@ -209,8 +210,8 @@ def _text(value: object, left: list[int]) -> str:
     text = str(value)[:MAX_TEXT]
     left[1] -= len(text)
     if left[1] < 0:
-        raise CheckpointError(said("This checkpoint's yaml and names hold more than {most:,} characters: save the "
-                                   "model again from its own yaml.", most=MAX_PLAIN_TEXT))
+        raise CheckpointError(message("This checkpoint's yaml and names hold more than {most:,} characters: save the "
+                                      "model again from its own yaml.", most=MAX_PLAIN_TEXT))
     return text
 
 

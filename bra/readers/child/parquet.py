@@ -124,8 +124,8 @@ def _bytes(column: Any) -> bytes:
 
 
 def _about(file: Any, key: str) -> dict[str, Any]:
-    said = (file.schema_arrow.metadata or {}).get(key.encode(), b"{}")
+    message = (file.schema_arrow.metadata or {}).get(key.encode(), b"{}")
     with suppress(ValueError, RecursionError):
-        found = json.loads(said) if len(said) <= MAX_ABOUT else {}
+        found = json.loads(message) if len(message) <= MAX_ABOUT else {}
         return found if isinstance(found, dict) else {}
     return {}

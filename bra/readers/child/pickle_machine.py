@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bra.errors import CheckpointError
-from bra.messages import said
+from bra.messages import message
 
 Step = Callable[["_Machine"], None]
 
@@ -52,13 +52,13 @@ def values(data: bytes, known: Mapping[str, Callable[..., Any]], stored: Callabl
     except (IndexError, KeyError, TypeError, ValueError, struct.error, OverflowError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise damaged(said("its pickle breaks off with {kind}", kind=type(error).__name__)) from error
+        raise damaged(message("its pickle breaks off with {kind}", kind=type(error).__name__)) from error
 
 
 def damaged(why: str) -> CheckpointError:
     """The error of a file that was not written so."""
-    return CheckpointError(said("This checkpoint is damaged ({why}): save it again with torch.save and choose that "
-                                "file.", why=why))
+    return CheckpointError(message("This checkpoint is damaged ({why}): save it again with torch.save and choose that "
+                                   "file.", why=why))
 
 
 class _Machine:
@@ -79,12 +79,13 @@ class _Machine:
                 return self.stack.pop()
             step = _STEPS.get(code)
             if step is None:
-                raise CheckpointError(said("This checkpoint's pickle has the instruction {code:#04x}, which torch.save "
-                                           "does not write: save it again with torch.save and choose that file.",
-                                           code=code))
+                raise CheckpointError(message("This checkpoint's pickle has the instruction {code:#04x}, which "
+                                              "torch.save does not write: save it again with torch.save and choose "
+                                              "that file.",
+                                              code=code))
             step(self)
-        raise CheckpointError(said("This checkpoint's pickle takes more than {max_steps:,} steps: save only the "
-                                   "model's state_dict().", max_steps=max_steps))
+        raise CheckpointError(message("This checkpoint's pickle takes more than {max_steps:,} steps: save only the "
+                                      "model's state_dict().", max_steps=max_steps))
 
     def take(self, count: int) -> bytes:
         if not 0 <= count <= len(self.data) - self.at:

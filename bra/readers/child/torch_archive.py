@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import IO, Any, Final
 
 from bra.errors import CheckpointError
-from bra.messages import said
+from bra.messages import message
 from bra.readers.child.pickle_machine import Name, Thing, damaged, values
 
 DTYPES: Final[Mapping[str, tuple[str, int]]] = {
@@ -83,13 +83,13 @@ class Archive:
         try:
             self.zip = zipfile.ZipFile(file)
         except UNREADABLE as error:
-            raise damaged(said("its archive has no readable end, so it may be cut off")) from error
+            raise damaged(message("its archive has no readable end, so it may be cut off")) from error
         self.size = file.seek(0, 2)
         self.entries = self._checked(self.zip.infolist())
         order = self._small("byteorder") if "byteorder" in self.entries else b"little"
         if order != b"little":
-            raise CheckpointError(said("This checkpoint was written on a big-endian machine: save it again on another "
-                                       "one."))
+            raise CheckpointError(message("This checkpoint was written on a big-endian machine: save it again on "
+                                          "another one."))
 
     def root(self) -> Any:
         """What the file's pickle describes, tensors as `Stored` and every object as a `Thing`."""
@@ -103,29 +103,31 @@ class Archive:
         """
         storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
         if storage.kind not in DTYPES:
-            raise CheckpointError(said("{name} is of {kind!r}: save it as float16, bfloat16, float32, float64, bool or "
-                                       "an integer.", name=name[:80], kind=storage.kind[:40]))
+            raise CheckpointError(message("{name} is of {kind!r}: save it as float16, bfloat16, float32, float64, bool "
+                                          "or an integer.", name=name[:80], kind=storage.kind[:40]))
         dtype, width = DTYPES[storage.kind]
         entry = self.entries.get(f"data/{storage.key}")
         if entry is None or entry.file_size != storage.count * width:
-            there = said("no bytes") if entry is None else said("{size:,} bytes", size=entry.file_size)
-            raise damaged(said("{name} needs {size:,} bytes where the file has {there}", name=name[:80],
-                               size=storage.count * width, there=there))
+            there = message("no bytes") if entry is None else message("{size:,} bytes", size=entry.file_size)
+            raise damaged(message("{name} needs {size:,} bytes where the file has {there}", name=name[:80],
+                                  size=storage.count * width, there=there))
         if len(shape) > MAX_AXES or len(strides) != len(shape) or min((tensor.offset, *shape, *strides), default=0) < 0:
-            raise damaged(said("{name} has an impossible shape or stride", name=name[:80]))
+            raise damaged(message("{name} has an impossible shape or stride", name=name[:80]))
         # An axis of one number is never stepped along, so its stride means nothing.
         order = sorted(range(len(shape)), key=lambda axis: (shape[axis] != 1, -strides[axis], axis))
         count = 1
         for axis in reversed(order):
             if shape[axis] != 1 and strides[axis] != count and 0 not in shape:
-                raise CheckpointError(said("{name} of shape {shape} has strides {strides}, which repeat or skip "
-                                           "numbers: save it after .contiguous().", name=name[:80], shape=_short(shape),
-                                           strides=_short(strides)))
+                raise CheckpointError(message("{name} of shape {shape} has strides {strides}, which repeat or skip "
+                                              "numbers: save it after .contiguous().", name=name[:80],
+                                              shape=_short(shape),
+                                              strides=_short(strides)))
             count *= shape[axis]
             if tensor.offset + count > storage.count and 0 not in shape:
-                raise CheckpointError(said("{name} of shape {shape} reaches beyond its storage of {count:,} numbers: "
-                                           "save the checkpoint again.", name=name[:80], shape=_short(shape),
-                                           count=storage.count))
+                raise CheckpointError(message("{name} of shape {shape} reaches beyond its storage of {count:,} "
+                                              "numbers: save the checkpoint again.", name=name[:80],
+                                              shape=_short(shape),
+                                              count=storage.count))
         if 0 in shape:
             count, order = 0, list(range(len(shape)))
         axes = tuple(order.index(axis) for axis in range(len(shape)))
@@ -142,7 +144,7 @@ class Archive:
             out.write(chunk[max(0, place.start - at):max(0, end - at)])
             at += len(chunk)
         if at < end:
-            raise damaged(said("storage {key} is cut off", key=tensor.storage.key))
+            raise damaged(message("storage {key} is cut off", key=tensor.storage.key))
 
     def numbers(self, tensor: Stored) -> bytes:
         """The bytes of a tensor of 64 numbers at most, and of a small storage; empty for a larger one."""
@@ -157,35 +159,36 @@ class Archive:
                 while chunk := source.read(CHUNK):
                     yield chunk
         except UNREADABLE as error:
-            raise damaged(said("{name} is not what was saved", name=name)) from error
+            raise damaged(message("{name} is not what was saved", name=name)) from error
 
     def _small(self, name: str) -> bytes:
         entry = self.entries.get(name)
         if entry is None:
-            raise CheckpointError(said("This archive has no {name}, so it is not a checkpoint: choose the .pt or .pth "
-                                       "file that torch.save wrote.", name=name))
+            raise CheckpointError(message("This archive has no {name}, so it is not a checkpoint: choose the .pt or "
+                                          ".pth file that torch.save wrote.", name=name))
         if entry.file_size > MAX_PICKLE:
-            raise CheckpointError(said("This checkpoint's {name} has {size:,} bytes: {most:,} at most; save only the "
-                                       "model's state_dict().", name=name, size=entry.file_size, most=MAX_PICKLE))
+            raise CheckpointError(message("This checkpoint's {name} has {size:,} bytes: {most:,} at most; save only "
+                                          "the model's state_dict().", name=name, size=entry.file_size,
+                                          most=MAX_PICKLE))
         return b"".join(self._chunks(name))
 
     def _checked(self, infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
         entries: dict[str, zipfile.ZipInfo] = {}
         if any("/code/" in info.filename or info.filename.endswith("/constants.pkl") for info in infos):
-            raise CheckpointError(said("This is a TorchScript program: choose the .pt file that training wrote, before "
-                                       "it was exported."))
+            raise CheckpointError(message("This is a TorchScript program: choose the .pt file that training wrote, "
+                                          "before it was exported."))
         top = infos[0].filename.partition("/")[0] if infos else ""
         for info in infos:
             folder, _, name = info.filename.partition("/")
             if folder != top or folder in ("", ".", "..") or not ENTRY.fullmatch(name) or name in entries:
-                raise CheckpointError(said("This archive holds {name!r}, which torch.save does not write: choose the "
-                                           ".pt or .pth file that training wrote.", name=info.filename[:80]))
+                raise CheckpointError(message("This archive holds {name!r}, which torch.save does not write: choose "
+                                              "the .pt or .pth file that training wrote.", name=info.filename[:80]))
             if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
-                raise CheckpointError(said("{name!r} is compressed or encrypted, which torch.save does not do: save "
-                                           "the checkpoint again with torch.save.", name=info.filename[:80]))
+                raise CheckpointError(message("{name!r} is compressed or encrypted, which torch.save does not do: save "
+                                              "the checkpoint again with torch.save.", name=info.filename[:80]))
             entries[name] = info
         if sum(info.file_size for info in infos) > self.size:
-            raise damaged(said("its entries declare more bytes than the file has"))
+            raise damaged(message("its entries declare more bytes than the file has"))
         return entries
 
 
@@ -202,15 +205,15 @@ def _count_entries(file: IO[bytes]) -> None:
             at = data.find(b"PK\1\2", at + 1)
             if at < 0:
                 return
-    raise CheckpointError(said("This archive has more than {most:,} entries: save only the model's state_dict().",
-                               most=MAX_ENTRIES))
+    raise CheckpointError(message("This archive has more than {most:,} entries: save only the model's state_dict().",
+                                  most=MAX_ENTRIES))
 
 
 def _storage(pid: Any) -> Storage | None:
     """What a persistent id of torch's stands for: ("storage", class, key, device, numbers)."""
     if not (isinstance(pid, tuple) and len(pid) == 5 and pid[0] == "storage" and isinstance(pid[1], Name)
             and isinstance(pid[2], str) and type(pid[4]) is int and pid[4] >= 0):
-        raise damaged(said("a storage is described in an unknown way"))
+        raise damaged(message("a storage is described in an unknown way"))
     return Storage(pid[2], pid[1].path, pid[4])
 
 

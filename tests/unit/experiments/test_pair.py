@@ -17,7 +17,7 @@ from bra.opening import open_model
 from bra.photo import Photo, to_tensor
 from bra.reports.tables import compare_csv, compare_html, compare_text, reason
 from bra.tracing import trace
-from bra.viewer.multiples import multiples_message, versus_message
+from bra.viewer.multiples import multiples_message, pair_message
 from bra.viewer.pack import unpack
 
 SETTINGS = ModelSettings(n_win=4, topk=3, side=128, num_heads=2)
@@ -32,7 +32,7 @@ def one(settings: ModelSettings = SETTINGS, n_win: int = 4, topk: int = 3):
     return compare(layer_input(open_model(settings), photo(), 128), settings_of((n_win,), (topk,)))
 
 
-@pytest.mark.parametrize("key", ["similarity", "untrained"])
+@pytest.tr_noop.parametrize("key", ["similarity", "untrained"])
 def test_a_layers_output_is_what_the_module_returns(key: str) -> None:
     model = build(replace(SETTINGS, model=key, n_win=5))        # 13×16 tokens: padded to 15×20
     with torch.inference_mode():
@@ -80,7 +80,7 @@ def test_the_small_pictures_get_the_modules_routing_and_the_tables_numbers() -> 
 
 def test_a_against_b_sends_areas_at_every_place_and_the_difference() -> None:
     found = versus(one(), one(n_win=5, topk=4))
-    header, _, arrays = unpack(versus_message(photo(), found, ("first", "second"), (0, 0), ""))
+    header, _, arrays = unpack(pair_message(photo(), found, ("first", "second"), (0, 0), ""))
     assert header["places"] == [ACROSS, DOWN]
     assert [cell["title"] for cell in header["cells"]] == ["A: first", "B: second"]
     for name in ("both", "only_a", "only_b"):

@@ -11,7 +11,7 @@ import torch
 from bra import BiLevelRoutingAttention
 from bra.errors import TraceError
 from bra.metrics.activations import layer_maps, score_map
-from bra.teaching.example import FIRST, SIDE, work, worked_module
+from bra.teaching.example import FIRST, SIDE, example_module, work
 from bra.tracing import LayerTrace, trace
 
 OPTIONS: list[dict[str, Any]] = [
@@ -25,8 +25,8 @@ def traced(**options: Any) -> tuple[torch.Tensor, LayerTrace, BiLevelRoutingAtte
     return result.out, result.layers[""], module
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("image", [0, 1])
+@pytest.tr_noop.parametrize("options", OPTIONS, ids=str)
+@pytest.tr_noop.parametrize("image", [0, 1])
 def test_the_last_map_is_the_layers_output(options: dict[str, Any], image: int) -> None:
     out, layer, _ = traced(**options)
     maps = layer_maps(layer, image)
@@ -35,7 +35,7 @@ def test_the_last_map_is_the_layers_output(options: dict[str, Any], image: int) 
     assert maps.lepe.any() == (layer.lepe is not None)
 
 
-@pytest.mark.parametrize("mask", [False, True])
+@pytest.tr_noop.parametrize("mask", [False, True])
 def test_window_means_are_what_the_router_compared(mask: bool) -> None:
     _, layer, _ = traced(mask_padding=mask)
     maps = layer_maps(layer)
@@ -59,7 +59,7 @@ def test_scores_become_the_attention() -> None:
 def test_maps_of_the_worked_example_are_its_numbers() -> None:
     made = work(FIRST, 2)
     x = torch.tensor(FIRST, dtype=torch.float32).view(1, SIDE, SIDE, 2).permute(0, 3, 1, 2)
-    maps = layer_maps(trace(worked_module(2), x).layers[""])
+    maps = layer_maps(trace(example_module(2), x).layers[""])
     for name, same in {"q": "q_map", "k": "k_map", "v": "v_map", "mixed": "mixed", "lepe": "lepe", "summed": "summed",
                        "out": "out"}.items():
         np.testing.assert_allclose(getattr(maps, name).transpose(1, 2, 0), getattr(made, same)[0], atol=1e-6)

@@ -23,7 +23,7 @@ from bra.models.catalog import ModelSettings, build
 from bra.profiling import meter
 
 
-@pytest.mark.parametrize(("h", "w", "c", "options", "mflops"), CASES)
+@pytest.tr_noop.parametrize(("h", "w", "c", "options", "mflops"), CASES)
 def test_five_settings_worked_out_before(h: int, w: int, c: int, options: dict[str, Any], mflops: float) -> None:
     layer = BiLevelRoutingAttention(c, **options)
     cost = bra.cost(layer, (h, w))
@@ -131,9 +131,9 @@ def test_nothing_is_left_on_the_model() -> None:
 
 
 def test_time_adds_up_and_tells_of_its_progress() -> None:
-    told: list[tuple[int, int]] = []
-    cost = bra.cost(biformer_tiny(), 64, rounds=3, progress=lambda *at: told.append(at))
-    assert told == [(n, 5) for n in range(1, 6)]
+    translate: list[tuple[int, int]] = []
+    cost = bra.cost(biformer_tiny(), 64, rounds=3, progress=lambda *at: translate.append(at))
+    assert translate == [(n, 5) for n in range(1, 6)]
     assert sum(row.ms or 0 for row in cost.rows) == pytest.approx(cost.total.ms)
     assert sum(row.time_share or 0 for row in cost.rows) == pytest.approx(1)
     times = {row.name: row.ms or 0 for row in cost.rows}
@@ -208,7 +208,7 @@ def test_everything_becomes_plain_values() -> None:
     assert BRASpec(**plain["rows"][0]["layers"][0]["spec"]) == cost.rows[0].layers[0].spec
 
 
-@pytest.mark.parametrize(("given", "words"), [
+@pytest.tr_noop.parametrize(("given", "words"), [
     ({"imgsz": 0}, ("imgsz=0", "1 to 16384", "640")),
     ({"imgsz": (640, "640")}, ("imgsz=", "whole numbers")),
     ({"imgsz": 8, "channels": 5}, ("does not run", "1×5×8×8", "channels")),
@@ -225,8 +225,8 @@ def test_what_takes_too_much_memory_is_counted_and_not_timed() -> None:
     counted = bra.cost(model, 64, most_bytes=1)
     timed = bra.cost(model, 64, rounds=1, most_bytes=counted.total.alive_bytes)
     assert timed.total.ms is not None
-    told: list[int] = []
+    translate: list[int] = []
     with pytest.raises(CostError, match=r"timing this model on 64×64 px takes 16 MB at one time, and at most 16 MB"):
-        bra.cost(model, 64, rounds=1, progress=lambda done, todo: told.append(done),
+        bra.cost(model, 64, rounds=1, progress=lambda done, todo: translate.append(done),
                  most_bytes=counted.total.alive_bytes - 1)
-    assert not told
+    assert not translate

@@ -12,7 +12,7 @@ from bra.models.biformer import biformer_tiny
 from bra.profiling.variants import with_full_attention, with_settings, without_bra
 
 
-@pytest.mark.parametrize(("name", "base"), [
+@pytest.tr_noop.parametrize(("name", "base"), [
     ("yolov8n-bra", "yolov8n"), ("yolov8n-bra-residual", "yolov8n"), ("yolov8n-bra-c2f", "yolov8n"),
     ("yolov8n-bra-p3", "yolov8n"), ("yolo11n-bra-p5", "yolo11n"), ("yolo11n-bra", "yolo11n")])
 def test_without_bra_a_yolo_is_the_yolo_it_was(name: str, base: str) -> None:
@@ -29,11 +29,11 @@ def test_without_bra_a_yolo_is_the_yolo_it_was(name: str, base: str) -> None:
 
 def test_a_row_read_from_afar_and_a_repeated_one_are_passed_through() -> None:
     pytest.importorskip("ultralytics")
-    from bra.yolo.build import build_untrusted
+    from bra.yolo.build import build_checked
 
     rows = [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Conv", [16, 3, 2]], [0, 2, "BRABlock", []],
             [-1, 1, "Conv", [16, 3, 2]], [[-1, 1], 1, "Concat", [1]]]
-    model = build_untrusted({"nc": 3, "backbone": rows, "head": [[[-1], 1, "Detect", ["nc"]]]})
+    model = build_checked({"nc": 3, "backbone": rows, "head": [[[-1], 1, "Detect", ["nc"]]]})
     left = without_bra(model)
     assert [row.f for row in left.model] == [-1, -1, 0, [-1, 1], [-1]]
     assert [row.i for row in left.model] == list(range(5))

@@ -28,29 +28,29 @@ class Runs:
 
 
 def test_code_in_a_file_does_not_run(tmp_path: Path) -> None:
-    mark = tmp_path / "ran"
-    evil = [Runs(os.system, f"touch {mark}"), Runs(builtins.exec, f"open({str(mark)!r}, 'w')"),
-            Runs(Path.touch, mark), Runs(builtins.getattr, os, "system")]
+    tr_noop = tmp_path / "ran"
+    evil = [Runs(os.system, f"touch {tr_noop}"), Runs(builtins.exec, f"open({str(tr_noop)!r}, 'w')"),
+            Runs(Path.touch, tr_noop), Runs(builtins.getattr, os, "system")]
     good = View(Store(4), (2, 2), (2, 1))
     for value in evil[:3]:
         assert pickle.loads(pickle.dumps(value)) is not NotImplemented
-        assert mark.exists(), "the attack is a real one"
-        mark.unlink()
+        assert tr_noop.exists(), "the attack is a real one"
+        tr_noop.unlink()
     for value in evil[:3]:
         read = read_checkpoint(archive({"epoch": value, "model": {"w": good, "v": value}}))
         assert read.tensors["w"].tolist() == [[1, 2], [3, 4]]
         assert set(read.tensors) == {"w"}
         assert read.facts.epoch is None
-        assert not mark.exists()
-    assert "no model" in refusal(archive(Runs(builtins.eval, f"open({str(mark)!r}, 'w')")))
+        assert not tr_noop.exists()
+    assert "no model" in refusal(archive(Runs(builtins.eval, f"open({str(tr_noop)!r}, 'w')")))
     # The other ways to reach a class: an instance of it, its state, and a name with dots.
     for body in (b"cos\nsystem\n(X\2\0\0\0idt\x81.", b"cos\nsystem\n)\x81}X\1\0\0\0aK\1sb.",
                  b"\x8c\x02os\x8c\x06system\x93(X\2\0\0\0idtR.", b"cbuiltins\nobject.__subclasses__\n)R."):
         assert "no model" in refusal(archive(b"\x80\4" + body))
-    assert not mark.exists()
+    assert not tr_noop.exists()
 
 
-@pytest.mark.parametrize(("view", "words"), [
+@pytest.tr_noop.parametrize(("view", "words"), [
     (View(Store(4), (10**6, 10**6), (0, 0)), "repeat or skip"),
     (View(Store(4), (10**12,), (1,)), "reaches beyond its storage of 4"),
     (View(Store(4), (2, 10**12), (0, 1)), "repeat or skip"),
@@ -159,8 +159,8 @@ def test_a_header_without_end_is_refused() -> None:
     assert "names, shapes and facts take" in refusal(data)
 
 
-@pytest.mark.parametrize("name", ["../../evil", "/etc/passwd", "x/../../evil", "x/data/../../evil", "x/other.txt",
-                                  "y/data/1", "x/data/1/2", "x\\data\\1", "x/data/1 ", "C:/x/data/1"])
+@pytest.tr_noop.parametrize("name", ["../../evil", "/etc/passwd", "x/../../evil", "x/data/../../evil", "x/other.txt",
+                                     "y/data/1", "x/data/1/2", "x\\data\\1", "x/data/1 ", "C:/x/data/1"])
 def test_names_that_escape_are_refused(name: str) -> None:
     assert "torch.save does not write" in refusal(archive({"w": View(Store(4), (4,), (1,))}, more={name: b"abc"}))
 

@@ -36,22 +36,22 @@ def refused(file: Hostile) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ENTER[file.door](file.data)
-        said = ""
+        message = ""
     except BRAError as error:
-        said = str(error)
-        assert said.endswith(".")
-        assert ": " in said, "cause: cure"
-        assert "\n" not in said
-        assert len(said) < 500
+        message = str(error)
+        assert message.endswith(".")
+        assert ": " in message, "cause: cure"
+        assert "\n" not in message
+        assert len(message) < 500
     assert time.monotonic() - started < SECONDS
-    return said
+    return message
 
 
 def case(file: Hostile) -> str:
     return f"{file.door}, {file.name}"
 
 
-@pytest.mark.parametrize("file", hostile_files.every(), ids=case)
+@pytest.tr_noop.parametrize("file", hostile_files.every(), ids=case)
 def test_a_file_made_to_harm_gets_one_sentence(file: Hostile) -> None:
     assert len(file.data) < 10 * 2**20
     if file.words:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bra.errors import BRAError
-from dashboard.runtime.cache import Shelf, weight
+from dashboard.runtime.cache import ResultCache, weight
 from dashboard.runtime.config import PREFIX, Limits, processors
 
 ROOT = Path(__file__).parents[3]
@@ -34,7 +34,7 @@ def test_settings_are_read_and_the_rest_of_the_environment_is_left_alone() -> No
     assert Limits.from_environment({"ROUTESCOPE_SLOTS": "3"}).quick == 3
 
 
-@pytest.mark.parametrize("value", ["", "-1", "0", "1.5", "many", "1e3", "٣", " 4", "999999999999"])
+@pytest.tr_noop.parametrize("value", ["", "-1", "0", "1.5", "many", "1e3", "٣", " 4", "999999999999"])
 def test_nonsense_gets_one_sentence_with_the_range(value: str) -> None:
     assert refused({"ROUTESCOPE_QUEUE": value}) == \
         f"ROUTESCOPE_QUEUE={value} is not possible: give a whole number from 1 to 10000."
@@ -64,7 +64,7 @@ def test_any_environment_gives_settings_within_their_ranges_or_a_sentence(enviro
     assert all(one.metadata["least"] <= getattr(made, one.name) <= one.metadata["most"] for one in fields(Limits))
 
 
-@pytest.mark.parametrize(("value", "status"), [("7", 0), ("seven", 1)])
+@pytest.tr_noop.parametrize(("value", "status"), [("7", 0), ("seven", 1)])
 def test_the_command_line_says_them_before_anyone_comes(value: str, status: int) -> None:
     done = subprocess.run([sys.executable, "-m", "dashboard.runtime.config"], cwd=ROOT, capture_output=True, text=True,
                           env={**os.environ, "ROUTESCOPE_QUEUE": value, "PYTHONPATH": str(ROOT)}, check=False)
@@ -80,7 +80,7 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
 
 
 def test_the_shelf_holds_no_more_than_it_may_and_lets_the_longest_untouched_go() -> None:
-    shelf = Shelf(4_000_000)
+    shelf = ResultCache(4_000_000)
     for n in range(3):
         shelf.put(n, np.zeros(1_000_000, np.uint8))
     shelf.get(0)
@@ -95,7 +95,7 @@ def test_the_shelf_holds_no_more_than_it_may_and_lets_the_longest_untouched_go()
 
 
 def test_what_is_kept_for_a_while_goes_by_itself() -> None:
-    shelf = Shelf(10_000)
+    shelf = ResultCache(10_000)
     shelf.put("a", 1, seconds=-1)
     shelf.put("b", None, seconds=60)
     assert shelf.get("a") is None

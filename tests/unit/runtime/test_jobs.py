@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from dashboard.runtime import jobs as lines
-from dashboard.runtime.jobs import Line, LineFullError, Stopped, Tell
+from dashboard.runtime.jobs import Cancelled, JobQueue, Progress, QueueFullError
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ class Gate:
         self.begun, self.let, self.ended = threading.Event(), threading.Event(), threading.Event()
         self.times = 0
 
-    def __call__(self, tell: Tell) -> str:
+    def __call__(self, tell: Progress) -> str:
         self.times += 1
         self.begun.set()
         try:
@@ -35,12 +35,12 @@ class Gate:
         return "done"
 
 
-def value(of: object) -> Callable[[Tell], object]:
+def value(of: object) -> Callable[[Progress], object]:
     return lambda tell: of
 
 
 def test_each_waits_for_those_before_and_all_are_done_in_turn() -> None:
-    line, gate, order = Line({"heavy": 1}, 10), Gate(), []
+    line, gate, order = JobQueue({"heavy": 1}, 10), Gate(), []
     with line.ask("heavy", "first", gate) as first:
         assert gate.begun.wait(5)
         tickets = [line.ask("heavy", n, lambda tell, n=n: order.append(n)) for n in range(4)]
@@ -60,7 +60,7 @@ def test_each_waits_for_those_before_and_all_are_done_in_turn() -> None:
 
 
 def test_the_same_work_is_done_once_for_all_who_ask() -> None:
-    line, gate = Line({"heavy": 2}, 10), Gate()
+    line, gate = JobQueue({"heavy": 2}, 10), Gate()
     tickets = [line.ask("heavy", "one", gate) for _ in range(5)]
     assert gate.begun.wait(5)
     for ticket in tickets[:3]:
@@ -73,7 +73,7 @@ def test_the_same_work_is_done_once_for_all_who_ask() -> None:
 
 
 def test_slow_work_holds_up_no_quick_work() -> None:
-    line, gate = Line({"quick": 1, "heavy": 1}, 10), Gate()
+    line, gate = JobQueue({"quick": 1, "heavy": 1}, 10), Gate()
     with line.ask("heavy", "slow", gate):
         assert gate.begun.wait(5)
         with line.ask("quick", "fast", value(7)) as ticket:
@@ -83,7 +83,7 @@ def test_slow_work_holds_up_no_quick_work() -> None:
 
 
 def test_a_place_is_kept_for_a_page_that_runs_again() -> None:
-    line, gate = Line({"heavy": 1}, 10), Gate()
+    line, gate = JobQueue({"heavy": 1}, 10), Gate()
     with line.ask("heavy", "slow", gate):
         assert gate.begun.wait(5)
         tickets = [line.ask("heavy", n, value(n)) for n in range(3)]
@@ -96,7 +96,7 @@ def test_a_place_is_kept_for_a_page_that_runs_again() -> None:
 
 
 def test_work_that_everybody_left_is_stopped_and_begun_anew_for_the_next() -> None:
-    line, gate = Line({"heavy": 1}, 10), Gate()
+    line, gate = JobQueue({"heavy": 1}, 10), Gate()
     with line.ask("heavy", "slow", gate):
         assert gate.begun.wait(5)
     assert gate.ended.wait(5), "it was told that nobody waits"
@@ -109,11 +109,11 @@ def test_work_that_everybody_left_is_stopped_and_begun_anew_for_the_next() -> No
 
 
 def test_a_full_line_takes_nobody_else_but_those_for_work_that_is_there() -> None:
-    line, gate = Line({"heavy": 1}, 2), Gate()
+    line, gate = JobQueue({"heavy": 1}, 2), Gate()
     with line.ask("heavy", "slow", gate):
         assert gate.begun.wait(5)
         tickets = [line.ask("heavy", n, value(n)) for n in range(2)]
-        with pytest.raises(LineFullError):
+        with pytest.raises(QueueFullError):
             line.ask("heavy", 2, value(2))
         line.ask("heavy", 1, value(1))
         assert line.lengths() == {"heavy": 2}
@@ -126,20 +126,20 @@ def test_a_full_line_takes_nobody_else_but_those_for_work_that_is_there() -> Non
 
 
 def test_a_line_of_one_takes_one_while_a_thread_is_free() -> None:
-    line = Line({"quick": 2}, 1)
+    line = JobQueue({"quick": 2}, 1)
     gates = [Gate() for _ in range(3)]
     for n, gate in enumerate(gates):
         line.ask("quick", n, gate)          # two are taken at once, the third waits
-    with pytest.raises(LineFullError):
+    with pytest.raises(QueueFullError):
         line.ask("quick", 3, value(3))
     for gate in gates:
         gate.let.set()
 
 
 def test_what_the_work_raises_everybody_gets_and_the_thread_lives_on() -> None:
-    line = Line({"heavy": 1}, 10)
+    line = JobQueue({"heavy": 1}, 10)
 
-    def fails(tell: Tell) -> None:
+    def fails(tell: Progress) -> None:
         time.sleep(0.05)
         raise ValueError("no")
 
@@ -154,7 +154,7 @@ def test_what_the_work_raises_everybody_gets_and_the_thread_lives_on() -> None:
 
 
 def test_work_that_says_nothing_cannot_be_stopped_but_its_visitor_can_leave() -> None:
-    line, let = Line({"heavy": 1}, 10), threading.Event()
+    line, let = JobQueue({"heavy": 1}, 10), threading.Event()
     with line.ask("heavy", "deaf", lambda tell: let.wait(5)):
         pass
     time.sleep(0.3)
@@ -165,7 +165,7 @@ def test_work_that_says_nothing_cannot_be_stopped_but_its_visitor_can_leave() ->
 
 
 def test_a_hundred_visitors_come_and_go() -> None:
-    line, done, wrong = Line({"quick": 2, "heavy": 1}, 1_000), [], []
+    line, done, wrong = JobQueue({"quick": 2, "heavy": 1}, 1_000), [], []
 
     def visitor(n: int) -> None:
         for turn in range(10):
@@ -175,7 +175,7 @@ def test_a_hundred_visitors_come_and_go() -> None:
                 try:
                     if not ticket.wait(10) or ticket.result() != (n // 2, turn):
                         wrong.append((n, turn))
-                except Stopped:
+                except Cancelled:
                     wrong.append((n, turn))
             done.append(n)
 
@@ -191,7 +191,7 @@ def test_a_hundred_visitors_come_and_go() -> None:
 
 
 def test_a_line_that_is_closed_stops_its_work_and_begins_no_other() -> None:
-    line, gate, begun = Line({"heavy": 1}, 10), Gate(), threading.Event()
+    line, gate, begun = JobQueue({"heavy": 1}, 10), Gate(), threading.Event()
     with line.ask("heavy", "slow", gate), line.ask("heavy", "next", lambda tell: begun.set()):
         assert gate.begun.wait(5)
         line.close()

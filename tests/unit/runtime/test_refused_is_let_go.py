@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from bra.errors import BRAError, PhotoError
-from bra.messages import said
+from bra.messages import message
 from dashboard.runtime import wait
-from dashboard.runtime.cache import Shelf
+from dashboard.runtime.cache import ResultCache
 from dashboard.runtime.config import Limits
-from dashboard.runtime.jobs import Line, anew
-from dashboard.runtime.wait import Office, worked
+from dashboard.runtime.jobs import JobQueue, without_traceback
+from dashboard.runtime.wait import Server, worked
 
 
 class File:
@@ -27,11 +27,11 @@ class File:
         self.data = bytes(100)
 
 
-def office() -> Office:
-    return Office.of(Limits(slots=1, heavy_slots=1))
+def server() -> Server:
+    return Server.of(Limits(slots=1, heavy_slots=1))
 
 
-def reading(shared: Office) -> Callable[..., Any]:
+def reading(shared: Server) -> Callable[..., Any]:
     """A reader as those of our services: it fails in another library, which is the cause of the refusal."""
     def decoded(data: bytes) -> None:
         raise RuntimeError(f"{len(data)} bytes too many")
@@ -41,7 +41,7 @@ def reading(shared: Office) -> Callable[..., Any]:
         try:
             decoded(data)
         except RuntimeError as error:
-            raise PhotoError(said("This picture is damaged: {n} bytes.", n=len(data))) from error
+            raise PhotoError(message("This picture is damaged: {n} bytes.", n=len(data))) from error
 
     return worked(lambda: shared, "Reading …")(read)
 
@@ -54,7 +54,7 @@ def ask(read: Callable[..., Any], file: File) -> BRAError:
 
 
 def test_a_refused_file_is_freed_while_its_refusal_is_kept() -> None:
-    shared = office()
+    shared = server()
     read = reading(shared)
     files = [File(), File()]
     watched = [weakref.ref(file) for file in files]
@@ -75,18 +75,18 @@ def test_a_refused_file_is_freed_while_its_refusal_is_kept() -> None:
 
 
 def test_each_is_told_by_an_error_of_its_own_with_the_sentence_as_it_was_made() -> None:
-    shared = office()
+    shared = server()
     read = reading(shared)
-    told = [ask(read, File()) for _ in range(3)]
-    assert len({id(error) for error in told}) == 3
-    for error in told:
+    translate = [ask(read, File()) for _ in range(3)]
+    assert len({id(error) for error in translate}) == 3
+    for error in translate:
         assert error.args[0].template == "This picture is damaged: {n} bytes."
         assert error.args[0].values == {"n": 100}
         assert error.__cause__ is None
         assert error.__context__ is None
         frames = [entry.tb_frame.f_code.co_name for entry in tracebacks(error)]
         assert "decoded" not in frames
-    depths = [len(tracebacks(error)) for error in told[1:]]
+    depths = [len(tracebacks(error)) for error in translate[1:]]
     assert depths[0] == depths[1], "it does not grow with each who is told"
 
 
@@ -99,7 +99,7 @@ def tracebacks(error: BaseException) -> list[Any]:
 
 
 def test_a_job_keeps_no_frame_of_its_work() -> None:
-    line, watched = Line({"quick": 1}, 5), []
+    line, watched = JobQueue({"quick": 1}, 5), []
 
     def work(tell: Callable[[int, int], None]) -> None:
         file = File()
@@ -122,17 +122,17 @@ def test_an_error_that_cannot_be_made_again_is_still_told() -> None:
         def __init__(self, one: int, two: int) -> None:
             super().__init__(f"{one} and {two}")
 
-    assert str(anew(OddError(1, 2))) == "OddError: 1 and 2"
+    assert str(without_traceback(OddError(1, 2))) == "OddError: 1 and 2"
 
 
 def test_what_nobody_asks_for_again_leaves_the_shelf(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wait, "REFUSED", 0.05)
-    shared = office()
+    shared = server()
 
     @worked(lambda: shared, "Reading …")
     def read(number: int) -> int:
         if number:
-            raise PhotoError(said("no"))
+            raise PhotoError(message("no"))
         return number
 
     for number in range(1, 30):
@@ -145,7 +145,7 @@ def test_what_nobody_asks_for_again_leaves_the_shelf(monkeypatch: pytest.MonkeyP
 
 
 def test_a_new_value_under_a_passing_key_stays() -> None:
-    shelf = Shelf(10_000)
+    shelf = ResultCache(10_000)
     shelf.put("a", 1, seconds=0.01)
     shelf.put("a", 2)
     time.sleep(0.05)
@@ -156,7 +156,7 @@ def test_a_new_value_under_a_passing_key_stays() -> None:
 
 
 def test_functions_of_the_same_name_have_keys_of_their_own() -> None:
-    shared = office()
+    shared = server()
 
     def made(module: str) -> Callable[[int], str]:
         def read(number: int) -> str:

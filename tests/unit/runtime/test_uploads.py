@@ -16,7 +16,7 @@ from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileMan
 from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
 
 from dashboard.runtime.config import Limits
-from dashboard.runtime.uploads import FILES, FULL, LARGE, MB, Cloakroom, Upload
+from dashboard.runtime.uploads import FILES, FULL, LARGE, MB, Upload, UploadStore
 
 LIMITS = Limits(upload_mb=2, picture_mb=1, uploads_mb=7)
 
@@ -27,8 +27,8 @@ def store() -> MemoryUploadedFileManager:
 
 
 @pytest.fixture
-def room(store: MemoryUploadedFileManager) -> Cloakroom:
-    made = Cloakroom(LIMITS)
+def room(store: MemoryUploadedFileManager) -> UploadStore:
+    made = UploadStore(LIMITS)
     made.guard(store, lambda visit: visit != "gone")
     return made
 
@@ -40,7 +40,7 @@ def bring(store: MemoryUploadedFileManager, visit: str, name: str, mb: float) ->
     return UploadedFile(found[0], FileURLs()) if found else None
 
 
-def taken(room: Cloakroom, file: UploadedFile | None, picture: bool = False) -> Upload:
+def taken(room: UploadStore, file: UploadedFile | None, picture: bool = False) -> Upload:
     assert file is not None
     upload, why = room.take(file, picture)
     assert not why
@@ -48,14 +48,15 @@ def taken(room: Cloakroom, file: UploadedFile | None, picture: bool = False) -> 
     return upload
 
 
-def refused(room: Cloakroom, file: UploadedFile | None, picture: bool = False) -> str:
+def refused(room: UploadStore, file: UploadedFile | None, picture: bool = False) -> str:
     assert file is not None
     upload, why = room.take(file, picture)
     assert upload is None
     return why
 
 
-def test_all_visitors_together_are_bounded_and_told_by_what(room: Cloakroom, store: MemoryUploadedFileManager) -> None:
+def test_all_visitors_together_are_bounded_and_told_by_what(room: UploadStore,
+                                                            store: MemoryUploadedFileManager) -> None:
     for visit in ("a", "b", "c"):
         taken(room, bring(store, visit, "one", 2))
     last = bring(store, "d", "one", 1.5)
@@ -69,7 +70,7 @@ def test_all_visitors_together_are_bounded_and_told_by_what(room: Cloakroom, sto
     taken(room, bring(store, "d", "again", 1.5))
 
 
-def test_what_a_visit_or_work_still_holds_counts_once(room: Cloakroom, store: MemoryUploadedFileManager) -> None:
+def test_what_a_visit_or_work_still_holds_counts_once(room: UploadStore, store: MemoryUploadedFileManager) -> None:
     held = [taken(room, bring(store, visit, "one", 2)) for visit in ("a", "b", "c")]
     assert room.held == 6 * MB, "the store and the visit have the same bytes"
     for visit in ("a", "b", "c"):
@@ -82,7 +83,7 @@ def test_what_a_visit_or_work_still_holds_counts_once(room: Cloakroom, store: Me
     taken(room, bring(store, "d", "two", 2))
 
 
-def test_one_visitor_fills_nothing_for_the_others(room: Cloakroom, store: MemoryUploadedFileManager) -> None:
+def test_one_visitor_fills_nothing_for_the_others(room: UploadStore, store: MemoryUploadedFileManager) -> None:
     for n in range(40):
         taken(room, bring(store, "a", f"{n}", 2))
         gc.collect()
@@ -92,15 +93,16 @@ def test_one_visitor_fills_nothing_for_the_others(room: Cloakroom, store: Memory
     assert [*store.file_storage["b"]] == [f"{n}" for n in range(40 - FILES, 40)]
 
 
-def test_a_file_that_comes_after_its_visit_ended_is_not_kept(room: Cloakroom, store: MemoryUploadedFileManager) -> None:
+def test_a_file_that_comes_after_its_visit_ended_is_not_kept(room: UploadStore,
+                                                             store: MemoryUploadedFileManager) -> None:
     assert bring(store, "gone", "one", 1) is None
     assert not store.file_storage
     assert room.held == 0
 
 
-@pytest.mark.parametrize(("mb", "picture", "setting"), [(2.1, False, "UPLOAD_MB"), (1.1, True, "PICTURE_MB")])
+@pytest.tr_noop.parametrize(("mb", "picture", "setting"), [(2.1, False, "UPLOAD_MB"), (1.1, True, "PICTURE_MB")])
 def test_a_file_that_is_too_large_is_dropped_where_it_is_taken(
-        room: Cloakroom, store: MemoryUploadedFileManager, mb: float, picture: bool, setting: str) -> None:
+        room: UploadStore, store: MemoryUploadedFileManager, mb: float, picture: bool, setting: str) -> None:
     file = bring(store, "a", "one", mb)
     assert file is not None
     assert (file.type == LARGE) == (not picture)        # only the page knows what is a picture
@@ -133,9 +135,9 @@ async def sending(mb: float, start: asyncio.Event, end: asyncio.Event, breaks: b
     return file
 
 
-@pytest.mark.usefixtures("_parser")
-def test_what_is_on_its_way_is_bounded_too_and_stays_in_memory(room: Cloakroom) -> None:
-    room.count_coming(120)
+@pytest.tr_noop.usefixtures("_parser")
+def test_what_is_on_its_way_is_bounded_too_and_stays_in_memory(room: UploadStore) -> None:
+    room.count_incoming(120)
 
     async def visitors() -> None:
         end, begun = asyncio.Event(), [asyncio.Event() for _ in range(2)]

@@ -20,7 +20,20 @@ import bra
 from bra.errors import BRAError
 from bra.recorder import recording
 from bra.teaching import source
-from bra.teaching.example import FIRST, LEPE, N_WIN, SCALE, SIDE, TOPKS, W_K, W_O, Tokens, Worked, work, worked_module
+from bra.teaching.example import (
+    FIRST,
+    LEPE,
+    N_WIN,
+    SCALE,
+    SIDE,
+    TOPKS,
+    W_K,
+    W_O,
+    ExampleNumbers,
+    Tokens,
+    example_module,
+    work,
+)
 from bra.teaching.source import RUNS, STEPS, lines_of
 from bra.tracing import trace
 
@@ -69,14 +82,14 @@ def by_hand(tokens: Tokens, r_idx: list[list[int]]) -> dict[str, Any]:
             "out": [(a + b, a - b) for a, b in summed]}
 
 
-def assert_by_hand(tokens: Tokens, made: Worked) -> None:
+def assert_by_hand(tokens: Tokens, made: ExampleNumbers) -> None:
     for name, expected in by_hand(tokens, made.r_idx[0].tolist()).items():
         numbers = np.array(expected, dtype=float)
         got = getattr(made, name).reshape(numbers.shape)
         np.testing.assert_allclose(got, numbers, atol=2e-5, rtol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("topk", TOPKS)
+@pytest.tr_noop.parametrize("topk", TOPKS)
 def test_the_first_numbers_are_those_worked_by_hand(topk: int) -> None:
     assert_by_hand(FIRST, work(FIRST, topk))
 
@@ -92,9 +105,9 @@ def test_any_numbers_are_those_worked_by_hand(tokens: Tokens, topk: int) -> None
         assert logits[window, chosen].tolist() == best
 
 
-@pytest.mark.parametrize("topk", TOPKS)
+@pytest.tr_noop.parametrize("topk", TOPKS)
 def test_the_record_is_what_the_module_hands_over(topk: int) -> None:
-    made, module = work(FIRST, topk), worked_module(topk)
+    made, module = work(FIRST, topk), example_module(topk)
     with torch.no_grad(), recording() as recorder:
         out, r_weight, r_idx, attn = module(as_map(FIRST), ret_attn_mask=True)
     capture = recorder.captures[0]
@@ -110,9 +123,9 @@ def test_the_record_is_what_the_module_hands_over(topk: int) -> None:
     assert torch.allclose(module.wo(made.summed), made.out, atol=1e-6)
 
 
-@pytest.mark.parametrize("topk", TOPKS)
+@pytest.tr_noop.parametrize("topk", TOPKS)
 def test_the_record_is_what_a_trace_shows_and_the_plain_forward_gives(topk: int) -> None:
-    made, module = work(FIRST, topk), worked_module(topk)
+    made, module = work(FIRST, topk), example_module(topk)
     layer = trace(module, as_map(FIRST)).layers[""]
     for window in range(4):
         assert torch.allclose(layer.attention(window), made.attention[0, :, window], atol=1e-6)
@@ -122,7 +135,7 @@ def test_the_record_is_what_a_trace_shows_and_the_plain_forward_gives(topk: int)
 
 
 def test_the_module_agrees_with_the_independent_loops() -> None:
-    weights = {name: value.numpy().astype(float) for name, value in worked_module().state_dict().items()}
+    weights = {name: value.numpy().astype(float) for name, value in example_module().state_dict().items()}
     out, _, r_idx, _ = reference.bra(as_map(FIRST).numpy().astype(float), weights, n_win=N_WIN, num_heads=1, topk=2,
                                      qk_scale=SCALE)
     made = work(FIRST, 2)
@@ -152,20 +165,20 @@ def test_one_number_of_a_token_moves_the_route_of_another_window() -> None:
     assert not torch.allclose(before.out[0, 0, 2], after.out[0, 0, 2])  # a token of window 1
 
 
-@pytest.mark.parametrize("tokens", [FIRST[:15], (*FIRST, (0, 0)), (*FIRST[:15], (1, 2, 3))])
+@pytest.tr_noop.parametrize("tokens", [FIRST[:15], (*FIRST, (0, 0)), (*FIRST[:15], (1, 2, 3))])
 def test_a_wrong_count_is_refused_in_a_sentence(tokens: Any) -> None:
     with pytest.raises(BRAError, match="16 tokens of 2 numbers"):
         work(tokens)
 
 
-@pytest.mark.parametrize("topk", [0, 5])
+@pytest.tr_noop.parametrize("topk", [0, 5])
 def test_a_wrong_topk_is_refused(topk: int) -> None:
     with pytest.raises(BRAError, match="topk"):
         work(FIRST, topk)
 
 
 def test_the_constants_are_the_modules_weights() -> None:
-    module = worked_module()
+    module = example_module()
     assert module.qkv.qkv.weight[2:4].tolist() == [list(row) for row in W_K]
     assert module.wo.weight.tolist() == [list(row) for row in W_O]
     assert module.lepe.weight[:, 0].tolist() == [[list(row) for row in kernel] for kernel in LEPE]
@@ -174,13 +187,14 @@ def test_the_constants_are_the_modules_weights() -> None:
 
 def test_every_tensor_of_the_record_is_kept() -> None:
     made = work()
-    assert all(isinstance(getattr(made, part.name), torch.Tensor) for part in fields(Worked) if part.name != "topk")
+    assert all(isinstance(getattr(made, part.name),
+                          torch.Tensor) for part in fields(ExampleNumbers) if part.name != "topk")
 
 
 def lines_run(topk: int) -> set[tuple[str, int]]:
     """File and number of every line of the package that one forward with `ret_attn_mask` runs."""
     package, seen = Path(bra.__file__).parent, set()
-    module, x = worked_module(topk), as_map(FIRST)
+    module, x = example_module(topk), as_map(FIRST)
 
     def watch(frame: Any, event: str, _: Any) -> Any:
         path = Path(frame.f_code.co_filename)

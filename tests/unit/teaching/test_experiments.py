@@ -100,10 +100,10 @@ def test_a_grid_that_fits_has_no_padding_to_leak(given: LayerInput) -> None:
 def test_voices_against_the_modules_own_output(given: LayerInput) -> None:
     lt, out = rerun(given)
     found = voices(lt)
-    silent = BiLevelRoutingAttention.from_spec(replace(given.layer.spec, side_dwconv=0)).eval()
-    silent.load_state_dict(given.layer.state_dict(), strict=False)
+    no_progress = BiLevelRoutingAttention.from_spec(replace(given.layer.spec, side_dwconv=0)).eval()
+    no_progress.load_state_dict(given.layer.state_dict(), strict=False)
     with torch.inference_mode():
-        assert found.without_lepe == pytest.approx(distance(silent(given.x)[0], out), rel=1e-4)
+        assert found.without_lepe == pytest.approx(distance(no_progress(given.x)[0], out), rel=1e-4)
     assert 0 < found.attention < 1
     assert min(found.at_random, found.to_nearest) > 0
     everything = voices(rerun(given, topk=25)[0])

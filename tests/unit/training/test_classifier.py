@@ -54,14 +54,14 @@ def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_loss_falls_and_held_out_pictures_are_told_apart(folder: Path, tmp_path: Path) -> None:
-    photographs, said = read_folder(folder, 32, lambda _: None), []
-    train_classifier(small, photographs, dataclasses.replace(RECIPE, epochs=8), tmp_path, said.append)
+    photographs, message = read_folder(folder, 32, lambda _: None), []
+    train_classifier(small, photographs, dataclasses.replace(RECIPE, epochs=8), tmp_path, message.append)
     curve = read_curve(tmp_path / "curve.csv")
     assert [row["epoch"] for row in curve] == list(range(1, 9))
     assert curve[-1]["loss"] < 0.7 * curve[0]["loss"]
     assert curve[-1]["accuracy"] > 0.9
-    assert len(said) == 8
-    assert "of 8" in said[0]
+    assert len(message) == 8
+    assert "of 8" in message[0]
 
 
 class Killed(Exception):

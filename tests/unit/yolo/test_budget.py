@@ -22,10 +22,10 @@ from bra.opening import open_file
 from bra.photo import Photo
 from bra.readers.checkpoint import read_checkpoint
 from bra.yolo.budget import Budget, rehearse
-from bra.yolo.build import ModelLimits, build_untrusted, check_model, open_checkpoint
+from bra.yolo.build import ModelLimits, build_checked, check_model, open_checkpoint
 from bra.yolo.edit import as_text
 
-pytestmark = pytest.mark.usefixtures("no_network")
+pytestmark = pytest.tr_noop.usefixtures("no_network")
 LARGE = [*OURS, *(THEIRS[name] for name in ("yolov8", "yolov8-p2", "yolo11", "yolo12", "yolo26-p2", "rtdetr-x"))]
 
 
@@ -40,7 +40,7 @@ def chain(rows: list[Any], channels: int = 100) -> dict[str, Any]:
         "head": [[-1, 1, "Classify", ["nc"]]]}
 
 
-@pytest.mark.parametrize("path", LARGE, ids=lambda path: path.stem)
+@pytest.tr_noop.parametrize("path", LARGE, ids=lambda path: path.stem)
 def test_the_largest_that_are_shipped_need_a_part_of_what_is_given(path: Path) -> None:
     model = check_model(path.read_bytes())
     largest = {**model, "scale": "x"} if "scales" in model else model
@@ -49,13 +49,13 @@ def test_the_largest_that_are_shipped_need_a_part_of_what_is_given(path: Path) -
                                   activation_bytes=given.activation_bytes // 2))
 
 
-@pytest.mark.parametrize("row", [
+@pytest.tr_noop.parametrize("row", [
     [-1, 100, "nn.ZeroPad2d", [[1, -1, 0, 0]]], [-1, 100, "nn.Upsample", [[640, 640], None, "bicubic"]],
     [-1, 100, "nn.Upsample", [[640, 640], None, "nearest"]], [-1, 100, "nn.Upsample", [[639, 640], None, "area"]]],
     ids=str)
 def test_work_that_multiplies_nothing_has_a_bound(row: list[Any]) -> None:
     assert "reads and writes more than 50 GB" in unbuildable(chain([row] * 20))
-    assert build_untrusted(chain([[*row[:1], 2, *row[2:]]], 4), None, ModelLimits(imgsz=256))
+    assert build_checked(chain([[*row[:1], 2, *row[2:]]], 4), None, ModelLimits(imgsz=256))
 
 
 def test_bytes_moved_are_those_of_what_is_read_and_written() -> None:
@@ -70,8 +70,8 @@ def test_bytes_moved_are_those_of_what_is_read_and_written() -> None:
         assert budget.moved == moved if moved is not None else budget.moved >= 2 * 288
 
 
-@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic", "area"])
-@pytest.mark.parametrize("args", [[[5, 7]], [None, 2], [None, (0.5, 1.5)]], ids=str)
+@pytest.tr_noop.parametrize("mode", ["nearest", "bilinear", "bicubic", "area"])
+@pytest.tr_noop.parametrize("args", [[[5, 7]], [None, 2], [None, (0.5, 1.5)]], ids=str)
 def test_a_map_is_resized_in_rehearsal_as_for_real(mode: str, args: list[Any]) -> None:
     resize = nn.Upsample(*args, *([None] if len(args) == 1 else []), mode)
     with Budget(ModelLimits(), 2**30, "", lambda: None):
@@ -98,8 +98,8 @@ def test_rehearsal_can_be_called_off_and_says_nothing_of_the_model() -> None:
                 raise NotWantedError
 
     slow = chain([[-1, 100, "nn.Identity", []], *[[-1, 100, "nn.ZeroPad2d", [[1, -1, 0, 0]]]] * 3], 4)
-    saved = written(half(build_untrusted(slow)))
-    for opening in (lambda: build_untrusted(slow, None, None, still),
+    saved = written(half(build_checked(slow)))
+    for opening in (lambda: build_checked(slow, None, None, still),
                     lambda: open_checkpoint(read_checkpoint(saved), still=still),
                     lambda: open_file(as_text(slow).encode(), "mine.yaml", still),
                     lambda: open_file(saved, "mine.pt", still)):
@@ -129,7 +129,7 @@ def test_what_a_look_keeps_is_known_before() -> None:
 
 def test_what_layers_hand_over_stays_alive_while_a_model_is_looked_into() -> None:
     row = [-1, 1, "BiLevelRoutingAttention", [{"n_win": 1, "topk": 1, "num_heads": 1, "param_attention": "none",
-                                                "side_dwconv": 0}]]
+                                               "side_dwconv": 0}]]
     model = {"nc": 1, "scales": {"n": [1.0, 1.0, 8192]}, "backbone": [
         [-1, 1, "nn.MaxPool2d", [32, 32]], [-1, 1, "Conv", [8192, 1, 1]], *[row] * 60],
         "head": [[-1, 1, "Classify", ["nc"]]]}
@@ -160,11 +160,11 @@ def test_a_full_attention_by_pairs_of_windows_stays_small() -> None:
     assert "row 1 asks for num_heads=256: 128 at most" in refusal(with_row([-1, 1, "BRABlock", [{"num_heads": 256}]]))
     check_model(with_row([-1, 1, "BRABlock", [16, 128]]))
     with pytest.raises(YoloError, match="starts at n_win"):
-        build_untrusted(with_row([-1, 1, "BRABlock", [256]]))
+        build_checked(with_row([-1, 1, "BRABlock", [256]]))
 
 
 def test_fusing_that_fails_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = build_untrusted(tiny())
+    model = build_checked(tiny())
     model.fuse(verbose=False)
     saved = read_checkpoint(written(half(model)))
     assert open_checkpoint(saved)[1].fused

@@ -20,17 +20,17 @@ from ultralytics.nn.modules.conv import Conv
 
 from bra.errors import BRAError, YoloError
 from bra.readers.checkpoint import read_checkpoint
-from bra.yolo.build import ModelLimits, build_untrusted, check_model, open_checkpoint
+from bra.yolo.build import ModelLimits, build_checked, check_model, open_checkpoint
 
-pytestmark = pytest.mark.usefixtures("no_network")
+pytestmark = pytest.tr_noop.usefixtures("no_network")
 
 
-@pytest.mark.parametrize("path", [*OURS, THEIRS["yolov8"], THEIRS["yolo11"]], ids=lambda path: path.stem)
+@pytest.tr_noop.parametrize("path", [*OURS, THEIRS["yolov8"], THEIRS["yolo11"]], ids=lambda path: path.stem)
 def test_shipped_models_pass_and_build(path: Path) -> None:
     model = check_model(path.read_bytes())
     file = yaml.safe_load(path.read_text())
     assert (model["backbone"], model["head"], model["nc"]) == (file["backbone"], file["head"], 80)
-    built = build_untrusted(model, "n")
+    built = build_checked(model, "n")
     assert not built.training
     assert {p.dtype for p in built.parameters()} == {torch.float32}
     assert not any(p.requires_grad for p in built.parameters())
@@ -40,31 +40,31 @@ def test_shipped_models_pass_and_build(path: Path) -> None:
         k: v.shape for k, v in YOLO(f"{name}.yaml").model.state_dict().items()}
 
 
-@pytest.mark.parametrize(("stem", "kind"), [
+@pytest.tr_noop.parametrize(("stem", "kind"), [
     ("yolov8-seg", "SegmentationModel"), ("yolo11-pose", "PoseModel"), ("yolo26-obb", "OBBModel"),
     ("yolov8-cls", "ClassificationModel"), ("yolov10n", "DetectionModel"), ("yolov8-rtdetr", "RTDETRDetectionModel")])
 def test_the_head_says_the_task(stem: str, kind: str) -> None:
-    built = build_untrusted(check_model(THEIRS[stem].read_text()))
+    built = build_checked(check_model(THEIRS[stem].read_text()))
     assert type(built).__name__ == kind
     assert outputs(built).isfinite().all()
 
 
-@pytest.mark.parametrize("text", [
+@pytest.tr_noop.parametrize("text", [
     "__import__('os').system('touch {mark}')", "nn.SiLU() if open('{mark}', 'w') else 0", "nn.SiLU",
     "torch.hub.load('a', 'b')", "nn.ReLU() ", "(lambda: nn.ReLU())()", 7, ["nn.ReLU()"]])
 def test_no_activation_is_evaluated_but_the_known(text: Any, tmp_path: Path) -> None:
-    mark = tmp_path / "ran"
-    text = text.format(mark=mark) if isinstance(text, str) else text
+    tr_noop = tmp_path / "ran"
+    text = text.format(tr_noop=tr_noop) if isinstance(text, str) else text
     assert "activation is" in refusal(tiny(activation=text))
     model = copy.deepcopy(YOLO("yolov8n-bra.yaml").model)
     model.yaml["activation"] = text
     with pytest.raises(YoloError, match="activation is"):
         open_checkpoint(read_checkpoint(written(half(model))))
-    assert not mark.exists()
+    assert not tr_noop.exists()
 
 
 def test_a_known_activation_reaches_its_own_model_only() -> None:
-    built = build_untrusted(tiny(activation="nn.ReLU()"))
+    built = build_checked(tiny(activation="nn.ReLU()"))
     assert {type(part.act) for part in built.modules() if isinstance(part, Conv)} >= {nn.ReLU}
     assert type(Conv.default_act) is nn.SiLU
     broken = with_row([-1, 1, "Conv", []])
@@ -74,7 +74,7 @@ def test_a_known_activation_reaches_its_own_model_only() -> None:
 
     def build(activation: str | None) -> None:
         for _ in range(6):
-            model = build_untrusted(tiny(activation=activation))
+            model = build_checked(tiny(activation=activation))
             kinds.append((activation, type(model.model[0].act).__name__))
 
     threads = [threading.Thread(target=build, args=(name,)) for name in ("nn.ReLU()", "nn.Mish()", None)]
@@ -87,7 +87,7 @@ def test_a_known_activation_reaches_its_own_model_only() -> None:
     assert type(Conv.default_act) is nn.SiLU
 
 
-@pytest.mark.parametrize(("row", "words"), [
+@pytest.tr_noop.parametrize(("row", "words"), [
     ([-1, 1, "Conv", [8192, 63]], "MB"), ([-1, 100, "C2f", [8192]], "MB"),
     ([-1, 1, "nn.Upsample", [None, 8192, "nearest"]], "MB"), ([-1, 1, "nn.Upsample", [8192, None, "nearest"]], "MB"),
     ([-1, 1, "nn.ZeroPad2d", [[8192, 8192, 8192, 8192]]], "MB"), ([-1, 1, "SPPF", [64, 5, 8192]], "MB"),
@@ -105,27 +105,27 @@ def test_what_passes_in_parts_and_is_too_much_in_whole(row: Any, words: str) -> 
 def test_the_budget_is_of_the_whole_model() -> None:
     model = check_model(THEIRS["yolov8"].read_text())
     with pytest.raises(YoloError, match=r"3,157,200 parameters: 3,000,000 at most"):
-        build_untrusted(model, "n", ModelLimits(parameters=3_000_000))
+        build_checked(model, "n", ModelLimits(parameters=3_000_000))
     # Ultralytics counts 8.7 GFLOPs at 640, two for each multiply-add.
-    build_untrusted(model, "n", ModelLimits(macs=int(4.5e9)))
+    build_checked(model, "n", ModelLimits(macs=int(4.5e9)))
     with pytest.raises(YoloError, match=r"for a picture of 640 px, .* GMACs"):
-        build_untrusted(model, "n", ModelLimits(macs=int(4.2e9)))
-    build_untrusted(model, "n", ModelLimits(macs=int(1.2e9), imgsz=320))
+        build_checked(model, "n", ModelLimits(macs=int(4.2e9)))
+    build_checked(model, "n", ModelLimits(macs=int(1.2e9), imgsz=320))
     with pytest.raises(YoloError, match="MB at one time"):
-        build_untrusted(model, "n", ModelLimits(activation_bytes=10 * 2**20))
+        build_checked(model, "n", ModelLimits(activation_bytes=10 * 2**20))
     with pytest.raises(YoloError, match="scale is 'q': choose one of n, s, m, l, x"):
-        build_untrusted(model, "q")
+        build_checked(model, "q")
 
 
 def test_flipped_bytes_of_a_model_file_build_or_are_refused() -> None:
     rng, built = random.Random(0), 0
     data = TINY.encode()
-    assert build_untrusted(check_model(data))
+    assert build_checked(check_model(data))
     for _ in range(300):
         flipped = bytearray(data)
         flipped[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         try:
-            build_untrusted(check_model(bytes(flipped)), None, ModelLimits(imgsz=64))
+            build_checked(check_model(bytes(flipped)), None, ModelLimits(imgsz=64))
             built += 1
         except BRAError:
             pass

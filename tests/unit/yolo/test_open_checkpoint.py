@@ -19,12 +19,12 @@ import bra.yolo
 from bra import attention
 from bra.errors import BRAError, YoloError
 from bra.readers.checkpoint import Checkpoint, read_checkpoint
-from bra.yolo.build import build_untrusted, open_checkpoint
+from bra.yolo.build import build_checked, open_checkpoint
 
-pytestmark = pytest.mark.usefixtures("no_network")
+pytestmark = pytest.tr_noop.usefixtures("no_network")
 
 
-@pytest.mark.parametrize("stem", ["best", "cut_off"])
+@pytest.tr_noop.parametrize("stem", ["best", "cut_off"])
 def test_a_trained_checkpoint_computes_what_ultralytics_computes(trained: Path, stem: str) -> None:
     path = trained / "weights" / f"{stem}.pt"
     read = read_checkpoint(path.read_bytes())
@@ -38,9 +38,10 @@ def test_a_trained_checkpoint_computes_what_ultralytics_computes(trained: Path, 
     assert set(facts.attention) == {"model.15", "model.19", "model.23"}
 
 
-@pytest.mark.parametrize("name", ["yolov8n-bra-residual.yaml", "yolo11n-bra-c2f.yaml", "yolov8n.yaml", "yolov10n.yaml",
-                                  "yolov8n-seg.yaml", "yolov8n-cls.yaml", "yolo11n-pose.yaml"])
-@pytest.mark.parametrize("fused", [False, True], ids=["whole", "fused"])
+@pytest.tr_noop.parametrize("name",
+                            ["yolov8n-bra-residual.yaml", "yolo11n-bra-c2f.yaml", "yolov8n.yaml", "yolov10n.yaml",
+                             "yolov8n-seg.yaml", "yolov8n-cls.yaml", "yolo11n-pose.yaml"])
+@pytest.tr_noop.parametrize("fused", [False, True], ids=["whole", "fused"])
 def test_other_models_come_back_the_same(name: str, fused: bool) -> None:
     model = YOLO(name).model.eval()
     with torch.no_grad():
@@ -60,7 +61,7 @@ def pasted(layer: attention.BiLevelRoutingAttention, **given: Any) -> Any:
     return Pasted(layer, kv_per_win=-1, **given)
 
 
-@pytest.mark.parametrize("args", [[], [7, 8], [8, 7]], ids=str)
+@pytest.tr_noop.parametrize("args", [[], [7, 8], [8, 7]], ids=str)
 def test_a_hand_edited_installation_keeps_its_options(args: list[int], tmp_path: Path,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     """Its constructor may take heads before windows: what the layer became counts, not what its row says here."""
@@ -86,7 +87,7 @@ def test_a_hand_edited_installation_keeps_its_options(args: list[int], tmp_path:
 
 
 def test_a_plain_state_dict_needs_its_model_file() -> None:
-    model = build_untrusted(tiny())
+    model = build_checked(tiny())
     read = read_checkpoint(written(model.state_dict()))
     with pytest.raises(YoloError, match="give its model file too"):
         open_checkpoint(read)
@@ -128,7 +129,7 @@ def test_an_attention_inside_that_differs_from_its_row_is_refused() -> None:
 
 
 def test_names_are_labels_only() -> None:
-    model = build_untrusted(tiny())
+    model = build_checked(tiny())
     for given, kept in (({0: "a\x1b[2Jb\u202e", 1: "<b>" * 99, 2: "c\nd"}, ("a[2Jb", ("<b>" * 99)[:64], "c d")),
                         (["x", "y", "z"], ("x", "y", "z")), (dict.fromkeys(range(50), "n"), ("0", "1", "2")),
                         ({0: "a", 2: "b"}, ("0", "1", "2")), ("abc", ("0", "1", "2"))):
@@ -140,7 +141,7 @@ def test_names_are_labels_only() -> None:
 def test_a_stranger_of_values_is_a_checkpoint_error_and_not_a_crash(tmp_path: Path) -> None:
     """Facts of any shape: only the gate reads them."""
     for wrong in ({"nc": 2}, {"backbone": 7, "head": 7}, [1], "x", {"backbone": [[]], "head": [[]]}, None):
-        model = copy.deepcopy(build_untrusted(tiny()))
+        model = copy.deepcopy(build_checked(tiny()))
         model.yaml = wrong
         with pytest.raises(BRAError):
             open_checkpoint(read_checkpoint(written(half(model))))

@@ -16,9 +16,9 @@ pytest.importorskip("ultralytics")
 
 from bra.errors import BRAError
 from bra.models import steps as walking
-from bra.models.base import Change, Look
+from bra.models.base import Change, ModelRun
 from bra.models.catalog import ModelSettings
-from bra.models.rerun import look_on
+from bra.models.rerun import run_from
 from bra.opening import open_file, open_model
 from bra.photo import Photo
 from bra.yolo.registration import CFG
@@ -62,7 +62,7 @@ def assert_equal(one: Any, other: Any) -> None:
         assert one == other
 
 
-def assert_same_look(one: Look, other: Look) -> None:
+def assert_same_look(one: ModelRun, other: ModelRun) -> None:
     assert list(one.trace.layers) == list(other.trace.layers)
     for name, layer in one.trace.layers.items():
         for part in dataclasses.fields(layer):
@@ -71,17 +71,17 @@ def assert_same_look(one: Look, other: Look) -> None:
     assert one.answer == other.answer
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.tr_noop.parametrize("name", MODELS)
 def test_every_layer_of_every_model_resumes_bit_for_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = open_model(MODELS[name])
-    base, kept = look_on(model, BUTTONS, SIDE)
+    base, kept = run_from(model, BUTTONS, SIDE)
     assert_same_look(base, model.look(BUTTONS, SIDE))
     assert kept is not None
     steps = model.steps()
     for layer in model.specs:
         change = Change(layer, 5, 9)
         with running(monkeypatch) as called:
-            resumed, again = look_on(model, BUTTONS, SIDE, change, kept)
+            resumed, again = run_from(model, BUTTONS, SIDE, change, kept)
         at = walking.step_of(steps, layer)
         # Ultralytics has one activation for all rows; what later rows have too may run.
         before, after = modules_of(steps[:at]), modules_of(steps[at + 1:])
@@ -97,21 +97,21 @@ def test_every_layer_of_every_model_resumes_bit_for_bit(name: str, monkeypatch: 
 def test_a_changed_look_keeps_what_lies_before_its_change(monkeypatch: pytest.MonkeyPatch) -> None:
     model = open_model(MODELS["cells"])
     first, *_, last = model.specs
-    _, kept = look_on(model, BUTTONS, SIDE, Change(last, 5, 9))
+    _, kept = run_from(model, BUTTONS, SIDE, Change(last, 5, 9))
     assert kept is not None
     for layer, n_win, topk in ((last, 7, 2), (first, 4, 3), (last, 6, 1)):
         change = Change(layer, n_win, topk)
         with running(monkeypatch) as called:
-            resumed, kept = look_on(model, BUTTONS, SIDE, change, kept)
+            resumed, kept = run_from(model, BUTTONS, SIDE, change, kept)
         assert model.steps()[0].run not in called
         assert_same_look(resumed, model.look(BUTTONS, SIDE, change))
     # The other way round: what a change far up made is not taken for what the model does.
-    _, kept = look_on(model, BUTTONS, SIDE, Change(first, 4, 3))
+    _, kept = run_from(model, BUTTONS, SIDE, Change(first, 4, 3))
     assert kept is not None
     assert not kept.layers
-    resumed, _ = look_on(model, BUTTONS, SIDE, Change(last, 5, 9), kept)
+    resumed, _ = run_from(model, BUTTONS, SIDE, Change(last, 5, 9), kept)
     assert_same_look(resumed, model.look(BUTTONS, SIDE, Change(last, 5, 9)))
-    resumed, _ = look_on(model, BUTTONS, SIDE, None, kept)
+    resumed, _ = run_from(model, BUTTONS, SIDE, None, kept)
     assert_same_look(resumed, model.look(BUTTONS, SIDE))
 
 
@@ -119,14 +119,14 @@ def test_another_photo_side_or_model_is_looked_at_whole() -> None:
     model, other = open_model(MODELS["cells"]), open_model(ModelSettings("cells", untrained=True))
     change = Change(next(iter(model.specs)), 5, 9)
     cat = Photo.from_bytes((SAMPLES / "animal.jpg").read_bytes())
-    _, kept = look_on(model, BUTTONS, SIDE)
+    _, kept = run_from(model, BUTTONS, SIDE)
     for which, photo, side in ((model, cat, SIDE), (model, BUTTONS, 192), (other, BUTTONS, SIDE)):
-        assert_same_look(look_on(which, photo, side, change, kept)[0], which.look(photo, side, change))
+        assert_same_look(run_from(which, photo, side, change, kept)[0], which.look(photo, side, change))
 
 
 def test_points_stay_within_their_bytes_and_the_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     model = open_model(MODELS["yolov8n-bra"])
-    _, kept = look_on(model, BUTTONS, SIDE)
+    _, kept = run_from(model, BUTTONS, SIDE)
     assert kept is not None
     assert len(kept.points) == 3
     alone = {at: walking.tensor_bytes(point.values()) for at, point in kept.points.items()}
@@ -134,11 +134,11 @@ def test_points_stay_within_their_bytes_and_the_last_are_kept(monkeypatch: pytes
     assert together < sum(alone.values())           # what did not change in between is kept once
     last = max(alone)
     monkeypatch.setattr(walking, "POINT_BYTES", alone[last])
-    _, less = look_on(model, BUTTONS, SIDE)
+    _, less = run_from(model, BUTTONS, SIDE)
     assert less is not None
     assert list(less.points) == [last]
     first = Change(next(iter(model.specs)), 5, 9)
-    assert_same_look(look_on(model, BUTTONS, SIDE, first, less)[0], model.look(BUTTONS, SIDE, first))
+    assert_same_look(run_from(model, BUTTONS, SIDE, first, less)[0], model.look(BUTTONS, SIDE, first))
 
 
 def test_a_row_that_changes_what_it_is_given_does_not_change_what_is_kept() -> None:
@@ -158,27 +158,27 @@ def test_the_models_weights_and_settings_are_left_alone() -> None:
     model = open_model(MODELS["cells"])
     state = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
     specs = dict(model.specs)
-    _, kept = look_on(model, BUTTONS, SIDE)
+    _, kept = run_from(model, BUTTONS, SIDE)
     for layer in specs:
-        look_on(model, BUTTONS, SIDE, Change(layer, 4, 2), kept)
+        run_from(model, BUTTONS, SIDE, Change(layer, 4, 2), kept)
     assert dict(model.specs) == specs
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.module.state_dict().items())
 
 
 def test_an_impossible_change_is_refused_as_by_a_whole_look() -> None:
     model = open_model(MODELS["cells"])
-    _, kept = look_on(model, BUTTONS, SIDE)
+    _, kept = run_from(model, BUTTONS, SIDE)
     for change in (Change("model.2", 5, 9), Change("model.19.attn", 5, 99), Change("", 5, 9)):
         with pytest.raises(BRAError) as whole:
             model.look(BUTTONS, SIDE, change)
         with pytest.raises(BRAError) as resumed:
-            look_on(model, BUTTONS, SIDE, change, kept)
+            run_from(model, BUTTONS, SIDE, change, kept)
         assert str(resumed.value) == str(whole.value)
 
 
 def test_a_model_without_steps_is_looked_at_whole_and_keeps_nothing() -> None:
     patches = open_model(ModelSettings("similarity"))
-    look, kept = look_on(patches, BUTTONS, SIDE)
+    look, kept = run_from(patches, BUTTONS, SIDE)
     assert kept is None
     assert_same_look(look, patches.look(BUTTONS, SIDE))
     module = open_model(MODELS["cells"]).module
@@ -191,7 +191,7 @@ def test_a_model_without_steps_is_looked_at_whole_and_keeps_nothing() -> None:
 def test_a_file_of_ones_own_resumes_too() -> None:
     model = open_file((CFG / "yolo11-bra.yaml").read_bytes(), "yolo11n-mine.yaml")
     layer = list(model.specs)[-1]
-    _, kept = look_on(model, BUTTONS, SIDE)
+    _, kept = run_from(model, BUTTONS, SIDE)
     assert kept is not None
     change = Change(layer, 5, 9)
-    assert_same_look(look_on(model, BUTTONS, SIDE, change, kept)[0], model.look(BUTTONS, SIDE, change))
+    assert_same_look(run_from(model, BUTTONS, SIDE, change, kept)[0], model.look(BUTTONS, SIDE, change))
