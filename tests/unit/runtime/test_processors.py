@@ -108,7 +108,7 @@ def model_of(parameters: int) -> OpenModel:
     return Small(torch.nn.Linear(parameters, 1, bias=False, device="meta"), "small", "untrained")
 
 
-@pytest.mark.parametrize(("name", "parameters", "lane"), [
+@pytest.mark.parametrize(("name", "parameters", "priority"), [
     ("own", 1, HEAVY), ("flowers", 1_600_000, QUICK), ("yolo", 3_000_000, QUICK), ("yolo", 40_000_000, HEAVY)])
 def test_a_strangers_model_is_heavy_however_small(name: str, parameters: int, priority: str) -> None:
     assert name in CATALOG
