@@ -5,7 +5,7 @@ Constructor order and state-dict keys are those of the YOLOv8 tutorial's module,
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast, overload
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,9 @@ from bra.kv_pool import check_window_fits, make_kv_pool, pool_kv, pool_real_kv
 from bra.messages import message
 from bra.recorder import Capture, active_recorder
 from bra.spec import BRASpec, KVDownsampleMode, MulWeight, ParamAttention
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class TopkRouting(nn.Module):
@@ -180,9 +183,31 @@ class BiLevelRoutingAttention(nn.Module):
         self.kv_down = make_kv_pool(spec)
 
     @classmethod
-    def from_spec(cls, spec: BRASpec) -> BiLevelRoutingAttention:
+    def from_spec(cls, spec: BRASpec) -> Self:
         """The module that a spec describes."""
         return cls(**spec.to_dict())
+
+    def with_spec(self, spec: BRASpec, routing_scale: float | None = None) -> Self:
+        """Another layer over the same parameters, with other settings; this one stays as it is.
+
+        Args:
+            spec: its settings; they may differ in those that have no weights, such as n_win, topk and mask_padding.
+            routing_scale: factor on q·k between window means alone; None for that of the spec.
+
+        Raises:
+            RuntimeError: these settings need other weights.
+        """
+        with torch.device("meta"):      # so that nothing is drawn or filled that is replaced at once
+            made = type(self).from_spec(spec)
+        state = self.state_dict(keep_vars=True)
+        for name, parameter in made.named_parameters():
+            parameter.requires_grad_(state[name].requires_grad if name in state else True)
+        made.load_state_dict(state, assign=True)
+        if routing_scale is not None:
+            made.router.scale = routing_scale
+        # What a parser noted on the layer goes along, such as Ultralytics' number and sources of a row.
+        vars(made).update({name: value for name, value in vars(self).items() if name not in vars(made)})
+        return made.train(self.training)
 
     @overload
     def forward(self, x: Tensor, ret_attn_mask: Literal[False] = False) -> Tensor: ...

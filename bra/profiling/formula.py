@@ -226,7 +226,7 @@ class _Bytes:
         return max(worst, joined, self.N * (wide + c) * item)
 
     def explicit(self) -> tuple[int, int, int, int]:
-        """While keys are gathered and weights made and used, while the result is laid out as a map, and later, beside the weights."""
+        """While weights are made and used, while the result is laid out as a map, and later, beside the weights."""
         spec, item = self.spec, self.item
         L = spec.topk * self.s
         gathered = self.keys + self.p2 * L * (spec.dim + spec.qk_channels) * item
