@@ -1,27 +1,24 @@
-"""A process of its own that reads one checkpoint: the file on stdin, safetensors with facts in them on stdout.
+"""Reads one checkpoint in a process of its own: safetensors with facts in them go out.
 
 It imports the standard library only, so it starts at once and has little that a file could reach. What cannot be read
-ends with a sentence on stderr, as JSON, and the status `REFUSED`.
+ends with a sentence, as JSON, and the status `REFUSED`.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import fields
 from typing import IO, Any, Final, TypeGuard
 
 from bra.errors import CheckpointError
 from bra.messages import message, message_of, to_plain
+from bra.readers.child.main import REFUSED
 from bra.readers.child.pickle_machine import Thing
 from bra.readers.child.torch_archive import Archive, Layout, Stored
 from bra.spec import BRASpec
 
-REFUSED: Final = 3
-OUT_OF_MEMORY: Final = 4
 MAX_MODULES: Final = 20_000
 MAX_DEPTH: Final = 32
 MAX_NAME: Final = 250
@@ -34,20 +31,20 @@ OPTIONS: Final = tuple(field.name for field in fields(BRASpec))
 FLOATS: Final = {"F16": "e", "F32": "f", "F64": "d"}
 
 
-def main(limits: Mapping[str, int]) -> int:
-    """Read stdin, write stdout; the exit status.
+def main(_wanted: None, source: IO[bytes], out: IO[bytes], words: IO[bytes]) -> int:
+    """Read a checkpoint and write what `unpack` does; the exit status.
 
     Args:
-        limits: "memory" and "output" in bytes, "cpu" in seconds, as this process may use them.
+        _wanted: nothing; every reader has it.
+        source: the file.
+        out: gets safetensors.
+        words: gets the reason of a refusal, as JSON of a message.
     """
-    _limit(limits)
     try:
-        unpack(sys.stdin.buffer, sys.stdout.buffer)
+        unpack(source, out)
     except CheckpointError as error:
-        sys.stderr.write(json.dumps(to_plain(message_of(error))))
+        words.write(json.dumps(to_plain(message_of(error))).encode())
         return REFUSED
-    except MemoryError:
-        return OUT_OF_MEMORY
     return 0
 
 
@@ -213,15 +210,3 @@ def _text(value: object, left: list[int]) -> str:
         raise CheckpointError(message("This checkpoint's yaml and names hold more than {most:,} characters: save the "
                                       "model again from its own yaml.", most=MAX_PLAIN_TEXT))
     return text
-
-
-def _limit(limits: Mapping[str, int]) -> None:
-    with suppress(ImportError):                 # Windows has no such limits: the parent's timeout is left
-        import resource
-
-        for what, most in ((resource.RLIMIT_AS, limits["memory"]), (resource.RLIMIT_CPU, limits["cpu"]),
-                           (resource.RLIMIT_FSIZE, limits["output"]), (resource.RLIMIT_CORE, 0)):
-            with suppress(OSError, ValueError):     # a system may know a limit and refuse to set it
-                hard = resource.getrlimit(what)[1]
-                most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-                resource.setrlimit(what, (most, most))
