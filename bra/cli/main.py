@@ -142,13 +142,13 @@ def _inspect(args: argparse.Namespace) -> int:
         kv_downsample_ratio=args.pool_ratio, mask_padding=args.mask_padding, side=args.side or entry.side,
         variant=variant, untrained=args.untrained)
     file = Path(args.model)
-    if entry.family == "patches":
+    if entry.is_built_from_settings:
         settings = replace(settings, n_win=args.n_win or settings.n_win, topk=args.topk or settings.topk)
     photo = Photo.from_bytes(args.picture.read_bytes())
-    model = open_file(file.read_bytes(), file.name) if entry.family == "own" else open_model(settings)
+    model = open_file(file.read_bytes(), file.name) if entry.needs_file else open_model(settings)
     name = next(iter(model.specs), "") if args.layer is None else args.layer
     change = None
-    if entry.family != "patches" and (args.n_win or args.topk) and name in model.specs:
+    if not entry.is_built_from_settings and (args.n_win or args.topk) and name in model.specs:
         spec = model.specs[name]
         change = Change(name, args.n_win or spec.n_win, args.topk or spec.topk)
     look = model.look(photo, settings.side, change)

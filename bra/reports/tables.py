@@ -12,10 +12,11 @@ from string import Template
 from typing import Any, Final
 
 from bra import viewer
-from bra.experiments.compare import CostName, SettingRow, cheapest, front
+from bra.experiments.compare import CostName, SettingRow, amount, cheapest, front
 from bra.experiments.sweep_table import Summary, SweepTable, summaries
 from bra.messages import ENGLISH, Language, message
 from bra.reports import charts
+from bra.units import quantity
 
 COSTS: Final[Mapping[CostName, str]] = {
     "macs": message("multiply-adds"), "peak_bytes": message("bytes alive at the worst "
@@ -100,20 +101,10 @@ def words(row: SettingRow) -> str:
                    chance=100 * row.chance, macs=amount(row, "macs"), memory=amount(row, "peak_bytes"))
 
 
-def amount(row: SettingRow, cost: CostName) -> str:
-    """What a row costs, with its unit; "–" where it was not measured."""
-    value = getattr(row, cost)
-    if value is None:
-        return "–"
-    if cost == "seconds":
-        return f"{1e3 * value:.3g} ms"
-    return charts.quantity(value) + ("B" if cost == "peak_bytes" else " MACs")
-
-
 def _cells(row: SettingRow) -> tuple[str, ...]:
     shares = (row.recall, row.chance, row.nearest, row.oracle, row.padding_share)
     return (str(row.n_win), str(row.topk), *(message("{n:.1f} %", n=100 * share) for share in shares),
-            charts.quantity(row.macs), amount(row, "peak_bytes"), amount(row, "seconds"))
+            quantity(row.macs), amount(row, "peak_bytes"), amount(row, "seconds"))
 
 
 # A sweep as one HTML page: distributions over pictures and confidence intervals of their means. ---------------------
@@ -166,7 +157,7 @@ def _layer(name: str, rows: Sequence[Summary], language: Language) -> str:
         recall, nearest, chance, best = (tell(message("{n:.1f} %", n=100 * share)) for share in
                                          (row.recall, row.nearest, row.chance, row.oracle))
         cells = (row.n_win, row.topk, recall, span, nearest, tell(over_nearest(row)), chance, best,
-                 charts.quantity(row.macs), charts.quantity(row.peak_bytes) + "B")
+                 quantity(row.macs), quantity(row.peak_bytes) + "B")
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{tell(heading)}</th>" for heading in SWEEP_HEADINGS)
     chart = charts.spreads([(f"n_win {row.n_win}, topk {row.topk}", row.values[:SHOWN_TICKS],

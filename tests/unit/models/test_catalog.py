@@ -23,7 +23,7 @@ def photo(height: int, width: int) -> Photo:
     return Photo.from_array(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
 
 
-PATCHES = [key for key, entry in CATALOG.items() if entry.family == "patches"]
+PATCHES = [key for key, entry in CATALOG.items() if entry.is_built_from_settings]
 
 
 @pytest.mark.parametrize("model", CATALOG)
