@@ -98,7 +98,7 @@ def _biformer(tensors: Mapping[str, Tensor], name: str) -> OpenModel:
                           tuple(message("class {n}", n=n) for n in range(count)))
 
 
-def named(name: str) -> tuple[str, str]:
+def model_and_variant(name: str) -> tuple[str, str]:
     """Key and variant of the model that a word on the command line names; "own" for a file.
 
     Raises:

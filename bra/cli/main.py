@@ -15,7 +15,7 @@ from bra.cli.cost import add_arguments, run_cost
 from bra.errors import BRAError
 from bra.models.base import Change
 from bra.models.catalog import CATALOG, ModelSettings
-from bra.opening import named, open_file, open_model, stay_offline, yolo
+from bra.opening import model_and_variant, open_file, open_model, stay_offline, yolo
 from bra.photo import Photo
 from bra.reports.layer_html import report_html
 from bra.spec import KVDownsampleMode
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(mode, help=f"yolo {mode}, with rows of attention known; its own arguments", add_help=False)
     cost = commands.add_parser("cost", help="what every layer of a model costs")
     cost.set_defaults(run=lambda args: run_cost(args, lambda name: _yolo().network_of(name),
-                                                lambda model, counted: _yolo().printed(model, counted)))
+                                                lambda model, counted: _yolo().reported_flops(model, counted)))
     add_arguments(cost)
     add_compare(commands.add_parser("compare", help="one layer on one picture under many settings"))
     add_probe(commands.add_parser("probe", help="whether routing follows what is in the picture"))
@@ -135,7 +135,7 @@ def _place(text: str) -> Place:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    key, variant = named(args.model)
+    key, variant = model_and_variant(args.model)
     entry = CATALOG[key]
     settings = ModelSettings(
         key, num_heads=args.heads, stride=args.stride, kv_downsample_mode=args.pool,

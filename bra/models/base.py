@@ -121,7 +121,7 @@ class OpenModel(ABC):
         """What the output `out` of the model says."""
 
     def steps(self) -> tuple[Step, ...]:
-        """Its forward as steps, for `resumed.run_from`; none where it cannot be told apart into such."""
+        """Its forward as steps, for `rerun.run_from`; none where it cannot be told apart into such."""
         return ()
 
     def look(self, photo: Photo, side: int, change: Change | None = None) -> ModelRun:

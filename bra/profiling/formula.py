@@ -16,7 +16,7 @@ order in which `attention` and `functional` allocate and let go, so a change the
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from bra.functional import GATHERED_ELEMENTS
@@ -127,11 +127,6 @@ def layer_cost(spec: BRASpec, h: int, w: int, itemsize: int = 4) -> LayerCost:
                    *bytes_of.explicit())
     filled = 0 if suits_chunked(grid.n_tokens, itemsize) else N * L * abs(Q - c)
     return LayerCost("", spec, grid, tuple(parts), filled, explicit)
-
-
-def named(layer: LayerCost, name: str) -> LayerCost:
-    """The same cost under the layer's name in its model."""
-    return replace(layer, name=name)
 
 
 def is_pooled(spec: BRASpec) -> bool:

@@ -48,7 +48,7 @@ def compare_csv(rows: Sequence[SettingRow]) -> str:
 def compare_html(rows: Sequence[SettingRow], title: str, about: str, cost: CostName = "macs",
                  language: Language = ENGLISH) -> str:
     """A page with the chart that decides and the table; `title` and `about` are escaped here."""
-    tell = language.tell
+    tell = language.translate
     on_front = front(rows, cost)
     costed = [(row, on, float(value)) for row, on in zip(rows, on_front, strict=True)
               if (value := getattr(row, cost)) is not None]
@@ -72,7 +72,7 @@ def compare_html(rows: Sequence[SettingRow], title: str, about: str, cost: CostN
 
 def sheet(title: str, about: str, body: str, language: Language = ENGLISH) -> str:
     """A page without scripts; title and about are told in its language and escaped here, the body is HTML."""
-    tell = language.tell
+    tell = language.translate
     return Template(viewer.text("sheet.html")).substitute(
         title=escape(tell(title)), about=escape(tell(about)), body=body, lang=escape(language.code),
         foot=escape(tell(message("Made by RouteScope."))))
@@ -122,7 +122,7 @@ def sweep_html(swept: SweepTable, skipped: Mapping[str, str] | None = None, lang
     parts = [_layer(layer, [row for row in rows if row.layer == layer], language) for layer in layers]
     if skipped:
         comma_joined = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in sorted(skipped.items()))
-        head = language.tell(message("Skipped files: {n}", n=len(skipped)))
+        head = language.translate(message("Skipped files: {n}", n=len(skipped)))
         parts.append(f"<h2>{head}</h2><ul>{comma_joined}</ul>")
     title = message("Routing over {n} pictures", n=len(set(swept.rows["picture"].to_pylist())))
     return sheet(title, model_line(swept.about), "".join(parts), language)
@@ -150,7 +150,7 @@ def over_nearest(row: Summary) -> str:
 
 
 def _layer(name: str, rows: Sequence[Summary], language: Language) -> str:
-    tell, lines = language.tell, []
+    tell, lines = language.translate, []
     for row in rows:
         low, high = row.interval
         span = "–" if math.isnan(low) else tell(message("{low:.1f} to {high:.1f} %", low=100 * low, high=100 * high))

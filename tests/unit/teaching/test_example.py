@@ -31,7 +31,7 @@ from bra.teaching.example import (
     ExampleNumbers,
     Tokens,
     example_module,
-    work,
+    run_example,
 )
 from bra.teaching.source import MARK, STEPS, lines_of
 from bra.tracing import trace
@@ -90,12 +90,12 @@ def assert_by_hand(tokens: Tokens, made: ExampleNumbers) -> None:
 
 @pytest.mark.parametrize("topk", TOPKS)
 def test_the_first_numbers_are_those_worked_by_hand(topk: int) -> None:
-    assert_by_hand(FIRST, work(FIRST, topk))
+    assert_by_hand(FIRST, run_example(FIRST, topk))
 
 
 @given(TOKENS, st.sampled_from(TOPKS))
 def test_any_numbers_are_those_worked_by_hand(tokens: Tokens, topk: int) -> None:
-    made = work(tokens, topk)
+    made = run_example(tokens, topk)
     assert_by_hand(tokens, made)
     logits = made.affinity[0]
     for window, chosen in enumerate(made.r_idx[0].tolist()):
@@ -106,7 +106,7 @@ def test_any_numbers_are_those_worked_by_hand(tokens: Tokens, topk: int) -> None
 
 @pytest.mark.parametrize("topk", TOPKS)
 def test_the_record_is_what_the_module_hands_over(topk: int) -> None:
-    made, module = work(FIRST, topk), example_module(topk)
+    made, module = run_example(FIRST, topk), example_module(topk)
     with torch.no_grad(), recording() as recorder:
         out, r_weight, r_idx, attn = module(as_map(FIRST), ret_attn_mask=True)
     capture = recorder.captures[0]
@@ -124,7 +124,7 @@ def test_the_record_is_what_the_module_hands_over(topk: int) -> None:
 
 @pytest.mark.parametrize("topk", TOPKS)
 def test_the_record_is_what_a_trace_shows_and_the_plain_forward_gives(topk: int) -> None:
-    made, module = work(FIRST, topk), example_module(topk)
+    made, module = run_example(FIRST, topk), example_module(topk)
     layer = trace(module, as_map(FIRST)).layers[""]
     for window in range(4):
         assert torch.allclose(layer.attention(window), made.attention[0, :, window], atol=1e-6)
@@ -137,13 +137,13 @@ def test_the_module_agrees_with_the_independent_loops() -> None:
     weights = {name: value.numpy().astype(float) for name, value in example_module().state_dict().items()}
     out, _, r_idx, _ = reference.bra(as_map(FIRST).numpy().astype(float), weights, n_win=N_WIN, num_heads=1, topk=2,
                                      qk_scale=SCALE)
-    made = work(FIRST, 2)
+    made = run_example(FIRST, 2)
     np.testing.assert_allclose(made.out.permute(0, 3, 1, 2), out, atol=1e-6)
     np.testing.assert_array_equal(made.r_idx, r_idx)
 
 
 def test_the_first_numbers_are_worth_looking_at() -> None:
-    made = work()
+    made = run_example()
     assert made.r_idx[0, :, 0].tolist() == [1, 3, 2, 2]                 # elsewhere, nearly a tie, itself, and a hub
     assert made.affinity[0, 1].tolist() == [0.25, 1.625, 1.875, 2.0]
     for row in made.affinity[0].tolist():
@@ -152,13 +152,13 @@ def test_the_first_numbers_are_worth_looking_at() -> None:
     for name in ("x", "k_map", "q_mean", "k_mean", "affinity", "keys", "values", "scores", "lepe"):
         thousandths = getattr(made, name) * 1000
         assert torch.equal(thousandths, thousandths.round()), name
-    assert not torch.allclose(work(FIRST, 2).out, made.out)
+    assert not torch.allclose(run_example(FIRST, 2).out, made.out)
 
 
 def test_one_number_of_a_token_moves_the_route_of_another_window() -> None:
     nudged = list(FIRST)
     nudged[8] = (3, 0)                                                  # window 2 had 2 there
-    before, after = work(), work(tuple(nudged))
+    before, after = run_example(), run_example(tuple(nudged))
     assert before.r_idx[0, 1].tolist() == [3]
     assert after.r_idx[0, 1].tolist() == [2]
     assert not torch.allclose(before.out[0, 0, 2], after.out[0, 0, 2])  # a token of window 1
@@ -167,13 +167,13 @@ def test_one_number_of_a_token_moves_the_route_of_another_window() -> None:
 @pytest.mark.parametrize("tokens", [FIRST[:15], (*FIRST, (0, 0)), (*FIRST[:15], (1, 2, 3))])
 def test_a_wrong_count_is_refused_in_a_sentence(tokens: Any) -> None:
     with pytest.raises(BRAError, match="16 tokens of 2 numbers"):
-        work(tokens)
+        run_example(tokens)
 
 
 @pytest.mark.parametrize("topk", [0, 5])
 def test_a_wrong_topk_is_refused(topk: int) -> None:
     with pytest.raises(BRAError, match="topk"):
-        work(FIRST, topk)
+        run_example(FIRST, topk)
 
 
 def test_the_constants_are_the_modules_weights() -> None:
@@ -185,7 +185,7 @@ def test_the_constants_are_the_modules_weights() -> None:
 
 
 def test_every_tensor_of_the_record_is_kept() -> None:
-    made = work()
+    made = run_example()
     assert all(isinstance(getattr(made, part.name),
                           torch.Tensor) for part in fields(ExampleNumbers) if part.name != "topk")
 
@@ -235,5 +235,5 @@ def test_every_mark_in_the_code_is_a_step() -> None:
 
 def test_a_record_is_not_changed() -> None:
     with pytest.raises(AttributeError):
-        work().topk = 2     # type: ignore[misc]
-    assert replace(work(), topk=2).topk == 2
+        run_example().topk = 2     # type: ignore[misc]
+    assert replace(run_example(), topk=2).topk == 2
