@@ -35,6 +35,14 @@ def test_an_entry_says_what_it_is(model: str) -> None:
     assert entry.card or "not learned" in entry.provenance or "untrained" in entry.provenance
 
 
+@pytest.mark.parametrize(("model", "told"), [
+    ("similarity", "is_built_from_settings"), ("untrained", "is_built_from_settings"), ("flowers", "is_biformer"),
+    ("biformer", "is_biformer"), ("cells", "needs_ultralytics"), ("yolo", "needs_ultralytics"), ("own", "needs_file")])
+def test_an_entry_says_what_its_models_can_do(model: str, told: str) -> None:
+    names = ("is_built_from_settings", "is_biformer", "needs_ultralytics", "needs_file")
+    assert [name for name in names if getattr(CATALOG[model], name)] == [told]
+
+
 @pytest.mark.parametrize("model", PATCHES)
 def test_layers_are_told_in_the_order_in_which_they_run(model: str) -> None:
     opened = open_model(ModelSettings(model))
