@@ -81,7 +81,7 @@ def translate(sentence: object) -> str:
     """
     if isinstance(sentence, Exception):
         sentence = message_of(sentence)
-    return visitor_language().tell(sentence if isinstance(sentence, Message) else str(sentence))
+    return visitor_language().translate(sentence if isinstance(sentence, Message) else str(sentence))
 
 
 def visitor_language() -> Language:

@@ -13,9 +13,9 @@ from bra.yolo.lint import lint, model_file
 from bra.yolo.training.demos import train_demo
 from bra.yolo.training.release import demo_named, ship_demo
 from bra.yolo.transplant import transplant
-from bra.yolo.ultralytics_flops import network_of, printed
+from bra.yolo.ultralytics_flops import network_of, reported_flops
 
-__all__ = ["network_of", "printed", "run_demo", "run_lint", "run_transplant", "ultralytics_command"]
+__all__ = ["network_of", "reported_flops", "run_demo", "run_lint", "run_transplant", "ultralytics_command"]
 
 
 def run_lint(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from bra.messages import message
+from bra.units import quantity
 
 Point = tuple[float, float, str]
 """x, y, and the words that a pointer sees."""
@@ -69,14 +70,6 @@ def spreads(rows: Sequence[tuple[str, Sequence[float], tuple[float, float]]], la
     parts.append(f'<text class="faint" x="{left + wide / 2}" y="{height - 4}" text-anchor="middle">'
                  f"{escape(label)}</text>")
     return _svg(parts, height)
-
-
-def quantity(value: float) -> str:
-    """1234567 -> "1.23 M": three digits and a letter of a thousand."""
-    for size, letter in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}"
 
 
 def _y(share: float) -> float:

@@ -12,10 +12,11 @@ from string import Template
 from typing import Any, Final
 
 from bra import viewer
-from bra.experiments.compare import CostName, SettingRow, cheapest, front
+from bra.experiments.compare import CostName, SettingRow, amount, cheapest, front
 from bra.experiments.sweep_table import Summary, SweepTable, summaries
 from bra.messages import ENGLISH, Language, message
 from bra.reports import charts
+from bra.units import quantity
 
 COSTS: Final[Mapping[CostName, str]] = {
     "macs": message("multiply-adds"), "peak_bytes": message("bytes alive at the worst "
@@ -47,7 +48,7 @@ def compare_csv(rows: Sequence[SettingRow]) -> str:
 def compare_html(rows: Sequence[SettingRow], title: str, about: str, cost: CostName = "macs",
                  language: Language = ENGLISH) -> str:
     """A page with the chart that decides and the table; `title` and `about` are escaped here."""
-    tell = language.tell
+    tell = language.translate
     on_front = front(rows, cost)
     costed = [(row, on, float(value)) for row, on in zip(rows, on_front, strict=True)
               if (value := getattr(row, cost)) is not None]
@@ -71,7 +72,7 @@ def compare_html(rows: Sequence[SettingRow], title: str, about: str, cost: CostN
 
 def sheet(title: str, about: str, body: str, language: Language = ENGLISH) -> str:
     """A page without scripts; title and about are told in its language and escaped here, the body is HTML."""
-    tell = language.tell
+    tell = language.translate
     return Template(viewer.text("sheet.html")).substitute(
         title=escape(tell(title)), about=escape(tell(about)), body=body, lang=escape(language.code),
         foot=escape(tell(message("Made by RouteScope."))))
@@ -100,20 +101,10 @@ def words(row: SettingRow) -> str:
                    chance=100 * row.chance, macs=amount(row, "macs"), memory=amount(row, "peak_bytes"))
 
 
-def amount(row: SettingRow, cost: CostName) -> str:
-    """What a row costs, with its unit; "–" where it was not measured."""
-    value = getattr(row, cost)
-    if value is None:
-        return "–"
-    if cost == "seconds":
-        return f"{1e3 * value:.3g} ms"
-    return charts.quantity(value) + ("B" if cost == "peak_bytes" else " MACs")
-
-
 def _cells(row: SettingRow) -> tuple[str, ...]:
     shares = (row.recall, row.chance, row.nearest, row.oracle, row.padding_share)
     return (str(row.n_win), str(row.topk), *(message("{n:.1f} %", n=100 * share) for share in shares),
-            charts.quantity(row.macs), amount(row, "peak_bytes"), amount(row, "seconds"))
+            quantity(row.macs), amount(row, "peak_bytes"), amount(row, "seconds"))
 
 
 # A sweep as one HTML page: distributions over pictures and confidence intervals of their means. ---------------------
@@ -131,7 +122,7 @@ def sweep_html(swept: SweepTable, skipped: Mapping[str, str] | None = None, lang
     parts = [_layer(layer, [row for row in rows if row.layer == layer], language) for layer in layers]
     if skipped:
         comma_joined = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in sorted(skipped.items()))
-        head = language.tell(message("Skipped files: {n}", n=len(skipped)))
+        head = language.translate(message("Skipped files: {n}", n=len(skipped)))
         parts.append(f"<h2>{head}</h2><ul>{comma_joined}</ul>")
     title = message("Routing over {n} pictures", n=len(set(swept.rows["picture"].to_pylist())))
     return sheet(title, model_line(swept.about), "".join(parts), language)
@@ -159,14 +150,14 @@ def over_nearest(row: Summary) -> str:
 
 
 def _layer(name: str, rows: Sequence[Summary], language: Language) -> str:
-    tell, lines = language.tell, []
+    tell, lines = language.translate, []
     for row in rows:
         low, high = row.interval
         span = "–" if math.isnan(low) else tell(message("{low:.1f} to {high:.1f} %", low=100 * low, high=100 * high))
         recall, nearest, chance, best = (tell(message("{n:.1f} %", n=100 * share)) for share in
                                          (row.recall, row.nearest, row.chance, row.oracle))
         cells = (row.n_win, row.topk, recall, span, nearest, tell(over_nearest(row)), chance, best,
-                 charts.quantity(row.macs), charts.quantity(row.peak_bytes) + "B")
+                 quantity(row.macs), quantity(row.peak_bytes) + "B")
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{tell(heading)}</th>" for heading in SWEEP_HEADINGS)
     chart = charts.spreads([(f"n_win {row.n_win}, topk {row.topk}", row.values[:SHOWN_TICKS],

@@ -11,9 +11,9 @@ import streamlit as st
 from bra.experiments.compare import Setting
 from bra.models.catalog import ModelSettings
 from bra.photo import Photo
-from bra.reports.charts import quantity
 from bra.teaching.experiments import growth
 from bra.tracing import LayerTrace
+from bra.units import quantity
 from bra.viewer.pack import Place, locate
 from dashboard import components
 from dashboard.components import messages

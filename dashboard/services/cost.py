@@ -84,9 +84,9 @@ def ultralytics(settings: ModelSettings, cost: Cost, file: Upload | None = None)
 @worked(server, tr_noop("Asking Ultralytics …"), HEAVY)
 def _ultralytics(settings: ModelSettings, file: str, size: tuple[int, ...], _cost: Cost,
                  _model: OpenModel) -> UltralyticsFlops:
-    from bra.yolo.ultralytics_flops import printed
+    from bra.yolo.ultralytics_flops import reported_flops
 
-    return printed(_model.module, _cost)
+    return reported_flops(_model.module, _cost)
 
 
 def model_file(settings: ModelSettings, file: Upload | None = None) -> str | Mapping[str, Any]:

@@ -17,7 +17,7 @@ from bra.metrics.summary import LayerFidelity
 from bra.models.catalog import ModelSettings
 from bra.photo import Photo
 from bra.teaching import experiments
-from bra.teaching.example import FIRST, ExampleNumbers, Tokens, work
+from bra.teaching.example import FIRST, ExampleNumbers, Tokens, run_example
 from bra.teaching.experiments import Leak, Reweighed, Voices
 from bra.tracing import LayerTrace
 from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
@@ -93,7 +93,7 @@ def _voices(digest: str, at: int, _layer: LayerTrace) -> Voices:
 @st.cache_resource(max_entries=64, show_spinner=False)
 def worked(tokens: Tokens, topk: int) -> ExampleNumbers:
     """The example run on 16 tokens of two numbers."""
-    return work(tokens, topk)
+    return run_example(tokens, topk)
 
 
 def handout_numbers() -> tuple[ExampleNumbers, ExampleNumbers]:

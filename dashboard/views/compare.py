@@ -9,12 +9,12 @@ from pathlib import Path
 import streamlit as st
 
 from bra.errors import BRAError
-from bra.experiments.compare import Compared, Setting
+from bra.experiments.compare import Compared, Setting, amount
 from bra.experiments.probes import PROBES
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.photo import Photo
-from bra.reports.charts import quantity
-from bra.reports.tables import amount, compare_csv, compare_html, model_line, over_nearest, reason
+from bra.reports.tables import compare_csv, compare_html, model_line, over_nearest, reason
+from bra.units import quantity
 from bra.viewer.multiples import multiples_message, pair_message
 from bra.viewer.pack import TILE_SIDE, Place
 from dashboard import components

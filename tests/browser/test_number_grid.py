@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bra.teaching.example import FIRST, work
+from bra.teaching.example import FIRST, run_example
 from bra.teaching.source import STEPS
 from dashboard.figures.example_steps import Scene, board
 from dashboard.i18n import tr_in
@@ -37,7 +37,7 @@ def draw(page: Any, html: str) -> None:
 
 
 def made(step: str, token: int = 0, topk: int = 1, language: str = "en") -> str:
-    return board(step, Scene(work(FIRST, topk), work(), token, partial(tr_in, language)))
+    return board(step, Scene(run_example(FIRST, topk), run_example(), token, partial(tr_in, language)))
 
 
 def test_a_click_and_the_keyboard_choose_a_token(context: Any) -> None:

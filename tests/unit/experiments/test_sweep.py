@@ -22,13 +22,13 @@ from PIL import Image
 
 from bra.cli.main import main
 from bra.errors import BRAError
-from bra.experiments import sweep_table
 from bra.experiments.compare import Setting, SettingRow, compare, layer_inputs
 from bra.experiments.sweep import BATCH, Plan, Progress, sweep
 from bra.experiments.sweep_table import SCHEMA, SweepTable, interval, read_table, summaries, table_of, to_parquet
 from bra.models.catalog import ModelSettings
 from bra.opening import open_model
 from bra.photo import Photo
+from bra.readers import sandbox
 from bra.reports.tables import sweep_html
 
 ROOT = Path(__file__).parents[3]
@@ -181,7 +181,8 @@ def test_pictures_are_drawn_anew_for_one_number_of_them_at_a_time() -> None:
     assert peak < 40 * 2**20                        # all that were drawn together are 280 MB
 
 
-def test_a_table_that_nobody_waits_for_any_more_is_not_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_that_nobody_waits_for_any_more_is_not_read_on(monkeypatch: pytest.MonkeyPatch,
+                                                                tmp_path: Path) -> None:
     class GoneError(Exception):
         pass
 
@@ -200,7 +201,9 @@ def test_a_table_that_nobody_waits_for_any_more_is_not_read_on(monkeypatch: pyte
             raise GoneError
 
     monkeypatch.setattr(subprocess, "Popen", Popen)
-    monkeypatch.setattr(sweep_table, "START", "import time; time.sleep(30)")
+    asleep = tmp_path / "asleep.py"
+    asleep.write_text("import time; time.sleep(30)")
+    monkeypatch.setattr(sandbox, "ENTRY", asleep)
     before = time.monotonic()
     with pytest.raises(GoneError):
         read_table(to_parquet(table([(0.5, 0.4)])), still)
