@@ -71,7 +71,7 @@ def test_rows_are_those_of_compare_and_bad_files_are_named(tmp_path: Path) -> No
 
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     folder, out = fill(tmp_path / "in", 5 * BATCH), tmp_path / "out"
-    code = ("import sys; from pathlib import Path; import tests.test_sweep as t; "
+    code = ("import sys; from pathlib import Path; import test_sweep as t; "
             "t.sweep(t.PLAN, Path(sys.argv[1]), Path(sys.argv[2]))")
     run = subprocess.Popen([sys.executable, "-c", code, str(folder), str(out)], cwd=ROOT)
     while len(list((out / "parts").glob("*.json"))) < 2:
