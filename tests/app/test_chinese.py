@@ -80,12 +80,12 @@ def faults(tree: ast.Module) -> Iterator[tuple[int, str]]:
                         and not re.search("[<{]", one.value) and one.value not in KINDS)
 
 
-@pytest.tr_noop.parametrize("path", CODE, ids=short)
+@pytest.mark.parametrize("path", CODE, ids=short)
 def test_every_text_in_the_code_is_asked_for_in_the_visitors_language(path: Path) -> None:
     assert sorted(set(faults(ast.parse(path.read_text(encoding="utf-8"))))) == []
 
 
-@pytest.tr_noop.parametrize("code", [
+@pytest.mark.parametrize("code", [
     'st.caption("All of it")', 'st.button(f"Use {n}")', 'x = {"title": "epoch"}', 'name = "nearest windows"',
     'st.metric(tr("Ours"), "none")', 'chart = {"tooltip": [{"field": "why"}]}', 'left.toggle(tr("A"), help="Why not")',
     'st.column_config.Column("keeps")', 'def f():\n    return "two words"'])
@@ -208,7 +208,7 @@ def chinese(view: str, query: dict[str, str]) -> AppTest:
     return app
 
 
-@pytest.tr_noop.parametrize(("view", "query"), LINKS, ids=lambda part: part if isinstance(part, str) else
+@pytest.mark.parametrize(("view", "query"), LINKS, ids=lambda part: part if isinstance(part, str) else
                             "-".join(part.values()) or "first")
 def test_a_page_in_chinese_says_nothing_in_english(view: str, query: dict[str, str]) -> None:
     found = list(shown(chinese(view, query)))
@@ -216,13 +216,13 @@ def test_a_page_in_chinese_says_nothing_in_english(view: str, query: dict[str, s
     assert [text for text in found if english(text)] == []
 
 
-@pytest.tr_noop.parametrize("text", ["Keeps 38 % of all windows", "the model", "nearest", "Not counted, since",
+@pytest.mark.parametrize("text", ["Keeps 38 % of all windows", "the model", "nearest", "Not counted, since",
                                      "Wrapped\nlines", "层 n_win 5: many heads"])
 def test_english_is_told_from_names(text: str) -> None:
     assert english(text)
 
 
-@pytest.tr_noop.parametrize("text", ["花卉，已训练（BiFormer） · stages.2.2.attn · n_win 5 · topk 8", "`bra inspect`",
+@pytest.mark.parametrize("text", ["花卉，已训练（BiFormer） · stages.2.2.attn · n_win 5 · topk 8", "`bra inspect`",
                                      "15 BRABlock：80×80 个 token", "PNG、JPEG、WebP", "weights.pt 与 best.pth",
                                      "qk_dim=48, num_heads=4"])
 def test_names_are_no_english(text: str) -> None:

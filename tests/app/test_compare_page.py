@@ -198,7 +198,7 @@ def test_reading_a_sweep_ends_when_it_is_called_off() -> None:
     assert translate == [(0, 0)]
 
 
-@pytest.tr_noop.parametrize("query", [{"tab": "x"}, {"rows": "0.99"}, {"columns": "nan"}, {"b_model": "<b>"},
+@pytest.mark.parametrize("query", [{"tab": "x"}, {"rows": "0.99"}, {"columns": "nan"}, {"b_model": "<b>"},
                                       {"tab": "versus", "b_layer": "layers.9"}, {"tab": "versus", "b_topk": "999"}])
 def test_a_bad_link_still_opens(app: AppTest, query: dict[str, str]) -> None:
     assert message(opened(app, **query))[0]["cells"]

@@ -89,8 +89,8 @@ def test_places_are_those_of_the_same_row_in_the_model_without_bra() -> None:
     assert found["9 SPPF"].why in shown(app)
 
 
-@pytest.tr_noop.parametrize("measure", ["macs", "params", "peak_bytes"])
-@pytest.tr_noop.parametrize("settings", [ModelSettings("cells"), ModelSettings("yolo", variant="yolov8n-bra-c2f"),
+@pytest.mark.parametrize("measure", ["macs", "params", "peak_bytes"])
+@pytest.mark.parametrize("settings", [ModelSettings("cells"), ModelSettings("yolo", variant="yolov8n-bra-c2f"),
                                          ModelSettings("flowers"), ModelSettings("similarity")],
                             ids=lambda made: made.chosen_variant or made.model)
 def test_bars_add_up_to_their_rows(settings: ModelSettings, measure: str) -> None:
@@ -207,7 +207,7 @@ scales: {n: [1.0, 1.0, 8192]}
     assert not app.dataframe
 
 
-@pytest.tr_noop.parametrize("settings", [ModelSettings("yolo", variant="yolov8n-bra-c2f"), ModelSettings("cells")],
+@pytest.mark.parametrize("settings", [ModelSettings("yolo", variant="yolov8n-bra-c2f"), ModelSettings("cells")],
                             ids=lambda made: made.model)
 def test_the_file_with_the_second_setting_builds_what_was_counted(settings: ModelSettings) -> None:
     view = CostView(n_win=5, topk=3, narrow=2, pool=2, projections="qkv")

@@ -48,8 +48,8 @@ def drawn(app: AppTest) -> str:
     return str(html)
 
 
-@pytest.tr_noop.parametrize("step", STEPS)
-@pytest.tr_noop.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("lang", ["en", "zh"])
 def test_every_step_of_the_example_says_what_it_runs(step: str, lang: str) -> None:
     app = opened(step, lang=lang)
     assert any(f"{line.file}:{line.number}" in block.value for line in lines_of(step) for block in app.code)
@@ -94,8 +94,8 @@ def test_projected_the_example_has_no_downloads() -> None:
     assert opened("tokens", large=True).get("download_button") == []
 
 
-@pytest.tr_noop.parametrize("lang", ["en", "zh"])
-@pytest.tr_noop.parametrize("step", STEPS)
+@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize("step", STEPS)
 def test_every_step_is_shown_on_the_photograph(step: str, lang: str) -> None:
     app = opened(step, photo=True, lang=lang)
     kinds = [block.proto.component_name for block in app.get("bidi_component")]

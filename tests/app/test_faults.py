@@ -18,7 +18,7 @@ import torch
 from raw_visitor import Visitor, serving
 from torch_files import archive, saved
 
-linux = pytest.tr_noop.skipif(sys.platform != "linux", reason="children and open files are looked up in Linux's /proc")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="children and open files are looked up in Linux's /proc")
 SLOW = archive(b"]0" * 1_900_000 + b"N.")
 """A checkpoint whose reading takes seconds."""
 PICTURE = (Path(__file__).parents[2] / "sample_images" / "animal.jpg").read_bytes()

@@ -121,7 +121,7 @@ def test_any_query_string_gives_a_possible_lesson(query: dict[str, str]) -> None
     assert Lesson.from_query(found.to_query()) == found
 
 
-@pytest.tr_noop.parametrize("present", [False, True])
+@pytest.mark.parametrize("present", [False, True])
 def test_next_goes_through_every_stop_and_back_returns(present: bool) -> None:
     at, seen = Lesson(present=present), []
     for _ in stops(present):
@@ -137,7 +137,7 @@ def test_next_goes_through_every_stop_and_back_returns(present: bool) -> None:
 # the words -------------------------------------------------------------------------------------------------
 
 
-@pytest.tr_noop.parametrize("step", CHAPTERS)
+@pytest.mark.parametrize("step", CHAPTERS)
 def test_both_languages_ask_the_same(step: int) -> None:
     made = [chapter(language, step) for language in LANGUAGES]
     assert len({(len(one.choices), one.right) for one in made}) == 1
@@ -166,8 +166,8 @@ def test_the_arithmetic_of_the_words() -> None:
 # the chapters ----------------------------------------------------------------------------------------------
 
 
-@pytest.tr_noop.parametrize("step", CHAPTERS)
-@pytest.tr_noop.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("step", CHAPTERS)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_a_chapter_says_its_claim_and_its_answer(language: str, step: int) -> None:
     app, text = page(lang=language, step=str(step)), chapter(language, step)
     assert app.subheader[0].value == text.claim
@@ -192,7 +192,7 @@ def test_an_answer_is_still_there_after_another_chapter() -> None:
     assert app.success
 
 
-@pytest.tr_noop.parametrize("pixels", [112, 448, 1792])
+@pytest.mark.parametrize("pixels", [112, 448, 1792])
 def test_cost_is_that_of_the_formula(pixels: int) -> None:
     app, one = page(learn_pixels=str(pixels)), experiments.growth(pixels)
     memory = [f"{quantity(cost.explicit_peak_bytes)}B" for cost in (one.full, one.routed)]
@@ -220,7 +220,7 @@ def flowers() -> OpenModel:
     return open_model(FLOWERS)
 
 
-@pytest.tr_noop.parametrize("soft", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
 def test_weights_do_nothing_unless_they_are_asked_to(flowers: OpenModel, soft: bool) -> None:
     app = page(step="3", learn_factor="400", learn_soft="1" if soft else "0")
     cat = photo("animal")
@@ -232,7 +232,7 @@ def test_weights_do_nothing_unless_they_are_asked_to(flowers: OpenModel, soft: b
     assert "The same windows are chosen." in message(app)
 
 
-@pytest.tr_noop.parametrize("cut", views.CUTS)
+@pytest.mark.parametrize("cut", views.CUTS)
 def test_a_quarter_is_cut_as_the_comparison_cuts_it(flowers: OpenModel, cut: int) -> None:
     app = page(step="4", learn_cut=str(cut))
     given = layer_input(flowers, photo("portrait"), 320, "stages.0.0.attn")
@@ -252,7 +252,7 @@ def test_smaller_windows_keep_more_at_equal_coverage_as_the_chapter_says(flowers
     assert max(row.macs for row in rows) < 1.01 * min(row.macs for row in rows)
 
 
-@pytest.tr_noop.parametrize(("n_win", "masked"), [(5, False), (5, True), (8, False)])
+@pytest.mark.parametrize(("n_win", "masked"), [(5, False), (5, True), (8, False)])
 def test_padding_takes_what_the_module_gives_it(flowers: OpenModel, n_win: int, masked: bool) -> None:
     app = page(step="5", learn_pad_win=str(n_win), learn_masked="1" if masked else "0")
     given = layer_input(flowers, photo("street"), 320, "stages.1.0.attn")
@@ -264,7 +264,7 @@ def test_padding_takes_what_the_module_gives_it(flowers: OpenModel, n_win: int, 
         assert found.of_attention > 3 * found.of_map              # what the chapter claims
 
 
-@pytest.tr_noop.parametrize("weights", views.WEIGHTS)
+@pytest.mark.parametrize("weights", views.WEIGHTS)
 def test_worth_is_that_of_the_scorecard(weights: str) -> None:
     app = page(step="6", learn_weights=weights)
     model = {"trained": FLOWERS, "untrained": replace(FLOWERS, untrained=True),
@@ -280,7 +280,7 @@ def test_worth_is_that_of_the_scorecard(weights: str) -> None:
         assert found.recall < 1.1 * found.recall_chance
 
 
-@pytest.tr_noop.parametrize("layer", views.LAYERS)
+@pytest.mark.parametrize("layer", views.LAYERS)
 def test_voices_are_those_of_the_layer(layer: int) -> None:
     app = page(step="7", learn_layer=str(layer))
     lt = routed_layer(FLOWERS, "animal", layer)
@@ -293,7 +293,7 @@ def test_voices_are_those_of_the_layer(layer: int) -> None:
 # predict, then see -----------------------------------------------------------------------------------------
 
 
-@pytest.tr_noop.parametrize("who", views.WEIGHTS)
+@pytest.mark.parametrize("who", views.WEIGHTS)
 def test_a_guess_is_answered_by_the_module_and_scored(who: str) -> None:
     app = page(part="predict", step="3", learn_who=who)
     header, arrays = pane_of(app)
@@ -319,7 +319,7 @@ def test_a_guess_is_answered_by_the_module_and_scored(who: str) -> None:
     assert percent(routing.shared_choices(lt)) in message(app)
 
 
-@pytest.tr_noop.parametrize("forged", [(999,), (-1, 0), (10**30,), tuple(range(25))], ids=str)
+@pytest.mark.parametrize("forged", [(999,), (-1, 0), (10**30,), tuple(range(25))], ids=str)
 def test_a_guess_that_no_page_sends_is_said_and_asked_anew(forged: tuple[int, ...]) -> None:
     app = page(part="predict")
     app.session_state["lesson_guesses"] = {("trained", 1): forged}
@@ -349,8 +349,8 @@ def test_rounds_add_up_and_can_be_begun_again() -> None:
 # the worked example ----------------------------------------------------------------------------------------
 
 
-@pytest.tr_noop.parametrize("part", ["example", "photo"])
-@pytest.tr_noop.parametrize(("language", "present"), [("en", "0"), ("zh", "1")])
+@pytest.mark.parametrize("part", ["example", "photo"])
+@pytest.mark.parametrize(("language", "present"), [("en", "0"), ("zh", "1")])
 def test_every_step_of_the_example_stands_on_the_page(part: str, language: str, present: str) -> None:
     app = page(part=part, lang=language, present=present)
     for step, name in enumerate(STEPS, 1):
@@ -371,8 +371,8 @@ def test_the_examples_numbers_are_in_the_lessons_link() -> None:
 # in front of a class ---------------------------------------------------------------------------------------
 
 
-@pytest.tr_noop.parametrize("scene", SCENES)
-@pytest.tr_noop.parametrize("step", CHAPTERS)
+@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("step", CHAPTERS)
 def test_projected_a_chapter_comes_in_three_scenes(step: int, scene: str) -> None:
     app, text = page(present="1", step=str(step), scene=scene), chapter("en", step)
     assert [len(app.subheader), len(app.radio), bool(numbers(app) or app.slider)] == \
@@ -397,7 +397,7 @@ def told_by_the_lectern(words: list[object]) -> None:
     st.text(urlencode(learn_state.link()))
 
 
-@pytest.tr_noop.parametrize(("words", "link"), [
+@pytest.mark.parametrize(("words", "link"), [
     (["next"], "step=2"), (["next", "back"], ""), (["back"], ""), (["present"], "present=1"),
     (["present", "next"], "scene=try&present=1"), (["present", "next", "leave"], ""),
     (["present", *["next"] * 3], "step=2&present=1"), (["next"] * 7, "part=example"), ([None, 7, "jump"], "")])
@@ -420,7 +420,7 @@ def told_by_the_pane(marked: object) -> None:
     st.text(str(learn_state.guess(("trained", 1))))
 
 
-@pytest.tr_noop.parametrize(("marked", "kept"),
+@pytest.mark.parametrize(("marked", "kept"),
                             [([3, 1, 3], "(3, 1)"), (None, "(9,)"), (["a"], "(9,)"), ("31", "(9,)")])
 def test_the_first_guess_counts_and_nonsense_does_not(marked: object, kept: str) -> None:
     app = AppTest.from_function(told_by_the_pane, args=(marked,)).run()

@@ -28,7 +28,7 @@ def opened(page: str, query: dict[str, str]) -> AppTest:
     return app
 
 
-@pytest.tr_noop.parametrize(("page", "query"), CASES, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("page", "query"), CASES, ids=lambda value: str(value)[:60])
 def test_any_link_opens_its_page(page: str, query: dict[str, str]) -> None:
     app = opened(page, query)
     assert not app.exception, [error.value for error in app.exception]

@@ -49,7 +49,7 @@ def ask(app: AppTest, **query: str) -> AppTest:
     return app
 
 
-@pytest.tr_noop.parametrize("key", [key for key, entry in CATALOG.items() if entry.family in ("yolo", "biformer")])
+@pytest.mark.parametrize("key", [key for key, entry in CATALOG.items() if entry.family in ("yolo", "biformer")])
 def test_every_model_opens_with_its_own_numbers(app: AppTest, key: str) -> None:
     ask(app, model=key, side="224", picture="repeated_objects")
     header, arrays = message(app, "stage")
@@ -144,7 +144,7 @@ def test_ones_own_model_file_opens_and_a_bad_one_gives_a_sentence(app: AppTest) 
     assert message(app, "stage")[0]["caption"].startswith("Content similarity")
 
 
-@pytest.tr_noop.parametrize("scale", [1e19, 3e38])
+@pytest.mark.parametrize("scale", [1e19, 3e38])
 def test_weights_whose_attention_overflows_get_a_sentence(app: AppTest, scale: float) -> None:
     """Every weight is finite, and so is every mean over a window where it is small enough; their products are not."""
     model = BiFormer((1, 1, 1, 1), (32, 32, 32, 32), num_classes=2)
@@ -198,7 +198,7 @@ def test_models_page_shows_every_card(app: AppTest) -> None:
     assert not app.exception
 
 
-@pytest.tr_noop.parametrize("name", cards())
+@pytest.mark.parametrize("name", cards())
 def test_charts_show_the_cards_numbers(name: str) -> None:
     card = cards()[name]
     for metric in next(iter(card.scores.values())):

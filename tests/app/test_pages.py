@@ -124,7 +124,7 @@ def test_a_link_opens_its_view(app: AppTest) -> None:
     assert all(q["whole"] for q in queries)
 
 
-@pytest.tr_noop.parametrize("query", [
+@pytest.mark.parametrize("query", [
     {"n_win": "999"}, {"n_win": "-1", "topk": "x"}, {"picture": "../../etc/passwd"}, {"picture": "upload"},
     {"a": "nan.nan"}, {"layer": "layers.9"}, {"model": "<script>"}])
 def test_a_bad_link_still_opens(app: AppTest, query: dict[str, str]) -> None:
@@ -172,8 +172,8 @@ def test_pooling_that_does_not_fit_is_not_offered(app: AppTest) -> None:
     assert any("too small to pool" in caption.value for caption in app.sidebar.caption)
 
 
-@pytest.tr_noop.parametrize("mode", ["maxpool", "avgpool", "ada_maxpool", "ada_avgpool", "fracpool", "conv"])
-@pytest.tr_noop.parametrize("mask", ["0", "1"])
+@pytest.mark.parametrize("mode", ["maxpool", "avgpool", "ada_maxpool", "ada_avgpool", "fracpool", "conv"])
+@pytest.mark.parametrize("mask", ["0", "1"])
 def test_every_pooling_is_explored(app: AppTest, mode: str, mask: str) -> None:
     app.query_params["kv_downsample_mode"] = mode
     app.query_params["mask_padding"] = mask
@@ -208,7 +208,7 @@ def test_the_link_says_the_language_and_keeps_it() -> None:
     assert app.query_params["model"] == "similarity"
 
 
-@pytest.tr_noop.parametrize("asked", ["", "de", "zh-TW", "en\0"])
+@pytest.mark.parametrize("asked", ["", "de", "zh-TW", "en\0"])
 def test_a_language_that_is_not_there_is_not_kept(asked: str) -> None:
     app = AppTest.from_file(str(APP), default_timeout=60)
     app.query_params["lang"] = asked

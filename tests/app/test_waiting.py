@@ -176,7 +176,7 @@ def test_what_takes_too_long_is_given_up_in_one_sentence() -> None:
     assert not app.markdown, "the page ends there"
 
 
-@pytest.tr_noop.parametrize("parts", [1, 8])
+@pytest.mark.parametrize("parts", [1, 8])
 def test_nothing_is_left_of_a_wait(parts: int) -> None:
     app = page(parts=parts).run()
     assert not app.exception
@@ -184,7 +184,7 @@ def test_nothing_is_left_of_a_wait(parts: int) -> None:
     assert [block.value for block in app.markdown] == [f"made of {parts}", "the rest of the page"]
 
 
-@pytest.tr_noop.parametrize(("name", "value", "words"), [
+@pytest.mark.parametrize(("name", "value", "words"), [
     ("ROUTESCOPE_QUEUE", "none", "ROUTESCOPE_QUEUE=none is not possible"),
     ("ROUTESCOPE_UPLOAD_MB", "4000", "is more than the server takes")])
 def test_a_setting_that_cannot_be_is_one_sentence_on_the_page(

@@ -64,7 +64,7 @@ def stage(app: AppTest) -> dict[str, np.ndarray]:
                 if block.proto.component_name == "routescope_stage")
 
 
-@pytest.tr_noop.parametrize(("model", "layer", "first"), [
+@pytest.mark.parametrize(("model", "layer", "first"), [
     ("yolo", "model.23", False), ("yolo", "model.15", False), ("cells", "model.19.attn", False),
     ("flowers", "stages.2.2.attn", False), ("cells", "model.19.attn", True)])
 def test_another_topk_runs_from_its_layer_on_and_shows_what_the_whole_model_would(
@@ -116,7 +116,7 @@ class Work(TorchDispatchMode):
         return out
 
 
-@pytest.tr_noop.parametrize("model", ["flowers", "yolo", "similarity"])
+@pytest.mark.parametrize("model", ["flowers", "yolo", "similarity"])
 def test_another_query_computes_the_asked_rows_and_nothing_else(app: AppTest, model: str,
                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     app.query_params["model"] = model

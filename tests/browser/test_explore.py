@@ -19,7 +19,7 @@ from bra.photo import Photo, to_tensor
 from bra.viewer.pack import locate
 from dashboard.samples import GALLERY
 
-pytestmark = pytest.tr_noop.browser
+pytestmark = pytest.mark.browser
 SAMPLES = Path(__file__).parents[2] / "sample_images"
 
 
@@ -261,7 +261,7 @@ def test_who_routes_here_lists_the_windows_that_chose_it(context: Any, app_url: 
     assert {int(r.get_attribute("data-window")) for r in rows.all()} == chosen_by
 
 
-@pytest.tr_noop.parametrize("context",
+@pytest.mark.parametrize("context",
                             [{"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}],
                             indirect=True)
 def test_touch_pins_on_a_phone_and_nothing_overflows(context: Any, app_url: str) -> None:

@@ -11,15 +11,15 @@ from bra.teaching.example import FIRST, work
 from dashboard.learn.handout import handout
 from dashboard.state.example_view import NUDGED, ExampleView
 
-pytestmark = pytest.tr_noop.browser
+pytestmark = pytest.mark.browser
 A4 = (595, 842)
 """Points."""
 PRINTED = (297 - 12 - 10) / 25.4 * 96
 """Height of what is printed on a page, in CSS pixels: A4 without the margins."""
 
 
-@pytest.tr_noop.parametrize("language", ["en", "zh"])
-@pytest.tr_noop.parametrize("solved", [False, True])
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("solved", [False, True])
 def test_it_prints_on_exactly_two_pages_of_a4(context: Any, language: str, solved: bool) -> None:
     nudged = work(ExampleView().with_number(*NUDGED).tokens)
     page = context.new_page()

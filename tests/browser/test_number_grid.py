@@ -14,7 +14,7 @@ from bra.teaching.source import STEPS
 from dashboard.figures.example_steps import Scene, board
 from dashboard.i18n import tr_in
 
-pytestmark = pytest.tr_noop.browser
+pytestmark = pytest.mark.browser
 HERE = Path(__file__).parents[2] / "dashboard" / "components"
 
 
@@ -64,9 +64,9 @@ def test_keys_of_the_board_do_not_turn_the_page_of_a_lecture(context: Any) -> No
     assert page.evaluate("window.heard") == ["x"]
 
 
-@pytest.tr_noop.parametrize("context", [{"viewport": {"width": width, "height": 900}} for width in (390, 1024, 1920)],
+@pytest.mark.parametrize("context", [{"viewport": {"width": width, "height": 900}} for width in (390, 1024, 1920)],
                             indirect=True, ids=str)
-@pytest.tr_noop.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("language", ["en", "zh"])
 def test_boards_fit_their_page(context: Any, language: str) -> None:
     page = shown(context, "")
     for step in STEPS:

@@ -21,7 +21,7 @@ def port() -> int:
         return int(free.getsockname()[1])
 
 
-@pytest.tr_noop.browser
+@pytest.mark.browser
 def test_the_view_comes_back_after_the_server_was_killed(context: Any, port: int, tmp_path: Path) -> None:
     page = context.new_page()
     with serving(tmp_path / "one.txt", port=port) as (host, server):
@@ -49,7 +49,7 @@ def test_the_view_comes_back_after_the_server_was_killed(context: Any, port: int
         assert page.get_by_test_id("stException").count() == 0
 
 
-@pytest.tr_noop.browser
+@pytest.mark.browser
 def test_an_upload_is_asked_for_again_after_the_server_was_killed(context: Any, port: int, tmp_path: Path) -> None:
     page = context.new_page()
     with serving(tmp_path / "one.txt", port=port) as (host, server):

@@ -14,7 +14,7 @@ from playwright.sync_api import expect
 from bra.experiments.compare import SettingRow
 from bra.experiments.sweep_table import table_of, to_parquet
 
-pytestmark = pytest.tr_noop.browser
+pytestmark = pytest.mark.browser
 LINKS = '[data-testid="stMain"] a[href]'
 NAME = "www.evil.example :smile: a@b.example.png"
 """As it can be of a file; what stands in a table may hold slashes too."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-pytestmark = pytest.tr_noop.browser
+pytestmark = pytest.mark.browser
 SMALL = "/compare?side=224&rows=4.8&columns=2.4&layer=stages.0.0.attn"
 
 

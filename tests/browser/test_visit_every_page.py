@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 pytest.importorskip("ultralytics")
 
-pytestmark = pytest.tr_noop.browser
+pytestmark = pytest.mark.browser
 SIZES = {"desk": (1440, 900), "phone": (390, 844)}
 LINKS = ("/?model=similarity&n_win=9&show=in_degree", "/?model=cells&picture=smear&a=5000.5000&b=2000.3000",
          "/?model=own", "/compare?side=224&model=similarity", "/compare?side=224&tab=versus&b_model=similarity",
@@ -75,8 +75,8 @@ def opened(context: Any, url: str) -> Any:
     return page
 
 
-@pytest.tr_noop.parametrize("language", ["en", "zh"])
-@pytest.tr_noop.parametrize("link", LINKS)
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("link", LINKS)
 def test_nothing_is_cut_off_or_left_in_english(context: Any, app_url: str, link: str, language: str) -> None:
     page = opened(context, f"{app_url}{link}{'&' if '?' in link else '?'}lang={language}")
     expect(page.locator("html")).to_have_attribute("lang", {"en": "en", "zh": "zh-CN"}[language])

@@ -17,7 +17,7 @@ from bra.photo import Photo
 from bra.reports.layer_html import report_html
 from bra.viewer.pack import Caption
 
-pytestmark = pytest.tr_noop.browser
+pytestmark = pytest.mark.browser
 PICTURE = Path(__file__).parents[2] / "sample_images" / "animal.jpg"
 SPY = """(() => {
   window.painted = new Set();
@@ -96,7 +96,7 @@ def test_the_same_stage_speaks_english(context: Any, app_url: str) -> None:
     assert [text for text in page.locator(".stage").evaluate(READ) if re.search("[\u4e00-\u9fff]", text)] == []
 
 
-@pytest.tr_noop.parametrize("query", ["rows=4.8&columns=4.2", "tab=versus"])
+@pytest.mark.parametrize("query", ["rows=4.8&columns=4.2", "tab=versus"])
 def test_many_small_pictures_speak_chinese(context: Any, app_url: str, query: str) -> None:
     context.add_init_script(SPY)
     page = context.new_page()

@@ -21,7 +21,7 @@ from dashboard.learn.quiz import ROUNDS
 from dashboard.learn.text import taken_apart
 from dashboard.state.learn_view import LENGTHS, SCENES, stops
 
-pytestmark = pytest.tr_noop.browser
+pytestmark = pytest.mark.browser
 SAMPLES = Path(__file__).parents[2] / "sample_images"
 FITS = ("() => { const m = document.querySelector('[data-testid=stMain]'), d = document.documentElement; "
         "return Math.max(m.scrollHeight - m.clientHeight, m.scrollWidth - m.clientWidth, d.scrollHeight - innerHeight);"
@@ -97,8 +97,8 @@ def test_every_step_has_a_link_that_can_be_copied(context: Any, app_url: str) ->
     at(other, "chapters/4/words")
 
 
-@pytest.tr_noop.parametrize("language", ["en", "zh"])
-@pytest.tr_noop.parametrize("context", [{"viewport": {"width": 1920, "height": 1080}},
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("context", [{"viewport": {"width": 1920, "height": 1080}},
                                         {"viewport": {"width": 1024, "height": 768}, "color_scheme": "dark"}],
                             indirect=True, ids=["1080p", "4:3 dark"])
 def test_projected_nothing_scrolls(context: Any, app_url: str, language: str) -> None:
@@ -171,7 +171,7 @@ def test_windows_are_marked_by_pointer_and_the_module_answers(context: Any, app_
     assert numbers(page)[0] == "1"                       # the total of one round
 
 
-@pytest.tr_noop.parametrize("context", [{"viewport": {"width": 1024, "height": 768}}], indirect=True)
+@pytest.mark.parametrize("context", [{"viewport": {"width": 1024, "height": 768}}], indirect=True)
 def test_windows_are_marked_by_keyboard_also_when_projected(context: Any, app_url: str) -> None:
     lt, window, answer = asked(1)
     page = open_page(context, f"{app_url}/learn?part=predict&present=1&lang=en", "predict/1/words")

@@ -18,7 +18,7 @@ from bra.photo import Photo
 from bra.viewer.pack import FULL, locate
 from bra.yolo.transplant import write_checkpoint
 
-pytestmark = pytest.tr_noop.browser
+pytestmark = pytest.mark.browser
 BUTTONS = Path(__file__).parents[2] / "sample_images" / "repeated_objects.jpg"
 LINK = "/?model=cells&picture=repeated_objects&side=320"
 

@@ -14,8 +14,8 @@ from bra.errors import BRAError
 QUICK = settings(database=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate])
 
 
-@pytest.tr_noop.usefixtures("no_network")
-@pytest.tr_noop.parametrize("door", DOORS, ids=lambda door: door.name)
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
 def test_a_door_opens_or_says_why_not(door: Door) -> None:
     ends = {True: 0, False: 0}
 

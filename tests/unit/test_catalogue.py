@@ -68,12 +68,12 @@ def formats(template: str) -> set[tuple[str, str | None, str | None]]:
     return {(name, form, how) for _, name, form, how in string.Formatter().parse(template) if name is not None}
 
 
-@pytest.tr_noop.parametrize("path", PYTHON, ids=short)
+@pytest.mark.parametrize("path", PYTHON, ids=short)
 def test_a_text_is_written_out_where_it_is_used(path: Path) -> None:
     assert not [node.lineno for node in calls(path) if not isinstance(node.args[0], ast.Constant)]
 
 
-@pytest.tr_noop.parametrize("path", PYTHON, ids=short)
+@pytest.mark.parametrize("path", PYTHON, ids=short)
 def test_the_values_of_a_text_are_those_that_it_names(path: Path) -> None:
     for node in calls(path):
         given = {keyword.arg for keyword in node.keywords}

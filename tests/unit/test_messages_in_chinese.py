@@ -159,7 +159,7 @@ ERRORS: dict[str, Callable[[], object]] = {
 }
 
 
-@pytest.tr_noop.parametrize("name", ERRORS)
+@pytest.mark.parametrize("name", ERRORS)
 def test_an_error_is_told_in_chinese(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BRAError) as raised:
         ERRORS[name]()
@@ -209,7 +209,7 @@ def test_no_page_reaches_what_only_the_command_line_says() -> None:
     assert not reached & COMMAND_LINE
 
 
-@pytest.tr_noop.parametrize("name", sorted({*BRA} - COMMAND_LINE))
+@pytest.mark.parametrize("name", sorted({*BRA} - COMMAND_LINE))
 def test_every_error_is_made_of_a_sentence_that_remembers(name: str) -> None:
     for node in ast.walk(tree_of(BRA[name])):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in KINDS:
@@ -251,7 +251,7 @@ def sentences() -> dict[str, Sequence[object]]:
     }
 
 
-@pytest.tr_noop.parametrize("kind", [
+@pytest.mark.parametrize("kind", [
     "catalogue", "own file", "cost", "one row", "parts", "places", "choices", "levers", "compared", "swept", "cards",
     "probes"])
 def test_a_sentence_is_told_in_chinese(kind: str) -> None:
@@ -301,7 +301,7 @@ def test_a_sentence_crosses_as_plain_values() -> None:
     back.encode()                   # half a character cannot be shown
 
 
-@pytest.tr_noop.parametrize("plain", [
+@pytest.mark.parametrize("plain", [
     None, 3, [], {}, {"template": 3, "values": {}}, {"template": "{a.__class__}", "values": {"a": 1}},
     {"template": "{a[0]}", "values": {"a": "b"}}, {"template": "{a:99999999}", "values": {"a": 1}},
     {"template": "{}", "values": {"a": 1}}, {"template": "{b}", "values": {"a": 1}},

@@ -24,7 +24,7 @@ def test_every_picture_is_listed_and_every_listed_picture_is_there() -> None:
     assert len(FILES) == 10
 
 
-@pytest.tr_noop.parametrize("row", ROWS, ids=lambda row: row[0].strip("`"))
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0].strip("`"))
 def test_every_row_is_complete(row: list[str]) -> None:
     name, what, origin, licence, why, changes = row
     assert all((what, origin, why, changes))
@@ -34,7 +34,7 @@ def test_every_row_is_complete(row: list[str]) -> None:
     assert expected in origin
 
 
-@pytest.tr_noop.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_picture_opens_as_it_is(path) -> None:  # type: ignore[no-untyped-def]
     photo = Photo.from_bytes(path.read_bytes())
     assert photo.notes == ()
@@ -49,7 +49,7 @@ def test_together_they_are_small_and_of_several_shapes() -> None:
     assert {(w > h) - (w < h) for w, h in sizes} == {-1, 0, 1}
 
 
-@pytest.tr_noop.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", DRAWN)
 def test_drawn_pictures_are_those_of_the_script(name: str) -> None:
     drawn = np.asarray(DRAWN[name]()).astype(int)
     stored = Photo.from_bytes((OUT / f"{name}.jpg").read_bytes()).rgb

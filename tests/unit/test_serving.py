@@ -51,7 +51,7 @@ def test_the_proxy_lets_the_app_say_what_is_too_large() -> None:
     assert CONFIG["server"]["maxUploadSize"] < int(largest[1]) < 2 * CONFIG["server"]["maxUploadSize"]
 
 
-@pytest.tr_noop.skipif(NGINX is None, reason="nginx is not installed; it would say whether it reads the README's file")
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed; it would say whether it reads the README's file")
 def test_nginx_reads_the_proxys_file(tmp_path: Path) -> None:
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     paths = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)

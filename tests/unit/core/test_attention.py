@@ -43,8 +43,8 @@ def test_the_four_outputs_have_their_shapes() -> None:
     assert attn.shape == (2 * 49, 4, 15, 4 * 15)
 
 
-@pytest.tr_noop.parametrize("mode", POOLS)
-@pytest.tr_noop.parametrize("mask_padding", [False, True])
+@pytest.mark.parametrize("mode", POOLS)
+@pytest.mark.parametrize("mask_padding", [False, True])
 def test_both_forms_of_the_call_give_the_same_map(mode: str, mask_padding: bool) -> None:
     m = layer(kv_downsample_mode=mode, kv_downsample_ratio=2, kv_per_win=2, mask_padding=mask_padding).eval()
     x = image(2, 16, 13, 10)
@@ -56,7 +56,7 @@ def test_both_forms_of_the_call_give_the_same_map(mode: str, mask_padding: bool)
     torch.testing.assert_close(r_weight.sum(-1), torch.ones_like(r_weight[..., 0]))
 
 
-@pytest.tr_noop.parametrize("options", [{}, {"qk_dim": 8}, {"qk_dim": 32}, {"soft_routing": True, "diff_routing": True},
+@pytest.mark.parametrize("options", [{}, {"qk_dim": 8}, {"qk_dim": 32}, {"soft_routing": True, "diff_routing": True},
                                         {"diff_routing": True, "param_routing": True}, {"mask_padding": True}])
 def test_both_forms_of_the_call_give_the_same_gradients(options: dict[str, object]) -> None:
     m, x = layer(**options), image(1, 16, 7, 8)
@@ -101,7 +101,7 @@ def test_state_dict_keys_are_those_of_the_tutorial() -> None:
     assert not layer(side_dwconv=0, param_attention="none").state_dict()
 
 
-@pytest.tr_noop.parametrize("options", [{}, {"side_dwconv": 0}, {"kv_downsample_mode": "fracpool"},
+@pytest.mark.parametrize("options", [{}, {"side_dwconv": 0}, {"kv_downsample_mode": "fracpool"},
                                         {"param_attention": "none"}])
 def test_survives_pickle_and_deepcopy(options: dict[str, object]) -> None:
     m, x = layer(**options).eval(), image(1, 16, 13, 13)
@@ -110,7 +110,7 @@ def test_survives_pickle_and_deepcopy(options: dict[str, object]) -> None:
         torch.testing.assert_close(twin(x), m(x), rtol=0, atol=0)
 
 
-@pytest.tr_noop.parametrize("size", [(6, 6), (9, 4)])
+@pytest.mark.parametrize("size", [(6, 6), (9, 4)])
 def test_choosing_every_window_is_full_attention(size: tuple[int, int]) -> None:
     m = layer(n_win=2, topk=4, qk_dim=8) if size == (6, 6) else layer(n_win=1, topk=1)
     x = image(1, 16, *size)
@@ -127,9 +127,9 @@ def test_memory_layout_of_the_input_does_not_matter() -> None:
     torch.testing.assert_close(m(x.contiguous(memory_format=torch.channels_last)), m(x))
 
 
-@pytest.tr_noop.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.tr_noop.parametrize("mode", POOLS)
-@pytest.tr_noop.parametrize("mask_padding", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("mode", POOLS)
+@pytest.mark.parametrize("mask_padding", [False, True])
 def test_half_precision_stays_near_float(dtype: torch.dtype, mode: str, mask_padding: bool) -> None:
     m = layer(topk=9, kv_downsample_mode=mode, kv_downsample_ratio=2, kv_per_win=2, mask_padding=mask_padding).eval()
     x = image(1, 16, 7, 13)
@@ -146,7 +146,7 @@ def test_a_map_that_does_not_fit_is_refused_without_auto_pad() -> None:
         m(image(1, 16, 9, 7))
 
 
-@pytest.tr_noop.parametrize("mode", ["maxpool", "avgpool", "conv"])
+@pytest.mark.parametrize("mode", ["maxpool", "avgpool", "conv"])
 def test_pooling_larger_than_a_window_is_refused_with_the_cure(mode: str) -> None:
     m = layer(kv_downsample_mode=mode, kv_downsample_ratio=4)
     assert m(image(1, 16, 12, 12)).shape == (1, 16, 12, 12)
@@ -181,8 +181,8 @@ def test_the_package_names_what_its_contract_names() -> None:
     assert issubclass(BRAError, ValueError)
 
 
-@pytest.tr_noop.filterwarnings("ignore")
-@pytest.tr_noop.parametrize("options", [{}, {"mask_padding": True},
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", [{}, {"mask_padding": True},
                                         {"kv_downsample_mode": "avgpool", "kv_downsample_ratio": 2}])
 def test_a_graph_traced_at_one_size_holds_at_others(options: dict[str, object]) -> None:
     m = layer(**options).eval()

@@ -65,7 +65,7 @@ def test_masked_padding_gets_no_attention_and_all_else_some() -> None:
     assert torch.equal(keys, real[r_idx[0]][:, None, None].expand_as(keys))
 
 
-@pytest.tr_noop.parametrize("topk", [1, 48, 49, 50])
+@pytest.mark.parametrize("topk", [1, 48, 49, 50])
 def test_windows_of_padding_only_are_chosen_last(topk: int) -> None:
     # 20 → 24 rows: windows of 3×3, the eighth row and column of windows hold padding only: 15 of 64.
     *_, r_idx, _ = layer(n_win=8, topk=topk, mask_padding=True)(image(1, 16, 20, 20), ret_attn_mask=True)
@@ -94,20 +94,20 @@ def test_fractional_pooling_cuts_k_and_v_and_all_windows_at_the_same_places() ->
         torch.testing.assert_close(pooled, pooled[:1, :1].expand_as(pooled), rtol=0, atol=0)
 
 
-@pytest.tr_noop.parametrize("side", [1, 2, 3, 7])
+@pytest.mark.parametrize("side", [1, 2, 3, 7])
 def test_fractional_pooling_of_any_window(side: int) -> None:
     m = layer(kv_downsample_mode="fracpool", kv_downsample_ratio=3, kv_downsample_kernel=2)
     *_, attn = m(image(1, 16, 3 * side, 3 * side), ret_attn_mask=True)
     assert attn.shape[-1] == 4 * max(1, side // 3) ** 2
 
 
-@pytest.tr_noop.parametrize("ratio", [1, 2, 3])
+@pytest.mark.parametrize("ratio", [1, 2, 3])
 def test_conv_pooling_starts_as_mean_pooling(ratio: int) -> None:
     m, x = layer(kv_downsample_mode="conv", kv_downsample_ratio=ratio), image(1, 16, 18, 18)
     torch.testing.assert_close(m(x), twin_of(m, kv_downsample_mode="avgpool")(x))
 
 
-@pytest.tr_noop.parametrize(("kernel", "ratio", "keys"),
+@pytest.mark.parametrize(("kernel", "ratio", "keys"),
                             [(3, 2, 4), (5, 2, 4), (2, 2, 4), (1, 2, 4), (4, 4, 1), (3, 1, 16)])
 def test_conv_pooling_with_a_wider_kernel_makes_as_many_keys(kernel: int, ratio: int, keys: int) -> None:
     m = layer(kv_downsample_mode="conv", kv_downsample_ratio=ratio, kv_downsample_kernel=kernel)
@@ -149,7 +149,7 @@ def test_hard_differentiable_routing_adds_the_gradient_of_the_routing() -> None:
     torch.testing.assert_close(hard["wo.weight"], plain["wo.weight"])
 
 
-@pytest.tr_noop.parametrize("soft", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
 def test_the_routing_embedding_learns(soft: bool) -> None:
     m = layer(diff_routing=True, param_routing=True, soft_routing=soft)
     assert gradients(m, image(1, 16, 8, 8))["router.emb.weight"].abs().max() > 1e-6

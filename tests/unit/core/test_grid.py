@@ -107,7 +107,7 @@ def test_a_grid_one_can_count() -> None:
     assert WindowGrid(9, 9, 3, stride=(8, 4), origin=(2, 1)).box_of_token(1, 2) == (10, 9, 18, 13)
 
 
-@pytest.tr_noop.parametrize(("image", "tokens", "stride"), [
+@pytest.mark.parametrize(("image", "tokens", "stride"), [
     ((640, 480), (80, 60), (8, 8)), ((640, 640), (20, 20), (32, 32)),
     ((637, 633), (80, 80), (8, 8)),                   # 637 = 79·8 + 5: the last token reaches over the edge
     ((300, 448), (10, 14), (32, 32)),                 # 300 alone could be 10·30; the other side says 32
@@ -142,7 +142,7 @@ def test_the_image_ends_where_the_padding_starts() -> None:
     assert grid.box_of_window(48) == (6 * 96, 6 * 96, 672, 672)
 
 
-@pytest.tr_noop.parametrize("sizes", [(0, 5, 1), (5, 0, 1), (5, 5, 0), (-1, 5, 1)])
+@pytest.mark.parametrize("sizes", [(0, 5, 1), (5, 0, 1), (5, 5, 0), (-1, 5, 1)])
 def test_a_grid_without_tokens_or_windows_is_refused(sizes: tuple[int, int, int]) -> None:
     with pytest.raises(GridError, match="each number must be 1 or more"):
         WindowGrid(*sizes)

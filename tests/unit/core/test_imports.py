@@ -59,7 +59,7 @@ def test_importing_the_package_is_a_small_part_of_importing_torch() -> None:
     assert float(own_seconds) < float(torch_seconds) / 20
 
 
-@pytest.tr_noop.parametrize("code", [OPENED, PAGE], ids=["library", "app"])
+@pytest.mark.parametrize("code", [OPENED, PAGE], ids=["library", "app"])
 def test_ultralytics_is_imported_for_yolo_models_alone(code: str) -> None:
     pytest.importorskip("ultralytics")
     assert run(code)[-2:] == ["False", "True"]

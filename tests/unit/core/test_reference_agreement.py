@@ -46,7 +46,7 @@ def padding_only(h: int, w: int, n_win: int) -> np.ndarray:
     return (i // n_win * window_h >= h) | (i % n_win * window_w >= w)
 
 
-@pytest.tr_noop.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(60))
 def test_agrees_with_the_slow_version(seed: int) -> None:
     options, shape = random_case(seed)
     torch.manual_seed(seed)

@@ -52,7 +52,7 @@ REFUSALS: list[tuple[dict[str, Any], str, str, str]] = [
 ]
 
 
-@pytest.tr_noop.parametrize(("settings", "value", "allowed", "cure"), REFUSALS,
+@pytest.mark.parametrize(("settings", "value", "allowed", "cure"), REFUSALS,
                             ids=[f"{'-'.join(map(str, s))}:{v}" for s, v, *_ in REFUSALS])
 def test_refuses_with_value_range_and_cure(settings: dict[str, Any], value: str, allowed: str, cure: str) -> None:
     with pytest.raises(SpecError) as refused:
@@ -73,7 +73,7 @@ def test_every_setting_that_can_be_wrong_is_refused_above() -> None:
         BRASpec(64, diff_routing=0)
 
 
-@pytest.tr_noop.parametrize("settings", [
+@pytest.mark.parametrize("settings", [
     {"dim": 1, "num_heads": 1}, {"dim": 65_536}, {"n_win": 64}, {"n_win": 1, "topk": 1}, {"topk": 49},
     {"side_dwconv": 0}, {"side_dwconv": 63}, {"qk_scale": 2}, {"kv_per_win": 1}])
 def test_accepts_the_ends_of_each_range(settings: dict[str, Any]) -> None:
@@ -108,7 +108,7 @@ def test_a_copy_with_one_change_is_the_spec_made_so() -> None:
     assert dataclasses.replace(BRASpec(64), topk=2) == BRASpec(64, topk=2)
 
 
-@pytest.tr_noop.parametrize(("soft", "diff", "expected"), [
+@pytest.mark.parametrize(("soft", "diff", "expected"), [
     (False, False, "none"), (False, True, "hard"), (True, False, "soft"), (True, True, "soft")])
 def test_what_the_routing_weights_multiply(soft: bool, diff: bool, expected: str) -> None:
     assert BRASpec(64, soft_routing=soft, diff_routing=diff).mul_weight == expected

@@ -30,7 +30,7 @@ def layer(dim: int = 16, **options: Any) -> BiLevelRoutingAttention:
     return BiLevelRoutingAttention(dim, **{"num_heads": 2, "n_win": 3, **options}).eval()
 
 
-@pytest.tr_noop.parametrize("options", OPTIONS, ids=IDS)
+@pytest.mark.parametrize("options", OPTIONS, ids=IDS)
 def test_rows_are_those_that_the_layer_returns(options: dict[str, Any]) -> None:
     m, x = layer(**options), torch.randn(2, 16, 13, 10)
     traced = bra.trace(m, x)
@@ -57,8 +57,8 @@ def tokens_under_keys(m: BiLevelRoutingAttention, h: int, w: int) -> list[set[in
     return [set(key.nonzero().flatten().tolist()) for key in seen]
 
 
-@pytest.tr_noop.parametrize("options", OPTIONS, ids=IDS)
-@pytest.tr_noop.parametrize("window", [4, 8])
+@pytest.mark.parametrize("options", OPTIONS, ids=IDS)
+@pytest.mark.parametrize("window", [4, 8])
 def test_the_map_is_the_attention_laid_on_raster_order(options: dict[str, Any], window: int) -> None:
     m, x = layer(**options), torch.randn(1, 16, 13, 10)               # 15×12 padded, windows of 5×4
     lt = bra.trace(m, x).layers[""]
@@ -101,7 +101,7 @@ def test_the_mean_of_a_large_window_never_holds_more_than_a_few_megabytes(monkey
     assert max(part.numel() * part.element_size() for part in made) <= 4 * 2**20
 
 
-@pytest.tr_noop.parametrize(("mode", "ratio", "under"), [
+@pytest.mark.parametrize(("mode", "ratio", "under"), [
     # Windows of 5×4 tokens: the tokens under the first key and under the last, counted by hand.
     ("identity", 2, ({0}, {19})), ("maxpool", 2, ({0, 1, 4, 5}, {10, 11, 14, 15})),
     ("avgpool", 4, ({*range(16)}, {*range(16)})), ("ada_avgpool", 2, ({0, 1, 4, 5, 8, 9}, {10, 11, 14, 15, 18, 19})),

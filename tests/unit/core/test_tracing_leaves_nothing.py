@@ -42,8 +42,8 @@ def everything_on(model: nn.Module) -> list[tuple[str, str, Any]]:
     return found
 
 
-@pytest.tr_noop.parametrize("fails", [False, True])
-@pytest.tr_noop.parametrize("training", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("training", [False, True])
 def test_a_model_is_the_same_after_a_trace(fails: bool, training: bool) -> None:
     model = Net(fails).train(training)
     before, x = everything_on(model), torch.rand(2, 3, 40, 40)
@@ -110,7 +110,7 @@ def test_another_thread_and_another_context_do_not_hear() -> None:
     assert len(rec.captures) == 1
 
 
-@pytest.tr_noop.parametrize("training", [False, True])
+@pytest.mark.parametrize("training", [False, True])
 def test_eight_threads_on_one_model_each_get_their_own_trace(training: bool) -> None:
     model = Net().train(training)
     images = [torch.rand(1, 3, 40 + 4 * n, 60) for n in range(8)]

@@ -65,7 +65,7 @@ def opened(**options: object) -> OpenPatches:
     return OpenPatches(InPlace(layer).eval().requires_grad_(False), "in place", "untrained")
 
 
-@pytest.tr_noop.parametrize("options", LAYERS.values(), ids=list(LAYERS))
+@pytest.mark.parametrize("options", LAYERS.values(), ids=list(LAYERS))
 def test_a_layer_run_alone_routes_as_in_a_model_built_that_way(options: dict[str, object]) -> None:
     model = opened(**options)
     settings = [Setting(3, 2), Setting(4, 1), Setting(4, 7), Setting(2, 3)]      # 14×18 tokens: all but 2 pad
@@ -81,7 +81,7 @@ def test_a_layer_run_alone_routes_as_in_a_model_built_that_way(options: dict[str
                 torch.testing.assert_close(mine, theirs, msg=part)
 
 
-@pytest.tr_noop.parametrize("options", LAYERS.values(), ids=list(LAYERS))
+@pytest.mark.parametrize("options", LAYERS.values(), ids=list(LAYERS))
 def test_dense_attention_of_many_grids_is_that_of_each_alone(options: dict[str, object]) -> None:
     traces = traces_of(layer_input(opened(**options), photo(), 90), [Setting(n, 1) for n in (2, 3, 4, 6)])
     for lt, mass in zip(traces, dense_masses(traces), strict=True):
@@ -113,7 +113,7 @@ def test_uniform_attention_keeps_what_chance_keeps() -> None:
             assert value == pytest.approx(share, abs=1e-6)
 
 
-@pytest.tr_noop.parametrize("key", ["similarity", "untrained", "cells"])
+@pytest.mark.parametrize("key", ["similarity", "untrained", "cells"])
 def test_rows_are_the_scorecards_numbers(key: str) -> None:
     settings = ModelSettings(key, n_win=5, topk=3, side=96)
     model = open_model(settings)

@@ -32,7 +32,7 @@ def one(settings: ModelSettings = SETTINGS, n_win: int = 4, topk: int = 3):
     return compare(layer_input(open_model(settings), photo(), 128), settings_of((n_win,), (topk,)))
 
 
-@pytest.tr_noop.parametrize("key", ["similarity", "untrained"])
+@pytest.mark.parametrize("key", ["similarity", "untrained"])
 def test_a_layers_output_is_what_the_module_returns(key: str) -> None:
     model = build(replace(SETTINGS, model=key, n_win=5))        # 13×16 tokens: padded to 15×20
     with torch.inference_mode():

@@ -66,7 +66,7 @@ def test_what_b_did_not_see_does_not_count() -> None:
     assert (found.survived[places[:, 0] < 0.5] == 1).all()
 
 
-@pytest.tr_noop.parametrize("name", list(PROBES))
+@pytest.mark.parametrize("name", list(PROBES))
 def test_a_probe_moves_places_as_it_moves_pixels(name: str) -> None:
     """A picture of its own coordinates: the colour at the moved place must be that of the place."""
     y, x = np.mgrid[0:200, 0:240]

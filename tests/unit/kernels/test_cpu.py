@@ -43,10 +43,10 @@ def written_out(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, factor: Tensor |
     return BF.attend_explicit(q, keys, values, SCALE, BF.gather_mask(real, r_idx))[0]
 
 
-@pytest.tr_noop.parametrize("soft", [False, True])
-@pytest.tr_noop.parametrize("masked", [False, True])
-@pytest.tr_noop.parametrize("size", [1.0, 300.0], ids=["", "logits beyond what exp2 holds"])
-@pytest.tr_noop.parametrize("held", [1, T * K * S, 200, 2**19], ids=[
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("size", [1.0, 300.0], ids=["", "logits beyond what exp2 holds"])
+@pytest.mark.parametrize("held", [1, T * K * S, 200, 2**19], ids=[
     "a part of a window at a time", "a window at a time", "a few", "all at once"])
 def test_numbers_and_gradients_are_those_of_attention_written_out(
         soft: bool, masked: bool, size: float, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ def test_numbers_and_gradients_are_those_of_attention_written_out(
                                    found[0][0])
 
 
-@pytest.tr_noop.parametrize("shift", [-500.0, 500.0])
+@pytest.mark.parametrize("shift", [-500.0, 500.0])
 def test_a_row_far_from_zero_loses_nothing(shift: float) -> None:
     """The same number on all logits of a row changes nothing, though exp2 of it alone is 0 or infinite in float32."""
     q, k, v = tensors(dtype=torch.float32)
@@ -98,7 +98,7 @@ def layer(**options: Any) -> tuple[BiLevelRoutingAttention, Tensor]:
     return BiLevelRoutingAttention(16, **{"num_heads": 2, "n_win": 3, **options}), torch.randn(2, 16, 17, 20)
 
 
-@pytest.tr_noop.parametrize("options", [{}, {"qk_dim": 8}, {"soft_routing": True, "diff_routing": True},
+@pytest.mark.parametrize("options", [{}, {"qk_dim": 8}, {"soft_routing": True, "diff_routing": True},
                                         {"diff_routing": True, "param_routing": True}, {"mask_padding": True},
                                         {"kv_downsample_mode": "avgpool", "kv_downsample_ratio": 2}])
 def test_a_layer_learns_as_the_explicit_one(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,7 @@ def test_it_steps_aside_where_operators_are_written_down_or_numbers_are_short() 
     torch.testing.assert_close(graph(torch.zeros_like(q)), torch.zeros_like(q))
 
 
-@pytest.tr_noop.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore")
 def test_a_graph_of_large_windows_holds_at_other_sizes_and_agrees() -> None:
     m, x = layer()
     m.eval()
@@ -183,7 +183,7 @@ def test_an_empty_batch_is_an_empty_map() -> None:
         assert m(x).shape == x.shape
 
 
-@pytest.tr_noop.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("frozen", [False, True])
 def test_transforms_of_functions_get_a_form_that_they_know(frozen: bool) -> None:
     m, x = layer()
     m, x = m.double().requires_grad_(not frozen), x.double()
@@ -212,7 +212,7 @@ def test_a_backward_under_autocast_is_that_of_the_forward() -> None:
     torch.testing.assert_close(grads[1], grads[0], atol=0.03, rtol=0.03)
 
 
-@pytest.tr_noop.parametrize("learns", [False, True])
+@pytest.mark.parametrize("learns", [False, True])
 def test_nothing_gathered_outlives_its_round(learns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "CHUNK_ELEMENTS", 1)
     gathered, alive = cpu._Rows.gathered, []

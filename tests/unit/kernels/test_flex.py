@@ -30,8 +30,8 @@ from bra import BiLevelRoutingAttention
 from bra import functional as BF
 from bra.kernels import flex
 
-on_gpu = pytest.tr_noop.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-compiles = pytest.tr_noop.skipif(shutil.which("g++") is None, reason="FlexAttention's CPU kernel is compiled by g++")
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+compiles = pytest.mark.skipif(shutil.which("g++") is None, reason="FlexAttention's CPU kernel is compiled by g++")
 WINDOWS = [(1, 1), (49, 49), (64, 64), (130, 130), (49, 16), (64, 4), (12, 130)]
 """Queries and keys per window."""
 ROUTINGS = [(4, 1), (4, 4), (9, 2), (49, 4), (64, 3)]
@@ -98,9 +98,9 @@ def test_the_tile_is_the_largest_that_fills_up_little() -> None:
     assert {tokens: flex.tile_of(tokens) for tokens in tiles} == tiles
 
 
-@pytest.tr_noop.parametrize("masked", [False, True])
-@pytest.tr_noop.parametrize(("p2", "topk"), ROUTINGS)
-@pytest.tr_noop.parametrize(("t", "s"), [(1, 1), (5, 3), (16, 16), (17, 18)])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("p2", "topk"), ROUTINGS)
+@pytest.mark.parametrize(("t", "s"), [(1, 1), (5, 3), (16, 16), (17, 18)])
 def test_lists_and_mask_see_exactly_the_routed_keys(t: int, s: int, p2: int, topk: int, masked: bool) -> None:
     inputs = flex.example(shapes(t, s, p2, topk, masked))
     r_idx, real = inputs["r_idx"], inputs["real_keys"]
@@ -128,16 +128,16 @@ def test_windows_that_fill_their_tiles_are_never_masked() -> None:
     assert bool((mask.full_kv_num_blocks == 3).all())
 
 
-@pytest.tr_noop.parametrize("masked", [False, True])
-@pytest.tr_noop.parametrize(("p2", "topk"), ROUTINGS)
-@pytest.tr_noop.parametrize(("t", "s"), WINDOWS)
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("p2", "topk"), ROUTINGS)
+@pytest.mark.parametrize(("t", "s"), WINDOWS)
 def test_uncompiled_on_the_cpu_it_is_attention_written_out(t: int, s: int, p2: int, topk: int, masked: bool) -> None:
     p2, topk = (p2, topk) if max(t, s) * p2 < 3000 else (9, min(topk, 9))       # this form writes out every row
     inputs = flex.example(shapes(t, s, p2, topk, masked))
     torch.testing.assert_close(flex.attend(**inputs, kernel=uncompiled), explicit(**inputs), atol=2e-6, rtol=1e-5)
 
 
-@pytest.tr_noop.parametrize(("qk", "c"), [(4, 24), (24, 4), (16, 32), (40, 16)])
+@pytest.mark.parametrize(("qk", "c"), [(4, 24), (24, 4), (16, 32), (40, 16)])
 def test_q_may_be_wider_or_narrower_than_v(qk: int, c: int) -> None:
     inputs = flex.example(shapes(12, 12, 9, 3, qk=qk, c=c))
     out = flex.attend(**inputs, kernel=uncompiled)
@@ -160,8 +160,8 @@ def test_the_cpu_kernel_reads_the_lists_alike(tmp_path: Path) -> None:
     assert done.stdout.endswith("alike\n"), done.stderr[-2000:]
 
 
-@pytest.tr_noop.parametrize("masked", [False, True])
-@pytest.tr_noop.parametrize(("t", "s", "p2", "topk"), [(1, 1, 4, 1), (12, 12, 9, 4), (16, 16, 9, 9), (49, 16, 4, 3)])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("t", "s", "p2", "topk"), [(1, 1, 4, 1), (12, 12, 9, 4), (16, 16, 9, 9), (49, 16, 4, 3)])
 def test_gradients_through_the_spread_lists_are_those_of_the_written_out_form(
         t: int, s: int, p2: int, topk: int, masked: bool) -> None:
     inputs = flex.example(shapes(t, s, p2, topk, masked, learns=True))
@@ -189,7 +189,7 @@ class Largest(TorchDispatchMode):
         return out
 
 
-@pytest.tr_noop.parametrize("masked", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
 def test_no_mask_of_tokens_by_tokens_is_made(masked: bool) -> None:
     inputs = flex.example(shapes(400, 400, 64, 4, masked))
     with Largest() as largest:
@@ -207,7 +207,7 @@ def test_by_itself_it_is_never_taken_on_a_cpu_nor_where_it_cannot_be(monkeypatch
         assert not flex.taken(large._replace(device=torch.device("meta")))
 
 
-@pytest.tr_noop.parametrize(("capability", "able"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+@pytest.mark.parametrize(("capability", "able"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
 def test_what_is_taken_on_a_device_that_can(capability: tuple[int, int], able: bool,
                                             monkeypatch: pytest.MonkeyPatch) -> None:
     # The rule alone, with a device's answers put in its place: no kernel runs here.
@@ -251,7 +251,7 @@ def forced(monkeypatch: pytest.MonkeyPatch, kernel: Any) -> list[Any]:
     return ran
 
 
-@pytest.tr_noop.parametrize("options", [{}, {"mask_padding": True}, {"kv_downsample_mode": "avgpool"}, {"qk_dim": 16},
+@pytest.mark.parametrize("options", [{}, {"mask_padding": True}, {"kv_downsample_mode": "avgpool"}, {"qk_dim": 16},
                                         {"soft_routing": True}])
 def test_a_layer_that_takes_it_gives_the_same_map_and_gradients(options: dict[str, Any],
                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +335,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     torch._dynamo.reset()
 
 
-@pytest.tr_noop.parametrize("mode", [nullcontext, torch.no_grad, torch.inference_mode,
+@pytest.mark.parametrize("mode", [nullcontext, torch.no_grad, torch.inference_mode,
                                      lambda: torch.autocast("cpu", torch.bfloat16)])
 def test_what_was_tried_is_what_runs(mode: Any, as_on_a_gpu: list[Any]) -> None:
     layer = BiLevelRoutingAttention(32, n_win=3, num_heads=2)
@@ -387,9 +387,9 @@ def _few_shapes() -> None:
 
 
 @on_gpu
-@pytest.tr_noop.parametrize("masked", [False, True])
-@pytest.tr_noop.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.tr_noop.parametrize(("t", "s", "p2", "topk", "qk", "c"), [
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("t", "s", "p2", "topk", "qk", "c"), [
     (49, 49, 64, 4, 8, 8), (64, 64, 49, 4, 32, 32), (144, 144, 49, 4, 24, 24), (130, 130, 4, 4, 16, 32),
     (64, 16, 64, 8, 32, 16)])
 def test_on_a_gpu_it_is_attention_written_out(t: int, s: int, p2: int, topk: int, qk: int, c: int, dtype: torch.dtype,
@@ -408,7 +408,7 @@ def test_on_a_gpu_it_is_attention_written_out(t: int, s: int, p2: int, topk: int
 
 
 @on_gpu
-@pytest.tr_noop.parametrize("topk", [1, 4, 16])
+@pytest.mark.parametrize("topk", [1, 4, 16])
 def test_on_a_gpu_a_layer_gives_the_same_whichever_form_it_takes(topk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = BiLevelRoutingAttention(64, topk=topk).cuda(), torch.randn(4, 64, 80, 80, device="cuda")
     outs = []

@@ -25,8 +25,8 @@ def traced(**options: Any) -> tuple[torch.Tensor, LayerTrace, BiLevelRoutingAtte
     return result.out, result.layers[""], module
 
 
-@pytest.tr_noop.parametrize("options", OPTIONS, ids=str)
-@pytest.tr_noop.parametrize("image", [0, 1])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("image", [0, 1])
 def test_the_last_map_is_the_layers_output(options: dict[str, Any], image: int) -> None:
     out, layer, _ = traced(**options)
     maps = layer_maps(layer, image)
@@ -35,7 +35,7 @@ def test_the_last_map_is_the_layers_output(options: dict[str, Any], image: int) 
     assert maps.lepe.any() == (layer.lepe is not None)
 
 
-@pytest.tr_noop.parametrize("mask", [False, True])
+@pytest.mark.parametrize("mask", [False, True])
 def test_window_means_are_what_the_router_compared(mask: bool) -> None:
     _, layer, _ = traced(mask_padding=mask)
     maps = layer_maps(layer)

@@ -59,7 +59,7 @@ def mass_of(twin: BiLevelRoutingAttention, x: Tensor, lt: LayerTrace, image: int
     return mass
 
 
-@pytest.tr_noop.parametrize("options", OPTIONS, ids=IDS)
+@pytest.mark.parametrize("options", OPTIONS, ids=IDS)
 def test_dense_attention_is_that_of_the_same_weights_with_all_windows(options: dict[str, Any]) -> None:
     x = torch.randn(2, 16, 13, 10)                                   # windows of 5×4: padding right and below
     lt, _, twin = pair(options, x)
@@ -72,7 +72,7 @@ def test_dense_attention_is_that_of_the_same_weights_with_all_windows(options: d
         np.testing.assert_allclose(recall(lt, dense, image), by_hand, atol=1e-5)
 
 
-@pytest.tr_noop.parametrize("options", OPTIONS, ids=IDS)
+@pytest.mark.parametrize("options", OPTIONS, ids=IDS)
 def test_change_is_that_of_the_two_modules_outputs(options: dict[str, Any]) -> None:
     x = torch.randn(2, 16, 13, 10)
     lt, m, twin = pair(options, x)
@@ -146,8 +146,8 @@ def test_oracle_is_the_best_choice_that_all_heads_share() -> None:
     assert (most >= recall(lt, dense, windows=nearest_windows(lt)).mean(0)).all()
 
 
-@pytest.tr_noop.filterwarnings("error")
-@pytest.tr_noop.parametrize("masked", [False, True])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("masked", [False, True])
 def test_windows_of_padding_only_have_no_numbers(masked: bool) -> None:
     lt = pair({"mask_padding": masked}, torch.randn(1, 16, 4, 3))[0]       # windows of 2×1: the third row is padding
     dense = dense_attention(lt)
@@ -214,7 +214,7 @@ print(status("VmHWM") - before)
 """
 
 
-@pytest.tr_noop.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
 def test_a_large_map_needs_no_more_than_500_mb() -> None:
     # 25,600 tokens and 8 heads: all weights at once would take 21 GB.
     run = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)

@@ -46,7 +46,7 @@ def test_overlap_is_the_intersection_with_the_windows_chosen() -> None:
         "routed": 2.75 / 4, "chance": 1.875 / 4, "nearest": 0.75, "oracle": 0.9375, "windows": 4})
 
 
-@pytest.tr_noop.parametrize("stride", [3, 8])
+@pytest.mark.parametrize("stride", [3, 8])
 def test_a_map_of_pixels_gives_what_its_tokens_give(stride: int) -> None:
     grid = WindowGrid(4, 4, 2, (stride, stride), image=(4 * stride, 4 * stride))
     trace = chosen_on([[0, 1], [2, 1], [3, 0], [2, 3]], grid)
@@ -79,7 +79,7 @@ def test_what_is_ignored_is_in_no_histogram_and_windows_without_labels_in_no_mea
     assert means["routed"] == pytest.approx((1 + both) / 2)
 
 
-@pytest.tr_noop.filterwarnings("error")
+@pytest.mark.filterwarnings("error")
 def test_without_any_label_there_is_no_number() -> None:
     found = semantic_overlap(chosen_on([[0, 1]] * 4, WindowGrid(4, 4, 2)), np.full((4, 4), -1))
     assert found.to_dict() == {"routed": None, "chance": None, "nearest": None, "oracle": None, "windows": 0}
@@ -131,7 +131,7 @@ def test_boxes_with_and_without_background() -> None:
     np.testing.assert_allclose(without.routed, [1, 1, math.nan, math.nan])
 
 
-@pytest.tr_noop.parametrize(("labels", "words"), [
+@pytest.mark.parametrize(("labels", "words"), [
     (np.zeros((3, 3), int), r"\(3, 3\).* 8×8 pixels or 2×2 tokens"),
     (np.zeros((8, 8)), "float64 .*whole numbers"),
     (np.zeros(5), r"boxes \(n, 5\)"),

@@ -76,7 +76,7 @@ def test_margin_without_rejected_windows_is_nan_and_before_masked_ones_infinite(
     np.testing.assert_allclose(kept_share(masked), 1)
 
 
-@pytest.tr_noop.filterwarnings("error")
+@pytest.mark.filterwarnings("error")
 def test_margin_is_nan_when_masked_padding_was_chosen_and_rejected() -> None:
     none_left = by_hand(logits=[[1.0, -math.inf, -math.inf, -math.inf]] * 4, chosen=[[0, 1]] * 4)
     assert np.isnan(margin(none_left)).all()

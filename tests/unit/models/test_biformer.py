@@ -26,7 +26,7 @@ from bra.models.biformer_state import read_layout
 Make = Callable[[], BiFormer]
 
 
-@pytest.tr_noop.parametrize(("make", "millions", "giga_macs"), [
+@pytest.mark.parametrize(("make", "millions", "giga_macs"), [
     (biformer_tiny, 13.1, 2.2), (biformer_small, 25.5, 4.5), (biformer_base, 56.8, 9.8), (biformer_stl, 28.4, 4.6)])
 def test_parameters_and_multiply_adds_are_the_published_ones(make: Make, millions: float, giga_macs: float) -> None:
     with torch.device("meta"):
@@ -78,7 +78,7 @@ def test_full_attention_is_the_softmax_over_all_tokens() -> None:
     torch.testing.assert_close(layer(x)[0].flatten(1).T, expected)
 
 
-@pytest.tr_noop.parametrize(("h", "w", "n_win", "p"), [
+@pytest.mark.parametrize(("h", "w", "n_win", "p"), [
     (6, 6, 3, 3), (7, 10, 3, 3), (9, 4, 7, 4), (2, 3, 7, 2), (1, 5, 7, 1)])
 def test_rows_of_a_traced_full_attention_are_the_softmax_over_all_tokens(h: int, w: int, n_win: int, p: int) -> None:
     layer, x = FullAttention(16, num_heads=2, n_win=n_win).eval(), torch.randn(2, 16, h, w)
@@ -146,7 +146,7 @@ def test_more_classes_than_anyone_can_tell_apart_are_refused() -> None:
     in_chinese(caught.value.args[0])
 
 
-@pytest.tr_noop.parametrize(("make", "name", "depth", "dims", "mlp_ratio"), [
+@pytest.mark.parametrize(("make", "name", "depth", "dims", "mlp_ratio"), [
     (biformer_tiny, "BiFormer-T", (2, 2, 8, 2), (64, 128, 256, 512), 3),
     (biformer_small, "BiFormer-S", (4, 4, 18, 4), (64, 128, 256, 512), 3),
     (biformer_base, "BiFormer-B", (4, 4, 18, 4), (96, 192, 384, 768), 3),
@@ -163,7 +163,7 @@ def test_a_published_model_is_known_by_its_shapes(make: Make, name: str, depth: 
 SMALL: dict[str, Any] = {"depth": (1, 2, 1, 1), "dims": (32, 32, 64, 32), "num_classes": 5}
 
 
-@pytest.tr_noop.parametrize("options", [
+@pytest.mark.parametrize("options", [
     {}, {"mlp_ratio": 2, "swin_layout": True}, {"num_classes": 0}, {"n_win": 3, "topks": (2, 3, 9, -2)},
     {"topks": (-2, 4, 16, 49)}], ids=["defaults", "stl", "no-head", "n_win", "routed-last"])
 def test_a_model_comes_back_from_its_state(options: dict[str, Any]) -> None:
@@ -189,7 +189,7 @@ def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in state.items() if tensor is not None}
 
 
-@pytest.tr_noop.parametrize(("state", "options", "words"), [
+@pytest.mark.parametrize(("state", "options", "words"), [
     ({}, {}, "not a BiFormer's"),
     ({"model.0.conv.weight": torch.zeros(3)}, {}, "not a BiFormer's"),
     (changed(stages__3__0__attn__proj__bias=None), {}, "'stages.3.0.attn.proj.bias' is missing"),

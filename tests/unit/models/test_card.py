@@ -66,7 +66,7 @@ def test_what_is_shipped_is_in_the_catalog_and_small() -> None:
     assert sum(path.stat().st_size for path in WEIGHTS.glob("*.safetensors")) <= 15e6
 
 
-@pytest.tr_noop.parametrize("name", cards())
+@pytest.mark.parametrize("name", cards())
 def test_a_shipped_card_is_whole(name: str) -> None:
     card = cards()[name]
     assert card.data

@@ -26,7 +26,7 @@ def photo(height: int, width: int) -> Photo:
 PATCHES = [key for key, entry in CATALOG.items() if entry.family == "patches"]
 
 
-@pytest.tr_noop.parametrize("model", CATALOG)
+@pytest.mark.parametrize("model", CATALOG)
 def test_an_entry_says_what_it_is(model: str) -> None:
     entry = CATALOG[model]
     assert entry.key == model
@@ -35,22 +35,22 @@ def test_an_entry_says_what_it_is(model: str) -> None:
     assert entry.card or "not learned" in entry.provenance or "untrained" in entry.provenance
 
 
-@pytest.tr_noop.parametrize("model", PATCHES)
+@pytest.mark.parametrize("model", PATCHES)
 def test_layers_are_told_in_the_order_in_which_they_run(model: str) -> None:
     opened = open_model(ModelSettings(model))
     assert tuple(opened.look(photo(64, 48), 64).trace.layers) == tuple(opened.specs) == ("layers.0", "layers.1")
 
 
-@pytest.tr_noop.parametrize("num_heads", HEADS)
+@pytest.mark.parametrize("num_heads", HEADS)
 def test_every_number_of_windows_suits_every_number_of_heads(num_heads: int) -> None:
     for n_win in range(2, 17):
         for topk in range(1, n_win**2 + 1):
             assert BRASpec(DIM, n_win, num_heads, topk=topk).n_windows == n_win**2
 
 
-@pytest.tr_noop.parametrize("model", PATCHES)
-@pytest.tr_noop.parametrize("mode", POOLS)
-@pytest.tr_noop.parametrize("n_win", [2, 3, 7, 8, 16])
+@pytest.mark.parametrize("model", PATCHES)
+@pytest.mark.parametrize("mode", POOLS)
+@pytest.mark.parametrize("n_win", [2, 3, 7, 8, 16])
 def test_every_pooling_is_finite_or_refused_with_a_cure(model: str, mode: str, n_win: int) -> None:
     picture = photo(120, 88)
     for ratio, topk, masked in ((2, 1, False), (2, n_win**2, True), (4, 4, True)):
@@ -66,8 +66,8 @@ def test_every_pooling_is_finite_or_refused_with_a_cure(model: str, mode: str, n
             torch.testing.assert_close(lt.attention_map(0).sum((1, 2)), torch.ones(settings.num_heads))
 
 
-@pytest.tr_noop.parametrize(("height", "width"), [(448, 448), (300, 451), (96, 700), (451, 123), (17, 16)])
-@pytest.tr_noop.parametrize("stride", [4, 8, 16, 32])
+@pytest.mark.parametrize(("height", "width"), [(448, 448), (300, 451), (96, 700), (451, 123), (17, 16)])
+@pytest.mark.parametrize("stride", [4, 8, 16, 32])
 def test_the_grid_foretold_is_the_grid_traced(height: int, width: int, stride: int) -> None:
     settings, picture = ModelSettings(stride=stride, side=320, n_win=5), photo(height, width)
     grid = grid_on(settings, picture)
@@ -102,7 +102,7 @@ def test_what_is_not_there_is_refused() -> None:
         build(ModelSettings(n_win=4, topk=17))
 
 
-@pytest.tr_noop.parametrize(("error", "words"), [
+@pytest.mark.parametrize(("error", "words"), [
     (ModuleNotFoundError("No module named 'ultralytics'", name="ultralytics"), "ultralytics is not installed"),
     (ImportError("libGL.so.1: cannot open shared object file"), "does not find libGL")])
 def test_without_ultralytics_a_yolo_model_is_refused_with_the_cure(

@@ -38,7 +38,7 @@ def halves(h: int = 64, w: int = 64) -> Tensor:
     return x
 
 
-@pytest.tr_noop.parametrize(("rgb", "lab"), [
+@pytest.mark.parametrize(("rgb", "lab"), [
     ((1, 1, 1), (100, 0, 0)), ((0, 0, 0), (0, 0, 0)), ((1, 0, 0), (53.24, 80.09, 67.20)),
     ((0, 1, 0), (87.73, -86.18, 83.18)), ((0, 0, 1), (32.30, 79.19, -107.86)), ((0.5, 0.5, 0.5), (53.39, 0, 0))])
 def test_lab_of_colours_one_can_look_up(rgb: tuple[float, ...], lab: tuple[float, ...]) -> None:
@@ -69,8 +69,8 @@ def test_features_are_standardised_over_the_image() -> None:
     torch.testing.assert_close(features.square().mean((2, 3)), torch.ones(1, 14), atol=1e-3, rtol=0)
 
 
-@pytest.tr_noop.parametrize("rgb", [(0.0, 0, 0), (1.0, 1, 1), (0.2, 0.5, 0.9)])
-@pytest.tr_noop.parametrize("projection", ["similarity", "random"])
+@pytest.mark.parametrize("rgb", [(0.0, 0, 0), (1.0, 1, 1), (0.2, 0.5, 0.9)])
+@pytest.mark.parametrize("projection", ["similarity", "random"])
 def test_a_plain_picture_is_no_trouble(rgb: tuple[float, ...], projection: Any) -> None:
     assert patch_features(plain(*rgb), 8).abs().max() < 0.05         # nothing varies: nothing is blown up
     traced = bra.trace(PatchModel(replace(SPEC, projection=projection)), plain(*rgb))
@@ -87,7 +87,7 @@ def test_the_last_patch_is_described_by_what_is_there() -> None:
     assert PatchModel(SPEC)(x).shape == (1, 64, 3, 3)
 
 
-@pytest.tr_noop.parametrize("stride", [2, 4, 8, 16, 32, 64])
+@pytest.mark.parametrize("stride", [2, 4, 8, 16, 32, 64])
 def test_any_size_gives_a_token_per_started_stride(stride: int) -> None:
     for h, w in ((16, 16), (65, 31), (130, 64)):
         y = PatchModel(replace(SPEC, stride=stride))(torch.rand(2, 3, h, w))
@@ -121,7 +121,7 @@ def test_logits_are_the_mean_similarity_of_two_windows() -> None:
     assert lt.affinity.max() <= SHARPNESS + 1e-3
 
 
-@pytest.tr_noop.parametrize("turned", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
 def test_a_picture_in_two_halves_is_routed_within_its_halves(turned: bool) -> None:
     x = halves(128, 128)
     traced = bra.trace(PatchModel(replace(SPEC, attention=BRASpec(64, n_win=4, topk=8), position=0.0)),
@@ -139,7 +139,7 @@ def test_position_prefers_the_near_among_the_alike() -> None:
     assert set(lt.r_idx[0, 0].tolist()) == {0, 1, 4, 5}              # the corner of 4×4 windows
 
 
-@pytest.tr_noop.parametrize("projection", ["similarity", "random"])
+@pytest.mark.parametrize("projection", ["similarity", "random"])
 def test_the_same_seed_is_the_same_model_everywhere(projection: Any) -> None:
     spec, x = replace(SPEC, projection=projection), torch.rand(1, 3, 40, 56)
     expected = PatchModel(spec)(x)
@@ -153,7 +153,7 @@ def test_the_same_seed_is_the_same_model_everywhere(projection: Any) -> None:
     assert (PatchModel(replace(spec, seed=1))(x) - expected).abs().max() > 1e-2
 
 
-@pytest.tr_noop.parametrize("projection", ["similarity", "random"])
+@pytest.mark.parametrize("projection", ["similarity", "random"])
 def test_models_built_at_once_in_threads_are_the_same(projection: Any) -> None:
     spec = replace(SPEC, projection=projection)
     expected = PatchModel(spec).state_dict()
@@ -186,7 +186,7 @@ def test_a_model_is_ready_to_look_at() -> None:
     assert list(bra.trace(model, torch.rand(1, 3, 40, 40)).layers) == ["layers.0", "layers.1"]
 
 
-@pytest.tr_noop.parametrize(("wrong", "message"), [
+@pytest.mark.parametrize(("wrong", "message"), [
     ({"stride": 1}, "stride=1 .* 2 to 64 .*use 8"), ({"stride": 65}, "stride=65"), ({"depth": 0}, "depth=0 .*1 to 4"),
     ({"depth": 5}, "depth=5"), ({"attention": BRASpec(63, num_heads=1)}, "dim=63 .*even"),
     ({"attention": BRASpec(64, qk_dim=32)}, "qk_dim=32 .*leave qk_dim out")])

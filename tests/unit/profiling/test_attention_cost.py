@@ -15,7 +15,7 @@ def count_parameters(**options: Any) -> int:
     return sum(p.numel() for p in BiLevelRoutingAttention(**options).parameters())
 
 
-@pytest.tr_noop.parametrize(("dim", "params"), [(64, 17_280), (128, 67_328), (256, 265_728)])
+@pytest.mark.parametrize(("dim", "params"), [(64, 17_280), (128, 67_328), (256, 265_728)])
 def test_parameters_with_defaults(dim: int, params: int) -> None:
     assert count_parameters(dim=dim) == params == 4 * dim**2 + 14 * dim
     assert count_parameters(dim=dim, n_win=5, topk=2, num_heads=1) == params
@@ -40,7 +40,7 @@ CASES = [  # h, w, c, options, millions of FLOPs (twice the multiply-adds)
 ]
 
 
-@pytest.tr_noop.parametrize(("h", "w", "c", "options", "mflops"), CASES)
+@pytest.mark.parametrize(("h", "w", "c", "options", "mflops"), CASES)
 def test_multiply_adds_are_those_of_the_formula_and_half_of_what_torch_counts(
         h: int, w: int, c: int, options: dict[str, Any], mflops: float) -> None:
     with torch.device("meta"):

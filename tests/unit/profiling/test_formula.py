@@ -66,8 +66,8 @@ def test_formula_and_operators_agree_for_any_settings(spec: BRASpec, h: int, w: 
     check_sums(cost)
 
 
-@pytest.tr_noop.parametrize("name", ["80×80×64 explicit", "160×160×64 half as wide q, k", "160×160×64 averaged"])
-@pytest.tr_noop.skipif(not sys.platform.startswith("linux"), reason="reads the process's peak from /proc")
+@pytest.mark.parametrize("name", ["80×80×64 explicit", "160×160×64 half as wide q, k", "160×160×64 averaged"])
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the process's peak from /proc")
 def test_bytes_are_what_the_process_pays(name: str) -> None:
     side, dim, explicit, options = cost_memory.CASES[name]
     cost = layer_cost(BRASpec(dim, **options), side, side)

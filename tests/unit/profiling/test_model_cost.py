@@ -23,7 +23,7 @@ from bra.models.catalog import ModelSettings, build
 from bra.profiling import meter
 
 
-@pytest.tr_noop.parametrize(("h", "w", "c", "options", "mflops"), CASES)
+@pytest.mark.parametrize(("h", "w", "c", "options", "mflops"), CASES)
 def test_five_settings_worked_out_before(h: int, w: int, c: int, options: dict[str, Any], mflops: float) -> None:
     layer = BiLevelRoutingAttention(c, **options)
     cost = bra.cost(layer, (h, w))
@@ -208,7 +208,7 @@ def test_everything_becomes_plain_values() -> None:
     assert BRASpec(**plain["rows"][0]["layers"][0]["spec"]) == cost.rows[0].layers[0].spec
 
 
-@pytest.tr_noop.parametrize(("given", "words"), [
+@pytest.mark.parametrize(("given", "words"), [
     ({"imgsz": 0}, ("imgsz=0", "1 to 16384", "640")),
     ({"imgsz": (640, "640")}, ("imgsz=", "whole numbers")),
     ({"imgsz": 8, "channels": 5}, ("does not run", "1×5×8×8", "channels")),

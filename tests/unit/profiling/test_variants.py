@@ -12,7 +12,7 @@ from bra.models.biformer import biformer_tiny
 from bra.profiling.variants import with_full_attention, with_settings, without_bra
 
 
-@pytest.tr_noop.parametrize(("name", "base"), [
+@pytest.mark.parametrize(("name", "base"), [
     ("yolov8n-bra", "yolov8n"), ("yolov8n-bra-residual", "yolov8n"), ("yolov8n-bra-c2f", "yolov8n"),
     ("yolov8n-bra-p3", "yolov8n"), ("yolo11n-bra-p5", "yolo11n"), ("yolo11n-bra", "yolo11n")])
 def test_without_bra_a_yolo_is_the_yolo_it_was(name: str, base: str) -> None:

@@ -35,7 +35,7 @@ def test_every_type_and_layout_comes_bit_for_bit() -> None:
     assert (read.facts.root, read.facts.yaml, read.facts.names) == ("", None, ())
 
 
-@pytest.tr_noop.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_a_module_gives_its_state_dict_and_its_words(protocol: int) -> None:
     model = Small()
     buffer = io.BytesIO()
@@ -64,7 +64,7 @@ def test_the_best_model_of_a_file_is_taken() -> None:
     assert "holds no model" in refusal(saved([torch.ones(2)]))
 
 
-@pytest.tr_noop.parametrize(("data", "kind"), [
+@pytest.mark.parametrize(("data", "kind"), [
     (b"", "empty"), (b"hello", "not a checkpoint of torch"), (pickle.dumps({"a": 1}), "a bare pickle"),
     (b"\x89PNG\r\n\x1a\n", "not a checkpoint"), (b"PK\3\4" + bytes(100), "damaged")])
 def test_other_kinds_are_named(data: bytes, kind: str) -> None:
@@ -81,7 +81,7 @@ def test_older_and_exported_files_are_named() -> None:
     assert "2 MB at most" in refusal(b"PK\3\4" + bytes(3 * 2**20), CheckpointLimits(max_bytes=2 * 2**20))
 
 
-@pytest.tr_noop.parametrize(("given", "kept"), [
+@pytest.mark.parametrize(("given", "kept"), [
     ("cat", "cat"), ("a\0b\x1b[31mc\u202ed", "ab[31mcd"), ("line\nbreak\u2028end", "line break end"),
     ("x" * 100, "x" * 64), ("é中", "é中"), ("\ud800ok", "ok"), (7, "7"), ("\u200b\ufeff", "")])
 def test_labels_are_one_plain_line(given: object, kept: str) -> None:

@@ -45,7 +45,7 @@ def children() -> set[int]:
     return found
 
 
-linux = pytest.tr_noop.skipif(sys.platform != "linux", reason="limits and children of a process are Linux's here")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="limits and children of a process are Linux's here")
 BUSY = b"]0" * 4_000_000 + b"N."
 
 
@@ -59,7 +59,7 @@ def endless_pickles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @linux
-@pytest.tr_noop.usefixtures("nothing_left", "endless_pickles")
+@pytest.mark.usefixtures("nothing_left", "endless_pickles")
 def test_the_bounds_of_the_reading_process() -> None:
     data = archive(b"]" * 8_000_000 + b".")
     assert "256 MB of memory" in refusal(data, CheckpointLimits(memory=2**28))
@@ -70,7 +70,7 @@ def test_the_bounds_of_the_reading_process() -> None:
 
 
 @linux
-@pytest.tr_noop.usefixtures("endless_pickles")
+@pytest.mark.usefixtures("endless_pickles")
 def test_a_reading_process_that_is_killed(nothing_left: Path) -> None:
     seen: list[Any] = []
     before = children()
@@ -90,7 +90,7 @@ def test_a_reading_process_that_is_killed(nothing_left: Path) -> None:
 
 
 @linux
-@pytest.tr_noop.usefixtures("nothing_left")
+@pytest.mark.usefixtures("nothing_left")
 def test_no_more_is_written_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     dumps = json.dumps
     monkeypatch.setattr(json, "dumps", lambda value: dumps(value | {"output": 1000}))

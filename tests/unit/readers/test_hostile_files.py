@@ -51,7 +51,7 @@ def case(file: Hostile) -> str:
     return f"{file.door}, {file.name}"
 
 
-@pytest.tr_noop.parametrize("file", hostile_files.every(), ids=case)
+@pytest.mark.parametrize("file", hostile_files.every(), ids=case)
 def test_a_file_made_to_harm_gets_one_sentence(file: Hostile) -> None:
     assert len(file.data) < 10 * 2**20
     if file.words:

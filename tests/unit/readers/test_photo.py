@@ -44,7 +44,7 @@ def pixel(data: bytes) -> list[int]:
     return Photo.from_bytes(data).rgb[4, 4].tolist()
 
 
-@pytest.tr_noop.parametrize("fmt", ["PNG", "BMP", "TIFF", "GIF", "WEBP"])
+@pytest.mark.parametrize("fmt", ["PNG", "BMP", "TIFF", "GIF", "WEBP"])
 def test_lossless_files_keep_every_pixel(fmt: str) -> None:
     data = file(quadrants(), fmt, **({"lossless": True} if fmt == "WEBP" else {}))
     photo = Photo.from_bytes(data)
@@ -59,8 +59,8 @@ def test_lossless_files_keep_every_pixel(fmt: str) -> None:
         photo.digest = ""  # type: ignore[misc]
 
 
-@pytest.tr_noop.parametrize("orientation", range(1, 9))
-@pytest.tr_noop.parametrize("fmt", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP", "TIFF"])
 def test_all_orientations_come_out_upright(fmt: str, orientation: int) -> None:
     image = quadrants()
     if orientation > 1:
@@ -87,7 +87,7 @@ def test_damaged_metadata_does_not_cost_the_picture() -> None:
     assert Photo.from_bytes(file(noise(48, 32), "PNG", exif=exif_9)).width == 48
 
 
-@pytest.tr_noop.parametrize(
+@pytest.mark.parametrize(
     ("mode", "fmt", "colour", "expected"),
     [
         ("1", "PNG", 1, (255, 255, 255)),
@@ -123,7 +123,7 @@ def test_transparency_outside_an_alpha_channel() -> None:
     assert Photo.from_bytes(file(Image.new("RGBA", (24, 20), (1, 2, 3, 255)), "PNG")).notes == ()
 
 
-@pytest.tr_noop.parametrize(("mode", "dtype"), [("I;16", "<u2"), ("I;16B", ">u2"), ("I", "<i4"), ("F", "<f4")])
+@pytest.mark.parametrize(("mode", "dtype"), [("I;16", "<u2"), ("I;16B", ">u2"), ("I", "<i4"), ("F", "<f4")])
 def test_deep_grey_is_stretched_to_the_whole_range(mode: str, dtype: str) -> None:
     gradient = np.linspace(12, 4095, 30 * 20).reshape(20, 30).astype(dtype)
     photo = Photo.from_bytes(grey_tiff(gradient, mode))
@@ -156,7 +156,7 @@ def test_constant_and_non_finite_values() -> None:
         Photo.from_bytes(grey_tiff(np.full((16, 20), np.nan, np.float32), "F"))
 
 
-@pytest.tr_noop.parametrize(
+@pytest.mark.parametrize(
     ("fmt", "note"),
     [
         ("GIF", "first frame only"),
@@ -178,7 +178,7 @@ def test_a_preview_beside_a_photo_is_not_an_animation() -> None:
     assert Photo.from_bytes(data).notes == ()
 
 
-@pytest.tr_noop.parametrize(
+@pytest.mark.parametrize(
     ("mode", "fmt"), [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGBA", "PNG"), ("P", "PNG")]
 )
 def test_large_pictures_are_reduced(mode: str, fmt: str) -> None:
@@ -202,7 +202,7 @@ def test_resized_keeps_the_shape_of_the_picture_and_never_enlarges() -> None:
     assert photo.resized(1).shape == (1, 1, 3)
 
 
-@pytest.tr_noop.parametrize("fmt", ["WEBP", "JPEG", "PNG"])
+@pytest.mark.parametrize("fmt", ["WEBP", "JPEG", "PNG"])
 def test_encoded(fmt: str) -> None:
     photo = Photo.from_array(np.asarray(quadrants().resize((480, 320))))
     with Image.open(io.BytesIO(photo.encoded(240, fmt, quality=95))) as image:  # type: ignore[arg-type]

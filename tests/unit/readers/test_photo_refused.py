@@ -120,7 +120,7 @@ def test_photo_errors_are_errors_of_this_package() -> None:
     assert issubclass(BRAError, ValueError)
 
 
-@pytest.tr_noop.parametrize(
+@pytest.mark.parametrize(
     ("data", "kind"),
     [
         (b"", "empty"),
@@ -144,8 +144,8 @@ def test_readable_kinds_outside_the_list_are_refused() -> None:
         assert "not a PNG" in refusal(file(dots(32, 32), fmt))
 
 
-@pytest.tr_noop.filterwarnings("ignore:Corrupt EXIF")
-@pytest.tr_noop.parametrize(
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize(
     "head", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP", b"BM", b"GIF89a", b"II*\0"]
 )
 def test_a_signature_alone_is_a_damaged_picture(head: bytes) -> None:
@@ -170,7 +170,7 @@ def test_limits() -> None:
         assert Photo.from_bytes(file(dots(*size), "PNG"), limits).original_size == size
 
 
-@pytest.tr_noop.parametrize(
+@pytest.mark.parametrize(
     ("data", "cause"),
     [
         (png(20_000, 20_000, bytes(60_000)), "20,000 × 20,000 px"),
@@ -223,7 +223,7 @@ def test_memory_that_runs_out_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> 
     assert refusal(SAMPLES["png"]) == "This picture is too large to decode: save a smaller copy."
 
 
-@pytest.tr_noop.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", SAMPLES)
 def test_cut_off_files_decode_or_are_refused(name: str) -> None:
     data = SAMPLES[name]
     assert survives(data)

@@ -69,7 +69,7 @@ def test_the_stage_gets_the_routing_of_every_window(photo: Photo, layer: LayerTr
     assert header["chance"] == pytest.approx(2 / 9)
 
 
-@pytest.tr_noop.parametrize(("place", "window"), [
+@pytest.mark.parametrize(("place", "window"), [
     ((0, 0), 0), ((FULL, 0), 2), ((0, FULL), 6), ((FULL, FULL), 8), ((5000, 5000), 4), ((2 * FULL, 2 * FULL), 8)])
 def test_a_place_finds_its_window(photo: Photo, layer: LayerTrace, place: tuple[int, int], window: int) -> None:
     assert locate(layer.grid, photo, place)[0] == window
@@ -128,7 +128,7 @@ def test_inspect_writes_the_report_of_what_was_asked(tmp_path: Path) -> None:
     assert header["pins"] == {"a": [1000, 2000]}
 
 
-@pytest.tr_noop.parametrize(("arguments", "words"), [
+@pytest.mark.parametrize(("arguments", "words"), [
     (["--topk", "99"], "topk=99"), (["--n-win", "256"], "n_win=256"), (["--heads", "7"], "num_heads=7"),
     (["--layer", "nowhere"], "layers.0"), (["--stride", "1000"], "stride=1000")])
 def test_inspect_refuses_in_one_sentence(

@@ -34,7 +34,7 @@ def test_settings_are_read_and_the_rest_of_the_environment_is_left_alone() -> No
     assert Limits.from_environment({"ROUTESCOPE_SLOTS": "3"}).quick == 3
 
 
-@pytest.tr_noop.parametrize("value", ["", "-1", "0", "1.5", "many", "1e3", "٣", " 4", "999999999999"])
+@pytest.mark.parametrize("value", ["", "-1", "0", "1.5", "many", "1e3", "٣", " 4", "999999999999"])
 def test_nonsense_gets_one_sentence_with_the_range(value: str) -> None:
     assert refused({"ROUTESCOPE_QUEUE": value}) == \
         f"ROUTESCOPE_QUEUE={value} is not possible: give a whole number from 1 to 10000."
@@ -64,7 +64,7 @@ def test_any_environment_gives_settings_within_their_ranges_or_a_sentence(enviro
     assert all(one.metadata["least"] <= getattr(made, one.name) <= one.metadata["most"] for one in fields(Limits))
 
 
-@pytest.tr_noop.parametrize(("value", "status"), [("7", 0), ("seven", 1)])
+@pytest.mark.parametrize(("value", "status"), [("7", 0), ("seven", 1)])
 def test_the_command_line_says_them_before_anyone_comes(value: str, status: int) -> None:
     done = subprocess.run([sys.executable, "-m", "dashboard.runtime.config"], cwd=ROOT, capture_output=True, text=True,
                           env={**os.environ, "ROUTESCOPE_QUEUE": value, "PYTHONPATH": str(ROOT)}, check=False)

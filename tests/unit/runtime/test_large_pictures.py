@@ -20,7 +20,7 @@ WIDE = hostile_files.written(Image.new("F", (2_100, 2_000)), "TIFF", compression
 SMALL = hostile_files.written(Image.new("RGB", (64, 48)), "PNG")
 
 
-@pytest.tr_noop.parametrize("fmt", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
+@pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
 def test_the_header_says_the_pixels(fmt: str) -> None:
     assert declared_pixels(hostile_files.written(Image.new("L", (64, 48)), fmt)) == 64 * 48
 
@@ -30,7 +30,7 @@ def test_a_tile_that_is_larger_than_its_picture_counts() -> None:
     assert declared_pixels(data) == 36_000_000
 
 
-@pytest.tr_noop.parametrize("data",
+@pytest.mark.parametrize("data",
                             [b"", b"PK\3\4", b"<svg/>", b"\x89PNG\r\n\x1a\n", b"II*\0\xff\xff\xff\xff", b"GIF89a"])
 def test_what_is_no_picture_declares_nothing(data: bytes) -> None:
     assert declared_pixels(data) == 0

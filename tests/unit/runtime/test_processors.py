@@ -35,7 +35,7 @@ def test_processors_are_those_of_the_process(monkeypatch: pytest.MonkeyPatch, si
     assert config.processors() == 2
 
 
-@pytest.tr_noop.parametrize(("quota", "count"), [
+@pytest.mark.parametrize(("quota", "count"), [
     ("max 100000", 16), ("400000 100000", 4), ("50000 100000", 1), ("9900000 100000", 16), ("", 16), ("nonsense", 16),
     ("100000 0", 16)])
 def test_a_containers_quota_counts(sixteen: Path, quota: str, count: int) -> None:
@@ -52,7 +52,7 @@ def test_the_quota_of_a_service_and_of_what_it_stands_in_count(sixteen: Path) ->
     assert config.processors() == 3
 
 
-@pytest.tr_noop.parametrize(("quota", "count"), [("-1", 16), ("250000", 2)])
+@pytest.mark.parametrize(("quota", "count"), [("-1", 16), ("250000", 2)])
 def test_the_older_control_groups_count_too(sixteen: Path, quota: str, count: int) -> None:
     (sixteen / "cpu").mkdir()
     (sixteen / "cpu" / "cpu.cfs_quota_us").write_text(f"{quota}\n")
@@ -60,7 +60,7 @@ def test_the_older_control_groups_count_too(sixteen: Path, quota: str, count: in
     assert config.processors() == count
 
 
-@pytest.tr_noop.parametrize(("asked", "alone", "of_four"), [
+@pytest.mark.parametrize(("asked", "alone", "of_four"), [
     ("", 16, 4), ("1", 1, 1), ("6", 6, 4), ("4,2", 4, 4), ("99", 16, 4), ("0", 16, 4), ("many", 16, 4)])
 def test_the_environment_bounds_the_threads(monkeypatch: pytest.MonkeyPatch, sixteen: Path, asked: str, alone: int,
                                             of_four: int) -> None:
@@ -72,7 +72,7 @@ def test_the_environment_bounds_the_threads(monkeypatch: pytest.MonkeyPatch, six
     assert given == [alone, of_four, 1]
 
 
-@pytest.tr_noop.skipif(sys.platform != "linux", reason="threads are counted in Linux's /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in Linux's /proc")
 def test_told_to_use_one_thread_workers_start_no_others() -> None:
     code = """
 import os, threading, torch
@@ -108,7 +108,7 @@ def model_of(parameters: int) -> OpenModel:
     return Small(torch.nn.Linear(parameters, 1, bias=False, device="meta"), "small", "untrained")
 
 
-@pytest.tr_noop.parametrize(("name", "parameters", "lane"), [
+@pytest.mark.parametrize(("name", "parameters", "lane"), [
     ("own", 1, HEAVY), ("flowers", 1_600_000, QUICK), ("yolo", 3_000_000, QUICK), ("yolo", 40_000_000, HEAVY)])
 def test_a_strangers_model_is_heavy_however_small(name: str, parameters: int, priority: str) -> None:
     assert name in CATALOG

@@ -100,7 +100,7 @@ def test_a_file_that_comes_after_its_visit_ended_is_not_kept(room: UploadStore,
     assert room.held == 0
 
 
-@pytest.tr_noop.parametrize(("mb", "picture", "setting"), [(2.1, False, "UPLOAD_MB"), (1.1, True, "PICTURE_MB")])
+@pytest.mark.parametrize(("mb", "picture", "setting"), [(2.1, False, "UPLOAD_MB"), (1.1, True, "PICTURE_MB")])
 def test_a_file_that_is_too_large_is_dropped_where_it_is_taken(
         room: UploadStore, store: MemoryUploadedFileManager, mb: float, picture: bool, setting: str) -> None:
     file = bring(store, "a", "one", mb)
@@ -135,7 +135,7 @@ async def sending(mb: float, start: asyncio.Event, end: asyncio.Event, breaks: b
     return file
 
 
-@pytest.tr_noop.usefixtures("_parser")
+@pytest.mark.usefixtures("_parser")
 def test_what_is_on_its_way_is_bounded_too_and_stays_in_memory(room: UploadStore) -> None:
     room.count_incoming(120)
 

@@ -89,7 +89,7 @@ def assert_by_hand(tokens: Tokens, made: ExampleNumbers) -> None:
         np.testing.assert_allclose(got, numbers, atol=2e-5, rtol=1e-5, err_msg=name)
 
 
-@pytest.tr_noop.parametrize("topk", TOPKS)
+@pytest.mark.parametrize("topk", TOPKS)
 def test_the_first_numbers_are_those_worked_by_hand(topk: int) -> None:
     assert_by_hand(FIRST, work(FIRST, topk))
 
@@ -105,7 +105,7 @@ def test_any_numbers_are_those_worked_by_hand(tokens: Tokens, topk: int) -> None
         assert logits[window, chosen].tolist() == best
 
 
-@pytest.tr_noop.parametrize("topk", TOPKS)
+@pytest.mark.parametrize("topk", TOPKS)
 def test_the_record_is_what_the_module_hands_over(topk: int) -> None:
     made, module = work(FIRST, topk), example_module(topk)
     with torch.no_grad(), recording() as recorder:
@@ -123,7 +123,7 @@ def test_the_record_is_what_the_module_hands_over(topk: int) -> None:
     assert torch.allclose(module.wo(made.summed), made.out, atol=1e-6)
 
 
-@pytest.tr_noop.parametrize("topk", TOPKS)
+@pytest.mark.parametrize("topk", TOPKS)
 def test_the_record_is_what_a_trace_shows_and_the_plain_forward_gives(topk: int) -> None:
     made, module = work(FIRST, topk), example_module(topk)
     layer = trace(module, as_map(FIRST)).layers[""]
@@ -165,13 +165,13 @@ def test_one_number_of_a_token_moves_the_route_of_another_window() -> None:
     assert not torch.allclose(before.out[0, 0, 2], after.out[0, 0, 2])  # a token of window 1
 
 
-@pytest.tr_noop.parametrize("tokens", [FIRST[:15], (*FIRST, (0, 0)), (*FIRST[:15], (1, 2, 3))])
+@pytest.mark.parametrize("tokens", [FIRST[:15], (*FIRST, (0, 0)), (*FIRST[:15], (1, 2, 3))])
 def test_a_wrong_count_is_refused_in_a_sentence(tokens: Any) -> None:
     with pytest.raises(BRAError, match="16 tokens of 2 numbers"):
         work(tokens)
 
 
-@pytest.tr_noop.parametrize("topk", [0, 5])
+@pytest.mark.parametrize("topk", [0, 5])
 def test_a_wrong_topk_is_refused(topk: int) -> None:
     with pytest.raises(BRAError, match="topk"):
         work(FIRST, topk)

@@ -41,9 +41,9 @@ def scene(token: int = 0, topk: int = 1, tokens: object = FIRST) -> Scene:
     return Scene(work(tokens, topk), work(), token, EN)
 
 
-@pytest.tr_noop.parametrize("step", STEPS)
-@pytest.tr_noop.parametrize("topk", TOPKS)
-@pytest.tr_noop.parametrize("token", [0, 7, 15])
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("topk", TOPKS)
+@pytest.mark.parametrize("token", [0, 7, 15])
 def test_every_board_is_drawn_whole(step: str, topk: int, token: int) -> None:
     made = figures(board(step, scene(token, topk, NUDGED_TOKENS)))
     assert made
@@ -63,7 +63,7 @@ def test_the_affinities_on_the_board_are_the_modules() -> None:
     assert made == [number(a) for row in work().affinity[0].tolist() for a in row]
 
 
-@pytest.tr_noop.parametrize("token", range(16))
+@pytest.mark.parametrize("token", range(16))
 def test_scores_and_shares_on_the_board_are_those_of_the_tokens_window(token: int) -> None:
     made, now = figures(board("softmax", scene(token, 2))), work(FIRST, 2)
     window = scene(token).at[0]
@@ -115,8 +115,8 @@ def test_a_number_is_written_short_and_near(value: float) -> None:
     assert not text.startswith("-0") or float(text) != 0
 
 
-@pytest.tr_noop.parametrize("step", STEPS)
-@pytest.tr_noop.parametrize("topk", TOPKS)
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("topk", TOPKS)
 def test_formulas_hold_their_results(step: str, topk: int) -> None:
     made = work(NUDGED_TOKENS, topk)
     for token in range(16):
@@ -152,7 +152,7 @@ def test_every_step_has_its_words() -> None:
 # Sheets of paper -------------------------------------------------------------------------------------------------
 
 
-@pytest.tr_noop.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("language", ["en", "zh"])
 def test_the_handout_asks_and_the_solution_answers(language: str) -> None:
     first, nudged = work(), work(NUDGED_TOKENS)
     asked, solved = (handout(first, nudged, done, language) for done in (False, True))

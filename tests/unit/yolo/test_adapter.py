@@ -48,8 +48,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.tr_noop.parametrize(("height", "width"), [(480, 640), (640, 480), (33, 500), (224, 224), (101, 77)])
-@pytest.tr_noop.parametrize("side", [224, 320, 600])
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (640, 480), (33, 500), (224, 224), (101, 77)])
+@pytest.mark.parametrize("side", [224, 320, 600])
 def test_the_model_reads_what_predict_would_feed_it(height: int, width: int, side: int) -> None:
     opened, picture = open_model(CELLS), photo(height, width)
     prepared = opened.prepare(picture, side)
@@ -125,7 +125,7 @@ def test_other_windows_share_the_weights_and_leave_the_model_alone() -> None:
         opened.look(BUTTONS, 320, Change("model.19.attn", 5, 99))
 
 
-@pytest.tr_noop.parametrize("path", sorted(CFG.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(CFG.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_file_opens_and_finds_nothing_untrained(path: Path) -> None:
     name = path.stem.replace("yolov8", "yolov8n").replace("yolo11", "yolo11n")
     assert name in CATALOG["yolo"].variants
@@ -153,7 +153,7 @@ def test_a_file_of_ones_own_opens_at_the_scale_of_its_name() -> None:
     assert [spec.dim for spec in medium.specs.values()] == [576]
 
 
-@pytest.tr_noop.parametrize(("data", "name"), [
+@pytest.mark.parametrize(("data", "name"), [
     (b"backbone: [[-1, 1, os.system, [ls]]]\nhead: []\n", "evil.yaml"), (b"PK\x03\x04 no zip", "evil.pt"),
     (b"", "empty.pth"), (b"\x00" * 64, "x.safetensors"), (b"nc: 80", "x.yaml"), (b"\xff\xfe\x00", "x.yaml")])
 def test_a_file_that_is_none_is_refused_in_one_sentence(data: bytes, name: str) -> None:

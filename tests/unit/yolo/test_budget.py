@@ -25,7 +25,7 @@ from bra.yolo.budget import Budget, rehearse
 from bra.yolo.build import ModelLimits, build_checked, check_model, open_checkpoint
 from bra.yolo.edit import as_text
 
-pytestmark = pytest.tr_noop.usefixtures("no_network")
+pytestmark = pytest.mark.usefixtures("no_network")
 LARGE = [*OURS, *(THEIRS[name] for name in ("yolov8", "yolov8-p2", "yolo11", "yolo12", "yolo26-p2", "rtdetr-x"))]
 
 
@@ -40,7 +40,7 @@ def chain(rows: list[Any], channels: int = 100) -> dict[str, Any]:
         "head": [[-1, 1, "Classify", ["nc"]]]}
 
 
-@pytest.tr_noop.parametrize("path", LARGE, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", LARGE, ids=lambda path: path.stem)
 def test_the_largest_that_are_shipped_need_a_part_of_what_is_given(path: Path) -> None:
     model = check_model(path.read_bytes())
     largest = {**model, "scale": "x"} if "scales" in model else model
@@ -49,7 +49,7 @@ def test_the_largest_that_are_shipped_need_a_part_of_what_is_given(path: Path) -
                                   activation_bytes=given.activation_bytes // 2))
 
 
-@pytest.tr_noop.parametrize("row", [
+@pytest.mark.parametrize("row", [
     [-1, 100, "nn.ZeroPad2d", [[1, -1, 0, 0]]], [-1, 100, "nn.Upsample", [[640, 640], None, "bicubic"]],
     [-1, 100, "nn.Upsample", [[640, 640], None, "nearest"]], [-1, 100, "nn.Upsample", [[639, 640], None, "area"]]],
     ids=str)
@@ -70,8 +70,8 @@ def test_bytes_moved_are_those_of_what_is_read_and_written() -> None:
         assert budget.moved == moved if moved is not None else budget.moved >= 2 * 288
 
 
-@pytest.tr_noop.parametrize("mode", ["nearest", "bilinear", "bicubic", "area"])
-@pytest.tr_noop.parametrize("args", [[[5, 7]], [None, 2], [None, (0.5, 1.5)]], ids=str)
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic", "area"])
+@pytest.mark.parametrize("args", [[[5, 7]], [None, 2], [None, (0.5, 1.5)]], ids=str)
 def test_a_map_is_resized_in_rehearsal_as_for_real(mode: str, args: list[Any]) -> None:
     resize = nn.Upsample(*args, *([None] if len(args) == 1 else []), mode)
     with Budget(ModelLimits(), 2**30, "", lambda: None):

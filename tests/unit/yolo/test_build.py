@@ -22,10 +22,10 @@ from bra.errors import BRAError, YoloError
 from bra.readers.checkpoint import read_checkpoint
 from bra.yolo.build import ModelLimits, build_checked, check_model, open_checkpoint
 
-pytestmark = pytest.tr_noop.usefixtures("no_network")
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
-@pytest.tr_noop.parametrize("path", [*OURS, THEIRS["yolov8"], THEIRS["yolo11"]], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*OURS, THEIRS["yolov8"], THEIRS["yolo11"]], ids=lambda path: path.stem)
 def test_shipped_models_pass_and_build(path: Path) -> None:
     model = check_model(path.read_bytes())
     file = yaml.safe_load(path.read_text())
@@ -40,7 +40,7 @@ def test_shipped_models_pass_and_build(path: Path) -> None:
         k: v.shape for k, v in YOLO(f"{name}.yaml").model.state_dict().items()}
 
 
-@pytest.tr_noop.parametrize(("stem", "kind"), [
+@pytest.mark.parametrize(("stem", "kind"), [
     ("yolov8-seg", "SegmentationModel"), ("yolo11-pose", "PoseModel"), ("yolo26-obb", "OBBModel"),
     ("yolov8-cls", "ClassificationModel"), ("yolov10n", "DetectionModel"), ("yolov8-rtdetr", "RTDETRDetectionModel")])
 def test_the_head_says_the_task(stem: str, kind: str) -> None:
@@ -49,7 +49,7 @@ def test_the_head_says_the_task(stem: str, kind: str) -> None:
     assert outputs(built).isfinite().all()
 
 
-@pytest.tr_noop.parametrize("text", [
+@pytest.mark.parametrize("text", [
     "__import__('os').system('touch {mark}')", "nn.SiLU() if open('{mark}', 'w') else 0", "nn.SiLU",
     "torch.hub.load('a', 'b')", "nn.ReLU() ", "(lambda: nn.ReLU())()", 7, ["nn.ReLU()"]])
 def test_no_activation_is_evaluated_but_the_known(text: Any, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_known_activation_reaches_its_own_model_only() -> None:
     assert type(Conv.default_act) is nn.SiLU
 
 
-@pytest.tr_noop.parametrize(("row", "words"), [
+@pytest.mark.parametrize(("row", "words"), [
     ([-1, 1, "Conv", [8192, 63]], "MB"), ([-1, 100, "C2f", [8192]], "MB"),
     ([-1, 1, "nn.Upsample", [None, 8192, "nearest"]], "MB"), ([-1, 1, "nn.Upsample", [8192, None, "nearest"]], "MB"),
     ([-1, 1, "nn.ZeroPad2d", [[8192, 8192, 8192, 8192]]], "MB"), ([-1, 1, "SPPF", [64, 5, 8192]], "MB"),

@@ -32,7 +32,7 @@ def at_scale(stem: str, scale: str = "n") -> torch.nn.Module:
     return network_of(f"{head}{scale}-{tail}.yaml").eval()
 
 
-@pytest.tr_noop.parametrize("stem", FILES)
+@pytest.mark.parametrize("stem", FILES)
 def test_every_shipped_model_is_counted_as_torch_counts_it(stem: str) -> None:
     model = at_scale(stem)
     counted = {size: bra.cost(model, size) for size in (320, 640, (736, 416))}
@@ -111,7 +111,7 @@ def test_a_row_costs_at_its_position_what_it_costs_in_the_model() -> None:
     assert early.params < after.layer.params / 50
 
 
-@pytest.tr_noop.parametrize("stem", ["yolov8-bra", "yolo11-bra"])
+@pytest.mark.parametrize("stem", ["yolov8-bra", "yolo11-bra"])
 def test_models_are_counted_without_running_them_for_real(stem: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meter, "NEEDS_VALUES", ())     # what would otherwise lead to a real run
     assert bra.cost(at_scale(stem), 1280).total.peak_bytes > 2**27
@@ -143,7 +143,7 @@ def test_without_its_counter_ultralytics_prints_nothing(monkeypatch: pytest.Monk
     assert "prints no GFLOPs" in str(printed(model, bra.cost(model, 320)))
 
 
-@pytest.tr_noop.parametrize("stem", ["yolov8-bra-residual", "yolo11-bra-c2f"])
+@pytest.mark.parametrize("stem", ["yolov8-bra-residual", "yolo11-bra-c2f"])
 def test_asking_ultralytics_multiplies_nothing_and_changes_no_figure(
         stem: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []

@@ -27,14 +27,14 @@ def rows(content: str | dict) -> list[list]:
     return [[row.source, row.repeats, row.name, row.args] for row in rows_of(model)]
 
 
-@pytest.tr_noop.parametrize("stem",
+@pytest.mark.parametrize("stem",
                             [path.stem for path in bra.yolo.CFG.glob("*.yaml") if path.stem != "yolo11-bra-c2f"])
 def test_without_its_rows_a_shipped_model_is_ultralytics_own(stem: str) -> None:
     base = tasks.yaml_model_load(f"{stem.partition('-')[0]}n.yaml")
     assert rows(without_rows(yaml.safe_load(text_of(stem)))) == rows(base)
 
 
-@pytest.tr_noop.parametrize(("stem", "after"), [("yolov8-bra-p3", 4), ("yolov8-bra-p5", 9), ("yolo11-bra-p3", 4)])
+@pytest.mark.parametrize(("stem", "after"), [("yolov8-bra-p3", 4), ("yolov8-bra-p5", 9), ("yolo11-bra-p3", 4)])
 def test_one_row_put_there_is_the_file_that_ships(stem: str, after: int) -> None:
     """From the model with three rows in its neck to that with one in its backbone."""
     made = with_bra_row_after(text_of(f"{stem.partition('-')[0]}-bra"), after)
@@ -43,7 +43,7 @@ def test_one_row_put_there_is_the_file_that_ships(stem: str, after: int) -> None
     assert len(check_model(made)["backbone"]) == len(yaml.safe_load(text_of(stem))["backbone"])
 
 
-@pytest.tr_noop.parametrize("after", [0, 4, 9, 11, 14, 21])
+@pytest.mark.parametrize("after", [0, 4, 9, 11, 14, 21])
 def test_a_placed_row_costs_what_its_position_says(after: int) -> None:
     model = yaml.safe_load(text_of("yolov8-bra")) | {"scale": "n"}
     plain = bra.cost(build_checked(without_rows(model)), 160)
@@ -66,7 +66,7 @@ def test_text_and_content_are_one() -> None:
     assert yaml.safe_load(as_text(content)) == content
 
 
-@pytest.tr_noop.parametrize("after", [-1, 22, 99])
+@pytest.mark.parametrize("after", [-1, 22, 99])
 def test_there_is_no_place_after_the_last_row(after: int) -> None:
     with pytest.raises(YoloError, match="0 to 21"):
         with_bra_row_after(text_of("yolov8-bra"), after)

@@ -48,7 +48,7 @@ def onnx_out(path: str, x: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
 
 
-@pytest.tr_noop.parametrize("stem", [ROW, INSIDE])
+@pytest.mark.parametrize("stem", [ROW, INSIDE])
 def test_dynamic_onnx_agrees_at_sizes_it_was_not_exported_at(stem: str, tmp_path: Path) -> None:
     model = model_of(stem, tmp_path)
     path = model.export(format="onnx", imgsz=AT, dynamic=True, simplify=False, verbose=False)

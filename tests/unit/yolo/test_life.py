@@ -47,7 +47,7 @@ def fresh(code: str, *args: str) -> str:
     return done.stdout
 
 
-@pytest.tr_noop.parametrize("stem", FILES)
+@pytest.mark.parametrize("stem", FILES)
 def test_every_shipped_model_runs_is_copied_fused_and_narrowed(stem: str) -> None:
     model = YOLO(named(stem)).model
     x = torch.rand(2, 3, 96, 160)
@@ -61,7 +61,7 @@ def test_every_shipped_model_runs_is_copied_fused_and_narrowed(stem: str) -> Non
         assert outputs(copy.deepcopy(model).to(kind), x.to(kind)).isfinite().all()
 
 
-@pytest.tr_noop.parametrize("family", ["yolov8", "yolo11"])
+@pytest.mark.parametrize("family", ["yolov8", "yolo11"])
 def test_the_residual_neck_starts_as_the_model_without_it(family: str) -> None:
     model, base = YOLO(f"{family}n-bra-residual.yaml").model, YOLO(f"{family}n.yaml").model
     rows = [n for n, layer in enumerate(model.model) if not isinstance(layer, bra.yolo.BRABlock)]
@@ -176,7 +176,7 @@ def test_an_unknown_worker_script_is_refused(tmp_path: Path) -> None:
         GenerateDDPFile(other)(None)
 
 
-@pytest.tr_noop.parametrize("stem", ["yolov8n-bra.yaml", "yolo11n-bra-c2f.yaml", "yolov8n-bra-residual.yaml"])
+@pytest.mark.parametrize("stem", ["yolov8n-bra.yaml", "yolo11n-bra-c2f.yaml", "yolov8n-bra-residual.yaml"])
 def test_opened_under_the_guard_of_known_classes(stem: str, tmp_path: Path) -> None:
     write_checkpoint(YOLO(stem).model, tmp_path / "model.pt")
     kept = torch.load(tmp_path / "model.pt", map_location="cpu", weights_only=False)["model"]

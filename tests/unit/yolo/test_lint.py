@@ -38,7 +38,7 @@ def row(n: int, args: str) -> tuple[str, str]:
     return empty, f"  - [-1, 1, BiLevelRoutingAttention, {args}]  # {n}"
 
 
-@pytest.tr_noop.parametrize("name", FILES)
+@pytest.mark.parametrize("name", FILES)
 def test_shipped_files_are_in_order(name: str) -> None:
     """At 640 the default 7 windows per side pad each level a little (80→84, 40→42, 20→21): notes, and nothing else."""
     report = lint(name)
@@ -48,7 +48,7 @@ def test_shipped_files_are_in_order(name: str) -> None:
     assert not lint(name, imgsz=448).findings or "p5" not in name
 
 
-@pytest.tr_noop.parametrize(("args", "corrected", "words"), [
+@pytest.mark.parametrize(("args", "corrected", "words"), [
     ("[256]", "[]", ("n_win=256", "1 to 64")),
     ("[8, 7]", "[7, 8]", ("num_heads=7", "write [7, 8]")),
     ("[5, 5]", "[5, 4]", ("num_heads=5", "must divide dim")),
@@ -102,7 +102,7 @@ def test_reading_the_attention_or_what_it_reads_are_both_right(tmp_path: Path) -
     assert through(rows_of(read_yaml(path.read_text())), 5) == 4
 
 
-@pytest.tr_noop.parametrize("name", ["mine", "yolov8-mine"])
+@pytest.mark.parametrize("name", ["mine", "yolov8-mine"])
 def test_the_base_is_found_by_name_or_by_rows(name: str, tmp_path: Path) -> None:
     path = edited(tmp_path, ("[16, 20, 24]", "[15, 18, 21]"), name=name)
     assert len(lint(path).errors) == len(lint(path, base="yolov8.yaml").errors) == 1
@@ -141,7 +141,7 @@ def test_a_fix_keeps_comments_and_block_style() -> None:
     assert "# between" in fixed
 
 
-@pytest.tr_noop.parametrize(("text", "words"), [
+@pytest.mark.parametrize(("text", "words"), [
     ("a: [", "not YAML"), ("- 1\n", "holds a mapping"), ("backbone: []\n", "'head:'"),
     ("a: !!python/object/apply:os.system ['true']\n", "not YAML")])
 def test_what_is_no_model(text: str, words: str) -> None:

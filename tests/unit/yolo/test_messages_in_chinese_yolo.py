@@ -24,7 +24,7 @@ from bra.yolo.lint import lint
 from bra.yolo.rows import Row, spec_of
 from bra.yolo.ultralytics_flops import UltralyticsFlops, network_of
 
-pytestmark = pytest.tr_noop.usefixtures("no_network")
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 def reopened(change: Callable[[Any], None], **facts: Any) -> None:
@@ -73,7 +73,7 @@ REFUSALS: dict[str, Callable[[], object]] = {
 }
 
 
-@pytest.tr_noop.parametrize("name", REFUSALS)
+@pytest.mark.parametrize("name", REFUSALS)
 def test_a_refusal_is_told_in_chinese(name: str) -> None:
     with pytest.raises(YoloError) as caught:
         REFUSALS[name]()
@@ -88,7 +88,7 @@ def test_a_setting_is_explained_in_chinese_behind_its_row() -> None:
     assert "每边应为 1 到 64 个窗口；" in translate
 
 
-@pytest.tr_noop.parametrize("change", [
+@pytest.mark.parametrize("change", [
     ("[4, 2]", "[256]"), ("[4, 2]", "[7, 2]"), ("[4, 2]", "[3, 2]"), ("[1, 3]", "[1, 2]"), ("[4, 2]", "[4, 7]"),
     ("C2f, [64, True]", "C2f, [64, True, 1, 2, 3, 4, 5]")])
 def test_findings_are_told_in_chinese(change: tuple[str, str], tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_moved_number_is_told_in_chinese(tmp_path: Path) -> None:
         assert "插入行之前的编号" in in_chinese(finding.text)
 
 
-@pytest.tr_noop.parametrize(("figures", "words"), [
+@pytest.mark.parametrize(("figures", "words"), [
     ((0, 0, 8.0), "未能运行"), ((8.7, 8.7, 8.0), "没有影响"), ((8.7, 8.5, 8.0), "外推")])
 def test_the_printed_figure_is_explained_in_chinese(figures: tuple[float, float, float], words: str) -> None:
     found = UltralyticsFlops(*figures)

@@ -21,10 +21,10 @@ from bra.errors import BRAError, YoloError
 from bra.readers.checkpoint import Checkpoint, read_checkpoint
 from bra.yolo.build import build_checked, open_checkpoint
 
-pytestmark = pytest.tr_noop.usefixtures("no_network")
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
-@pytest.tr_noop.parametrize("stem", ["best", "cut_off"])
+@pytest.mark.parametrize("stem", ["best", "cut_off"])
 def test_a_trained_checkpoint_computes_what_ultralytics_computes(trained: Path, stem: str) -> None:
     path = trained / "weights" / f"{stem}.pt"
     read = read_checkpoint(path.read_bytes())
@@ -38,10 +38,10 @@ def test_a_trained_checkpoint_computes_what_ultralytics_computes(trained: Path, 
     assert set(facts.attention) == {"model.15", "model.19", "model.23"}
 
 
-@pytest.tr_noop.parametrize("name",
+@pytest.mark.parametrize("name",
                             ["yolov8n-bra-residual.yaml", "yolo11n-bra-c2f.yaml", "yolov8n.yaml", "yolov10n.yaml",
                              "yolov8n-seg.yaml", "yolov8n-cls.yaml", "yolo11n-pose.yaml"])
-@pytest.tr_noop.parametrize("fused", [False, True], ids=["whole", "fused"])
+@pytest.mark.parametrize("fused", [False, True], ids=["whole", "fused"])
 def test_other_models_come_back_the_same(name: str, fused: bool) -> None:
     model = YOLO(name).model.eval()
     with torch.no_grad():
@@ -61,7 +61,7 @@ def pasted(layer: attention.BiLevelRoutingAttention, **given: Any) -> Any:
     return Pasted(layer, kv_per_win=-1, **given)
 
 
-@pytest.tr_noop.parametrize("args", [[], [7, 8], [8, 7]], ids=str)
+@pytest.mark.parametrize("args", [[], [7, 8], [8, 7]], ids=str)
 def test_a_hand_edited_installation_keeps_its_options(args: list[int], tmp_path: Path,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     """Its constructor may take heads before windows: what the layer became counts, not what its row says here."""

@@ -71,7 +71,7 @@ def assert_same_look(one: ModelRun, other: ModelRun) -> None:
     assert one.answer == other.answer
 
 
-@pytest.tr_noop.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MODELS)
 def test_every_layer_of_every_model_resumes_bit_for_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = open_model(MODELS[name])
     base, kept = run_from(model, BUTTONS, SIDE)

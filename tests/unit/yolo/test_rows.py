@@ -45,8 +45,8 @@ def params(module: torch.nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-@pytest.tr_noop.parametrize(("scale", "channels"), [("n", 256), ("s", 512), ("m", 576), ("l", 512), ("x", 640)])
-@pytest.tr_noop.parametrize("args", [[], [8], [7, 8], [{"n_win": 5, "topk": 8}], [7, {"num_heads": 4}]], ids=str)
+@pytest.mark.parametrize(("scale", "channels"), [("n", 256), ("s", 512), ("m", 576), ("l", 512), ("x", 640)])
+@pytest.mark.parametrize("args", [[], [8], [7, 8], [{"n_win": 5, "topk": 8}], [7, {"num_heads": 4}]], ids=str)
 def test_a_row_gets_its_channels(scale: str, channels: int, args: list[Any]) -> None:
     layer = on_meta(with_row([-1, 1, "BiLevelRoutingAttention", args], scale))[22]
     assert type(layer) is bra.yolo.BiLevelRoutingAttention
@@ -57,7 +57,7 @@ def test_a_row_gets_its_channels(scale: str, channels: int, args: list[Any]) -> 
     assert (layer.topk, layer.num_heads) == (named.get("topk", 4), named.get("num_heads", 8))
 
 
-@pytest.tr_noop.parametrize(("source", "channels"), [(15, 64), (-7, 64), (9, 256), (4, 64), (20, 384), (0, 16)])
+@pytest.mark.parametrize(("source", "channels"), [(15, 64), (-7, 64), (9, 256), (4, 64), (20, 384), (0, 16)])
 def test_a_row_reads_from_where_it_says(source: int, channels: int) -> None:
     assert on_meta(with_row([source, 1, "BiLevelRoutingAttention", []]))[22].dim == channels
 
@@ -76,7 +76,7 @@ def test_rows_that_follow_get_their_channels_too() -> None:
     assert layers[24].dim == 64
 
 
-@pytest.tr_noop.parametrize("scale", "nsmlx")
+@pytest.mark.parametrize("scale", "nsmlx")
 def test_c2f_with_attention_inside_is_a_c2f(scale: str) -> None:
     layers = on_meta(with_row([-1, 3, "C2fBRA", [512, True, {"n_win": 5}]], scale))
     c2f = on_meta(with_row([-1, 3, "C2f", [512, True]], scale))[22]
@@ -86,8 +86,8 @@ def test_c2f_with_attention_inside_is_a_c2f(scale: str) -> None:
     assert all(one.add == two.add for one, two in zip(layers[22].m, c2f.m, strict=True))
 
 
-@pytest.tr_noop.parametrize("scale", "nsmlx")
-@pytest.tr_noop.parametrize("stem", FILES)
+@pytest.mark.parametrize("scale", "nsmlx")
+@pytest.mark.parametrize("stem", FILES)
 def test_shipped_models_build(stem: str, scale: str) -> None:
     layers = on_meta(scaled(stem, scale))
     assert [m for m in layers.modules() if isinstance(m, attention.BiLevelRoutingAttention)]
@@ -103,8 +103,8 @@ def test_parameters_added_by_hand_count() -> None:
     assert added["yolov8-bra-c2f"] == sum(4 * c * c + 17 * c for c in (32, 64, 128))
 
 
-@pytest.tr_noop.parametrize("scale", "nsmlx")
-@pytest.tr_noop.parametrize("stem", ["yolov8", "yolo11"])
+@pytest.mark.parametrize("scale", "nsmlx")
+@pytest.mark.parametrize("stem", ["yolov8", "yolo11"])
 def test_models_without_our_rows_are_left_alone(stem: str, scale: str) -> None:
     parser = tasks.parse_model
     assert isinstance(parser, ParseModel)
@@ -115,7 +115,7 @@ def test_models_without_our_rows_are_left_alone(stem: str, scale: str) -> None:
         [(name, p.shape) for name, p in plain.named_parameters()]
 
 
-@pytest.tr_noop.parametrize(("row", "words"), [
+@pytest.mark.parametrize(("row", "words"), [
     ([-1, 1, "BiLevelRoutingAttention", [256]], ("row 22", "n_win=256", "1 to 64", "write [] or [7]")),
     ([-1, 1, "BiLevelRoutingAttention", [8, 7]], ("row 22", "num_heads=7", "dim=256", "write [7, 8]")),
     ([-1, 1, "BRABlock", [{"topk": 50}]], ("row 22", "topk=50", "1 to n_win² = 49", "lower topk")),
@@ -141,7 +141,7 @@ def test_the_image_itself_has_three_channels() -> None:
     assert on_meta(model)[0].attn.dim == 3
 
 
-@pytest.tr_noop.parametrize("model", [{}, {"backbone": [], "head": None}, {"backbone": [[1, 2]], "head": []},
+@pytest.mark.parametrize("model", [{}, {"backbone": [], "head": None}, {"backbone": [[1, 2]], "head": []},
                                       {"backbone": [[-1, 1, "BRABlock", 7]], "head": []}], ids=str)
 def test_no_model_is_refused(model: dict[str, Any]) -> None:
     with pytest.raises(YoloError, match=r"'backbone:'|a row is"):

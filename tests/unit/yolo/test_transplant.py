@@ -28,7 +28,7 @@ def out(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     return y
 
 
-@pytest.tr_noop.parametrize("stem", SHIPPED)
+@pytest.mark.parametrize("stem", SHIPPED)
 def test_every_layer_of_the_source_finds_its_place(stem: str) -> None:
     old, new = YOLO(named(stem[:6])).model, YOLO(named(stem)).model
     result = carry(old, new)
@@ -43,7 +43,7 @@ def test_every_layer_of_the_source_finds_its_place(stem: str) -> None:
         assert after[name].equal(before[f"model.{result.layers[int(layer)]}.{rest}"])
 
 
-@pytest.tr_noop.parametrize(("scale", "tensors"), [("n", 355), ("s", 355), ("l", 595)])
+@pytest.mark.parametrize(("scale", "tensors"), [("n", 355), ("s", 355), ("l", 595)])
 def test_all_is_carried_and_attention_starts_fresh(scale: str, tensors: int) -> None:
     old = YOLO(named("yolov8", scale)).model
     result = carry(old, YOLO(named("yolov8-bra", scale)).model)
@@ -58,7 +58,7 @@ def test_by_name_tensors_would_come_from_the_wrong_layer() -> None:
     assert result.layers[6] == 5
 
 
-@pytest.tr_noop.parametrize("stem", ["yolov8-bra-residual", "yolov8-bra-c2f", "yolo11-bra-residual"])
+@pytest.mark.parametrize("stem", ["yolov8-bra-residual", "yolov8-bra-c2f", "yolo11-bra-residual"])
 def test_a_residual_model_computes_what_the_pretrained_one_did(stem: str, tmp_path: Path) -> None:
     base = YOLO(named(stem[:6]))
     write_checkpoint(base.model, tmp_path / "base.pt")

@@ -46,7 +46,7 @@ def saved(monkeypatch: pytest.MonkeyPatch, path: Path, what: Any) -> None:
         torch.save(what, path)
 
 
-@pytest.tr_noop.parametrize("options", [
+@pytest.mark.parametrize("options", [
     {}, {"n_win": 5, "topk": 8, "num_heads": 2, "qk_dim": 8}, {"side_dwconv": 5, "auto_pad": True},
     {"kv_downsample_mode": "maxpool", "kv_downsample_ratio": 2}, {"param_attention": "qkv"},
     {"kv_downsample_mode": "ada_avgpool", "kv_per_win": 2}, {"param_routing": True, "diff_routing": True},

@@ -13,7 +13,7 @@ from model_files import THEIRS, TINY, refusal, tiny, with_row
 
 from bra.yolo.build import check_model
 
-pytestmark = pytest.tr_noop.usefixtures("no_network")
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 def test_every_shipped_model_is_judged() -> None:
@@ -25,7 +25,7 @@ def test_every_shipped_model_is_judged() -> None:
     assert len(set(THEIRS) - strange) > 30
 
 
-@pytest.tr_noop.parametrize("name", [
+@pytest.mark.parametrize("name", [
     "torch.hub.load", "os.system", "TorchVision", "Index", "yaml_model_load", "load_checkpoint", "torch_safe_load",
     "attempt_load_weights", "nn.Module", "nn.modules.container.Sequential", "nn.Linear", "torchvision.ops.nms", "eval",
     "__import__", "YOLOEDetect", "WorldDetect", "C2fAttn", "ImagePoolingAttn", "Path", "nn.init.normal_", "HandmadeBRA",
@@ -40,7 +40,7 @@ def test_a_model_ends_with_its_one_head() -> None:
     assert "one head" in refusal(tiny(head=[[-1, 1, "Classify", ["nc"]], [-1, 1, "Classify", ["nc"]]]))
 
 
-@pytest.tr_noop.parametrize("value", [
+@pytest.mark.parametrize("value", [
     4_000_000, -2, float("nan"), float("inf"), -float("inf"), "__import__('os').system('true')", "d", "scales",
     "globals()", "[1] * 10**9", {"a": 1}, [[[[1]]]], [1] * 33, 10**400, b"x", object()],
     ids=lambda value: repr(value)[:20])
@@ -51,7 +51,7 @@ def test_arguments_are_plain_and_bounded(value: Any) -> None:
         assert "row 1 holds" in refusal(with_row([-1, 1, "BRABlock", [{"n_win": value}]]))
 
 
-@pytest.tr_noop.parametrize("row", [
+@pytest.mark.parametrize("row", [
     [-1, 0, "Conv", [64]], [-1, -3, "Conv", [64]], [-1, 101, "Conv", [64]], [-1, float("nan"), "Conv", [64]],
     [-1, float("inf"), "Conv", [64]], [-1, True, "Conv", [64]], [-1, 10**30, "Conv", [64]], [-1, "2", "Conv", [64]],
     [1, 1, "Conv", [64]], [99, 1, "Conv", [64]], [-2, 1, "Conv", [64]], [-99, 1, "Conv", [64]], [[], 1, "Concat", [1]],
@@ -63,7 +63,7 @@ def test_rows_are_four_plain_things(row: Any) -> None:
     assert "row" in refusal(with_row(row))
 
 
-@pytest.tr_noop.parametrize("changed", [
+@pytest.mark.parametrize("changed", [
     {"nc": 10**9}, {"nc": 0}, {"nc": -1}, {"nc": 2.5}, {"nc": "80"}, {"nc": True}, {"nc": float("nan")},
     {"channels": 10},
     {"scales": {"n": [float("nan"), 1, 64]}}, {"scales": {"n": [1, 1]}}, {"scales": {"n": [1, 1, 10**9]}},
@@ -75,7 +75,7 @@ def test_settings_are_bounded(changed: dict[str, Any]) -> None:
     refusal(tiny(**changed))
 
 
-@pytest.tr_noop.parametrize(("text", "words"), [
+@pytest.mark.parametrize(("text", "words"), [
     ("a: &a [1, 2]\nb: [*a, *a]", "line 1 has an anchor"), ("a: !!python/object/apply:os.system [ls]", "tag"),
     ("a: !!float 1", "tag"), ("nc: 1\n<<: {backbone: [], head: []}", "line 2 merges"),
     ("{nc: 1, << : [{a: 1}, {b: 2}]}", "line 1 merges"), ("a: {b: {<<: {c: 1}}}", "merges"),
