@@ -383,8 +383,8 @@ def test_projected_a_chapter_comes_in_three_scenes(step: int, scene: str) -> Non
     assert "stHeader" in message(app)                                # the style that hides it
 
 
-def told_by_the_lectern(words: list[object]) -> None:
-    """A page that hears `words` from the lectern, one after the other, and shows its link."""
+def told_by_the_presenter(words: list[object]) -> None:
+    """A page that hears `words` from the presenter, one after the other, and shows its link."""
     from types import SimpleNamespace
     from urllib.parse import urlencode
 
@@ -392,8 +392,8 @@ def told_by_the_lectern(words: list[object]) -> None:
 
     from dashboard.state import learn as learn_state
     for word in words:
-        st.session_state["lectern"] = SimpleNamespace(go=word)
-        learn_state.take_go()
+        st.session_state["presenter"] = SimpleNamespace(go=word)
+        learn_state.on_go()
     st.text(urlencode(learn_state.link()))
 
 
@@ -401,29 +401,29 @@ def told_by_the_lectern(words: list[object]) -> None:
     (["next"], "step=2"), (["next", "back"], ""), (["back"], ""), (["present"], "present=1"),
     (["present", "next"], "scene=try&present=1"), (["present", "next", "leave"], ""),
     (["present", *["next"] * 3], "step=2&present=1"), (["next"] * 7, "part=example"), ([None, 7, "jump"], "")])
-def test_the_lectern_goes_on_presents_and_leaves(words: list[object], link: str) -> None:
-    app = AppTest.from_function(told_by_the_lectern, args=(words,)).run()
+def test_the_presenter_goes_on_presents_and_leaves(words: list[object], link: str) -> None:
+    app = AppTest.from_function(told_by_the_presenter, args=(words,)).run()
     assert not app.exception
     assert app.text[0].value == link
 
 
-def told_by_the_pane(marked: object) -> None:
-    """A page that hears of marks from the pane, and then of others."""
+def told_by_the_picture(marked: object) -> None:
+    """A page that hears of marks from the picture, and then of others."""
     from types import SimpleNamespace
 
     import streamlit as st
 
     from dashboard.state import learn as learn_state
     for marks in (marked, [9, 9]):
-        st.session_state["pane"] = SimpleNamespace(guess=marks)
-        learn_state.take_guess()
+        st.session_state["lesson_picture"] = SimpleNamespace(guess=marks)
+        learn_state.on_guess()
     st.text(str(learn_state.guess(("trained", 1))))
 
 
 @pytest.mark.parametrize(("marked", "kept"),
                             [([3, 1, 3], "(3, 1)"), (None, "(9,)"), (["a"], "(9,)"), ("31", "(9,)")])
 def test_the_first_guess_counts_and_nonsense_does_not(marked: object, kept: str) -> None:
-    app = AppTest.from_function(told_by_the_pane, args=(marked,)).run()
+    app = AppTest.from_function(told_by_the_picture, args=(marked,)).run()
     assert not app.exception
     assert app.text[0].value == kept
 
