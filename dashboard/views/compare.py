@@ -177,7 +177,7 @@ def _choose_kind(settings: ModelSettings) -> ModelSettings:
         weights = st.segmented_control(tr("B: weights"), options, required=True,
                                        format_func=option_labels(model_widgets.WEIGHTS),
                                        key=init_widget(f"b_weights_{entry.key}", options[settings.untrained],
-                                                               options))
+                                                       options))
         return replace(settings, untrained=weights == "untrained")
     if entry.family == "own":
         ask_file(tr("B: model file"), model_widgets.MODEL_ENDINGS, session.MODEL_UPLOADER_B, upload_services.on_file,

@@ -131,8 +131,8 @@ def _presenter(at: Lesson) -> None:
     if at.present and at.part == "chapters":
         place += f" · {views.SCENES.index(at.scene) + 1}/{len(views.SCENES)}"
     components.presenter({"stop": "/".join(map(str, at.stop)), "place": place, "query": urlencode(learn_state.link()),
-                        "present": at.present, "first": n == 0, "last": n == len(stops) - 1},
-                       learn_state.PRESENTER, learn_state.on_go)
+                          "present": at.present, "first": n == 0, "last": n == len(stops) - 1},
+                         learn_state.PRESENTER, learn_state.on_go)
 
 
 def main() -> None:
