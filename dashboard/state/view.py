@@ -62,8 +62,7 @@ class Selection:
     @classmethod
     def from_query(cls, query: Mapping[str, str]) -> Selection:
         """The view that a link asks for; whatever in it is unknown or out of range is left at its default."""
-        key = query.get("model", "")
-        entry = CATALOG.get(key, CATALOG[FIRST])
+        entry = CATALOG.get(query.get("model", FIRST), CATALOG[FIRST])
         asked = link.read(ModelSettings(entry.key, side=entry.side), _settings_params(entry), query)
         settings = replace(asked, topk=min(asked.topk, asked.n_win**2))
         return link.read(cls(settings=settings), _VIEW_PARAMS, query)

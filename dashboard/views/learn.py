@@ -13,7 +13,6 @@ from dashboard import components
 from dashboard.figures import learn as learn_figures
 from dashboard.i18n import tr, tr_noop, translate
 from dashboard.learn import chapters, example, quiz
-from dashboard.learn import chapters as more
 from dashboard.learn import text as chapter_texts
 from dashboard.learn.step_texts import NAMES
 from dashboard.learn.text import Chapter
@@ -32,7 +31,7 @@ CHAPTER_NAMES: Final = (
     tr_noop("Padding"), tr_noop("Trained or not"), tr_noop("Pretty maps"))
 TRIALS: Final[tuple[Callable[[Lesson], Lesson], ...]] = (
     chapters.cost, chapters.windows, chapters.weights, chapters.cuts,
-    more.padding, more.worth, more.proof)
+    chapters.padding, chapters.worth, chapters.proof)
 
 
 def page() -> None:

@@ -1,6 +1,6 @@
 """Memory of a process before and after many hostile files: pictures, weights, tables, model files, checkpoints.
 
-They go the way of a visitor's files: through the app's services, its line and its shelf, which may keep 16 MB here.
+They go the way of a visitor's files: through the app's services, job queue and cache, which may keep 16 MB here.
 Every file is another one: a catalogue of files made to harm, each changed a little, and sound files with changed bytes.
 """
 
