@@ -144,21 +144,23 @@ def script(seconds: int, queue: int, parts: int) -> None:
     import streamlit as st
 
     from dashboard.runtime.config import Limits
-    from dashboard.runtime.wait import HEAVY, Server, worked
-    from dashboard.state import widgets as widget_state
+    from dashboard.runtime.jobs import Progress
+    from dashboard.runtime.server import HEAVY, Server
+    from dashboard.runtime.wait import run_cached
+    from dashboard.state import job_status
 
     @st.cache_resource
     def server(seconds: int, queue: int) -> Server:
         return Server.of(Limits(seconds=seconds, queue=queue))
 
-    def long(parts: int, _tell) -> str:  # type: ignore[no-untyped-def]
+    def long(progress: Progress) -> str:
         for n in range(parts):
             time.sleep(0.1)
-            _tell(n, parts)
+            progress(n, parts)
         return f"made of {parts}"
 
-    widget_state.set_status_slot(st.container())
-    st.write(worked(lambda: server(seconds, queue), "Comparing …", HEAVY)(long)(parts))
+    job_status.set_status_slot(st.container())
+    st.write(run_cached(server(seconds, queue), parts, long, "Comparing …", HEAVY))
     st.write("the rest of the page")
 
 

@@ -22,8 +22,8 @@ def shown(context: Any, html: str) -> Any:
     """A page with the component alone, which notes what it tells Python."""
     page = context.new_page()
     code = (HERE / "board.js").read_text(encoding="utf-8").replace("export default", "window.mount =")
-    page.set_content(f'<style>{(HERE / "board.css").read_text(encoding="utf-8")}</style>'
-                     f'<div id="host"><div class="board"></div></div><script>{code}</script>')
+    page.set_content(f'<style>{(HERE / "number_grid.css").read_text(encoding="utf-8")}</style>'
+                     f'<div id="host"><div class="number-grid"></div></div><script>{code}</script>')
     draw(page, html)
     return page
 

@@ -73,7 +73,8 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     folder, out = fill(tmp_path / "in", 5 * BATCH), tmp_path / "out"
     code = ("import sys; from pathlib import Path; import test_sweep as t; "
             "t.sweep(t.PLAN, Path(sys.argv[1]), Path(sys.argv[2]))")
-    run = subprocess.Popen([sys.executable, "-c", code, str(folder), str(out)], cwd=ROOT)
+    run = subprocess.Popen([sys.executable, "-c", code, str(folder), str(out)],
+                           cwd=Path(__file__).parent)
     while len(list((out / "parts").glob("*.json"))) < 2:
         assert run.poll() is None, "it ended before it could be killed"
         time.sleep(0.002)
