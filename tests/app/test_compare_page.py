@@ -186,15 +186,15 @@ def test_a_sweep_is_opened_and_another_file_is_refused(app: AppTest) -> None:
 
 
 def test_reading_a_sweep_ends_when_it_is_called_off() -> None:
-    translate: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
 
     def tell(done: int, todo: int) -> None:
-        translate.append((done, todo))
+        reported.append((done, todo))
         raise Cancelled
 
     with pytest.raises(Cancelled):
         compare_services.read_sweep(to_parquet(table_of([("0.png", "a", row(4, 2, 0.3, 1000))], {})), tell)
-    assert translate == [(0, 0)]
+    assert reported == [(0, 0)]
 
 
 @pytest.mark.parametrize("query", [{"tab": "x"}, {"rows": "0.99"}, {"columns": "nan"}, {"b_model": "<b>"},

@@ -86,7 +86,7 @@ def test_the_line_is_seen_called_off_and_left(host: str) -> None:
         quick.run()
         took = []
         for n in range(10):
-            quick.translate("stage", "pins", {"a": [1000 * n, 5000]})
+            quick.set_state("stage", "pins", {"a": [1000 * n, 5000]})
             took.append(quick.run(fragment=True))
         assert np.median(took) < 1, took
 
@@ -110,12 +110,12 @@ def test_a_query_of_a_whole_large_window_waits_in_sight(host: str) -> None:
         busy.go("Compare")
         becomes(busy, "Comparing …")
 
-        asks.translate("stage", "pins", {"a": [9000, 9000]})
+        asks.set_state("stage", "pins", {"a": [9000, 9000]})
         asks.send(fragment=True)
         becomes(asks, "Adding up the attention of all tokens of the window … You are next.")
         took = []
         for n in range(10):     # one token of another visitor's is at once
-            quick.translate("stage", "pins", {"a": [1000 * n, 5000]})
+            quick.set_state("stage", "pins", {"a": [1000 * n, 5000]})
             took.append(quick.run(fragment=True))
         assert np.median(took) < 1, took
         asks.click("Call it off")       # the page waits in its stead

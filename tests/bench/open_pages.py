@@ -34,7 +34,7 @@ def main() -> int:
             visitor.run()
             assert visitor.upload("uploader", f"{number}.png", image_of(number)) == 204
             visitor.run()
-            visitor.translate("stage", "pins", {"a": [5000, 5000]})
+            visitor.set_state("stage", "pins", {"a": [5000, 5000]})
             visitor.run(fragment=True)
             taken.append(memory(server.pid))
         # The first ones also fill the cache and what the server keeps once and for all.

@@ -53,8 +53,8 @@ def test_rows_are_those_of_compare_and_bad_files_are_named(tmp_path: Path) -> No
     folder = fill(tmp_path / "in", 5)
     (folder / "broken.jpg").write_bytes(b"not a picture")
     (folder / "notes.txt").write_text("no picture, and no one says so")
-    translate: list[Progress] = []
-    table = sweep(PLAN, folder, tmp_path / "out", tell=translate.append)
+    reported: list[Progress] = []
+    table = sweep(PLAN, folder, tmp_path / "out", tell=reported.append)
     assert table.num_rows == 5 * 2 * 2                          # pictures × layers × settings
     model = open_model(SETTINGS)
     given = layer_inputs(model, Photo.from_bytes((folder / "inner" / "003.png").read_bytes()), 64)
@@ -64,7 +64,7 @@ def test_rows_are_those_of_compare_and_bad_files_are_named(tmp_path: Path) -> No
     skipped = json.loads((tmp_path / "out" / "skipped.json").read_text())
     assert list(skipped) == ["broken.jpg"]
     assert "not a PNG" in skipped["broken.jpg"]
-    assert (translate[-1].done, translate[-1].of, translate[-1].left) == (6, 6, 0)
+    assert (reported[-1].done, reported[-1].of, reported[-1].left) == (6, 6, 0)
     assert read_table((tmp_path / "out" / "rows.parquet").read_bytes()).rows.equals(
         pq.read_table(tmp_path / "out" / "rows.parquet"))
 
@@ -83,9 +83,9 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in (out / "parts").glob("*.json")}
     assert 2 <= len(before) < 5
     assert not (out / "rows.parquet").exists()
-    translate: list[Progress] = []
-    table = sweep(PLAN, folder, out, tell=translate.append)
-    assert translate[0].done == BATCH * (len(before) + 1)            # nothing finished was done again
+    reported: list[Progress] = []
+    table = sweep(PLAN, folder, out, tell=reported.append)
+    assert reported[0].done == BATCH * (len(before) + 1)            # nothing finished was done again
     assert {name: (out / "parts" / name).stat().st_mtime_ns for name in before} == before
     assert plain(table) == plain(sweep(PLAN, folder, tmp_path / "other"))
 

@@ -79,16 +79,16 @@ def test_a_refused_file_is_freed_while_its_refusal_is_kept() -> None:
 def test_each_is_told_by_an_error_of_its_own_with_the_sentence_as_it_was_made() -> None:
     shared = server()
     read = reading(shared)
-    translate = [ask(read, File()) for _ in range(3)]
-    assert len({id(error) for error in translate}) == 3
-    for error in translate:
+    refusals = [ask(read, File()) for _ in range(3)]
+    assert len({id(error) for error in refusals}) == 3
+    for error in refusals:
         assert error.args[0].template == "This picture is damaged: {n} bytes."
         assert error.args[0].values == {"n": 100}
         assert error.__cause__ is None
         assert error.__context__ is None
         frames = [entry.tb_frame.f_code.co_name for entry in tracebacks(error)]
         assert "decoded" not in frames
-    depths = [len(tracebacks(error)) for error in translate[1:]]
+    depths = [len(tracebacks(error)) for error in refusals[1:]]
     assert depths[0] == depths[1], "it does not grow with each who is told"
 
 
