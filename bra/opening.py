@@ -15,7 +15,7 @@ from bra.messages import message
 from bra.models import biformer
 from bra.models.adapters import OpenClassifier, OpenPatches
 from bra.models.base import ModelRun, OpenModel
-from bra.models.biformer import biformer_nano
+from bra.models.biformer import biformer_nano, biformer_photos
 from bra.models.card import shipped
 from bra.models.catalog import CATALOG, UNTRAINED, ModelSettings, build
 from bra.models.init import redraw
@@ -55,7 +55,7 @@ def _shipped(settings: ModelSettings) -> OpenModel:
         made: OpenModel = yolo().open_rows(card.rows, None if settings.untrained else tensors, label, provenance,
                                            card.classes)
         return made
-    model = biformer_nano(len(card.classes))
+    model = (biformer_photos if card.recipe["model"] == "biformer_photos" else biformer_nano)(len(card.classes))
     if settings.untrained:
         redraw(model)
     else:

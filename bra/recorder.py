@@ -67,10 +67,12 @@ class Recorder:
 
     Attributes:
         inputs: whether routed layers hand over their input too.
+        gradient: whether gradient flows through the affinities that they hand over, even where routing has none.
         captures: what they handed over.
     """
 
     inputs: bool = False
+    gradient: bool = False
     captures: list[Capture] = field(default_factory=list)
 
 
@@ -83,13 +85,14 @@ def active_recorder() -> Recorder | None:
 
 
 @contextmanager
-def recording(inputs: bool = False) -> Iterator[Recorder]:
+def recording(inputs: bool = False, gradient: bool = False) -> Iterator[Recorder]:
     """Collect every attention layer of this package that runs inside the block, in this thread.
 
     Args:
         inputs: keep a copy of what each routed layer was given, so that it can be run again alone.
+        gradient: let gradient through the affinities, for a loss on them; outputs stay what they are.
     """
-    recorder = Recorder(inputs)
+    recorder = Recorder(inputs, gradient)
     token = _active.set(recorder)
     try:
         yield recorder

@@ -17,6 +17,8 @@ Family = Literal["patches", "biformer", "yolo", "own"]
 DIM: Final = 64
 DEPTH: Final = 2
 SIDE: Final = 448
+DEFAULT: Final = "photos"
+"""The model that is looked at first, by its key in CATALOG."""
 UNTRAINED: Final = message("untrained, random weights")
 
 
@@ -76,6 +78,12 @@ YOLO_FILES: Final = tuple(f"{base}{{}}-bra{place}" for base in ("yolov8", "yolo1
 YOLO_SCALES: Final = "nsmlx"
 BIFORMERS: Final = ("biformer_tiny", "biformer_small", "biformer_base", "biformer_stl")
 CATALOG: Final = {entry.key: entry for entry in (
+    ModelEntry(
+        "photos", message("Photographs, taught to route (BiFormer)"), "biformer",
+        message("A small BiFormer whose router was taught here, without labels, by a network that knows photographs. "
+                "Point at two things: it looks in two places."), message("taught on photographs, without "
+                                                                         "labels"), side=256,
+        card="photos", layer="stages.2.3.attn", untrained=message("Photographs, untrained (BiFormer)")),
     ModelEntry(
         "flowers", message("Flowers, trained (BiFormer)"), "biformer",
         message("A small BiFormer that learned five kinds of flowers from photographs, here. Try other photographs "

@@ -1,8 +1,8 @@
 """Makes the installed Ultralytics know our rows, from outside: none of its files is touched.
 
-It has no place to plug in, so four of its functions are wrapped where it looks them up: the parser of rows (gives
-ours their channels), the search for a model file (finds ours by name), and the writer of the script that distributed
-workers run (imports us there).
+It has no place to plug in, so five of its functions are wrapped where it looks them up: the parser of rows (gives
+ours their channels), the search for a model file (finds ours by name), the writer of the script that distributed
+workers run (imports us there), and a model's loss (`routing_loss`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from bra.errors import YoloError
 from bra.messages import message
 from bra.spec import BRASpec
 from bra.yolo.modules import BiLevelRoutingAttention, BRABlock, C2fBRA
+from bra.yolo.routing_loss import register_routing_loss
 from bra.yolo.rows import OURS, has_ours, resolve
 from bra.yolo.tutorial_compat import ALIASES
 
@@ -127,6 +128,7 @@ def register() -> None:
     tasks.parse_model = ultralytics_nn.parse_model = ParseModel(tasks.parse_model)
     tasks.check_yaml = CheckYaml(tasks.check_yaml)
     dist.generate_ddp_file = GenerateDDPFile(dist.generate_ddp_file)
+    register_routing_loss()
     torch.serialization.add_safe_globals([
         BRASpec, BiLevelRoutingAttention, BRABlock, C2fBRA, attention.BiLevelRoutingAttention, attention.SharedQKV,
         attention.TopkRouting, attention.KVGather, attention.QKVLinear,
