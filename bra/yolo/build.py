@@ -178,15 +178,15 @@ def _same_layers(module: Any, facts: Facts, cure: str) -> None:
     saved = [path.rpartition(".")[2] for path in facts.layers]
     for n, (ours, theirs) in enumerate(zip(made, saved, strict=False)):
         if ours != theirs and f"model.{n}" not in facts.attention:
-            raise YoloError(message("layer {n} of this checkpoint is {theirs}, and its row makes {ours}: {cure}.", n=n,
-                                    theirs=quoted(theirs), ours=ours, cure=cure))
+            raise YoloError(message("layer {n} of this checkpoint is {theirs}, and its row makes {ours}: {cure}.",
+                                    n=n, theirs=quoted(theirs), ours=ours, cure=cure))
     for name, part in module.named_modules():
         if not isinstance(part, attention.BiLevelRoutingAttention):
             continue
         if facts.parts and name not in facts.attention:
             theirs = facts.parts[name].path if name in facts.parts else "nothing"
-            raise YoloError(message("layer {n} of this checkpoint is {theirs}, and its row makes {ours}: {cure}.", n=name,
-                                    theirs=quoted(theirs), ours=type(part).__name__, cure=cure))
+            raise YoloError(message("layer {n} of this checkpoint is {theirs}, and its row makes {ours}: {cure}.",
+                                    n=name, theirs=quoted(theirs), ours=type(part).__name__, cure=cure))
         spec = part.spec.to_dict()
         for option, value in facts.attention.get(name, {}).items():
             if option in KEPT and value is not None and spec[option] != value:

@@ -139,8 +139,8 @@ def left_out(given: Mapping[str, Any]) -> tuple[str, ...]:
                             keys=", ".join(quoted(key) for key in others[:MOST_NAMED])))
     found = rows_of(given)
     if any(ANCHORS in row.args for row in found if row.name in HEADS):
-        said.append(message("“anchors” in the row of the head is left out: Ultralytics' heads have none, so this is its "
-                            "head and not that of YOLOv5 or YOLOv7."))
+        said.append(message("“anchors” in the row of the head is left out: Ultralytics' heads have none, so this is "
+                            "its head and not that of YOLOv5 or YOLOv7."))
     scales = given.get("scales")
     if isinstance(scales, Mapping) and any(isinstance(one, list) and len(one) > SCALE for one in scales.values()):
         said.append(message("Of each scale the first three numbers are read, depth, width and most channels; what "

@@ -51,7 +51,8 @@ from dashboard import i18n as app
 ROOT = Path(__file__).parents[2]
 KINDS = {name for name in vars(errors) if name.endswith("Error")}
 COMMAND_LINE = {
-    "cli", "cli.compare", "cli.cost", "cli.main", "cli.yolo", "experiments.sweep", "training.classifier",
+    "cli", "cli.compare", "cli.cost", "cli.file_options", "cli.main", "cli.yolo", "experiments.sweep",
+    "training.classifier",
     "training.flowers", "training.dataset", "training.quality", "training.checkpointing", "yolo.entrypoint",
     "yolo.training", "yolo.training.demos", "yolo.training.release", "yolo.training.trainer", "overlap", "scorecard"}
 """No page reaches these modules, and the command line speaks English."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import sys
+import types
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +15,13 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from bra import BiLevelRoutingAttention, BRASpec
+from bra.cli.main import main
 from bra.errors import BRAError, CheckpointError
+from bra.messages import message, to_plain
 from bra.models.base import FileOptions, OpenModel
 from bra.models.biformer import BiFormer
 from bra.opening import open_file
+from bra.reports.tables import model_line
 
 SMALL: dict[str, Any] = {"depth": (1, 1, 2, 1), "dims": (32, 64, 64, 64), "num_classes": 3}
 
@@ -56,9 +62,6 @@ def saved(what: Any) -> bytes:
 
 def saved_as_official(model: Any, monkeypatch: pytest.MonkeyPatch) -> bytes:
     """The file that an installation of the authors' code writes."""
-    import sys
-    import types
-
     module = types.ModuleType("ops.bra_legacy")
     module.BiLevelRoutingAttention = Official       # type: ignore[attr-defined]
     with monkeypatch.context() as theirs:
@@ -217,3 +220,60 @@ def test_bare_weights_of_a_yolo_are_called_so() -> None:
         with pytest.raises(CheckpointError, match=r"YOLO model without the rows .*choose the best\.pt") as caught:
             open_file(saved({name: torch.ones(3)}), "yolo.pt")
         in_chinese(caught.value.args[0])
+
+
+# the command line, and what it writes -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """Tensors of a model with windows of its own."""
+    path = tmp_path / "weights.pth"
+    path.write_bytes(saved(drawn(n_win=4, topks=(2, 8, 9, -2)).state_dict()))
+    return path
+
+
+PICTURE = Path(__file__).parents[3] / "sample_images" / "animal.jpg"
+
+
+def test_a_report_says_under_its_figures_what_was_assumed_or_given(
+        weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "report.html"
+    asked = ["inspect", str(PICTURE), "--model", str(weights), "--side", "96", "-o", str(out)]
+    assert main(asked) == 0
+    assert "n_win 7 · topk 1 · weights from weights.pth; settings assumed as published (n_win 7, topk 1, 4, 16," in \
+        out.read_text()
+    assert "note: settings assumed as published" in capsys.readouterr().err
+    assert main([*asked, "--n-win", "4", "--topks=2,8,9,-2"]) == 0
+    assert "n_win 4 · topk 2 · weights from weights.pth; n_win 4 and topk 2, 8, 9 as given" in out.read_text()
+    assert main([*asked, "--layer", "stages.1.0.attn", "--n-win", "4", "--topks=2,8,9,-2", "--topk", "3"]) == 0
+    assert "stages.1.0.attn · n_win 4 · topk 3" in out.read_text()
+
+
+def test_comparisons_costs_and_sweeps_take_and_say_it_too(
+        weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--topks=2,8,9,-2"]
+    page = tmp_path / "a.html"
+    assert main(["compare", str(PICTURE), "--model", str(weights), "--side", "96", "--n-win", "2", "--topk", "1",
+                 "--model-n-win", "4", *given, "-o", str(page)]) == 0
+    assert "n_win 4 and topk 2, 8, 9 as given" in page.read_text()
+    capsys.readouterr()
+    assert main(["cost", str(weights), "--imgsz", "64", "--n-win", "4", *given]) == 0
+    assert "note: n_win 4 and topk 2, 8, 9 as given" in capsys.readouterr().err
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "a.jpg").write_bytes(PICTURE.read_bytes())
+    assert main(["sweep", str(pictures), "--model", str(weights), "--side", "96", "--n-win", "2", "--topk", "1", "-o",
+                 str(tmp_path / "out")]) == 0
+    assert "settings assumed as published" in (tmp_path / "out" / "report.html").read_text()
+    told = model_line({"settings": {"model": "own"}, "assumed": [to_plain(message("{n} more like these", n=2))]})
+    assert told.endswith("2 more like these.")
+    in_chinese(told)
+    for strange in ("x", [{"template": "{a.__class__}", "values": {"a": 1}}], [3], ["x" * 9999]):
+        assert "{" not in model_line({"settings": {"model": "own"}, "assumed": strange})[:9]
+
+
+def test_a_list_of_topks_is_numbers(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["cost", str(weights), "--topks", "many"])
+    assert "'many' is not a list of numbers: write --topks=1,4,16,-2" in capsys.readouterr().err
