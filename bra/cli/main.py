@@ -148,7 +148,8 @@ def _inspect(args: argparse.Namespace) -> int:
     if entry.family == "patches":
         settings = replace(settings, n_win=args.n_win or settings.n_win, topk=args.topk or settings.topk)
     photo = Photo.from_bytes(args.picture.read_bytes())
-    model = open_file(file.read_bytes(), file.name, options=file_options(args)) if entry.family == "own" else open_model(settings)
+    model = open_file(file.read_bytes(), file.name, options=file_options(args)) if entry.family == "own" else \
+        open_model(settings)
     say_assumptions(model)
     name = next(iter(model.specs), "") if args.layer is None else args.layer
     change = None

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -56,7 +56,7 @@ class Plan:
     layers: tuple[str, ...] = ()
     file: bytes = b""
     name: str = ""
-    options: FileOptions = FileOptions()
+    options: FileOptions = field(default_factory=FileOptions)
     assumed: tuple[str, ...] = ()
 
     def open(self) -> OpenModel:
