@@ -12,6 +12,7 @@ from typing import Final, get_args
 
 from bra.cli.compare import add_compare, add_probe, add_sweep
 from bra.cli.cost import add_arguments, run_cost
+from bra.cli.file_options import add_file_options, file_options, say_assumptions
 from bra.cli.quality import add_quality
 from bra.errors import BRAError
 from bra.models.base import Change
@@ -56,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
                               "your own: YAML, .pt, .pth, .safetensors; default: %(default)s")
     inspect.add_argument("--untrained", action="store_true", help="random weights in place of trained ones")
     inspect.add_argument("--layer", help="name of the layer; default: the first")
-    inspect.add_argument("--n-win", type=int, help=f"windows per side, default {usual.n_win}, or the layer's own")
+    inspect.add_argument("--n-win", type=int, help=f"windows per side, default {usual.n_win}, or the layer's own; of "
+                                                   "every stage, where a file of BiFormer weights does not hold it")
+    add_file_options(inspect)
     inspect.add_argument("--topk", type=int, help=f"routed windows, default {usual.topk}, or the layer's own")
     inspect.add_argument("--heads", type=int, default=usual.num_heads, help="default %(default)s")
     inspect.add_argument("--stride", type=int, default=usual.stride, help="pixels per token, default %(default)s")
@@ -161,7 +164,9 @@ def _inspect(args: argparse.Namespace) -> int:
     if entry.is_built_from_settings:
         settings = replace(settings, n_win=args.n_win or settings.n_win, topk=args.topk or settings.topk)
     photo = Photo.from_bytes(args.picture.read_bytes())
-    model = open_file(file.read_bytes(), file.name) if entry.needs_file else open_model(settings)
+    model = open_file(file.read_bytes(), file.name, options=file_options(args)) if entry.needs_file else \
+        open_model(settings)
+    say_assumptions(model)
     name = next(iter(model.specs), "") if args.layer is None else args.layer
     change = None
     if not entry.is_built_from_settings and (args.n_win or args.topk) and name in model.specs:
@@ -172,7 +177,7 @@ def _inspect(args: argparse.Namespace) -> int:
     if name not in layers:
         raise BRAError(f"--layer {name} does not exist: choose one of {', '.join(layers)}.")
     pins = {role: place for role, place in (("a", args.a), ("b", args.b)) if place is not None}
-    caption = Caption(model.label, name, model.provenance, args.picture.name)
+    caption = Caption(model.label, name, model.origin, args.picture.name)
     page = report_html(photo, layers[name], caption, (FULL // 2, FULL // 2), pins, args.window_mean,
                        detections=look.answer.detections)
     args.output.write_text(page, encoding="utf-8")

@@ -14,7 +14,7 @@ from typing import Any, Final
 from bra import viewer
 from bra.experiments.compare import CostName, SettingRow, amount, cheapest, front
 from bra.experiments.sweep_table import Summary, SweepTable, summaries
-from bra.messages import ENGLISH, Language, message
+from bra.messages import ENGLISH, Language, from_plain, message, semicolon_joined
 from bra.reports import charts
 from bra.units import quantity
 
@@ -135,9 +135,15 @@ def model_line(about: Mapping[str, Any]) -> str:
         return message("The file does not say of which model.")
     model, side = (about.get("name") or settings.get("variant") or settings.get("model", "")), settings.get("side", "")
     given = {"model": str(model)[:80], "side": str(side)[:6]}
-    if settings.get("untrained") is True:
-        return message("Model {model}, random weights, pictures at {side} px.", **given)
-    return message("Model {model}, pictures at {side} px.", **given)
+    line = message("Model {model}, random weights, pictures at {side} px.", **given) \
+        if settings.get("untrained") is True else message("Model {model}, pictures at {side} px.", **given)
+    assumed = about.get("assumed")
+    try:
+        said = [one for plain in assumed[:5] if len(one := from_plain(plain)) < 400] if isinstance(assumed, list) \
+            else []
+    except ValueError:
+        said = []
+    return message("{line} {assumed}.", line=line, assumed=semicolon_joined(said)) if said else line
 
 
 def over_nearest(row: Summary) -> str:

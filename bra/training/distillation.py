@@ -77,7 +77,9 @@ class Student(nn.Module):
     def __init__(self, body: BiFormer, channels: Sequence[int] = CHANNELS) -> None:
         super().__init__()
         self.body = body
-        self.to_teacher = nn.ModuleList(nn.Conv2d(body.norm.num_features, each, 1) for each in channels)
+        assert isinstance(body.norm, nn.BatchNorm2d)
+        width = body.norm.num_features
+        self.to_teacher = nn.ModuleList(nn.Conv2d(width, each, 1) for each in channels)
 
     def forward(self, x: Tensor) -> Maps:
         """(b, 3, H, W) -> a map as each of the teacher's."""

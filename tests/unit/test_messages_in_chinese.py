@@ -51,7 +51,8 @@ from dashboard import i18n as app
 ROOT = Path(__file__).parents[2]
 KINDS = {name for name in vars(errors) if name.endswith("Error")}
 COMMAND_LINE = {
-    "cli", "cli.compare", "cli.cost", "cli.main", "cli.quality", "cli.yolo", "experiments.sweep",
+    "cli", "cli.compare", "cli.cost", "cli.file_options", "cli.main", "cli.quality", "cli.yolo",
+    "experiments.sweep",
     "training.classifier", "training.distillation", "training.flowers", "training.labelled", "training.lessons",
     "training.dataset", "training.photos", "training.quality", "training.checkpointing", "yolo.entrypoint",
     "yolo.training", "yolo.training.demos", "yolo.training.release", "yolo.training.trainer", "overlap", "scorecard"}
