@@ -1,0 +1,115 @@
+"""What query tokens attend to, head by head, over the picture and under one colour axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from plotly.subplots import make_subplots
+
+from bra.figures.template import (
+    ACROSS,
+    COLOURS,
+    DOWN,
+    LIGHT,
+    Style,
+    attention_scale,
+    box_frame,
+    dressed,
+    hover,
+    on_picture,
+    window_frame,
+)
+from bra.grid import WindowGrid
+from bra.messages import message
+
+COLUMNS: Final = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attended:
+    """What one query attends to.
+
+    Attributes:
+        role: "a" or "b".
+        window: its window.
+        token: its token in the window; None for the mean over the window.
+        maps: (m, H, W) a head each, padding included; each sums to 1.
+    """
+
+    role: str
+    window: int
+    token: int | None
+    maps: NDArray[np.float32]
+
+
+def names_of(heads: int) -> tuple[str, ...]:
+    """What can be shown of a layer with so many heads: their mean, their maximum, and each."""
+    return (message("mean"), message("max"), *(message("head {n}", n=n + 1) for n in range(heads)))
+
+
+def shown_maps(of: Attended, which: Sequence[int]) -> NDArray[np.float32]:
+    """(n, H, W): mean, maximum or single heads by their places in `names_of`."""
+    every = [of.maps.mean(0), of.maps.max(0), *of.maps]
+    return np.stack([every[n] for n in which])
+
+
+def attention(queries: Sequence[Attended], which: Sequence[int], grid: WindowGrid, picture: bytes,
+              size: tuple[float, float], style: Style = LIGHT, caption: str = "") -> go.Figure:
+    """A subplot per query and map. `z` is the share of the query's attention in per cent, nothing where it is 0.
+
+    Args:
+        queries: A, or A and B.
+        which: of the maps, as places in `names_of`; the same for every query.
+        grid: of the layer.
+        picture: encoded.
+        size: (height, width) of the picture in the pixels of the grid.
+        style: of the figure.
+        caption: what the numbers are of.
+    """
+    names = names_of(len(queries[0].maps))
+    columns = min(COLUMNS, max(2, len(which)))
+    lines = -(-len(which) // columns)
+    titles = [f"{query.role.upper()}: {style.tell(names[which[n]])}" if n < len(which) else ""
+              for query in queries for n in range(lines * columns)]
+    figure = make_subplots(rows=len(queries) * lines, cols=columns, subplot_titles=titles, horizontal_spacing=0.015,
+                           vertical_spacing=min(0.12, 0.3 / (len(queries) * lines)))
+    top, left, bottom, right = grid.box()
+    dy, dx = grid.stride
+    # One scale for all that is drawn, and for what could be switched to: heads are compared by their colours.
+    most = max(float(query.maps.max()) for query in queries)
+    shapes = []
+    for q, query in enumerate(queries):
+        for n, values in enumerate(shown_maps(query, which)):
+            row, col = q * lines + n // columns + 1, n % columns + 1
+            at = (row - 1) * columns + col
+            axes = (f"x{at if at > 1 else ''}", f"y{at if at > 1 else ''}")
+            figure.add_heatmap(
+                z=np.where(values > 0, 100 * values, np.nan).astype(np.float32), x0=left + dx / 2, dx=dx,
+                y0=top + dy / 2, dy=dy, coloraxis="coloraxis", opacity=0.85, zsmooth=False, row=row, col=col,
+                name=titles[at - 1], hovertemplate=f"{titles[at - 1]}<br>" + hover(
+                    style, (message("share of attention"), "%{z:.3~g} %"), (ACROSS, "%{x:.0f}"), (DOWN, "%{y:.0f}")))
+            on_picture(figure, grid, picture, style, size, row, col, 0.6, axes)
+            shapes.append(window_frame(grid, query.window, COLOURS[query.role], axes))
+            if query.token is not None:
+                shapes.append(box_frame(grid.box_of_token(*grid.token_of_window(query.window, query.token)), "#ffffff",
+                                        axes, 1.5))
+    # Of a crowd of small pictures the axes all count the same pixels: only the outer ones say so.
+    for row in range(1, len(queries) * lines + 1):
+        for col in range(1, columns + 1):
+            outer = row == len(queries) * lines, col == 1
+            figure.update_xaxes(showticklabels=outer[0], title_text=style.tell(ACROSS) if outer[0] else "", row=row,
+                                col=col)
+            figure.update_yaxes(showticklabels=outer[1], title_text=style.tell(DOWN) if outer[1] else "", row=row,
+                                col=col)
+    aspect = (bottom - top) / (right - left)
+    height = round(120 + len(queries) * lines * (40 + min(420, 900 / columns) * aspect))
+    figure.update_layout(shapes=shapes, coloraxis={
+        "colorscale": attention_scale(by_root=True), "cmin": 0, "cmax": 100 * most or 1, "colorbar": {
+            "title": {"text": style.tell(message("share of the query's attention, %")), "side": "right"},
+            "thickness": 12}})
+    return dressed(figure, style, caption, height, showlegend=False)

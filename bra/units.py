@@ -1,0 +1,20 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+
+def quantity(value: float) -> str:
+    """1234567 -> "1.23 M": three digits and a letter of a thousand."""
+    for size, letter in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def percent(share: float) -> str:
+    """0.0714 -> "7.1 %"; 0 % and 100 % are said of exact ones only."""
+    if 0 < share < 0.0005:
+        return "<0.1 %"
+    if 0.995 <= share < 1:
+        return f"{min(99.9, 100 * share):.1f} %"
+    return f"{100 * share:.1f} %" if share < 0.0995 else f"{100 * share:.0f} %"
