@@ -19,6 +19,7 @@ from bra.figures.template import (
     Style,
     attention_scale,
     box_frame,
+    colour_bar,
     dressed,
     hover,
     on_picture,
@@ -27,7 +28,7 @@ from bra.figures.template import (
 from bra.grid import WindowGrid
 from bra.messages import message
 
-COLUMNS: Final = 5
+COLUMNS: Final = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +94,7 @@ def attention(queries: Sequence[Attended], which: Sequence[int], grid: WindowGri
                 y0=top + dy / 2, dy=dy, coloraxis="coloraxis", opacity=0.85, zsmooth=False, row=row, col=col,
                 name=titles[at - 1], hovertemplate=f"{titles[at - 1]}<br>" + hover(
                     style, (message("share of attention"), "%{z:.3~g} %"), (ACROSS, "%{x:.0f}"), (DOWN, "%{y:.0f}")))
-            on_picture(figure, grid, picture, style, size, row, col, 0.6, axes)
+            on_picture(figure, grid, picture, style, size, 0.6, axes)
             shapes.append(window_frame(grid, query.window, COLOURS[query.role], axes))
             if query.token is not None:
                 shapes.append(box_frame(grid.box_of_token(*grid.token_of_window(query.window, query.token)), "#ffffff",
@@ -102,14 +103,13 @@ def attention(queries: Sequence[Attended], which: Sequence[int], grid: WindowGri
     for row in range(1, len(queries) * lines + 1):
         for col in range(1, columns + 1):
             outer = row == len(queries) * lines, col == 1
-            figure.update_xaxes(showticklabels=outer[0], title_text=style.tell(ACROSS) if outer[0] else "", row=row,
-                                col=col)
-            figure.update_yaxes(showticklabels=outer[1], title_text=style.tell(DOWN) if outer[1] else "", row=row,
-                                col=col)
+            figure.update_xaxes(showticklabels=outer[0], title_text=style.tell(ACROSS) if all(outer) else "",
+                                row=row, col=col)
+            figure.update_yaxes(showticklabels=outer[1], title_text=style.tell(DOWN) if outer[1] else "",
+                                row=row, col=col)
     aspect = (bottom - top) / (right - left)
-    height = round(120 + len(queries) * lines * (40 + min(420, 900 / columns) * aspect))
+    height = round(170 + len(queries) * lines * (40 + min(420, 900 / columns) * aspect))
     figure.update_layout(shapes=shapes, coloraxis={
-        "colorscale": attention_scale(by_root=True), "cmin": 0, "cmax": 100 * most or 1, "colorbar": {
-            "title": {"text": style.tell(message("share of the query's attention, %")), "side": "right"},
-            "thickness": 12}})
-    return dressed(figure, style, caption, height, showlegend=False)
+        "colorscale": attention_scale(by_root=True), "cmin": 0, "cmax": 100 * most or 1,
+        "colorbar": colour_bar(style, message("share of the query's attention, %"))})
+    return dressed(figure, style, caption, height, showlegend=False, margin_t=110)

@@ -35,7 +35,8 @@ def curves(card: ModelCard, metric: str, style: Style = LIGHT) -> go.Figure:
             x=[row["epoch"] for row in rows], y=[row[metric] for row in rows], mode="lines", name=variant,
             legendgroup=variant, showlegend=len(variants) > 1 and variant not in named,
             line={"color": COLORWAY[variants.index(variant) % len(COLORWAY)],
-                  "width": 3 if run == card.shipped else 1.25, "dash": ("solid", "dash", "dot", "dashdot")[variants.index(variant) % 4]},
+                  "width": 3 if run == card.shipped else 1.25,
+                  "dash": ("solid", "dash", "dot", "dashdot")[variants.index(variant) % 4]},
             hovertemplate=hover(style, (message("run"), run), (message("epoch"), "%{x}"), (label, "%{y:.3f}")))
         named.add(variant)
     caption = message("{title} · run {run} is shipped, drawn thick", title=_title(card, style), run=card.shipped)
@@ -99,4 +100,4 @@ def quality(card: ModelCard, field: str, style: Style = LIGHT) -> go.Figure:
     return dressed(figure, style, caption, 150 + 40 * len(layers), showlegend=True,
                    xaxis={"range": [-0.02, 1.02], "tickformat": ".0%", "title_text": style.tell(QUALITIES[field])},
                    yaxis={"tickvals": list(range(len(layers))), "ticktext": layers,
-                          "range": [len(layers) - 0.5, -0.5]})
+                          "range": [len(layers) - 0.5, -0.5], "zeroline": False})

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from bra.experiments.compare import CostName, SettingRow, front
 from bra.experiments.sweep_table import Summary
-from bra.figures.template import COLORWAY, COLOURS, LIGHT, Style, dressed, hover
+from bra.figures.template import COLORWAY, COLOURS, LIGHT, Style, dressed, hover, log_ticks
 from bra.messages import message
 from bra.units import quantity
 
@@ -64,7 +64,7 @@ def deciding(rows: Sequence[SettingRow], cost: CostName, style: Style = LIGHT, c
                                 (message("multiply-adds"), "%{customdata[4]}"),
                                 (message("memory"), "%{customdata[5]}")))
     return dressed(figure, style, caption, 400, yaxis=BY_SHARE | {"title_text": style.tell(KEPT)}, showlegend=True,
-                   xaxis={"type": "log", "title_text": style.tell(title), "dtick": "D2", "exponentformat": "none"})
+                   xaxis=log_ticks([x for _, x, _ in costed] or [1]) | {"title_text": style.tell(title)})
 
 
 def swept(rows: Sequence[Summary], style: Style = LIGHT, caption: str = "") -> go.Figure:
@@ -105,7 +105,7 @@ def swept(rows: Sequence[Summary], style: Style = LIGHT, caption: str = "") -> g
     return dressed(figure, style, caption, 150 + 30 * len(rows), showlegend=True,
                    xaxis=BY_SHARE | {"title_text": style.tell(KEPT)}, yaxis={
                        "tickvals": at, "ticktext": [setting_name(row) for row in rows],
-                       "range": [len(rows) - 0.5, -0.5], "showgrid": False})
+                       "range": [len(rows) - 0.5, -0.5], "zeroline": False, "showgrid": False})
 
 
 def setting_name(row: Summary | SettingRow) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 
 import plotly.graph_objects as go
 
-from bra.figures.template import COLOURS, LIGHT, Style, Table, dressed, escaped, hover, wrapped
+from bra.figures.template import COLOURS, LIGHT, Style, Table, dressed, escaped, hover, log_ticks, wrapped
 from bra.messages import message
 from bra.profiling.advice import EXPLOSION, Position
 from bra.profiling.format import PARTS, REST, part_words, short
@@ -72,7 +72,8 @@ def bars(cost: Cost, measure: str, style: Style = LIGHT) -> go.Figure:
                                     *(() if measure == "peak_bytes" else ((SHARE, "%{customdata[2]:.1%}"),))))
     return dressed(figure, style, model_caption(cost), 130 + 20 * len(names), barmode="stack", showlegend=True,
                    xaxis_title_text=style.tell(label), yaxis={
-                       "tickvals": list(range(len(names))), "range": [len(names) - 0.5, -0.5], "showgrid": False,
+                       "tickvals": list(range(len(names))), "range": [len(names) - 0.5, -0.5], "zeroline": False,
+                       "showgrid": False,
                        "ticktext": [escaped(style.tell(short(name)))[:34] for name in names]})
 
 
@@ -110,11 +111,11 @@ def icicle(cost: Cost, style: Style = LIGHT) -> go.Figure:
     whole = cost.total.params or 1
     figure = go.Figure(go.Icicle(
         ids=ids, labels=[escaped(label) for label in labels], parents=parents, values=sizes, branchvalues="total",
-        marker_colors=colours, tiling={"orientation": "v", "pad": 1}, sort=False, root_color="rgba(0,0,0,0)",
+        marker_colors=colours, tiling={"orientation": "h", "pad": 1}, sort=False, root_color="rgba(0,0,0,0)",
         customdata=[[size / whole] for size in sizes], texttemplate="%{label}<br>%{value:,}",
         hovertemplate="%{label}<br>" + hover(style, (message("parameters"), "%{value:,}"),
                                              (SHARE, "%{customdata[0]:.1%}"))))
-    return dressed(figure, style, model_caption(cost), 340, margin={"l": 8, "r": 8, "t": 30})
+    return dressed(figure, style, model_caption(cost), 460, margin={"l": 8, "r": 8, "t": 30})
 
 
 def place_values(positions: Sequence[Position], measure: str, here: Collection[str]) -> Table:
@@ -165,10 +166,10 @@ def places(positions: Sequence[Position], measure: str, here: Collection[str] = 
     if measure == "peak_bytes":
         figure.add_vline(x=EXPLOSION / unit, line={"color": GREY, "dash": "dash"}, annotation_text="1 GiB")
     return dressed(figure, style, caption, 140 + 22 * len(at), showlegend=True,
-                   xaxis={"type": "log", "title_text": style.tell(ONE_ROW[measure]), "exponentformat": "none",
-                          "dtick": 1}, yaxis={
+                   xaxis=log_ticks([one["value"] / unit for one in found] or [1]) | {
+                       "title_text": style.tell(ONE_ROW[measure])}, yaxis={
                        "tickvals": list(at.values()), "ticktext": [f"{after[:26]}   {maps[after]}" for after in at],
-                       "range": [len(at) - 0.5, -0.5]})
+                       "range": [len(at) - 0.5, -0.5], "zeroline": False})
 
 
 

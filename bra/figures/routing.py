@@ -13,6 +13,7 @@ from bra.figures.template import (
     LIGHT,
     Style,
     attention_scale,
+    colour_bar,
     dressed,
     hover,
     on_picture,
@@ -95,8 +96,7 @@ def matrix(trace: LayerTrace, queries: Sequence[Query] = (), style: Style = LIGH
     rows, ranks = np.indices(chosen.shape)
     figure = go.Figure(go.Heatmap(
         z=np.where(np.isfinite(affinity), affinity, np.nan), zmin=low, zmax=high, name=style.tell(message("affinity")),
-        colorscale=attention_scale(), colorbar={"title": {"text": style.tell(message("affinity")), "side": "right"},
-                                                "thickness": 12},
+        colorscale=attention_scale(), colorbar=colour_bar(style, message("affinity, middle 98 %")),
         hovertemplate=hover(style, (message("query window"), "%{y}"), (message("key window"), "%{x}"),
                             (message("affinity"), "%{z:.4~g}"))))
     figure.add_scatter(
@@ -109,7 +109,8 @@ def matrix(trace: LayerTrace, queries: Sequence[Query] = (), style: Style = LIGH
     for role, query in queries:
         figure.add_shape(type="rect", x0=-0.5, x1=n - 0.5, y0=query - 0.5, y1=query + 0.5,
                          line={"color": COLOURS[role], "width": 2})
-    return dressed(figure, style, caption, 560, dragmode="select", showlegend=True, xaxis={
+    return dressed(figure, style, caption, 580, dragmode="select", showlegend=True, margin_t=92,
+                   legend={"x": 1, "xanchor": "right"}, xaxis={
         "title_text": style.tell(message("key window, number")), "range": [-0.5, n - 0.5], "constrain": "domain",
         "showgrid": False, "zeroline": False}, yaxis={
         "title_text": style.tell(message("query window, number")), "range": [n - 0.5, -0.5], "scaleanchor": "x",
@@ -141,14 +142,13 @@ def in_degree(trace: LayerTrace, picture: bytes, size: tuple[float, float], quer
         colorscale=attention_scale(), opacity=0.78, customdata=np.stack([windows, counts / grid.n_windows], -1),
         text=[[str(count) if count else "×" for count in line] for line in counts.tolist()],
         texttemplate="%{text}" if n <= 16 else None,
-        colorbar={"title": {"text": style.tell(message("chosen by so many windows")), "side": "right"},
-                  "thickness": 12},
+        colorbar=colour_bar(style, message("chosen by so many windows")),
         hovertemplate=hover(style, (message("window"), "%{customdata[0]}"),
                             (message("chosen by so many windows"), "%{z}"),
                             (message("share of all windows"), "%{customdata[1]:.1%}"))))
     on_picture(figure, grid, picture, style, size)
     figure.update_layout(shapes=[window_frame(grid, query, COLOURS[role], width=3) for role, query in queries])
-    return dressed(figure, style, caption, 520, dragmode="select", showlegend=False)
+    return dressed(figure, style, caption, 540, dragmode="select", showlegend=False, margin_t=92)
 
 
 def where(trace: LayerTrace, query: Query, masses: Sequence[float], style: Style = LIGHT, caption: str = "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,8 +85,8 @@ def template(dark: bool = False, size: int = 13) -> go.layout.Template:
         "xaxis": axis, "yaxis": axis, "hoverlabel": {"align": "left", "font": {"size": size}},
         "legend": {"orientation": "h", "x": 0, "y": 1.0, "xanchor": "left", "yanchor": "bottom",
                    "font": {"size": size}},
-        "title": {"x": 0, "xref": "container", "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom",
-                  "pad": {"l": 6, "b": 6}, "font": {"size": size - 2, "color": faint}},
+        "title": {"x": 0, "xref": "container", "xanchor": "left", "yref": "container", "yanchor": "top",
+                  "pad": {"l": 6}, "font": {"size": size - 2, "color": faint}},
         "margin": {"l": 60, "r": 16, "t": 44, "b": 60}, "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": faint,
                                                                     "activecolor": text},
         "dragmode": False, "hovermode": "closest", "bargap": 0.25,
@@ -103,10 +104,10 @@ def dressed(figure: go.Figure, style: Style, caption: str, height: int, **layout
         layout: more of the layout.
     """
     lines = wrapped(style.tell(caption))
-    below = round(4.6 * style.size) + round(1.3 * style.size * len(lines))
-    figure.update_layout(template=template(style.dark, style.size), title_text="<br>".join(lines),
-                         height=height + round(1.3 * style.size * len(lines)), **layout)
-    figure.update_layout(margin_b=below)
+    foot = round(1.3 * style.size * len(lines)) + 4
+    figure.update_layout(template=template(style.dark, style.size), height=height + foot, **layout)
+    figure.update_layout(margin_b=foot + round(3.9 * style.size),
+                         title={"text": "<br>".join(lines), "y": foot / (height + foot)})
     return figure
 
 
@@ -153,18 +154,32 @@ def file_name(*parts: object) -> str:
     return "_".join(word for word in words if word)
 
 
+def colour_bar(style: Style, title: str) -> dict[str, Any]:
+    """A scale along the top of the picture, where it takes no width from the plot; leave 84 pixels for it."""
+    return {"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 1, "yanchor": "top", "len": 0.72,
+            "thickness": 10, "title": {"text": style.tell(title), "side": "top", "font": {"size": style.size}}}
+
+
+def log_ticks(values: Sequence[float]) -> dict[str, Any]:
+    """A scale of powers of ten for an axis, with 1, 2 and 5 of each power marked, or 1 alone of many powers."""
+    low, high = math.log10(min(values)), math.log10(max(values))
+    steps = (1, 2, 5) if high - low < 2.5 else (1,)
+    marks = [step * 10.0**power for power in range(math.floor(low) - 1, math.ceil(high) + 1) for step in steps]
+    pad = 0.05 + 0.03 * (high - low)
+    return {"type": "log", "range": [low - pad, high + pad], "tickvals": marks,
+            "ticktext": [f"{mark:,.12g}" for mark in marks]}
+
+
 def on_picture(figure: go.Figure, grid: WindowGrid, picture: bytes, style: Style, size: tuple[float, float],
-               row: int = 1, col: int = 1, opacity: float = 1.0, axes: tuple[str, str] = ("x", "y")) -> None:
+               opacity: float = 1.0, axes: tuple[str, str] = ("x", "y")) -> None:
     """Lay the photograph under one subplot whose axes count its pixels, padding included.
 
     Args:
-        figure: made with subplots.
+        figure: what is drawn over it.
         grid: of the layer.
         picture: encoded as JPEG, PNG or WebP.
         style: of the figure.
         size: (height, width) of the picture in the pixels of the grid.
-        row: of the subplot, from 1.
-        col: likewise.
         opacity: of the photograph.
         axes: names of the subplot's axes.
     """
@@ -172,9 +187,10 @@ def on_picture(figure: go.Figure, grid: WindowGrid, picture: bytes, style: Style
     x, y = axes
     figure.add_layout_image(source=data_uri(picture), xref=x, yref=y, x=0, y=0, sizex=size[1], sizey=size[0],
                             sizing="stretch", layer="below", opacity=opacity)
-    quiet = {"showgrid": False, "zeroline": False, "constrain": "domain"}
-    figure.update_xaxes(range=[left, right], title_text=style.tell(ACROSS), **quiet, row=row, col=col)
-    figure.update_yaxes(range=[bottom, top], scaleanchor=x, title_text=style.tell(DOWN), **quiet, row=row, col=col)
+    quiet = {"showgrid": False, "zeroline": False, "constrain": "domain", "nticks": 4, "tickangle": 0}
+    figure.update_layout({
+        f"xaxis{x[1:]}": {"range": [left, right], "title": {"text": style.tell(ACROSS)}, **quiet},
+        f"yaxis{y[1:]}": {"range": [bottom, top], "scaleanchor": x, "title": {"text": style.tell(DOWN)}, **quiet}})
 
 
 ACROSS, DOWN = message("pixels across"), message("pixels down")
