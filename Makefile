@@ -18,6 +18,7 @@ test: .venv/installed-test lint
 lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: .venv/installed-test
 	for file in tests/bench/*.py; do $(BIN)/python $$file || exit 1; done
@@ -34,7 +35,7 @@ audit: .venv/installed-test
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[yolo]'
+	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
 .venv/installed-test: pyproject.toml

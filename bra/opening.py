@@ -31,15 +31,15 @@ def open_model(settings: ModelSettings) -> OpenModel:
         BRAError: there is no such model, or its settings cannot be.
     """
     entry = settings.entry
-    if entry.family == "patches":
+    if entry.is_built_from_settings:
         return OpenPatches(build(settings), entry.label, entry.provenance)
     if entry.card:
         return _shipped(settings)
-    if entry.family == "biformer":
+    if entry.is_biformer:
         made = getattr(biformer, settings.chosen_variant)()
         redraw(made)
         return OpenClassifier(made.eval().requires_grad_(False), settings.chosen_variant, UNTRAINED)
-    if entry.family == "yolo":
+    if entry.needs_ultralytics:
         named: OpenModel = yolo().open_named(settings.chosen_variant, settings.chosen_variant, UNTRAINED)
         return named
     raise BRAError(message("a model of your own needs its file: choose one."))
@@ -98,7 +98,7 @@ def _biformer(tensors: Mapping[str, Tensor], name: str) -> OpenModel:
                           tuple(message("class {n}", n=n) for n in range(count)))
 
 
-def named(name: str) -> tuple[str, str]:
+def model_and_variant(name: str) -> tuple[str, str]:
     """Key and variant of the model that a word on the command line names; "own" for a file.
 
     Raises:

@@ -15,7 +15,7 @@ from bra.experiments.sweep import Plan, Progress, sweep
 from bra.experiments.sweep_table import SweepTable
 from bra.models.base import OpenModel
 from bra.models.catalog import CATALOG, ModelSettings
-from bra.opening import named, open_file, open_model
+from bra.opening import model_and_variant, open_file, open_model
 from bra.photo import Photo
 from bra.reports.tables import compare_csv, compare_html, compare_text, sweep_html
 
@@ -81,7 +81,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _settings(args: argparse.Namespace) -> tuple[ModelSettings, bytes]:
     """The model that is named, and its bytes where it is a file."""
-    key, variant = named(args.model)
+    key, variant = model_and_variant(args.model)
     settings = ModelSettings(key, num_heads=args.heads, stride=args.stride, side=args.side or CATALOG[key].side,
                              variant=variant, untrained=args.untrained)
     return settings, Path(args.model).read_bytes() if key == "own" else b""

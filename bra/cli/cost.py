@@ -12,7 +12,7 @@ from torch import nn
 
 from bra.errors import BRAError
 from bra.models.catalog import CATALOG, ModelSettings
-from bra.opening import named, open_file, open_model, stay_offline
+from bra.opening import model_and_variant, open_file, open_model, stay_offline
 from bra.profiling.format import cost_csv, cost_json, cost_markdown, cost_text, summary
 from bra.profiling.model_cost import Cost, cost
 from bra.profiling.variants import without_bra
@@ -58,7 +58,7 @@ def run_cost(args: argparse.Namespace, yolo_network: Callable[[str], nn.Module],
 def _network(name: str, yolo_network: Callable[[str], nn.Module]) -> nn.Module:
     """What a name or a file means everywhere; a model file of Ultralytics' own, by its name, too."""
     try:
-        key, variant = named(name)
+        key, variant = model_and_variant(name)
     except BRAError:
         if name.endswith((".yaml", ".yml", ".pt")):
             return yolo_network(name)

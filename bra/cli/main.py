@@ -15,7 +15,7 @@ from bra.cli.cost import add_arguments, run_cost
 from bra.errors import BRAError
 from bra.models.base import Change
 from bra.models.catalog import CATALOG, ModelSettings
-from bra.opening import named, open_file, open_model, stay_offline, yolo
+from bra.opening import model_and_variant, open_file, open_model, stay_offline, yolo
 from bra.photo import Photo
 from bra.reports.layer_html import report_html
 from bra.spec import KVDownsampleMode
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(mode, help=f"yolo {mode}, with rows of attention known; its own arguments", add_help=False)
     cost = commands.add_parser("cost", help="what every layer of a model costs")
     cost.set_defaults(run=lambda args: run_cost(args, lambda name: _yolo().network_of(name),
-                                                lambda model, counted: _yolo().printed(model, counted)))
+                                                lambda model, counted: _yolo().reported_flops(model, counted)))
     add_arguments(cost)
     add_compare(commands.add_parser("compare", help="one layer on one picture under many settings"))
     add_probe(commands.add_parser("probe", help="whether routing follows what is in the picture"))
@@ -135,20 +135,20 @@ def _place(text: str) -> Place:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    key, variant = named(args.model)
+    key, variant = model_and_variant(args.model)
     entry = CATALOG[key]
     settings = ModelSettings(
         key, num_heads=args.heads, stride=args.stride, kv_downsample_mode=args.pool,
         kv_downsample_ratio=args.pool_ratio, mask_padding=args.mask_padding, side=args.side or entry.side,
         variant=variant, untrained=args.untrained)
     file = Path(args.model)
-    if entry.family == "patches":
+    if entry.is_built_from_settings:
         settings = replace(settings, n_win=args.n_win or settings.n_win, topk=args.topk or settings.topk)
     photo = Photo.from_bytes(args.picture.read_bytes())
-    model = open_file(file.read_bytes(), file.name) if entry.family == "own" else open_model(settings)
+    model = open_file(file.read_bytes(), file.name) if entry.needs_file else open_model(settings)
     name = next(iter(model.specs), "") if args.layer is None else args.layer
     change = None
-    if entry.family != "patches" and (args.n_win or args.topk) and name in model.specs:
+    if not entry.is_built_from_settings and (args.n_win or args.topk) and name in model.specs:
         spec = model.specs[name]
         change = Change(name, args.n_win or spec.n_win, args.topk or spec.topk)
     look = model.look(photo, settings.side, change)

@@ -1,4 +1,4 @@
-"""`bra train`, `predict`, `lint`, `transplant`, `cost` and `train-demo`: what the command line asks for."""
+"""The commands `bra train`, `predict`, `lint`, `transplant` and `train-demo`."""
 
 from __future__ import annotations
 
@@ -6,34 +6,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ultralytics.cfg import ARGV, entrypoint
-
 from bra.errors import YoloError
 from bra.models.card import ModelCard
+from bra.yolo.entrypoint import ultralytics_command
 from bra.yolo.lint import lint, model_file
 from bra.yolo.training.demos import train_demo
 from bra.yolo.training.release import demo_named, ship_demo
 from bra.yolo.transplant import transplant
-from bra.yolo.ultralytics_flops import network_of, printed
+from bra.yolo.ultralytics_flops import network_of, reported_flops
 
-__all__ = ["network_of", "printed", "run_demo", "run_lint", "run_transplant", "ultralytics_command"]
-
-
-def ultralytics_command(mode: str, arguments: Sequence[str]) -> int:
-    """Ultralytics' own command line, in a process that knows our rows.
-
-    Args:
-        mode: "train" or "predict".
-        arguments: Ultralytics' own, such as model=yolov8n-bra.yaml data=coco8.yaml.
-    """
-    # It reads the list it found in sys.argv when it was imported; its parameter is cut at every space.
-    before = list(ARGV)
-    ARGV[:] = ["yolo", mode, *arguments]
-    try:
-        entrypoint()
-    finally:
-        ARGV[:] = before
-    return 0
+__all__ = ["network_of", "reported_flops", "run_demo", "run_lint", "run_transplant", "ultralytics_command"]
 
 
 def run_lint(args: argparse.Namespace) -> int:

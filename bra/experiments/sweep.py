@@ -101,7 +101,7 @@ class Outcome:
     skipped: tuple[tuple[str, str], ...]
 
 
-def work(plan: Plan, batch: Sequence[tuple[str, bytes | str]]) -> Outcome:
+def run_batch(plan: Plan, batch: Sequence[tuple[str, bytes | str]]) -> Outcome:
     """What a worker does: every layer and setting on each (name, bytes, or why there are none) of a batch."""
     torch.set_num_threads(1)        # processes share the machine, not threads
     model = plan.open()
@@ -161,7 +161,7 @@ def sweep(plan: Plan, folder: Path, out: Path, jobs: int = 1, backend: str = "lo
     with _on(backend, cluster):
         run = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
         try:
-            for outcome in run(joblib.delayed(work)(plan, batch) for batch in _batches(folder, todo)):
+            for outcome in run(joblib.delayed(run_batch)(plan, batch) for batch in _batches(folder, todo)):
                 _write(parts, outcome, plan)
                 skipped |= dict(outcome.skipped)
                 done += len(outcome.pictures)

@@ -75,7 +75,7 @@ def attention(queries: Sequence[Attended], which: Sequence[int], grid: WindowGri
     names = names_of(len(queries[0].maps))
     columns = min(COLUMNS, max(2, len(which)))
     lines = -(-len(which) // columns)
-    titles = [f"{query.role.upper()}: {style.tell(names[which[n]])}" if n < len(which) else ""
+    titles = [f"{query.role.upper()}: {style.tr(names[which[n]])}" if n < len(which) else ""
               for query in queries for n in range(lines * columns)]
     figure = make_subplots(rows=len(queries) * lines, cols=columns, subplot_titles=titles, horizontal_spacing=0.015,
                            vertical_spacing=min(0.12, 0.3 / (len(queries) * lines)))
@@ -103,9 +103,9 @@ def attention(queries: Sequence[Attended], which: Sequence[int], grid: WindowGri
     for row in range(1, len(queries) * lines + 1):
         for col in range(1, columns + 1):
             outer = row == len(queries) * lines, col == 1
-            figure.update_xaxes(showticklabels=outer[0], title_text=style.tell(ACROSS) if all(outer) else "",
+            figure.update_xaxes(showticklabels=outer[0], title_text=style.tr(ACROSS) if all(outer) else "",
                                 row=row, col=col)
-            figure.update_yaxes(showticklabels=outer[1], title_text=style.tell(DOWN) if outer[1] else "",
+            figure.update_yaxes(showticklabels=outer[1], title_text=style.tr(DOWN) if outer[1] else "",
                                 row=row, col=col)
     aspect = (bottom - top) / (right - left)
     height = round(170 + len(queries) * lines * (40 + min(420, 900 / columns) * aspect))

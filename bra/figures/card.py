@@ -40,8 +40,8 @@ def curves(card: ModelCard, metric: str, style: Style = LIGHT) -> go.Figure:
             hovertemplate=hover(style, (message("run"), run), (message("epoch"), "%{x}"), (label, "%{y:.3f}")))
         named.add(variant)
     caption = message("{title} · run {run} is shipped, drawn thick", title=_title(card, style), run=card.shipped)
-    return dressed(figure, style, caption, 300, xaxis_title_text=style.tell(message("epoch")),
-                   yaxis_title_text=style.tell(label))
+    return dressed(figure, style, caption, 300, xaxis_title_text=style.tr(message("epoch")),
+                   yaxis_title_text=style.tr(label))
 
 
 def metric_name(metric: str) -> str:
@@ -51,7 +51,7 @@ def metric_name(metric: str) -> str:
 
 def _title(card: ModelCard, style: Style) -> str:
     """The model's name, before the colon of its title."""
-    return style.tell(card.title.partition(":")[0])
+    return style.tr(card.title.partition(":")[0])
 
 
 def variant_of(run: str) -> str:
@@ -89,15 +89,15 @@ def quality(card: ModelCard, field: str, style: Style = LIGHT) -> go.Figure:
         there = [one for one in values if one["kind"] == kind]
         figure.add_scatter(
             x=[one["value"] for one in there], y=[layers.index(one["layer"]) for one in there], mode="markers",
-            name=style.tell(kind), zorder=0 if kind == next(iter(KINDS)) else 1 + rank,
+            name=style.tr(kind), zorder=0 if kind == next(iter(KINDS)) else 1 + rank,
             marker={"color": colour, "symbol": shape, "size": size, "line": {"width": 0.5, "color": "#111"}},
             customdata=[[one["layer"], one["n_win"], one["topk"]] for one in there], hovertemplate=hover(
                 style, (message("layer"), "%{customdata[0]}"),
                 (message("windows"), "n_win %{customdata[1]}, topk %{customdata[2]}"),
-                (message("routing"), style.tell(kind)), (QUALITIES[field], "%{x:.1%}")))
+                (message("routing"), style.tr(kind)), (QUALITIES[field], "%{x:.1%}")))
     caption = message("{title} · mean over {n} pictures that it did not learn from", title=_title(card, style),
                       n=card.judged)
     return dressed(figure, style, caption, 150 + 40 * len(layers), showlegend=True,
-                   xaxis={"range": [-0.02, 1.02], "tickformat": ".0%", "title_text": style.tell(QUALITIES[field])},
+                   xaxis={"range": [-0.02, 1.02], "tickformat": ".0%", "title_text": style.tr(QUALITIES[field])},
                    yaxis={"tickvals": list(range(len(layers))), "ticktext": layers,
                           "range": [len(layers) - 0.5, -0.5], "zeroline": False})

@@ -40,12 +40,12 @@ def deciding(rows: Sequence[SettingRow], cost: CostName, style: Style = LIGHT, c
             line = sorted((x, getattr(row, field)) for row, x, _ in costed if row.n_win == n_win)
             xs += [*(x for x, _ in line), None]
             ys += [*(y for _, y in line), None]
-        figure.add_scatter(x=xs, y=ys, mode="lines", name=style.tell(name), legendrank=2000 + n,
+        figure.add_scatter(x=xs, y=ys, mode="lines", name=style.tr(name), legendrank=2000 + n,
                            line={"color": COLOURS[field], "dash": dash, "width": 1.5},
                            hovertemplate=hover(style, (name, "%{y:.1%}"), (title, "%{x:,.3~f}")))
     best = sorted((x, row.recall) for row, x, on in costed if on)
     figure.add_scatter(x=[x for x, _ in best], y=[y for _, y in best], mode="lines", hoverinfo="skip",
-                       name=style.tell(message("Pareto front")), legendrank=1999,
+                       name=style.tr(message("Pareto front")), legendrank=1999,
                        line={"color": COLOURS["rejected"], "width": 3, "shape": "hv"})
     colours = [colour for colour in COLORWAY if colour not in (COLOURS["nearest"], COLOURS["chance"],
                                                                COLOURS["rejected"])]
@@ -63,8 +63,8 @@ def deciding(rows: Sequence[SettingRow], cost: CostName, style: Style = LIGHT, c
                                 (message("chance"), "%{customdata[3]:.1%}"), (title, "%{x:,.3~f}"),
                                 (message("multiply-adds"), "%{customdata[4]}"),
                                 (message("memory"), "%{customdata[5]}")))
-    return dressed(figure, style, caption, 400, yaxis=BY_SHARE | {"title_text": style.tell(KEPT)}, showlegend=True,
-                   xaxis=log_ticks([x for _, x, _ in costed] or [1]) | {"title_text": style.tell(title)})
+    return dressed(figure, style, caption, 400, yaxis=BY_SHARE | {"title_text": style.tr(KEPT)}, showlegend=True,
+                   xaxis=log_ticks([x for _, x, _ in costed] or [1]) | {"title_text": style.tr(title)})
 
 
 def swept(rows: Sequence[Summary], style: Style = LIGHT, caption: str = "") -> go.Figure:
@@ -77,14 +77,14 @@ def swept(rows: Sequence[Summary], style: Style = LIGHT, caption: str = "") -> g
     # Of many pictures, evenly many of them: a browser draws each tick.
     values = [(n, value) for n, row in zip(at, rows, strict=True) for value in row.values[:SHOWN_TICKS]]
     figure.add_scatter(x=[value for _, value in values], y=[n for n, _ in values], mode="markers",
-                       name=style.tell(message("one picture")), opacity=0.4,
+                       name=style.tr(message("one picture")), opacity=0.4,
                        marker={"symbol": "line-ns", "size": 12, "line": {"width": 1.5, "color": COLOURS["routed"]},
                                "color": COLOURS["routed"]},
                        hovertemplate=hover(style, (message("keeps"), "%{x:.1%}")))
     spans = [(0.0, 0.0) if math.isnan(row.interval[0]) else (row.interval[1] - row.recall, row.recall - row.interval[0])
              for row in rows]
     figure.add_scatter(
-        x=[row.recall for row in rows], y=at, mode="markers", name=style.tell(message("mean, 95 % interval")),
+        x=[row.recall for row in rows], y=at, mode="markers", name=style.tr(message("mean, 95 % interval")),
         marker={"symbol": "diamond", "size": 9, "color": COLOURS["a"], "line": {"width": 1, "color": "#111"}},
         error_x={"type": "data", "symmetric": False, "array": [up for up, _ in spans],
                  "arrayminus": [down for _, down in spans], "color": COLOURS["a"], "thickness": 4, "width": 0},
@@ -97,13 +97,13 @@ def swept(rows: Sequence[Summary], style: Style = LIGHT, caption: str = "") -> g
                                ("chance", message("random windows"), "x"),
                                ("oracle", message("best possible"), "star")):
         colour = COLOURS["best" if field == "oracle" else field]
-        figure.add_scatter(x=[getattr(row, field) for row in rows], y=at, mode="markers", name=style.tell(name),
+        figure.add_scatter(x=[getattr(row, field) for row in rows], y=at, mode="markers", name=style.tr(name),
                            marker={"symbol": shape, "size": 10, "color": colour,
                                    "line": {"width": 0.5, "color": "#111"}},
                            visible="legendonly" if field == "oracle" else True,
                            hovertemplate=hover(style, (name, "%{x:.1%}")))
     return dressed(figure, style, caption, 150 + 30 * len(rows), showlegend=True,
-                   xaxis=BY_SHARE | {"title_text": style.tell(KEPT)}, yaxis={
+                   xaxis=BY_SHARE | {"title_text": style.tr(KEPT)}, yaxis={
                        "tickvals": at, "ticktext": [setting_name(row) for row in rows],
                        "range": [len(rows) - 0.5, -0.5], "zeroline": False, "showgrid": False})
 

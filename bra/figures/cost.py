@@ -64,17 +64,17 @@ def bars(cost: Cost, measure: str, style: Style = LIGHT) -> go.Figure:
         there = [one for one in values if one["part"] == part and one["value"]]
         if there:
             figure.add_bar(
-                orientation="h", name=style.tell(part), marker_color=colour, legendgroup=part,
+                orientation="h", name=style.tr(part), marker_color=colour, legendgroup=part,
                 y=[names.index(one["row"]) for one in there], x=[one["value"] / unit for one in there],
                 customdata=[[one["row"], one["value"], one["value"] / whole] for one in there],
                 hovertemplate=hover(style, (message("row"), "%{customdata[0]}"),
-                                    (message("part"), escaped(style.tell(part))), (label, "%{x:,.2f}"),
+                                    (message("part"), escaped(style.tr(part))), (label, "%{x:,.2f}"),
                                     *(() if measure == "peak_bytes" else ((SHARE, "%{customdata[2]:.1%}"),))))
     return dressed(figure, style, model_caption(cost), 130 + 20 * len(names), barmode="stack", showlegend=True,
-                   xaxis_title_text=style.tell(label), yaxis={
+                   xaxis_title_text=style.tr(label), yaxis={
                        "tickvals": list(range(len(names))), "range": [len(names) - 0.5, -0.5], "zeroline": False,
                        "showgrid": False,
-                       "ticktext": [escaped(style.tell(short(name)))[:34] for name in names]})
+                       "ticktext": [escaped(style.tr(short(name)))[:34] for name in names]})
 
 
 SHARE: Final = message("share of the model")
@@ -94,7 +94,7 @@ def icicle(cost: Cost, style: Style = LIGHT) -> go.Figure:
         if not row.params:
             continue
         ids.append(row.name)
-        labels.append(style.tell(short(row.name)))
+        labels.append(style.tr(short(row.name)))
         parents.append(ids[0])
         sizes.append(row.params)
         colours.append(PART_COLOURS[PARTS["qkv"]] if row.layers else GREY)
@@ -104,7 +104,7 @@ def icicle(cost: Cost, style: Style = LIGHT) -> go.Figure:
         for name, size in found.items():
             if size:
                 ids.append(f"{row.name}{BETWEEN}{name}")
-                labels.append(style.tell(name))
+                labels.append(style.tr(name))
                 parents.append(row.name)
                 sizes.append(size)
                 colours.append(PART_COLOURS.get(name, GREY))
@@ -156,10 +156,10 @@ def places(positions: Sequence[Position], measure: str, here: Collection[str] = 
         there = [one for one in found if one["kind"] == kind]
         if there:
             figure.add_scatter(
-                mode="markers", name=style.tell(kind), marker={"color": colour, "symbol": shape, "size": 10},
+                mode="markers", name=style.tr(kind), marker={"color": colour, "symbol": shape, "size": 10},
                 x=[one["value"] / unit for one in there], y=[at[one["after"]] for one in there],
                 customdata=[[one["after"], one["map"], one["value"],
-                             "<br>".join(wrapped(style.tell(one["why"])))] for one in there],
+                             "<br>".join(wrapped(style.tr(one["why"])))] for one in there],
                 hovertemplate=hover(style, (message("after"), "%{customdata[0]}"),
                                     (message("map, h×w×channels"), "%{customdata[1]}"), (label, "%{x:,.2f}"),
                                     (message("why"), "%{customdata[3]}")))
@@ -167,7 +167,7 @@ def places(positions: Sequence[Position], measure: str, here: Collection[str] = 
         figure.add_vline(x=EXPLOSION / unit, line={"color": GREY, "dash": "dash"}, annotation_text="1 GiB")
     return dressed(figure, style, caption, 140 + 22 * len(at), showlegend=True,
                    xaxis=log_ticks([one["value"] / unit for one in found] or [1]) | {
-                       "title_text": style.tell(ONE_ROW[measure])}, yaxis={
+                       "title_text": style.tr(ONE_ROW[measure])}, yaxis={
                        "tickvals": list(at.values()), "ticktext": [f"{after[:26]}   {maps[after]}" for after in at],
                        "range": [len(at) - 0.5, -0.5], "zeroline": False})
 
@@ -184,11 +184,11 @@ def against(costs: Mapping[str, Cost], style: Style = LIGHT) -> go.Figure:
     figure = go.Figure()
     for (measure, name), colour in zip(TOTALS.items(), colours, strict=True):
         whole = getattr(first.total, measure) or 1
-        unit = style.tell(message("bytes")) if measure == "peak_bytes" else ""
-        figure.add_bar(name=style.tell(name), x=[style.tell(kind) for kind in costs], marker_color=colour,
+        unit = style.tr(message("bytes")) if measure == "peak_bytes" else ""
+        figure.add_bar(name=style.tr(name), x=[style.tr(kind) for kind in costs], marker_color=colour,
                        y=[100 * getattr(cost.total, measure) / whole for cost in costs.values()],
                        customdata=[[getattr(cost.total, measure)] for cost in costs.values()], hovertemplate=hover(
                            style, (message("model"), "%{x}"), (name, f"%{{customdata[0]:,}} {unit}"),
                            (message("of the model as it is"), "%{y:.1f} %")))
-    return dressed(figure, style, model_caption(first), 300, showlegend=True, xaxis_title_text=style.tell(
-        message("way to have the model")), yaxis_title_text=style.tell(message("% of the model as it is")))
+    return dressed(figure, style, model_caption(first), 300, showlegend=True, xaxis_title_text=style.tr(
+        message("way to have the model")), yaxis_title_text=style.tr(message("% of the model as it is")))

@@ -70,12 +70,12 @@ def growth(every: Sequence[Growth], pixels: Sequence[int], at: int, style: Style
                                     (message("BRA"), COLOURS["a"], "routed", "routed_pairs")):
         figure.add_scatter(
             x=list(pixels), y=[getattr(one, of).macs / 1e9 for one in every], mode="lines+markers",
-            name=style.tell(name), line={"color": colour, "width": 3},
+            name=style.tr(name), line={"color": colour, "width": 3},
             customdata=[[one.tokens, getattr(one, pairs)] for one in every], hovertemplate=hover(
                 style, (message("side, pixels"), "%{x}"), (message("tokens"), "%{customdata[0]:,}"),
                 (message("pairs compared"), "%{customdata[1]:,}"),
                 (message("thousand million multiply-adds"), "%{y:,.3f}")))
     figure.add_vline(x=at, line={"color": COLOURS["rejected"], "dash": "dash"})
     return dressed(figure, style, message("one layer, 64 channels · formula, weights play no part"), 300,
-                   showlegend=True, xaxis_title_text=style.tell(message("side of the picture, pixels")),
-                   yaxis_title_text=style.tell(message("thousand million multiply-adds")))
+                   showlegend=True, xaxis_title_text=style.tr(message("side of the picture, pixels")),
+                   yaxis_title_text=style.tr(message("thousand million multiply-adds")))

@@ -56,20 +56,20 @@ def ranking(trace: LayerTrace, queries: Sequence[Query], style: Style = LIGHT, c
                                      (rest[: MOST_RANKS - k], k, message("{role}: rejected", role=role.upper()))):
             figure.add_bar(
                 x=list(range(start + 1, start + 1 + len(windows))), y=_finite(logits[windows]),
-                name=style.tell(name), marker={"color": COLOURS[role], "opacity": 1 if start == 0 else 0.35},
+                name=style.tr(name), marker={"color": COLOURS[role], "opacity": 1 if start == 0 else 0.35},
                 customdata=[[w, *place_of(grid, w), shares[query, w], f"{weights[w]:.4f}" if w in weights else "–"]
                             for w in windows],
                 hovertemplate=hover(style, (message("query"), role.upper()), (message("rank"), "%{x}"), (
-                    message("window"), "%{customdata[0]}, " + style.tell(message("row")) + " %{customdata[1]}, "
-                    + style.tell(message("column")) + " %{customdata[2]}"), (AFFINITY, "%{y:.4~g}"),
+                    message("window"), "%{customdata[0]}, " + style.tr(message("row")) + " %{customdata[1]}, "
+                    + style.tr(message("column")) + " %{customdata[2]}"), (AFFINITY, "%{y:.4~g}"),
                     (message("share of the softmax over all"), "%{customdata[3]:.2%}"),
                     (message("routing weight"), "%{customdata[4]}")))
     if k < grid.n_windows:
         figure.add_vline(x=k + 0.5, line={"dash": "dash", "color": COLOURS["rejected"], "width": 2},
                          annotation_text=f"topk {k}", annotation_position="top right")
     return dressed(figure, style, caption, 380, barmode="group", showlegend=True,
-                   xaxis_title_text=style.tell(message("rank of the key window")),
-                   yaxis_title_text=style.tell(AFFINITY))
+                   xaxis_title_text=style.tr(message("rank of the key window")),
+                   yaxis_title_text=style.tr(AFFINITY))
 
 
 def _finite(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> list[float | None]:
@@ -95,12 +95,12 @@ def matrix(trace: LayerTrace, queries: Sequence[Query] = (), style: Style = LIGH
     chosen, weights = trace.r_idx[image].numpy(), trace.r_weight[image].double().numpy()
     rows, ranks = np.indices(chosen.shape)
     figure = go.Figure(go.Heatmap(
-        z=np.where(np.isfinite(affinity), affinity, np.nan), zmin=low, zmax=high, name=style.tell(message("affinity")),
+        z=np.where(np.isfinite(affinity), affinity, np.nan), zmin=low, zmax=high, name=style.tr(message("affinity")),
         colorscale=attention_scale(), colorbar=colour_bar(style, message("affinity, middle 98 %")),
         hovertemplate=hover(style, (message("query window"), "%{y}"), (message("key window"), "%{x}"),
                             (message("affinity"), "%{z:.4~g}"))))
     figure.add_scatter(
-        x=chosen.ravel(), y=rows.ravel(), mode="markers", name=style.tell(message("chosen")),
+        x=chosen.ravel(), y=rows.ravel(), mode="markers", name=style.tr(message("chosen")),
         marker={"size": max(2.0, min(8.0, 130 / n)), "color": "#ffffff", "line": {"width": 0.75, "color": "#111"}},
         customdata=np.stack([ranks.ravel() + 1, weights.ravel(), affinity[rows.ravel(), chosen.ravel()]], -1),
         hovertemplate=hover(style, (message("query window"), "%{y}"), (message("key window"), "%{x}"),
@@ -111,9 +111,9 @@ def matrix(trace: LayerTrace, queries: Sequence[Query] = (), style: Style = LIGH
                          line={"color": COLOURS[role], "width": 2})
     return dressed(figure, style, caption, 580, dragmode="select", showlegend=True, margin_t=92,
                    legend={"x": 1, "xanchor": "right"}, xaxis={
-        "title_text": style.tell(message("key window, number")), "range": [-0.5, n - 0.5], "constrain": "domain",
+        "title_text": style.tr(message("key window, number")), "range": [-0.5, n - 0.5], "constrain": "domain",
         "showgrid": False, "zeroline": False}, yaxis={
-        "title_text": style.tell(message("query window, number")), "range": [n - 0.5, -0.5], "scaleanchor": "x",
+        "title_text": style.tr(message("query window, number")), "range": [n - 0.5, -0.5], "scaleanchor": "x",
         "constrain": "domain", "showgrid": False, "zeroline": False})
 
 
@@ -173,15 +173,15 @@ def where(trace: LayerTrace, query: Query, masses: Sequence[float], style: Style
     for name, values, colour in ((message("attention"), [float(masses[w]) for w in chosen], COLOURS[role]),
                                  (message("routing weight"), trace.r_weight[image, window].double().tolist(),
                                   COLOURS["rejected"])):
-        figure.add_bar(x=names, y=values, name=style.tell(name), marker_color=colour, customdata=about,
+        figure.add_bar(x=names, y=values, name=style.tr(name), marker_color=colour, customdata=about,
                        hovertemplate=hover(style, (message("window"), "%{customdata[0]}"),
                                            (message("row"), "%{customdata[1]}"),
                                            (message("column"), "%{customdata[2]}"),
                                            (message("rank"), "%{customdata[3]}"), (name, "%{y:.2%}")))
     return dressed(figure, style, caption, 360, barmode="group", showlegend=True, xaxis={
-        "type": "category", "title_text": style.tell(message("routed window of query {role}, best first",
+        "type": "category", "title_text": style.tr(message("routed window of query {role}, best first",
                                                              role=role.upper()))},
-        yaxis={"tickformat": ".0%", "title_text": style.tell(message("share, %")), "rangemode": "tozero"})
+        yaxis={"tickformat": ".0%", "title_text": style.tr(message("share, %")), "rangemode": "tozero"})
 
 
 def window_masses(grid: WindowGrid, maps: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> list[float]:

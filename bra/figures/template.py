@@ -48,9 +48,9 @@ class Style:
     dark: bool = False
     size: int = 13
 
-    def tell(self, sentence: str) -> str:
+    def tr(self, sentence: str) -> str:
         """A sentence in the language of the figure."""
-        return self.language.tell(sentence)
+        return self.language.translate(sentence)
 
 
 LIGHT: Final = Style()
@@ -103,7 +103,7 @@ def dressed(figure: go.Figure, style: Style, caption: str, height: int, **layout
         height: pixels of the plot, its axis and its legend; the caption comes on top.
         layout: more of the layout.
     """
-    lines = wrapped(style.tell(caption))
+    lines = wrapped(style.tr(caption))
     foot = round(1.3 * style.size * len(lines)) + 4
     figure.update_layout(template=template(style.dark, style.size), height=height + foot, **layout)
     figure.update_layout(margin_b=foot + round(3.9 * style.size),
@@ -133,7 +133,7 @@ def escaped(text: str) -> str:
 
 def hover(style: Style, *lines: tuple[str, str]) -> str:
     """A hover text: for each line the name of a number and where plotly finds it, as in "%{x:.1f} MB"."""
-    return "<br>".join(f"{escaped(style.tell(name))}: {value}" for name, value in lines) + "<extra></extra>"
+    return "<br>".join(f"{escaped(style.tr(name))}: {value}" for name, value in lines) + "<extra></extra>"
 
 
 def export_config(name: str, form: Format = "png") -> dict[str, Any]:
@@ -157,7 +157,7 @@ def file_name(*parts: object) -> str:
 def colour_bar(style: Style, title: str) -> dict[str, Any]:
     """A scale along the top of the picture, where it takes no width from the plot; leave 84 pixels for it."""
     return {"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 1, "yanchor": "top", "len": 0.72,
-            "thickness": 10, "title": {"text": style.tell(title), "side": "top", "font": {"size": style.size}}}
+            "thickness": 10, "title": {"text": style.tr(title), "side": "top", "font": {"size": style.size}}}
 
 
 def log_ticks(values: Sequence[float]) -> dict[str, Any]:
@@ -189,8 +189,8 @@ def on_picture(figure: go.Figure, grid: WindowGrid, picture: bytes, style: Style
                             sizing="stretch", layer="below", opacity=opacity)
     quiet = {"showgrid": False, "zeroline": False, "constrain": "domain", "nticks": 4, "tickangle": 0}
     figure.update_layout({
-        f"xaxis{x[1:]}": {"range": [left, right], "title": {"text": style.tell(ACROSS)}, **quiet},
-        f"yaxis{y[1:]}": {"range": [bottom, top], "scaleanchor": x, "title": {"text": style.tell(DOWN)}, **quiet}})
+        f"xaxis{x[1:]}": {"range": [left, right], "title": {"text": style.tr(ACROSS)}, **quiet},
+        f"yaxis{y[1:]}": {"range": [bottom, top], "scaleanchor": x, "title": {"text": style.tr(DOWN)}, **quiet}})
 
 
 ACROSS, DOWN = message("pixels across"), message("pixels down")

@@ -121,7 +121,7 @@ class OpenModel(ABC):
         """What the output `out` of the model says."""
 
     def steps(self) -> tuple[Step, ...]:
-        """Its forward as steps, for `resumed.run_from`; none where it cannot be told apart into such."""
+        """Its forward as steps, for `rerun.run_from`; none where it cannot be told apart into such."""
         return ()
 
     def look(self, photo: Photo, side: int, change: Change | None = None) -> ModelRun:
@@ -189,7 +189,7 @@ def check_finite(layer: str, q: Tensor, k: Tensor) -> None:
 def with_windows(model: nn.Module, change: Change) -> nn.Module:
     """A model over the same weights whose layer `change.layer` has other windows; `model` stays as it is.
 
-    Nothing is built anew and no weight is copied: n_win and topk have no weights.
+    No weight is copied: n_win and topk have none.
 
     Raises:
         BRAError: there is no such layer, or it cannot have such windows.
@@ -198,12 +198,9 @@ def with_windows(model: nn.Module, change: Change) -> nn.Module:
     if change.layer not in routed:
         raise BRAError(message("layer {layer!r} has no windows to change: choose one of {layers}.", layer=change.layer,
                                layers=", ".join(routed)))
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    copied = copy.deepcopy(model, shared)
-    layer = copied.get_submodule(change.layer)
+    layer = model.get_submodule(change.layer)
     assert isinstance(layer, BiLevelRoutingAttention)
-    # The copy is nobody else's yet: this is still its making.
-    layer.spec = replace(layer.spec, n_win=change.n_win, topk=change.topk)
-    layer.n_win, layer.topk, layer.router.topk = change.n_win, change.topk, change.topk
-    return copied
+    changed = layer.with_spec(replace(layer.spec, n_win=change.n_win, topk=change.topk))
+    kept: dict[int, object] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, kept | {id(layer): changed})
 

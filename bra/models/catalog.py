@@ -48,6 +48,27 @@ class ModelEntry:
     layer: str = ""
     untrained: str = ""
 
+    @property
+    def is_built_from_settings(self) -> bool:
+        """Whether windows, heads, stride and pooling are the settings' own; other models have their own in each layer,
+        of which one may be given others."""
+        return self.family == "patches"
+
+    @property
+    def needs_file(self) -> bool:
+        """Whether it is opened from a visitor's file, of which nothing is known before."""
+        return self.family == "own"
+
+    @property
+    def needs_ultralytics(self) -> bool:
+        """Whether Ultralytics builds it."""
+        return self.family == "yolo"
+
+    @property
+    def is_biformer(self) -> bool:
+        """Whether it is a BiFormer of this package."""
+        return self.family == "biformer"
+
 
 YOLO_FILES: Final = tuple(f"{base}{{}}-bra{place}" for base in ("yolov8", "yolo11")
                           for place in ("", "-residual", "-c2f", "-p3", "-p5"))
@@ -154,13 +175,13 @@ class ModelSettings:
     @property
     def opens(self) -> ModelSettings:
         """What decides which model is opened, everything else at its default: equal for equal models."""
-        if self.entry.family == "patches":
+        if self.entry.is_built_from_settings:
             return replace(self, side=SIDE, variant="", untrained=False, changed=False)
         return ModelSettings(self.model, variant=self.chosen_variant, untrained=self.untrained)
 
     def change_of(self, layer: str) -> Change | None:
         """The other windows that `layer` gets, if any."""
-        if self.entry.family == "patches" or not self.changed:
+        if self.entry.is_built_from_settings or not self.changed:
             return None
         return Change(layer, self.n_win, self.topk)
 

@@ -1,7 +1,7 @@
 """Strangers' .pt and .pth files -> tensors and plain facts; no code of the file runs and no class of it is made.
 
-The file is read by a short-lived process with bounds on memory, processor time and output (`bra.unpack`). Both files
-that pass between it and us have no name, so nothing is left behind however either ends.
+The file is read by a short-lived process with limits on memory, processor time and output
+(`bra.readers.child.checkpoint`, run by `bra.readers.sandbox`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tempfile
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,18 +21,17 @@ from torch import Tensor
 
 from bra.errors import CheckpointError
 from bra.messages import from_plain, message
-from bra.readers import sandbox
-from bra.readers.child.checkpoint import OUT_OF_MEMORY, REFUSED
+from bra.readers.child.main import OUT_OF_MEMORY, REFUSED
 from bra.readers.child.pickle_machine import damaged
+from bra.readers.sandbox import Limits, run_reader
 
-START: Final = sandbox.START + (
-    "from bra.readers.child.checkpoint import main; import json; sys.exit(main(json.loads(sys.argv[2])))")
 OTHER_KINDS: Final = ((b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", message("in the format of torch before 1.6")),
                       (b"\x80", message("a bare pickle")), (b"", message("not a checkpoint of torch")))
 MAX_HEADER: Final = 16 * 2**20
 """Bytes of names, shapes and facts from the reading process; of YOLO11x with a thousand classes they are 150,000."""
 MAX_LABEL: Final = 64
-MAX_REFUSAL: Final = 8_000
+SPARE_OUTPUT: Final = 64 * 2**20
+"""Bytes that the reading process may write beyond twice the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,20 +144,15 @@ def label(text: object) -> str:
 
 
 def _unpacked(data: bytes, limits: CheckpointLimits, still: Callable[[], object]) -> bytes:
-    with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as words:
-        source.write(data)
-        source.seek(0)
-        allowed = {"memory": limits.memory + len(data), "cpu": limits.cpu_seconds,
-                   "output": min(2 * len(data), limits.max_bytes) + 64 * 2**20}
-        status = sandbox.ran(("-I", "-S", "-B"), START, [json.dumps(allowed)], (source, out, words), limits.seconds,
-                             still)
-        if status == 0:
-            out.seek(0)
-            return out.read()
-        words.seek(0)
-        refusal = _refusal(words.read(MAX_REFUSAL)) if status == REFUSED else None
-    if refusal is not None:
-        raise refusal
+    """The safetensors that the reading process makes of the file."""
+    ended = run_reader("checkpoint", data, None, Limits(
+        limits.memory + len(data), limits.cpu_seconds, min(2 * len(data), limits.max_bytes) + SPARE_OUTPUT,
+        limits.seconds), still)
+    status = ended.status
+    if status == 0:
+        return ended.out
+    if status == REFUSED:
+        raise _refusal(ended.refusal)
     if status == OUT_OF_MEMORY:
         raise CheckpointError(message("Reading this checkpoint took more than {memory:,.0f} MB of memory: save only "
                                       "the model's state_dict().", memory=limits.memory / 2**20))

@@ -48,7 +48,7 @@ def figures_script(language: Language = ENGLISH) -> str:
     """What draws every figure of a page; it stands once, at its end."""
     templates = json.dumps([json.loads(go.Figure(layout={"template": template(dark)}).to_json())["layout"]["template"]
                             for dark in (False, True)])
-    words = json.dumps({"svg": language.tell(message("Save as SVG")),
-                        "png": language.tell(message("Save as PNG, 4 pixels for each"))}, ensure_ascii=False)
+    words = json.dumps({"svg": language.translate(message("Save as SVG")),
+                        "png": language.translate(message("Save as PNG, 4 pixels for each"))}, ensure_ascii=False)
     code = _DRAW.replace("$templates", templates).replace("$words", words)
     return f"<script>{get_plotlyjs()}</script><script>{code}</script>"

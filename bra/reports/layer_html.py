@@ -36,7 +36,7 @@ def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
         language: of the page; the caption's model and provenance are told in it too.
         mean_map: as for `tiles_message`.
     """
-    tell = language.tell
+    tell = language.translate
     caption = replace(caption, model=tell(caption.model), provenance=tell(caption.provenance))
     pins = dict(pins or {})
     queries = [(role, place, whole) for role, place in pins.items()] or [("a", focus, whole)]

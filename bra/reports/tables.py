@@ -12,7 +12,7 @@ from string import Template
 from typing import Any, Final
 
 from bra import viewer
-from bra.experiments.compare import CostName, SettingRow, cheapest, front
+from bra.experiments.compare import CostName, SettingRow, amount, cheapest, front
 from bra.experiments.sweep_table import Summary, SweepTable, summaries
 from bra.figures.compare import deciding
 from bra.figures.compare import swept as swept_figure
@@ -51,7 +51,7 @@ def compare_csv(rows: Sequence[SettingRow]) -> str:
 def compare_html(rows: Sequence[SettingRow], title: str, about: str, cost: CostName = "macs",
                  language: Language = ENGLISH) -> str:
     """A page with the chart that decides and the table; `title` and `about` are escaped here."""
-    tell = language.tell
+    tell = language.translate
     on_front = front(rows, cost)
     chart = figure_html(deciding(rows, cost, Style(language), about), file_name("settings", cost))
     head = "".join(f"<th>{tell(name)}</th>" for name in HEADINGS)
@@ -69,7 +69,7 @@ def compare_html(rows: Sequence[SettingRow], title: str, about: str, cost: CostN
 
 def sheet(title: str, about: str, body: str, language: Language = ENGLISH) -> str:
     """A page around a body; title and about are told in its language and escaped here, the body is HTML."""
-    tell = language.tell
+    tell = language.translate
     return Template(viewer.text("sheet.html")).substitute(
         title=escape(tell(title)), about=escape(tell(about)), body=body, lang=escape(language.code),
         foot=escape(tell(message("Made by RouteScope."))))
@@ -88,16 +88,6 @@ def reason(rows: Sequence[SettingRow], cost: CostName = "macs") -> str:
                            nearest=100 * best.nearest, cost=amount(best, cost))
     return message("No routed setting here keeps {goal:.0f} % of full attention: raise topk, or lower n_win.",
                    goal=100 * GOALS[-1])
-
-
-def amount(row: SettingRow, cost: CostName) -> str:
-    """What a row costs, with its unit; "–" where it was not measured."""
-    value = getattr(row, cost)
-    if value is None:
-        return "–"
-    if cost == "seconds":
-        return f"{1e3 * value:.3g} ms"
-    return quantity(value) + ("B" if cost == "peak_bytes" else " MACs")
 
 
 def _cells(row: SettingRow) -> tuple[str, ...]:
@@ -120,7 +110,7 @@ def sweep_html(swept: SweepTable, skipped: Mapping[str, str] | None = None, lang
     parts = [_layer(layer, [row for row in rows if row.layer == layer], model, language) for layer in layers]
     if skipped:
         comma_joined = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in sorted(skipped.items()))
-        head = language.tell(message("Skipped files: {n}", n=len(skipped)))
+        head = language.translate(message("Skipped files: {n}", n=len(skipped)))
         parts.append(f"<h2>{head}</h2><ul>{comma_joined}</ul>")
     parts.append(figures_script(language))
     title = message("Routing over {n} pictures", n=len(set(swept.rows["picture"].to_pylist())))
@@ -149,7 +139,7 @@ def over_nearest(row: Summary) -> str:
 
 
 def _layer(name: str, rows: Sequence[Summary], model: str, language: Language) -> str:
-    tell, lines = language.tell, []
+    tell, lines = language.translate, []
     for row in rows:
         low, high = row.interval
         span = "–" if math.isnan(low) else tell(message("{low:.1f} to {high:.1f} %", low=100 * low, high=100 * high))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bra.experiments.compare import CostName, SettingRow, front
+from bra.experiments.compare import CostName, SettingRow, amount, front
 from bra.experiments.sweep_table import Summary
-from bra.reports.tables import amount
 from dashboard.figures.card import COLOURS, GREY
 from dashboard.i18n import tr, tr_noop, translate
 

@@ -134,11 +134,6 @@ def places(positions: Sequence[Position], measure: str, here: Collection[str] = 
     return {"layer": layers, "height": {"step": 21}}
 
 
-def number_of(name: str) -> int:
-    """"15 BiLevelRoutingAttention" -> 15, of a row of Ultralytics."""
-    return int(name.partition(" ")[0])
-
-
 def bra_after(cost: Cost, plain: Cost) -> set[str]:
     """Names, without BRA, of the rows that a BRA row stands after."""
     found, at = set(), -1

@@ -11,9 +11,9 @@ import streamlit as st
 from bra.experiments.compare import Setting
 from bra.models.catalog import ModelSettings
 from bra.photo import Photo
-from bra.reports.charts import quantity
 from bra.teaching.experiments import growth
 from bra.tracing import LayerTrace
+from bra.units import quantity
 from bra.viewer.pack import Place, locate
 from dashboard import components
 from dashboard.components import messages
@@ -21,12 +21,13 @@ from dashboard.figures import learn as learn_figures
 from dashboard.figures.learn import Bar, percent
 from dashboard.i18n import tr
 from dashboard.samples import GALLERY
+from dashboard.services import compare as compare_services
 from dashboard.services import learn as learn_services
 from dashboard.services import models as model_services
 from dashboard.state import learn as learn_state
 from dashboard.state import learn_view as views
-from dashboard.state import session
 from dashboard.state.learn_view import Lesson
+from dashboard.state.widgets import init_widget
 
 LIKENESS_SIDE = 336
 """At which the map of the cat divides into 7 × 7 windows without padding."""
@@ -35,7 +36,7 @@ LIKENESS_SIDE = 336
 def cost(at: Lesson) -> Lesson:
     """Full attention against BRA, by size of the picture."""
     pixels = st.slider(tr("Side of the picture, pixels"), views.PIXELS[0], views.PIXELS[-1], step=views.PIXELS.step,
-                       key=session.init_widget("learn_pixels", at.pixels, views.PIXELS))
+                       key=init_widget("learn_pixels", at.pixels, views.PIXELS))
     every = [growth(side) for side in views.PIXELS]
     one, top = growth(pixels), every[-1].full.macs
     st.html(learn_figures.figure(
@@ -63,13 +64,14 @@ def windows(at: Lesson) -> Lesson:
     """A picture to point at, under windows of one's choice."""
     left, right = st.columns(2)
     n_win = left.slider(tr("Windows per side, n_win"), views.N_WINS[0], views.N_WINS[-1],
-                        key=session.init_widget("learn_n_win", at.n_win, views.N_WINS))
+                        key=init_widget("learn_n_win", at.n_win, views.N_WINS))
     ks = range(1, n_win**2 + 1)
     topk = right.slider(tr("Routed windows, topk"), 1, ks[-1],
-                        key=session.init_widget("learn_topk", min(at.topk, ks[-1]), ks))
+                        key=init_widget("learn_topk", min(at.topk, ks[-1]), ks))
     photo = model_services.sample("animal")
     settings = ModelSettings("similarity", n_win=n_win, topk=topk, side=LIKENESS_SIDE)
-    lt = next(iter(model_services.look(settings, photo).trace.layers.values()))
+    run = model_services.model_run(model_services.load_model(settings), photo)
+    lt = next(iter(run.trace.layers.values()))
     caption = tr("Content likeness: fixed rules compare colour and texture. Nothing was learned.")
     if lt.grid.padding_share:
         caption += " " + tr("Hatched: padding, see chapter 5.")
@@ -91,16 +93,16 @@ def sides() -> Sequence[Any]:
 def look(at: Lesson, photo: Photo, lt: LayerTrace, place: Place, caption: str) -> None:
     """The picture to point at."""
     picture = model_services.encoded(photo, messages.PICTURE_SIDE)
-    components.pane(messages.look_message(photo, lt, place, caption, picture, at.present), learn_state.PANE,
-                    learn_state.take_guess)
+    components.lesson_picture(messages.look_message(photo, lt, place, caption, picture, at.present),
+                              learn_state.PICTURE, learn_state.on_guess)
 
 
 def weights(at: Lesson) -> Lesson:
     """Routing weights that change while the chosen windows stay."""
     left, right = st.columns([1.6, 1], vertical_alignment="bottom")
     factor = left.segmented_control(tr("Affinities times"), views.FACTORS, format_func=lambda n: f"{n / 100:g}",
-                                    required=True, key=session.init_widget("learn_factor", at.factor, views.FACTORS))
-    session.init_widget("learn_soft", at.soft, (False, True))
+                                    required=True, key=init_widget("learn_factor", at.factor, views.FACTORS))
+    init_widget("learn_soft", at.soft, (False, True))
     soft = right.toggle("soft_routing", key="learn_soft", help=tr("Multiply keys and values by the weights."))
     photo = model_services.sample("animal")
     one = learn_services.input_of("trained", photo, 1)
@@ -122,11 +124,11 @@ def weights(at: Lesson) -> Lesson:
 def cuts(at: Lesson) -> Lesson:
     """n_win and topk at equal coverage."""
     cut = st.segmented_control(tr("Windows per side, n_win"), views.CUTS, required=True,
-                               key=session.init_widget("learn_cut", at.cut, views.CUTS)) or at.cut
+                               key=init_widget("learn_cut", at.cut, views.CUTS)) or at.cut
     photo = model_services.sample("portrait")
     one = learn_services.input_of("trained", photo, 0)
     settings = tuple(Setting(n, n * n // 4) for n in views.CUTS)
-    compared = model_services.compared(learn_services.TRAINED, photo, one, settings, 0)
+    compared = compare_services.compared(learn_services.lesson_model("trained"), photo, one, settings, 0)
     n = views.CUTS.index(cut)
     row, lt = compared.rows[n], compared.traces[n]
     most = max(each.peak_bytes for each in compared.rows)
@@ -156,8 +158,8 @@ def padding(at: Lesson) -> Lesson:
     """Windows that do not divide the map, with the padding attended or masked."""
     left, right = st.columns([1.6, 1], vertical_alignment="bottom")
     n_win = left.slider(tr("Windows per side, n_win"), views.N_WINS[0], views.N_WINS[-1],
-                        key=session.init_widget("learn_pad_win", at.pad_win, views.N_WINS))
-    session.init_widget("learn_masked", at.masked, (False, True))
+                        key=init_widget("learn_pad_win", at.pad_win, views.N_WINS))
+    init_widget("learn_masked", at.masked, (False, True))
     masked = right.toggle("mask_padding", key="learn_masked", help=tr("Leave padding out of means and attention."))
     photo = model_services.sample("street")
     one = learn_services.input_of("trained", photo, 1)
@@ -180,7 +182,7 @@ def padding(at: Lesson) -> Lesson:
 def worth(at: Lesson) -> Lesson:
     """Trained, untrained and alike: what each keeps, beside chance and the nearest windows."""
     weights = st.segmented_control(tr("Weights"), views.WEIGHTS, format_func=tr, required=True,
-                                   key=session.init_widget("learn_weights", at.weights, views.WEIGHTS)) or at.weights
+                                   key=init_widget("learn_weights", at.weights, views.WEIGHTS)) or at.weights
     photo = model_services.sample("animal")
     lt = learn_services.layer_of(weights, photo, 4)
     found, shared = learn_services.fidelity_of(weights, photo, 4)
@@ -208,7 +210,7 @@ def _whose(weights: str, layer: str) -> str:
 def proof(at: Lesson) -> Lesson:
     """What a layer's output is made of, and what becomes of it under other windows."""
     layer = st.segmented_control(tr("Layer"), views.LAYERS, format_func=lambda n: f"{n + 1}", required=True,
-                                 key=session.init_widget("learn_layer", at.layer, views.LAYERS))
+                                 key=init_widget("learn_layer", at.layer, views.LAYERS))
     layer = at.layer if layer is None else layer
     photo = model_services.sample("animal")
     lt = learn_services.layer_of("trained", photo, layer)

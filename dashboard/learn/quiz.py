@@ -22,8 +22,8 @@ from dashboard.services import learn as learn_services
 from dashboard.services import models as model_services
 from dashboard.state import learn as learn_state
 from dashboard.state import learn_view as views
-from dashboard.state import session
 from dashboard.state.learn_view import Lesson
+from dashboard.state.widgets import init_widget
 from dashboard.widgets.model import sentence
 
 ROUNDS: Final[tuple[tuple[str, Place], ...]] = (
@@ -43,7 +43,7 @@ def show(at: Lesson) -> Lesson:
     left, right = st.columns([1.25, 1], gap="medium")
     with right:
         who = st.segmented_control(tr("Whose answer?"), views.WEIGHTS, format_func=tr, required=True,
-                                   key=session.init_widget("learn_who", at.who, views.WEIGHTS)) or at.who
+                                   key=init_widget("learn_who", at.who, views.WEIGHTS)) or at.who
         one = (who, at.step)
         guess = learn_state.guess(one)
         if guess is None or not at.present:     # projected, there is room for what it is or for what came out
@@ -65,9 +65,9 @@ def show(at: Lesson) -> Lesson:
         caption = tr("Layer {layer}, n_win {n_win}, topk {k}", layer=lt.name, n_win=lt.grid.n_win, k=lt.spec.topk)
         if lt.grid.padding_share:
             caption += tr(". ") + tr("Hatched: padding, see chapter 5.")
-        components.pane(messages.guess_message(photo, lt, window, guess, caption,
-                                               model_services.encoded(photo, messages.PICTURE_SIDE), at.present),
-                        learn_state.PANE, learn_state.take_guess)
+        encoded = model_services.encoded(photo, messages.PICTURE_SIDE)
+        components.lesson_picture(messages.guess_message(photo, lt, window, guess, caption, encoded, at.present),
+                                  learn_state.PICTURE, learn_state.on_guess)
     with right:
         if made is None:
             st.markdown(tr("Many mark what looks like the window with the star, or what lies next to it. Does the "

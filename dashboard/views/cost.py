@@ -9,19 +9,21 @@ import streamlit as st
 
 from bra.errors import BRAError
 from bra.messages import Message
-from bra.models.catalog import ModelSettings
 from bra.profiling.advice import Position, choices, levers, positions
 from bra.profiling.format import cost_csv, cost_json, cost_markdown, short, summary
 from bra.profiling.formula import LayerCost
 from bra.profiling.model_cost import Cost, CostRow
 from bra.spec import BRASpec
 from dashboard.figures import cost as cost_figures
-from dashboard.i18n import named, tr, tr_noop, translate
+from dashboard.i18n import option_labels, tr, tr_noop, translate
 from dashboard.services import cost as cost_services
+from dashboard.services.cost import Variant
+from dashboard.services.models import LoadedModel, load_model
 from dashboard.state import cost_view as views
 from dashboard.state import session
 from dashboard.state.cost_view import CostView
-from dashboard.state.view import N_WINS
+from dashboard.state.view import N_WINS, Selection
+from dashboard.state.widgets import init_widget
 from dashboard.widgets import model as model_widgets
 from dashboard.widgets.picture import plain as as_is
 from dashboard.widgets.picture import table
@@ -31,7 +33,11 @@ MEASURES = {"macs": tr_noop("multiply-adds"), "params": tr_noop("parameters"), "
 ROUNDS = 7
 NARROW, POOLS = {1: tr_noop("all")}, {1: tr_noop("none")}
 """How the first choice of each is called; the others are numbers."""
-KINDS = (tr_noop("as it is"), tr_noop("without BRA"), tr_noop("full attention"), tr_noop("second setting"))
+VARIANT_NAMES = {Variant.AS_IS: tr_noop("as it is"), Variant.WITHOUT_BRA: tr_noop("without BRA"),
+                 Variant.FULL_ATTENTION: tr_noop("full attention"), Variant.SECOND_SETTING: tr_noop("second setting")}
+DECIMALS = frozenset(("share, %", "time, ms", "of the time, %", "parameters, %", "multiply-adds, %", "peak, %",
+                      "covers, %", "padding, %"))
+"""Columns of the tables whose numbers are shown with one decimal."""
 
 
 def choose_view() -> tuple[CostView, bool]:
@@ -40,28 +46,28 @@ def choose_view() -> tuple[CostView, bool]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         sides = list(views.SIDES)
         height = st.selectbox(tr("Image height, px"), sides, width=140,
-                              key=session.init_widget("cost_height", old.height, sides))
+                              key=init_widget("cost_height", old.height, sides))
         width = st.selectbox(tr("Image width, px"), sides, width=140,
-                             key=session.init_widget("cost_width", old.width, sides))
+                             key=init_widget("cost_width", old.width, sides))
         chart = st.container()
-        session.init_widget("cost_time", False, (False, True))
+        init_widget("cost_time", False, (False, True))
         timed = st.toggle(tr("Measure time on this machine"), key="cost_time",
                           help=tr("Median of {n} forwards after warming up; a large model takes a while. The shares "
                                   "mean something elsewhere too.", n=ROUNDS))
         offered = views.MEASURES if timed else views.MEASURES[:-1]
-        measure = chart.segmented_control(tr("Show"), offered, format_func=named(MEASURES), required=True,
-                                          key=session.init_widget("cost_measure", old.measure, offered))
+        measure = chart.segmented_control(tr("Show"), offered, format_func=option_labels(MEASURES), required=True,
+                                          key=init_widget("cost_measure", old.measure, offered))
     return session.save_cost_view(replace(old, height=height, width=width, measure=measure or old.measure)), timed
 
 
-def page(settings: ModelSettings, view: CostView, timed: bool) -> None:
+def page(selection: Selection, view: CostView, timed: bool) -> None:
     """Everything below the choices."""
-    file = session.model_upload()
     try:
-        cost = cost_services.cost_of(settings, view, file=file)
-        plain = cost_services.cost_of(settings, view, "without BRA", file=file)
+        loaded = load_model(selection.settings, session.model_upload())
+        cost = cost_services.cost_of(loaded, view)
+        plain = cost_services.cost_of(loaded, view, Variant.WITHOUT_BRA)
         if timed:
-            cost = cost_services.timed_cost(settings, view, ROUNDS, file)
+            cost = cost_services.timed_cost(loaded, view, ROUNDS)
     except BRAError as error:
         st.error(model_widgets.sentence(error), icon=":material/error:")
         return
@@ -74,16 +80,16 @@ def page(settings: ModelSettings, view: CostView, timed: bool) -> None:
     _rows(cost)
     with_bra = [row for row in cost.rows if row.layers]
     if with_bra:
-        view = _against(settings, view, plain, cost)
-    if with_bra or cost_services.is_yolo(settings, file):
+        view = _against(loaded, view, plain, cost)
+    if with_bra or cost_services.is_yolo(loaded):
         st.subheader(tr("What to change"), anchor=False)
-        show(settings, view, cost, plain)
-    if cost_services.is_yolo(settings, file):
-        beside_ultralytics(settings, cost)
+        show(loaded, view, cost, plain)
+    if cost_services.is_yolo(loaded):
+        beside_ultralytics(loaded, cost)
 
 
 def _rows(cost: Cost) -> None:
-    table(cost_figures.row_table(cost), height=320)
+    table(cost_figures.row_table(cost), 320, DECIMALS)
     # An operator's own name, such as "mean", is a name; what is said of one is a sentence.
     left_out = tr(", ").join(f"{translate(one.name) if isinstance(one.name, Message) else one.name} {one.calls}×"
                              for one in cost.not_counted[:12])
@@ -95,22 +101,22 @@ def _rows(cost: Cost) -> None:
     st.caption(as_is(tr("Not counted, since they multiply and add nothing in pairs: {operators}.", operators=left_out)))
 
 
-def _against(settings: ModelSettings, view: CostView, plain: Cost, cost: Cost) -> CostView:
+def _against(loaded: LoadedModel, view: CostView, plain: Cost, cost: Cost) -> CostView:
     st.subheader(tr("Against the same model otherwise"), anchor=False)
     view = _second_setting(view)
     costs = {}
-    for kind in KINDS:
+    for variant, name in VARIANT_NAMES.items():
         try:
-            costs[kind] = plain if kind == "without BRA" else cost_services.cost_of(settings, view, kind,
-                                                                                    file=session.model_upload())
+            costs[variant] = plain if variant is Variant.WITHOUT_BRA else cost_services.cost_of(loaded, view, variant)
         except BRAError as error:
-            st.warning(tr("“{kind}” cannot be: {why}", kind=translate(kind), why=model_widgets.sentence(error)))
-    table(cost_figures.against_table(costs))
+            st.warning(tr("“{kind}” cannot be: {why}", kind=translate(name), why=model_widgets.sentence(error)))
+    table(cost_figures.against_table({VARIANT_NAMES[variant]: one for variant, one in costs.items()}),
+          decimals=DECIMALS)
     st.caption(tr("Full attention: every window routed to all. Bytes are those of the fused form used here, which "
                   "never writes attention out. The second setting stands in all BRA layers."))
-    if "second setting" in costs and cost_services.is_yolo(settings, session.model_upload()):
-        dims = {cost_figures.number_of(row.name): row.layers[0].spec.dim for row in cost.rows if row.layers}
-        text = cost_services.second_yaml(settings, view, dims, session.model_upload())
+    if Variant.SECOND_SETTING in costs and cost_services.is_yolo(loaded):
+        dims = {number: row.layers[0].spec.dim for number, row in enumerate(cost.rows) if row.layers}
+        text = cost_services.yaml_with_second_setting(loaded, view, dims)
         narrow = tr("Fewer channels of q and k are written as numbers, which fit this scale of the model.")
         st.download_button(tr("Model file with the second setting, YAML"), text, "model-bra.yaml", "text/yaml",
                            on_click="ignore", help=narrow if view.narrow > 1 else None)
@@ -121,40 +127,41 @@ def _second_setting(view: CostView) -> CostView:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         n_wins = list(N_WINS)
         n_win = st.selectbox(tr("Second setting: n_win"), n_wins,
-                             key=session.init_widget("cost_n_win", view.n_win, n_wins),
+                             key=init_widget("cost_n_win", view.n_win, n_wins),
                              width=170)
         ks = list(range(1, n_win**2 + 1))
-        topk = st.selectbox("topk", ks, key=session.init_widget("cost_topk", min(view.topk, n_win**2), ks), width=100)
+        topk = st.selectbox("topk", ks, key=init_widget("cost_topk", min(view.topk, n_win**2), ks), width=100)
         narrow = st.selectbox(tr("q and k channels"), views.NARROW, width=150,
-                              key=session.init_widget("cost_narrow", view.narrow, views.NARROW),
-                              format_func=named({n: NARROW.get(n, f"1/{n}") for n in views.NARROW}))
+                              key=init_widget("cost_narrow", view.narrow, views.NARROW),
+                              format_func=option_labels({n: NARROW.get(n, f"1/{n}") for n in views.NARROW}))
         pool = st.selectbox(tr("Mean pooling of k, v"), views.POOLS, width=160,
-                            key=session.init_widget("cost_pool", view.pool, views.POOLS),
-                            format_func=named({n: POOLS.get(n, f"{n}×{n}") for n in views.POOLS}))
+                            key=init_widget("cost_pool", view.pool, views.POOLS),
+                            format_func=option_labels({n: POOLS.get(n, f"{n}×{n}") for n in views.POOLS}))
         projections = st.selectbox(tr("Projections"), views.PROJECTIONS, width=130,
-                                   key=session.init_widget("cost_projections", view.projections, views.PROJECTIONS))
+                                   key=init_widget("cost_projections", view.projections, views.PROJECTIONS))
     return session.save_cost_view(
         replace(view, n_win=n_win, topk=topk, narrow=narrow, pool=pool, projections=projections))
 
 
 # The lower part of the page Cost: other windows, other settings, other places, and Ultralytics' figure. -------------
 
-def show(settings: ModelSettings, view: CostView, cost: Cost, plain: Cost) -> None:
+def show(loaded: LoadedModel, view: CostView, cost: Cost, plain: Cost) -> None:
     """For one row with BRA: its windows and settings. For a YOLO: where such a row could be."""
-    rows = [row for row in cost.rows if row.layers]
+    rows = [(number, row) for number, row in enumerate(cost.rows) if row.layers]
     spec = BRASpec(64)
     if rows:
-        numbers = list(range(len(rows)))
-        at = st.selectbox(tr("For the row"), numbers, width=520,
-                          format_func=[_described(row) for row in rows].__getitem__,
-                          key=session.init_widget("cost_row", min(view.row, len(rows) - 1), numbers))
+        options = list(range(len(rows)))
+        at = st.selectbox(tr("For the row"), options, width=520,
+                          format_func=[_described(row) for _, row in rows].__getitem__,
+                          key=init_widget("cost_row", min(view.row, len(rows) - 1), options))
         view = session.save_cost_view(replace(view, row=at))
-        layer = rows[at].layers[0]
+        number, row = rows[at]
+        layer = row.layers[0]
         spec = layer.spec
-        view = _windows(settings, view, rows[at], layer)
+        view = _windows(loaded, view, number, layer)
         _settings(layer)
-    if cost_services.is_yolo(settings, session.model_upload()):
-        _places(settings, view, spec, cost, plain)
+    if cost_services.is_yolo(loaded):
+        _places(loaded, view, spec, cost, plain)
 
 
 def _described(row: CostRow) -> str:
@@ -163,23 +170,22 @@ def _described(row: CostRow) -> str:
               dim=layer.spec.dim)
 
 
-def _windows(settings: ModelSettings, view: CostView, row: CostRow, layer: LayerCost) -> CostView:
+def _windows(loaded: LoadedModel, view: CostView, row: int, layer: LayerCost) -> CostView:
     spec = layer.spec
     found = {one.n_win: one for one in choices(spec, layer.grid.h, layer.grid.w)}
     st.markdown(tr("**Which n_win?** Each token of this layer sees topk / n_win² = {topk} / {windows} = {share:.1%} of "
                    "the map. Other windows at equal coverage, the cheapest first:", topk=spec.topk,
                    windows=spec.n_windows, share=spec.topk / spec.n_windows))
-    table(cost_figures.choice_table(list(found.values())), height=280)
+    table(cost_figures.choice_table(list(found.values())), 280, DECIMALS)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         tried = st.selectbox(tr("Try"), list(found), width=170,
                              format_func=lambda n: f"n_win {n}, topk {found[n].topk}",
-                             key=session.init_widget("cost_tried", view.tried or next(iter(found)), list(found)))
+                             key=init_widget("cost_tried", view.tried or next(iter(found)), list(found)))
         one = found[tried]
         st.button(tr("Use it as the second setting"), key="cost_use", on_click=session.use_setting,
                   args=(one.n_win, one.topk), disabled=one.n_win not in N_WINS)
-        if cost_services.is_yolo(settings, session.model_upload()):
-            text = cost_services.resettled_yaml(settings, {"n_win": one.n_win, "topk": one.topk},
-                                                session.model_upload(), [cost_figures.number_of(row.name)])
+        if cost_services.is_yolo(loaded):
+            text = cost_services.yaml_with_settings(loaded, {"n_win": one.n_win, "topk": one.topk}, [row])
             st.download_button(tr("Model file with it in this row, YAML"), text, "model-bra.yaml", "text/yaml",
                                on_click="ignore")
     st.markdown(as_is(tr("n_win {n_win} {why}.", n_win=one.n_win, why=translate(one.why))))
@@ -196,7 +202,7 @@ def _settings(layer: LayerCost) -> None:
     table(cost_figures.lever_table(without))
 
 
-def _places(settings: ModelSettings, view: CostView, spec: BRASpec, cost: Cost, plain: Cost) -> None:
+def _places(loaded: LoadedModel, view: CostView, spec: BRASpec, cost: Cost, plain: Cost) -> None:
     options = _options(spec)
     found = positions(plain, **options)
     possible = [place for place in found if place.layer is not None]
@@ -218,13 +224,14 @@ def _places(settings: ModelSettings, view: CostView, spec: BRASpec, cost: Cost, 
         "multiply-adds, after {most} {most_params:,} and {most_macs:,.0f} M.",
         least=_place(least), params=least.layer.params, macs=least.layer.macs / 1e6,
         most=_place(most), most_params=most.layer.params, most_macs=most.layer.macs / 1e6)))
-    rows = {cost_figures.number_of(place.after): place for place in possible}
+    numbers = {row.name: number for number, row in enumerate(plain.rows)}
+    rows = {numbers[place.after]: place for place in possible}
     first = next((number for number, place in rows.items() if place.after in here), next(iter(rows)))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         after = st.selectbox(tr("After row"), list(rows), format_func=lambda n: rows[n].after, width=170,
-                             key=session.init_widget("cost_after", view.after or first, list(rows)))
+                             key=init_widget("cost_after", view.after or first, list(rows)))
         st.download_button(tr("Model file with one BRA row there, YAML"),
-                           cost_services.placed_yaml(settings, after, options, session.model_upload()),
+                           cost_services.yaml_with_row_after(loaded, after, options),
                            "model-bra.yaml", "text/yaml", on_click="ignore")
     session.save_cost_view(replace(view, after=after if after != first else 0))
     st.markdown(as_is(tr("{why}.", why=translate(rows[after].why))))
@@ -244,10 +251,10 @@ def _said(options: dict[str, Any]) -> str:
     return tr(", ").join(f"{name}={value}" for name, value in options.items()) or tr("default settings")
 
 
-def beside_ultralytics(settings: ModelSettings, cost: Cost) -> None:
+def beside_ultralytics(loaded: LoadedModel, cost: Cost) -> None:
     """Ultralytics' printed figure beside ours, and why they differ."""
     st.subheader(tr("Beside Ultralytics' figure"), anchor=False)
-    found = cost_services.ultralytics(settings, cost, session.model_upload())
+    found = cost_services.ultralytics(loaded, cost)
     with st.container(horizontal=True):
         st.metric(tr("Ultralytics prints, GFLOPs"), f"{found.printed:.3f}", width=220)
         st.metric(tr("Its counter on the whole image"), f"{found.direct:.3f}", width=220)
@@ -261,7 +268,7 @@ def main() -> None:
     with st.sidebar:
         chosen = model_widgets.choose_settings(None)
     view, timed = choose_view()
-    page(chosen.settings, view, timed)
+    page(chosen, view, timed)
 
 
 if __name__ == "__main__":

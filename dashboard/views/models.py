@@ -11,9 +11,10 @@ from bra.models.card import WEIGHTS, ModelCard
 from bra.models.catalog import CATALOG
 from dashboard import i18n
 from dashboard.figures import card as card_figures
-from dashboard.i18n import named, tr, tr_noop, translate
+from dashboard.i18n import option_labels, tr, tr_noop, translate
 from dashboard.services import models as model_services
 from dashboard.state import session
+from dashboard.state.widgets import init_widget
 from dashboard.widgets.picture import heads
 
 EXPLORE = Path(__file__).parent / "explore.py"
@@ -27,9 +28,10 @@ def choose_card(known: dict[str, ModelCard]) -> ModelCard:
     """Which card to read; the address remembers it."""
     st.subheader(tr("Models that were trained here"), anchor=False)
     names = list(known)
+    titles = {key: card.title.partition(":")[0] for key, card in known.items()}
     name = st.segmented_control(tr("Model card"), names, required=True, label_visibility="collapsed",
-                                format_func=named({key: card.title.partition(":")[0] for key, card in known.items()}),
-                                key=session.card(names)) or names[0]
+                                format_func=option_labels(titles),
+                                key=init_widget("card", session.linked_card(names), names)) or names[0]
     session.save_card(name)
     return known[name]
 

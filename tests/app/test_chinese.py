@@ -20,9 +20,9 @@ pytest.importorskip("ultralytics")      # half of the models
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "dashboard"
-CODE = [path for path in sorted(DASHBOARD.rglob("*.py")) if path.name not in ("words.py", "limits.py")]
+CODE = [path for path in sorted(DASHBOARD.rglob("*.py")) if path.name not in ("i18n.py", "config.py")]
 """Without the catalogue itself, and the table of settings, which who runs a server reads in a terminal."""
-VIEWS = sorted((DASHBOARD / "views").glob("*.py"))
+VIEWS = sorted(path for path in (DASHBOARD / "views").glob("*.py") if path.name != "__init__.py")
 WRAPPERS = {"tr", "translate", "tr_noop", "message", "LazyText", "chapter"}
 LETTERS = re.compile(r"(?<!_)\b[A-Za-z]{2,}(?!\w)")     # no name such as soft_routing
 PROSE = re.compile(r"[A-Za-z]{2,}[,:;.]? [A-Za-z]{2,}")

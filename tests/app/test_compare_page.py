@@ -19,7 +19,7 @@ from bra.photo import Photo
 from bra.viewer.pack import unpack
 from dashboard.figures import compare as compare_figures
 from dashboard.runtime.jobs import Cancelled
-from dashboard.services import models as model_services
+from dashboard.services import compare as compare_services
 from dashboard.state import compare_view as choices
 from dashboard.state.compare_view import Comparison, side_b
 from dashboard.state.view import Selection
@@ -186,16 +186,15 @@ def test_a_sweep_is_opened_and_another_file_is_refused(app: AppTest) -> None:
 
 
 def test_reading_a_sweep_ends_when_it_is_called_off() -> None:
-    translate: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
 
     def tell(done: int, todo: int) -> None:
-        translate.append((done, todo))
+        reported.append((done, todo))
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        model_services._sweep_table.__wrapped__(
-            "", to_parquet(table_of([("0.png", "a", row(4, 2, 0.3, 1000))], {})), tell)
-    assert translate == [(0, 0)]
+        compare_services.read_sweep(to_parquet(table_of([("0.png", "a", row(4, 2, 0.3, 1000))], {})), tell)
+    assert reported == [(0, 0)]
 
 
 @pytest.mark.parametrize("query", [{"tab": "x"}, {"rows": "0.99"}, {"columns": "nan"}, {"b_model": "<b>"},

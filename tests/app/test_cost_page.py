@@ -28,7 +28,7 @@ from dashboard.state.view import N_WINS
 pytest.importorskip("ultralytics")
 from bra.yolo.build import ModelLimits, build_checked
 from bra.yolo.registration import CFG
-from bra.yolo.ultralytics_flops import printed
+from bra.yolo.ultralytics_flops import reported_flops
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 
@@ -72,7 +72,7 @@ def test_the_page_shows_what_bra_cost_counts() -> None:
     for name, field in {"multiply-adds": "macs", "parameters": "params", "peak, bytes": "peak_bytes"}.items():
         assert against[name].tolist() == [getattr(one.total, field) for one in (cost, plain, full, second)]
     assert against["multiply-adds, %"][1] == pytest.approx(100 * plain.total.macs / cost.total.macs)
-    assert str(printed(module, cost)) in shown(app)
+    assert str(reported_flops(module, cost)) in shown(app)
     assert app.metric[2].value == f"{2 * cost.total.macs / 1e9:.3f}"
     assert any(one.name in caption.value for one in cost.not_counted for caption in app.caption)
 

@@ -114,7 +114,7 @@ class Explorer:
                 what = rng.random()
                 if what < 0.75:
                     place = (rng.randrange(10_000), rng.randrange(10_000))
-                    visitor.translate("stage", "pins", {"a": list(place)})
+                    visitor.set_state("stage", "pins", {"a": list(place)})
                     self.seen.queries.append(visitor.run(fragment=True))
                     self.check_query(visitor, place)
                 elif what < 0.95:
@@ -125,7 +125,7 @@ class Explorer:
                     self.check(visitor)
                 else:
                     self.layer = "layers.1" if self.layer == "layers.0" else "layers.0"
-                    visitor.translate("rail", "picked", self.layer, trigger=True)
+                    visitor.set_state("rail", "picked", self.layer, trigger=True)
                     self.seen.changes.append(visitor.run())
                     self.check(visitor)
             self.seen.errors += visitor.errors

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import json
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 from unittest import mock
 from urllib.parse import parse_qsl
 
@@ -24,13 +23,12 @@ from tablefiles import table_files
 from weightfiles import weight_files
 
 from bra.errors import BRAError
-from bra.experiments import sweep_table
 from bra.experiments.sweep_table import read_table
 from bra.opening import open_file
 from bra.photo import Photo
 from bra.profiling import model_cost, variants
-from bra.readers import checkpoint
-from bra.readers.child import parquet
+from bra.readers import checkpoint, parquet, sandbox
+from bra.readers.child import parquet as child_parquet
 from bra.readers.child.checkpoint import unpack
 from bra.reports.tables import sweep_html
 from dashboard.state.compare_view import Comparison
@@ -105,11 +103,12 @@ def _enter_checkpoint(data: bytes) -> None:
 def _enter_table(data: bytes) -> None:
     """As everywhere, but what the reading process does is done in this one."""
 
-    def here(options: object, code: str, arguments: Sequence[str], files: tuple[IO[bytes], IO[bytes], IO[bytes]],
-             *rest: object) -> int:
-        return parquet.main(json.loads(arguments[0]), *files)
+    def here(_reader: str, data: bytes, wanted: object, *_: object) -> sandbox.Ended:
+        out, words = io.BytesIO(), io.BytesIO()
+        status = child_parquet.main(wanted, io.BytesIO(data), out, words)
+        return sandbox.Ended(status, out.getvalue(), words.getvalue())
 
-    with mock.patch.object(sweep_table, "ran", here):
+    with mock.patch.object(parquet, "run_reader", here):
         sweep_html(read_table(data))
 
 

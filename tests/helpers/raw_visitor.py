@@ -138,7 +138,7 @@ class Visitor:
         state.double_array_value.data.append(value)
         self._widgets[part.id] = state
 
-    def translate(self, key: str, name: str, value: Any, trigger: bool = False) -> None:
+    def set_state(self, key: str, name: str, value: Any, trigger: bool = False) -> None:
         """What a component of ours tells: a state, or a click."""
         part = self.element("bidi_component", key)
         assert part is not None, key

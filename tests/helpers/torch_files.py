@@ -29,6 +29,9 @@ class View:
     def __init__(self, store: Store, shape: Any, strides: Any, offset: Any = 0) -> None:
         self.args = (store, offset, shape, strides, False, OrderedDict())
 
+    def __repr__(self) -> str:      # the tests' names, the same in every process
+        return f"offset {self.args[1]}, shape {self.args[2]}, strides {self.args[3]}"
+
 
 class Writer(pickle.Pickler):
     def persistent_id(self, obj: Any) -> Any:

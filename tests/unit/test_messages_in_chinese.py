@@ -35,7 +35,7 @@ from bra.models.biformer import from_state
 from bra.models.card import cards, shipped
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.models.patches import PatchSpec
-from bra.opening import look, named, open_file, open_model
+from bra.opening import look, model_and_variant, open_file, open_model
 from bra.photo import Photo, PhotoLimits
 from bra.profiling import timing
 from bra.profiling.advice import choices, levers, positions
@@ -51,9 +51,9 @@ from dashboard import i18n as app
 ROOT = Path(__file__).parents[2]
 KINDS = {name for name in vars(errors) if name.endswith("Error")}
 COMMAND_LINE = {
-    "cli", "compare_command", "cost_command", "sweep", "training.classifier", "training.flowers",
-    "training.photographs", "training.quality", "training.state", "yolo.command", "yolo.demo", "yolo.shipping",
-    "yolo.tiles", "yolo.training"}
+    "cli", "cli.compare", "cli.cost", "cli.main", "cli.yolo", "experiments.sweep", "training.classifier",
+    "training.flowers", "training.dataset", "training.quality", "training.checkpointing", "yolo.entrypoint",
+    "yolo.training", "yolo.training.demos", "yolo.training.release", "yolo.training.trainer", "overlap", "scorecard"}
 """No page reaches these modules, and the command line speaks English."""
 
 
@@ -136,7 +136,7 @@ ERRORS: dict[str, Callable[[], object]] = {
     "no BiFormer": lambda: from_state({"a.weight": torch.ones(2)}),
     "half a BiFormer": lambda: from_state({"stages.0.0.norm1.weight": torch.ones(64)}),
     "safetensors": lambda: open_file(b"hello", "a.safetensors"), "no file": lambda: open_model(ModelSettings("own")),
-    "no such name": lambda: named("nothing"), "no such model": lambda: ModelSettings("nothing").entry,
+    "no such name": lambda: model_and_variant("nothing"), "no such model": lambda: ModelSettings("nothing").entry,
     "no such variant": lambda: ModelSettings("yolo", variant="x").chosen_variant,
     "side": lambda: ModelSettings(side=1), "no weights": lambda: shipped("nothing"),
     "patch stride": lambda: PatchSpec(BRASpec(64), stride=1), "depth": lambda: PatchSpec(BRASpec(64), depth=9),
@@ -205,7 +205,7 @@ def test_no_page_reaches_what_only_the_command_line_says() -> None:
         if name not in reached:
             reached.add(name)
             waiting += imported(BRA[name])
-    assert {"opening", "photo", "yolo.gate", "yolo.opened"} <= reached
+    assert {"opening", "photo", "yolo.validate", "yolo.adapter"} <= reached
     assert not reached & COMMAND_LINE
 
 

@@ -28,26 +28,26 @@ class Runs:
 
 
 def test_code_in_a_file_does_not_run(tmp_path: Path) -> None:
-    tr_noop = tmp_path / "ran"
-    evil = [Runs(os.system, f"touch {tr_noop}"), Runs(builtins.exec, f"open({str(tr_noop)!r}, 'w')"),
-            Runs(Path.touch, tr_noop), Runs(builtins.getattr, os, "system")]
+    marker = tmp_path / "ran"
+    evil = [Runs(os.system, f"touch {marker}"), Runs(builtins.exec, f"open({str(marker)!r}, 'w')"),
+            Runs(Path.touch, marker), Runs(builtins.getattr, os, "system")]
     good = View(Store(4), (2, 2), (2, 1))
     for value in evil[:3]:
         assert pickle.loads(pickle.dumps(value)) is not NotImplemented
-        assert tr_noop.exists(), "the attack is a real one"
-        tr_noop.unlink()
+        assert marker.exists(), "the attack is a real one"
+        marker.unlink()
     for value in evil[:3]:
         read = read_checkpoint(archive({"epoch": value, "model": {"w": good, "v": value}}))
         assert read.tensors["w"].tolist() == [[1, 2], [3, 4]]
         assert set(read.tensors) == {"w"}
         assert read.facts.epoch is None
-        assert not tr_noop.exists()
-    assert "no model" in refusal(archive(Runs(builtins.eval, f"open({str(tr_noop)!r}, 'w')")))
+        assert not marker.exists()
+    assert "no model" in refusal(archive(Runs(builtins.eval, f"open({str(marker)!r}, 'w')")))
     # The other ways to reach a class: an instance of it, its state, and a name with dots.
     for body in (b"cos\nsystem\n(X\2\0\0\0idt\x81.", b"cos\nsystem\n)\x81}X\1\0\0\0aK\1sb.",
                  b"\x8c\x02os\x8c\x06system\x93(X\2\0\0\0idtR.", b"cbuiltins\nobject.__subclasses__\n)R."):
         assert "no model" in refusal(archive(b"\x80\4" + body))
-    assert not tr_noop.exists()
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize(("view", "words"), [

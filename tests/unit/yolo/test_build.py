@@ -50,17 +50,17 @@ def test_the_head_says_the_task(stem: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("text", [
-    "__import__('os').system('touch {mark}')", "nn.SiLU() if open('{mark}', 'w') else 0", "nn.SiLU",
+    "__import__('os').system('touch {marker}')", "nn.SiLU() if open('{marker}', 'w') else 0", "nn.SiLU",
     "torch.hub.load('a', 'b')", "nn.ReLU() ", "(lambda: nn.ReLU())()", 7, ["nn.ReLU()"]])
 def test_no_activation_is_evaluated_but_the_known(text: Any, tmp_path: Path) -> None:
-    tr_noop = tmp_path / "ran"
-    text = text.format(tr_noop=tr_noop) if isinstance(text, str) else text
+    marker = tmp_path / "ran"
+    text = text.format(marker=marker) if isinstance(text, str) else text
     assert "activation is" in refusal(tiny(activation=text))
     model = copy.deepcopy(YOLO("yolov8n-bra.yaml").model)
     model.yaml["activation"] = text
     with pytest.raises(YoloError, match="activation is"):
         open_checkpoint(read_checkpoint(written(half(model))))
-    assert not tr_noop.exists()
+    assert not marker.exists()
 
 
 def test_a_known_activation_reaches_its_own_model_only() -> None:

@@ -1,7 +1,7 @@
-// A drawn board of which one token is chosen, by a click or by the arrow keys and Enter.
+// A drawing of the worked example, of which one token is chosen, by a click or by the arrow keys and Enter.
 
 export default function mount({ parentElement, data, setStateValue }) {
-  const root = parentElement.querySelector(".board");
+  const root = parentElement.querySelector(".number-grid");
   const held = root.getRootNode().activeElement?.closest?.("[data-token]")?.dataset.token;
   if (root.dataset.html !== data.html) {
     root.innerHTML = data.html; // drawn by the app alone: no visitor's words are in it

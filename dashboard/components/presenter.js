@@ -1,15 +1,15 @@
 // The foot of the lesson: back, on, the address of this step, and the switch to large type. In front of a class the keys
 // of the whole page are its own, except where one types or has moved by keyboard to something that needs them.
 
-const lecterns = new WeakMap();
+const views = new WeakMap();
 const TYPING = "input:not([type=radio]):not([type=checkbox]), textarea, select, [contenteditable=true], [role=slider], "
   + "[role=application], [role=combobox], [role=listbox], [role=spinbutton]";
 const ACTIVE = "button, a[href], summary, input, [role=radio], [role=tab], [role=button], [role=option]";
 
 export default function mount({ parentElement, data, setTriggerValue }) {
-  const root = parentElement.querySelector(".lectern");
-  let view = lecterns.get(root);
-  if (!view) { view = build(root); lecterns.set(root, view); }
+  const root = parentElement.querySelector(".presenter");
+  let view = views.get(root);
+  if (!view) { view = build(root); views.set(root, view); }
   view.tell = setTriggerValue;
   const moved = view.data && view.data.stop !== data.stop;
   view.data = data;
@@ -39,7 +39,7 @@ function build(root) {
   view.copy = el("button", { type: "button", class: "copy", onclick: () => copy(view) });
   view.place = el("span", { class: "place" });
   view.address = el("input", { class: "address", readonly: true, onclick: () => view.address.select() });
-  view.live = el("span", { class: "said", "aria-live": "polite" });
+  view.live = el("span", { class: "status", "aria-live": "polite" });
   root.append(view.back, view.place, view.next, view.address, view.copy, view.live, view.switch);
   return view;
 }

@@ -1,11 +1,11 @@
 // The lesson's picture: point at a window and see where it is routed, or mark the windows that one expects.
 
-const panes = new WeakMap();
+const views = new WeakMap();
 
 export default function mount({ parentElement, data, setTriggerValue }) {
-  const root = parentElement.querySelector(".pane");
-  let view = panes.get(root);
-  if (!view) { view = build(root); panes.set(root, view); }
+  const root = parentElement.querySelector(".lesson-picture");
+  let view = views.get(root);
+  if (!view) { view = build(root); views.set(root, view); }
   view.tell = setTriggerValue;
   const message = unpack(data);
   if (view.data && view.data.version === message.version) { plan(view); return undefined; }
