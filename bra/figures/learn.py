@@ -12,6 +12,7 @@ from bra.figures.template import COLOURS, LIGHT, Style, dressed, escaped, hover
 from bra.messages import message
 from bra.teaching.experiments import Growth
 
+GROWTH_OF: Final = message("one layer, 64 channels · formula, weights play no part")
 KINDS: Final = {"main": COLOURS["a"], "other": COLOURS["rejected"], "bad": COLOURS["routed"]}
 
 
@@ -76,6 +77,6 @@ def growth(every: Sequence[Growth], pixels: Sequence[int], at: int, style: Style
                 (message("pairs compared"), "%{customdata[1]:,}"),
                 (message("thousand million multiply-adds"), "%{y:,.3f}")))
     figure.add_vline(x=at, line={"color": COLOURS["rejected"], "dash": "dash"})
-    return dressed(figure, style, message("one layer, 64 channels · formula, weights play no part"), 300,
+    return dressed(figure, style, GROWTH_OF, 300,
                    showlegend=True, xaxis_title_text=style.tr(message("side of the picture, pixels")),
                    yaxis_title_text=style.tr(message("thousand million multiply-adds")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import DeletedFile, UploadedFile
@@ -20,6 +20,8 @@ from dashboard.state.view import LAYER_NAME, N_WINS, Selection, inside, shows_of
 T = TypeVar("T")
 STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"
 GRID, VERSUS, CHART = "multiples", "versus", "chart"
+COST_BARS, COST_TREE, COST_PLACES = "cost_bars", "cost_tree", "cost_places"
+CHART_FORMAT, MATRIX, WHO_CHOSEN = "chart_format", "matrix", "who_chosen"
 MODEL_UPLOADER_B, SWEEP_UPLOADER = "model_uploader_b", "sweep_uploader"
 """Keys of the widgets whose callbacks stand here."""
 ATTENTION_OF = (tr_noop("One token"), tr_noop("Mean over the window"))
@@ -119,9 +121,43 @@ def on_setting() -> None:
 
 def on_chart_point() -> None:
     """Callback of the chart: a setting that was clicked is looked into next."""
-    picked = st.session_state[CHART].selection.get("pick") or []
-    if picked:
-        _look_into([picked[0].get("n_win"), picked[0].get("topk")])
+    about = _clicked(CHART)
+    if len(about) >= 2:     # the front and the lines of the controls tell nothing
+        _look_into([int(about[0]), int(about[1])])
+
+
+def _clicked(key: str) -> list[Any]:
+    """`customdata` of the point that was clicked in a chart; a point without any gives []."""
+    points = st.session_state[key].selection.get("points") or []
+    found = points[0].get("customdata") if points else None
+    return list(found) if isinstance(found, (list, tuple)) else []
+
+
+def on_cost_row(with_bra: Sequence[str], plain: Sequence[str], key: str) -> None:
+    """Callback of the charts of Cost: the row that was clicked is the one that advice is about.
+
+    Args:
+        with_bra: names of the rows with BRA, in order.
+        plain: names of the rows of the model without BRA, in order: a BRA row may stand after each.
+        key: of the chart that was clicked.
+    """
+    points = st.session_state[key].selection.get("points") or []
+    about = _clicked(key)
+    # A bar carries its row's name; a cell of the tree is called by it, and its parts by it and their own.
+    name = str(about[0] if about and isinstance(about[0], str) else points[0].get("id", "") if points else "")
+    row = name.partition(" › ")[0]
+    if row in with_bra:
+        st.session_state["cost_row"] = with_bra.index(row)
+        save_cost_view(replace(cost_view(), row=with_bra.index(row)))
+    elif row in plain:
+        st.session_state["cost_after"] = plain.index(row)
+        save_cost_view(replace(cost_view(), after=plain.index(row)))
+
+
+def chart_format() -> str:
+    """What charts are saved as: "PNG" or "SVG"."""
+    found: str = st.session_state.get(CHART_FORMAT, "PNG")
+    return found
 
 
 def _look_into(setting: object) -> None:
