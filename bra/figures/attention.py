@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import plotly.graph_objects as go
@@ -26,7 +26,12 @@ from bra.figures.template import (
     window_frame,
 )
 from bra.grid import WindowGrid
-from bra.messages import message
+from bra.messages import comma_joined, message
+from bra.metrics import routing
+from bra.photo import Photo
+from bra.tracing import LayerTrace
+from bra.units import percent
+from bra.viewer.pack import Place, locate
 
 COLUMNS: Final = 4
 
@@ -46,6 +51,41 @@ class Attended:
     window: int
     token: int | None
     maps: NDArray[np.float32]
+
+
+def attended(trace: LayerTrace, photo: Photo, queries: Sequence[tuple[str, Place, bool]],
+             mean_map: Callable[[int], Any] | None = None) -> tuple[Attended, ...]:
+    """What queries attend to.
+
+    Args:
+        trace: one layer on the picture; image 0 of the batch.
+        photo: the picture.
+        queries: role "a" or "b", place, and whether the whole window is meant instead of its token at that place.
+        mean_map: a window -> its `attention_map`, where that was worked out elsewhere.
+    """
+    found = []
+    for role, place, whole in queries:
+        window, token = locate(trace.grid, photo, place)
+        made = (mean_map or trace.attention_map)(window) if whole else trace.attention_map(window, token)
+        found.append(Attended(role, window, None if whole else token, made.float().numpy()))
+    return tuple(found)
+
+
+def about(trace: LayerTrace, of: Attended) -> str:
+    """A query in words, where it is routed, and how much of its attention falls on padding."""
+    if of.token is None:
+        what = message("mean over the tokens of window {window}", window=of.window)
+    else:
+        row, col = trace.grid.token_of_window(of.window, of.token)
+        what = message("token {token} of window {window} (the star; row {row}, column {col})", token=of.token,
+                       window=of.window, row=row, col=col)
+    who = message("{role} attends to: {what}", role=of.role.upper(), what=what)
+    windows = comma_joined([str(window) for window in trace.r_idx[0, of.window].tolist()])
+    leak = routing.padding_share(trace.grid, of.maps)
+    rest = message("Routed windows {windows}; all else is 0 because it was not chosen. {leak} of it falls on padding.",
+                   windows=windows, leak=percent(leak)) if leak > 0.0005 else message(
+        "Routed windows {windows}; all else is 0 because it was not chosen.", windows=windows)
+    return message("{who}. {rest}", who=who, rest=rest)
 
 
 def names_of(heads: int) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ COLORWAY: Final = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4
 CIVIDIS: Final = ("#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#fee838")
 """Nuñez, Anderton, Renslow 2018 at nine places: monotone in lightness."""
 INK: Final = MappingProxyType({False: ("#1c1e21", "#5f6670", "#d5d9e0", "#ffffff"),
-                               True: ("#f0f1f3", "#a5acb8", "#3f4550", "#14161a")})
+                               True: ("#f0f1f3", "#a5acb8", "#3f4550", "#0e1117")})
 """Text, faint text, grid lines and paper, by whether the theme is dark."""
 PAPER_CAPTION: Final = 60
 """Letters in a line of the caption: what a phone of 390 pixels holds."""

@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import DeletedFile, UploadedFile
 
 from bra.models.catalog import CATALOG, ModelSettings
-from bra.viewer.pack import Place
+from bra.viewer.pack import FULL, Place
 from dashboard.i18n import chosen_language, key_in_language, tr_noop
 from dashboard.state.compare_view import Comparison
 from dashboard.state.cost_view import CostView
@@ -255,6 +255,50 @@ def on_show() -> None:
     """Callback of the stage: what is switched on there becomes part of the view."""
     words = st.session_state[key_in_language(STAGE)].show
     save(replace(current(), show=shows_of(words if isinstance(words, list) else [])))
+
+
+def on_box(places: Sequence[Place], key: str) -> None:
+    """Callback of the routing matrix: the first and the last query in the box are pinned, and the stage follows.
+
+    Args:
+        places: the centre of every window.
+        key: of the chart.
+    """
+    boxes = st.session_state[key].selection.get("box") or []
+    rows = boxes[0].get("y") if boxes else None
+    if isinstance(rows, (list, tuple)) and rows and places:
+        low, high = (min(max(round(float(row)), 0), len(places) - 1) for row in (min(rows), max(rows)))
+        _pin(places[low], places[high] if high > low else None)
+
+
+def on_picture_box(places: Sequence[Place], size: tuple[float, float], key: str) -> None:
+    """Callback of a chart over the picture: the window under the middle of the box is pinned, and the stage follows.
+
+    Args:
+        places: the centre of every window.
+        size: (height, width) of the picture in the pixels of the chart's axes.
+        key: of the chart.
+    """
+    boxes = st.session_state[key].selection.get("box") or []
+    if not boxes or not places:
+        return
+    x, y = (sum(map(float, boxes[0][axis])) / len(boxes[0][axis]) for axis in ("x", "y"))
+    at = FULL * x / size[1], FULL * y / size[0]
+    _pin(min(places, key=lambda place: (place[0] - at[0])**2 + (place[1] - at[1])**2), current().b)
+
+
+def _pin(a: Place, b: Place | None) -> None:
+    save(replace(current(), a=inside(*a), b=None if b is None else inside(*b)))
+    opened = st.session_state.get("stage_opened")
+    if opened is not None:
+        st.session_state["stage_opened"] = (opened[0], current().pins, current().show)
+        st.session_state["stage_follow"] = stage_follow() + 1
+
+
+def stage_follow() -> int:
+    """How often pins were set from elsewhere than the stage, which then takes them over."""
+    found: int = st.session_state.get("stage_follow", 0)
+    return found
 
 
 def stage_opening(digest: str) -> tuple[dict[str, Place], tuple[str, ...]]:
