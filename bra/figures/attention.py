@@ -148,8 +148,8 @@ def attention(queries: Sequence[Attended], which: Sequence[int], grid: WindowGri
             figure.update_yaxes(showticklabels=outer[1], title_text=style.tr(DOWN) if outer[1] else "",
                                 row=row, col=col)
     aspect = (bottom - top) / (right - left)
-    height = round(170 + len(queries) * lines * (40 + min(420, 900 / columns) * aspect))
+    height = round(170 + len(queries) * lines * (40 + min(330, 760 / columns) * aspect))
     figure.update_layout(shapes=shapes, coloraxis={
         "colorscale": attention_scale(by_root=True), "cmin": 0, "cmax": 100 * most or 1,
-        "colorbar": colour_bar(style, message("share of the query's attention, %"))})
+        "colorbar": colour_bar(style, message("share of the query's attention, %"), 26)})
     return dressed(figure, style, caption, height, showlegend=False, margin_t=110)

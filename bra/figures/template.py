@@ -26,7 +26,7 @@ COLORWAY: Final = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4
 CIVIDIS: Final = ("#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#fee838")
 """Nuñez, Anderton, Renslow 2018 at nine places: monotone in lightness."""
 INK: Final = MappingProxyType({False: ("#1c1e21", "#5f6670", "#d5d9e0", "#ffffff"),
-                               True: ("#f0f1f3", "#a5acb8", "#3f4550", "#0e1117")})
+                               True: ("#f0f1f3", "#a5acb8", "#3f4550", "#171614")})
 """Text, faint text, grid lines and paper, by whether the theme is dark."""
 PAPER_CAPTION: Final = 60
 """Letters in a line of the caption: what a phone of 390 pixels holds."""
@@ -106,7 +106,7 @@ def dressed(figure: go.Figure, style: Style, caption: str, height: int, **layout
     lines = wrapped(style.tr(caption))
     foot = round(1.3 * style.size * len(lines)) + 4
     figure.update_layout(template=template(style.dark, style.size), height=height + foot, **layout)
-    figure.update_layout(margin_b=foot + round(3.9 * style.size),
+    figure.update_layout(margin_b=foot + round(4.4 * style.size),
                          title={"text": "<br>".join(lines), "y": foot / (height + foot)})
     return figure
 
@@ -154,9 +154,9 @@ def file_name(*parts: object) -> str:
     return "_".join(word for word in words if word)
 
 
-def colour_bar(style: Style, title: str) -> dict[str, Any]:
-    """A scale along the top of the picture, where it takes no width from the plot; leave 84 pixels for it."""
-    return {"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 1, "yanchor": "top", "len": 0.72,
+def colour_bar(style: Style, title: str, above: int = 6) -> dict[str, Any]:
+    """A scale above the plot, where it takes no width from it; `above` is how many pixels lie between."""
+    return {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "len": 0.72, "ypad": above,
             "thickness": 10, "title": {"text": style.tr(title), "side": "top", "font": {"size": style.size}}}
 
 
