@@ -29,3 +29,12 @@ def billions(number: int) -> str:
 def megabytes(size: int) -> str:
     """1234567 bytes -> "1.2 MB", without a place to break the line."""
     return f"{size / 1e6:,.1f}{NO_BREAK}MB"
+
+
+def percent(share: float) -> str:
+    """0.0714 -> "7.1 %"; 0 % and 100 % are said of exact ones only."""
+    if 0 < share < 0.0005:
+        return "<0.1 %"
+    if 0.995 <= share < 1:
+        return f"{min(99.9, 100 * share):.1f} %"
+    return f"{100 * share:.1f} %" if share < 0.0995 else f"{100 * share:.0f} %"

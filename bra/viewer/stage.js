@@ -9,18 +9,18 @@ export default function mount({ parentElement, data, setStateValue }) {
   view.tell = setStateValue;
   const message = unpack(data);
   if (view.data && message.version === view.data.version) { render(view); return undefined; }
-  // The pins here are newer than those in a message, except where a new picture or a new visit begins.
-  const known = Boolean(view.data), fresh = !view.data || view.data.photo !== message.photo;
+  // The pins here are newer than those in a message, except where a new picture or a new visit begins, or where they were
+  // chosen in a chart of the page.
+  const known = Boolean(view.data), fresh = !view.data || view.data.photo !== message.photo || view.data.follow !== message.follow;
   if (fresh) {
     view.pins = { a: message.pins.a ?? null, b: message.pins.b ?? null };
     view.active = view.pins.a && !view.pins.b ? "b" : "a";
     view.hover = view.cursor = null;
   }
   if (!known) adopt(view, message.show);
-  view.data = message; view.matrix = null; view.base = null; view.pointed = null;
+  view.data = message; view.base = null; view.pointed = null;
   for (const [role, colour] of Object.entries(message.roles)) root.style.setProperty(`--role-${role}`, colour);
   for (const caption of root.querySelectorAll('[data-part="caption"]')) caption.textContent = message.caption;
-  view.ui.degree.textContent = degreeSummary(message);
   view.ui.note.textContent = message.weights_used
     ? tr("This layer multiplies keys and values by these weights.")
     : tr("This layer uses only which windows were chosen, not these weights.");
@@ -31,10 +31,10 @@ export default function mount({ parentElement, data, setStateValue }) {
 function build(root) {
   translate(root);
   const $ = (name) => root.querySelector(`[data-part="${name}"]`);
-  const ui = Object.fromEntries(["canvas", "readout", "live", "caption", "note", "rank", "rows", "matrix", "indegree",
-    "degree", "tip", "stats", "title", "a", "b", "reverse", "arrows", "bare", "tint", "save"].map((name) => [name, $(name)]));
+  const ui = Object.fromEntries(["canvas", "readout", "live", "caption", "note", "rank", "rows",
+    "tip", "stats", "title", "a", "b", "reverse", "arrows", "bare", "tint", "save"].map((name) => [name, $(name)]));
   const view = { root, ui, pins: { a: null, b: null }, active: "a", hover: null, cursor: null, reverse: false, arrows: false, bare: false,
-    tint: "route", tab: "matrix", pointed: null };
+    tint: "route", pointed: null };
   const move = (event) => { view.hover = placeOnStage(view, event); view.cursor = null; schedule(view); };
   ui.canvas.addEventListener("pointermove", move);
   ui.canvas.addEventListener("pointerleave", () => { view.hover = null; schedule(view); });
@@ -47,17 +47,8 @@ function build(root) {
   for (const name of ["reverse", "arrows", "bare"]) ui[name].addEventListener("click", () => { view[name] = !view[name]; switched(view); });
   ui.tint.addEventListener("change", () => { view.tint = ui.tint.value; switched(view); });
   ui.save.addEventListener("click", () => savePicture(view));
-  for (const tab of root.querySelectorAll("[role=tab]")) {
-    tab.addEventListener("click", () => { view.tab = tab.dataset.tab; switched(view); tab.focus(); });
-    tab.addEventListener("keydown", (event) => {
-      if (!event.key.startsWith("Arrow")) return;
-      root.querySelector(`[role=tab]:not([data-tab=${tab.dataset.tab}])`).click();
-    });
-  }
   hits(view, ui.rank, (x) => { const bar = view.rankHit(x); view.pointed = bar.window; schedule(view);
     return { text: tr("window {window}: affinity {affinity}", { window: bar.window, affinity: number(bar.value) }), query: null }; });
-  hits(view, ui.matrix, (x, y) => view.matrixHit(x, y));
-  hits(view, ui.indegree, (x, y) => view.degreeHit(x, y));
   new ResizeObserver(() => { view.base = null; schedule(view); }).observe(root);
   return view;
 }
@@ -102,13 +93,11 @@ function pin(view, place) {
 function adopt(view, words) {
   for (const name of ["reverse", "arrows", "bare"]) view[name] = words.includes(name);
   view.tint = ["affinity", "in_degree"].find((name) => words.includes(name)) ?? "route";
-  view.tab = words.includes("indegree") ? "indegree" : "matrix";
   view.ui.tint.value = view.tint;
 }
 
 function switched(view) {
-  view.tell("show", [view.reverse && "reverse", view.arrows && "arrows", view.bare && "bare", view.tint !== "route" && view.tint,
-    view.tab === "indegree" && "indegree"].filter(Boolean));
+  view.tell("show", [view.reverse && "reverse", view.arrows && "arrows", view.bare && "bare", view.tint !== "route" && view.tint].filter(Boolean));
   schedule(view);
 }
 
@@ -210,12 +199,6 @@ function panels(view, queries, current) {
       { share: percent(data.kept[current.window]), chance: percent(data.chance) });
   drawRank(view, ui.rank, current.window, colour);
   fillRankTable(view, ui.rows, current.window);
-  for (const tab of root.querySelectorAll("[role=tab]")) {
-    const on = tab.dataset.tab === view.tab;
-    tab.setAttribute("aria-selected", String(on)); tab.tabIndex = on ? 0 : -1;
-    root.querySelector(`#${tab.getAttribute("aria-controls")}`).hidden = !on;
-  }
-  if (view.tab === "matrix") drawMatrix(view, ui.matrix, queries); else drawDegree(view, ui.indegree, queries);
 }
 
 function savePicture(view) {

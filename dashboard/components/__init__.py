@@ -23,7 +23,6 @@ def _registered(name: str, html: str, css: str, code: str) -> Mapping[str, Calla
 
 
 _stage = _registered("stage", viewer.text("stage.html"), viewer.text("viewer.css"), viewer.script(*viewer.STAGE))
-_tiles = _registered("tiles", '<div class="tiles"></div>', viewer.text("viewer.css"), viewer.script(*viewer.TILES))
 _picture = _registered("picture", "<div></div>", "", viewer.script(*viewer.PICTURE))
 _rail = _registered("rail", '<div class="rail"></div>', viewer.text("viewer.css"), viewer.script(*viewer.RAIL))
 _multiples = _registered("multiples", '<div class="multiples"></div>', viewer.text("viewer.css"),
@@ -61,13 +60,8 @@ def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callab
 
 
 def picture(message: bytes, key: str) -> None:
-    """A picture for the stage and the tiles of the page, itself unseen; `message` as `picture_message` packed it."""
+    """A picture for the stage of the page, itself unseen; `message` as `picture_message` packed it."""
     _picture[language()](data=_checked(message), key=key)
-
-
-def tiles(message: bytes, key: str) -> None:
-    """Attention of the pinned queries, one small picture per head; `message` as `tiles_message` packed it."""
-    _tiles[language()](data=_checked(message), key=key_in_language(key))
 
 
 def rail(message: bytes, key: str, on_pick: Callable[[], None]) -> None:

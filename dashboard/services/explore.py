@@ -9,6 +9,7 @@ from typing import Final
 
 from torch import Tensor
 
+from bra.figures.attention import Attended, attended
 from bra.messages import Language
 from bra.models.base import Answer, ModelRun
 from bra.models.catalog import ModelSettings
@@ -16,7 +17,7 @@ from bra.photo import Photo
 from bra.reports.files import routing_csv, trace_npz
 from bra.reports.layer_html import report_html
 from bra.tracing import LayerTrace
-from bra.viewer.pack import Caption, Place, locate, stage_message, tiles_message
+from bra.viewer.pack import Caption, Place, locate, stage_message
 from dashboard.i18n import tr_noop
 from dashboard.runtime.jobs import Progress
 from dashboard.runtime.server import AT_ONCE, HEAVY, QUICK
@@ -26,7 +27,7 @@ from dashboard.services.server import server
 from dashboard.state.upload import Upload
 
 Queries = Sequence[tuple[str, Place, bool]]
-"""Role, place, and whether the whole window is meant, as `tiles_message` takes them."""
+"""Role, place, and whether the whole window is meant, as `attended` takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def result_of(request: LayerRequest) -> LayerResult:
     return LayerResult(key, photo, run.trace.layers[request.layer])
 
 
-# The stage and the tiles. -------------------------------------------------------------------------------------------
+# The stage and the attention of queries. ------------------------------------------------------------------------------
 
 FEW_WINDOWS, MANY_WINDOWS = 2**16, 2**21
 """Affinities, p2², that are ranked within some 10 ms, and within half a second: above, it is heavy work."""
@@ -112,6 +113,7 @@ class StageKey:
     pins: Pins
     show: tuple[str, ...]
     answer: Answer
+    follow: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,18 +141,18 @@ def map_priority(layer: LayerTrace) -> str:
 
 
 def stage_bytes(of: LayerResult, answer: Answer, caption: Caption, focus: Place, pins: Mapping[str, Place],
-                show: tuple[str, ...]) -> bytes:
-    """The message of the stage; `answer` is the run's in the words of the page."""
+                show: tuple[str, ...], follow: int = 0) -> bytes:
+    """The message of the stage; `answer` is the run's in the words of the page, `follow` as for `stage_message`."""
     photo, layer = of.photo, of.layer
     return run_cached(
-        server(), StageKey(of.key, caption, focus, tuple(pins.items()), show, answer),
-        lambda _: stage_message(photo, layer, caption, focus, dict(pins), show, b"", answer.detections),
+        server(), StageKey(of.key, caption, focus, tuple(pins.items()), show, answer, follow),
+        lambda _: stage_message(photo, layer, caption, focus, dict(pins), show, b"", answer.detections, follow),
         tr_noop("Ranking the windows …"), stage_priority(layer))
 
 
-def tiles_bytes(of: LayerResult, caption: Caption, queries: Queries) -> bytes:
-    """The message of the tiles. One token's attention is worked out here and now, a whole window's in its turn."""
-    return tiles_message(of.photo, of.layer, caption, queries, b"", partial(window_map, of))
+def attended_of(of: LayerResult, queries: Queries) -> tuple[Attended, ...]:
+    """What queries attend to. One token's attention is worked out here and now, a whole window's in its turn."""
+    return attended(of.layer, of.photo, queries, partial(window_map, of))
 
 
 def prefetch_maps(request: LayerRequest, queries: Queries) -> None:

@@ -89,7 +89,7 @@ def picture_priority(data: bytes) -> str:
 
 
 def picture_bytes(photo: Photo) -> bytes:
-    """The message with the picture of the stage and of the tiles."""
+    """The message with the picture of the stage."""
     return picture_message(photo, encoded(photo, PICTURE_SIDE))
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import DeletedFile, UploadedFile
 
 from bra.models.catalog import CATALOG, ModelSettings
-from bra.viewer.pack import Place
+from bra.viewer.pack import FULL, Place
 from dashboard.i18n import chosen_language, key_in_language, tr_noop
 from dashboard.state.compare_view import Comparison
 from dashboard.state.cost_view import CostView
@@ -20,6 +20,8 @@ from dashboard.state.view import LAYER_NAME, N_WINS, Selection, inside, shows_of
 T = TypeVar("T")
 STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"
 GRID, VERSUS, CHART = "multiples", "versus", "chart"
+COST_BARS, COST_TREE, COST_PLACES = "cost_bars", "cost_tree", "cost_places"
+CHART_FORMAT, MATRIX, WHO_CHOSEN = "chart_format", "matrix", "who_chosen"
 MODEL_UPLOADER_B, SWEEP_UPLOADER = "model_uploader_b", "sweep_uploader"
 """Keys of the widgets whose callbacks stand here."""
 ATTENTION_OF = (tr_noop("One token"), tr_noop("Mean over the window"))
@@ -119,9 +121,43 @@ def on_setting() -> None:
 
 def on_chart_point() -> None:
     """Callback of the chart: a setting that was clicked is looked into next."""
-    picked = st.session_state[CHART].selection.get("pick") or []
-    if picked:
-        _look_into([picked[0].get("n_win"), picked[0].get("topk")])
+    about = _clicked(CHART)
+    if len(about) >= 2:     # the front and the lines of the controls tell nothing
+        _look_into([int(about[0]), int(about[1])])
+
+
+def _clicked(key: str) -> list[Any]:
+    """`customdata` of the point that was clicked in a chart; a point without any gives []."""
+    points = st.session_state[key].selection.get("points") or []
+    found = points[0].get("customdata") if points else None
+    return list(found) if isinstance(found, (list, tuple)) else []
+
+
+def on_cost_row(with_bra: Sequence[str], plain: Sequence[str], key: str) -> None:
+    """Callback of the charts of Cost: the row that was clicked is the one that advice is about.
+
+    Args:
+        with_bra: names of the rows with BRA, in order.
+        plain: names of the rows of the model without BRA, in order: a BRA row may stand after each.
+        key: of the chart that was clicked.
+    """
+    points = st.session_state[key].selection.get("points") or []
+    about = _clicked(key)
+    # A bar carries its row's name; a cell of the tree is called by it, and its parts by it and their own.
+    name = str(about[0] if about and isinstance(about[0], str) else points[0].get("id", "") if points else "")
+    row = name.partition(" › ")[0]
+    if row in with_bra:
+        st.session_state["cost_row"] = with_bra.index(row)
+        save_cost_view(replace(cost_view(), row=with_bra.index(row)))
+    elif row in plain:
+        st.session_state["cost_after"] = plain.index(row)
+        save_cost_view(replace(cost_view(), after=plain.index(row)))
+
+
+def chart_format() -> str:
+    """What charts are saved as: "PNG" or "SVG"."""
+    found: str = st.session_state.get(CHART_FORMAT, "PNG")
+    return found
 
 
 def _look_into(setting: object) -> None:
@@ -219,6 +255,50 @@ def on_show() -> None:
     """Callback of the stage: what is switched on there becomes part of the view."""
     words = st.session_state[key_in_language(STAGE)].show
     save(replace(current(), show=shows_of(words if isinstance(words, list) else [])))
+
+
+def on_box(places: Sequence[Place], key: str) -> None:
+    """Callback of the routing matrix: the first and the last query in the box are pinned, and the stage follows.
+
+    Args:
+        places: the centre of every window.
+        key: of the chart.
+    """
+    boxes = st.session_state[key].selection.get("box") or []
+    rows = boxes[0].get("y") if boxes else None
+    if isinstance(rows, (list, tuple)) and rows and places:
+        low, high = (min(max(round(float(row)), 0), len(places) - 1) for row in (min(rows), max(rows)))
+        _pin(places[low], places[high] if high > low else None)
+
+
+def on_picture_box(places: Sequence[Place], size: tuple[float, float], key: str) -> None:
+    """Callback of a chart over the picture: the window under the middle of the box is pinned, and the stage follows.
+
+    Args:
+        places: the centre of every window.
+        size: (height, width) of the picture in the pixels of the chart's axes.
+        key: of the chart.
+    """
+    boxes = st.session_state[key].selection.get("box") or []
+    if not boxes or not places:
+        return
+    x, y = (sum(map(float, boxes[0][axis])) / len(boxes[0][axis]) for axis in ("x", "y"))
+    at = FULL * x / size[1], FULL * y / size[0]
+    _pin(min(places, key=lambda place: (place[0] - at[0])**2 + (place[1] - at[1])**2), current().b)
+
+
+def _pin(a: Place, b: Place | None) -> None:
+    save(replace(current(), a=inside(*a), b=None if b is None else inside(*b)))
+    opened = st.session_state.get("stage_opened")
+    if opened is not None:
+        st.session_state["stage_opened"] = (opened[0], current().pins, current().show)
+        st.session_state["stage_follow"] = stage_follow() + 1
+
+
+def stage_follow() -> int:
+    """How often pins were set from elsewhere than the stage, which then takes them over."""
+    found: int = st.session_state.get("stage_follow", 0)
+    return found
 
 
 def stage_opening(digest: str) -> tuple[dict[str, Place], tuple[str, ...]]:

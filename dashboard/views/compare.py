@@ -11,6 +11,8 @@ import streamlit as st
 from bra.errors import BRAError
 from bra.experiments.compare import Compared, LayerInput, Setting, amount
 from bra.experiments.probes import PROBES
+from bra.figures import compare as compare_figures
+from bra.messages import message
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.photo import Photo
 from bra.reports.tables import compare_csv, compare_html, model_line, over_nearest, reason
@@ -18,7 +20,6 @@ from bra.units import quantity
 from bra.viewer.multiples import multiples_message, pair_message
 from bra.viewer.pack import TILE_SIDE, Place
 from dashboard import components
-from dashboard.figures import compare as compare_figures
 from dashboard.i18n import option_labels, tr, tr_noop, translate, visitor_language
 from dashboard.services import compare as compare_services
 from dashboard.services import uploads as upload_services
@@ -29,8 +30,8 @@ from dashboard.state import session
 from dashboard.state.compare_view import EQUAL_TO, Comparison
 from dashboard.state.view import Selection
 from dashboard.state.widgets import init_multiselect, init_widget
+from dashboard.widgets import chart, picture
 from dashboard.widgets import model as model_widgets
-from dashboard.widgets import picture
 from dashboard.widgets.picture import ask_file, heads, plain
 
 EXPLORE = Path(__file__).parent / "explore.py"
@@ -115,10 +116,10 @@ def _pictures(photo: Photo, compared: Compared, wanted: Comparison, caption: str
 def _decide(compared: Compared, wanted: Comparison, caption: str) -> None:
     st.subheader(tr("Which one?"), anchor=False)
     st.markdown(translate(reason(compared.rows, wanted.cost)))
-    chart, table = st.columns([1.4, 1], gap="large")
-    with chart:
-        st.vega_lite_chart(compare_figures.deciding(compared.rows, wanted.cost), width="stretch", key=session.CHART,
-                           on_select=session.on_chart_point, selection_mode="pick")
+    drawn, table = st.columns([1.4, 1], gap="large")
+    with drawn:
+        chart.draw(compare_figures.deciding(compared.rows, wanted.cost, chart.style(), caption), caption, wanted.cost,
+                   key=session.CHART, on_select=session.on_chart_point)
         st.caption(tr("Thick grey: the Pareto front. Dashed: what the nearest windows of the same number keep; dotted: "
                       "random ones. Click a point to open that setting in Explore."))
     with table:
@@ -283,9 +284,11 @@ def sweeps() -> None:
     layer = st.selectbox(tr("Layer"), layers, key=init_widget("sweep_layer", layers[0], layers)) \
         if len(layers) > 1 else layers[0]
     shown = [row for row in rows if row.layer == layer]
-    st.vega_lite_chart(compare_figures.swept(shown), width="stretch")
-    st.caption(tr("Blue: one tick per picture. Orange: 95 % interval of the mean, from resampling pictures. Green: the "
-                  "mean of the nearest windows."))
+    caption = message("{model} {layer}", model=translate(model_line(table.about)),
+                      layer=message("Layer {name}", name=layer or message("attention")))
+    chart.draw(compare_figures.swept(shown, chart.style(), caption), "sweep", layer)
+    st.caption(tr("One tick per picture; the interval is from resampling pictures. Click a name in the legend to show "
+                  "or hide its marks."))
     found = [{"n_win": row.n_win, "topk": row.topk, tr_noop("keeps"): 100 * row.recall,
               tr_noop("nearest"): 100 * row.nearest, tr_noop("over nearest, 95 %"): translate(over_nearest(row)),
               tr_noop("random"): 100 * row.chance, "MACs": quantity(row.macs),
@@ -303,6 +306,7 @@ def main() -> None:
     chosen = picture.chosen_picture()
     with st.sidebar:
         view = model_widgets.choose_settings(chosen.photo)
+        chart.choose_format()
     tab = choose_tab().tab
     try:
         if tab == "sweeps":

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import streamlit as st
 
 from bra.errors import BRAError
-from bra.messages import Message
+from bra.figures import cost as cost_figures
+from bra.messages import Message, message
 from bra.profiling.advice import Position, choices, levers, positions
 from bra.profiling.format import cost_csv, cost_json, cost_markdown, short, summary
 from bra.profiling.formula import LayerCost
 from bra.profiling.model_cost import Cost, CostRow
 from bra.spec import BRASpec
-from dashboard.figures import cost as cost_figures
 from dashboard.i18n import option_labels, tr, tr_noop, translate
 from dashboard.services import cost as cost_services
 from dashboard.services.cost import Variant
@@ -24,6 +25,7 @@ from dashboard.state import session
 from dashboard.state.cost_view import CostView
 from dashboard.state.view import N_WINS, Selection
 from dashboard.state.widgets import init_widget
+from dashboard.widgets import chart, tables
 from dashboard.widgets import model as model_widgets
 from dashboard.widgets.picture import plain as as_is
 from dashboard.widgets.picture import table
@@ -73,12 +75,25 @@ def page(selection: Selection, view: CostView, timed: bool) -> None:
         return
     for sentence in summary(cost, plain):
         st.markdown(as_is(translate(sentence)))
-    st.html(cost_figures.legend(cost_figures.bar_colours(cost, view.measure)))
-    st.vega_lite_chart(cost_figures.bars(cost, view.measure), width="stretch")
+    drawn = chart.style()
+    bars, parameters = st.tabs([tr("Every row"), tr("Parameters as a tree")], on_change="rerun", key="cost_tabs")
+    with_bra = [row for row in cost.rows if row.layers]
+    # In a model with BRA its rows have other numbers than without: there, only those with BRA mean something below.
+    pick = partial(session.on_cost_row, tuple(row.name for row in with_bra),
+                   () if with_bra else tuple(row.name for row in plain.rows))
+    with bars:
+        if bars.open:
+            chart.draw(cost_figures.bars(cost, view.measure, drawn), cost.model, view.measure, key=session.COST_BARS,
+                       on_select=partial(pick, session.COST_BARS))
+    with parameters:
+        if parameters.open:
+            chart.draw(cost_figures.icicle(cost, drawn), cost.model, "parameters", key=session.COST_TREE,
+                       on_select=partial(pick, session.COST_TREE))
+    st.caption(tr("Click a row with BRA to see below what to change in it.") if with_bra else
+               tr("Click a row to see below what a BRA row after it would cost."))
     st.caption(tr("Counted, not estimated: every operator of one forward at this image size; parts of BRA by formula, "
                   "which the count must meet. Weights do not matter: trained or not, a model costs the same."))
     _rows(cost)
-    with_bra = [row for row in cost.rows if row.layers]
     if with_bra:
         view = _against(loaded, view, plain, cost)
     if with_bra or cost_services.is_yolo(loaded):
@@ -89,7 +104,7 @@ def page(selection: Selection, view: CostView, timed: bool) -> None:
 
 
 def _rows(cost: Cost) -> None:
-    table(cost_figures.row_table(cost), 320, DECIMALS)
+    table(tables.row_table(cost), 320, DECIMALS)
     # An operator's own name, such as "mean", is a name; what is said of one is a sentence.
     left_out = tr(", ").join(f"{translate(one.name) if isinstance(one.name, Message) else one.name} {one.calls}×"
                              for one in cost.not_counted[:12])
@@ -110,8 +125,9 @@ def _against(loaded: LoadedModel, view: CostView, plain: Cost, cost: Cost) -> Co
             costs[variant] = plain if variant is Variant.WITHOUT_BRA else cost_services.cost_of(loaded, view, variant)
         except BRAError as error:
             st.warning(tr("“{kind}” cannot be: {why}", kind=translate(name), why=model_widgets.sentence(error)))
-    table(cost_figures.against_table({VARIANT_NAMES[variant]: one for variant, one in costs.items()}),
-          decimals=DECIMALS)
+    named = {VARIANT_NAMES[variant]: one for variant, one in costs.items()}
+    table(tables.against_table(named), decimals=DECIMALS)
+    chart.draw(cost_figures.against(named, chart.style()), cost.model, "settings", f"n{view.n_win}_k{view.topk}")
     st.caption(tr("Full attention: every window routed to all. Bytes are those of the fused form used here, which "
                   "never writes attention out. The second setting stands in all BRA layers."))
     if Variant.SECOND_SETTING in costs and cost_services.is_yolo(loaded):
@@ -176,7 +192,7 @@ def _windows(loaded: LoadedModel, view: CostView, row: int, layer: LayerCost) ->
     st.markdown(tr("**Which n_win?** Each token of this layer sees topk / n_win² = {topk} / {windows} = {share:.1%} of "
                    "the map. Other windows at equal coverage, the cheapest first:", topk=spec.topk,
                    windows=spec.n_windows, share=spec.topk / spec.n_windows))
-    table(cost_figures.choice_table(list(found.values())), 280, DECIMALS)
+    table(tables.choice_table(list(found.values())), 280, DECIMALS)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         tried = st.selectbox(tr("Try"), list(found), width=170,
                              format_func=lambda n: f"n_win {n}, topk {found[n].topk}",
@@ -197,9 +213,9 @@ def _settings(layer: LayerCost) -> None:
     saving, without = [one for one in found if one.params], [one for one in found if not one.params]
     st.markdown(tr("**“BiFormer has many parameters.”** This layer has {n:,}. What saves some of them, one setting "
                    "changed at a time:", n=layer.params))
-    table(cost_figures.lever_table(saving))
+    table(tables.lever_table(saving))
     st.markdown(tr("What saves none, whatever else it saves:"))
-    table(cost_figures.lever_table(without))
+    table(tables.lever_table(without))
 
 
 def _places(loaded: LoadedModel, view: CostView, spec: BRASpec, cost: Cost, plain: Cost) -> None:
@@ -210,8 +226,13 @@ def _places(loaded: LoadedModel, view: CostView, spec: BRASpec, cost: Cost, plai
                    options=_said(options))
                 + (tr(" The dashed line is 1 GiB.") if view.measure == "peak_bytes" else ""))
     measure = view.measure if view.measure != "ms" else "macs"
-    here = cost_figures.bra_after(cost, plain)
-    st.vega_lite_chart(cost_figures.places(found, measure, here), width="stretch")
+    here = tables.bra_after(cost, plain)
+    size = "×".join(map(str, plain.input[2:]))
+    caption = message("{model} · one image of {size} · one BRA row with {options}", model=plain.model, size=size,
+                      options=_said(options))
+    chart.draw(cost_figures.places(found, measure, here, chart.style(), caption), plain.model, "places", measure,
+               key=session.COST_PLACES, on_select=partial(
+                   session.on_cost_row, (), tuple(row.name for row in plain.rows), session.COST_PLACES))
     refused = [place for place in found if place.layer is None]
     if refused:
         st.caption(as_is(tr("{n} rows cannot have it, {row} for one: {why}", n=len(refused), row=refused[0].after,

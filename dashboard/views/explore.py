@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import streamlit as st
 
+from bra.figures import routing
+from bra.figures.attention import about, attention, names_of
+from bra.metrics.routing import in_degree
 from bra.models.base import Answer, ModelRun
-from bra.viewer.pack import Caption, Place, rail_message
+from bra.tracing import LayerTrace
+from bra.viewer.pack import TILE_SIDE, Caption, Place, locate, place_of, rail_message, traced_size
 from dashboard import components
-from dashboard.i18n import tr, translate, visitor_language
+from dashboard.i18n import option_labels, tr, translate, visitor_language
 from dashboard.services import explore as explore_services
-from dashboard.services.explore import LayerRequest
-from dashboard.services.models import picture_bytes
+from dashboard.services.explore import LayerRequest, LayerResult
+from dashboard.services.models import encoded, picture_bytes
 from dashboard.state import job_status, session
 from dashboard.state.view import Selection
+from dashboard.state.widgets import init_widget
+from dashboard.widgets import chart, picture
 from dashboard.widgets import model as model_widgets
-from dashboard.widgets import picture
 
 
 def rail(run: ModelRun, chosen: str) -> None:
@@ -49,18 +55,12 @@ def _explorer(view: Selection, request: LayerRequest, answer: Answer, caption: C
     # By itself, since a message that is the same as before is not sent again: a new topk then brings numbers only.
     components.picture(picture_bytes(found.photo), "picture")
     pins, show = session.stage_opening(found.photo.digest)
-    components.stage(explore_services.stage_bytes(found, answer, caption, focus, pins, show), session.STAGE,
-                     session.on_pins, session.on_show)
-
-    heading, choice = st.columns([2.2, 1], vertical_alignment="bottom")
-    heading.subheader(tr("What the query tokens attend to"), anchor=False)
-    with choice:
-        whole = picture.choose_attention(selection.whole)
+    components.stage(explore_services.stage_bytes(found, answer, caption, focus, pins, show, session.stage_follow()),
+                     session.STAGE, session.on_pins, session.on_show)
+    whole = _charts(found, selection, caption, focus)
     # Read here: a download is made outside of the visitor's session, where there is no view to ask for.
     pins, language = selection.pins, visitor_language()
     stem = f"routing_n{found.layer.spec.n_win}_k{found.layer.spec.topk}"
-    queries = _queries(replace(selection, whole=whole), focus)
-    components.tiles(explore_services.tiles_bytes(found, caption, queries), "tiles")
 
     with st.container(horizontal=True):
         st.download_button(tr("Routing, CSV"), lambda: explore_services.routing_file(request), f"{stem}.csv",
@@ -74,12 +74,83 @@ def _explorer(view: Selection, request: LayerRequest, answer: Answer, caption: C
             help=tr("This view as one file that opens anywhere, without a network."))
 
 
+def _charts(found: LayerResult, selection: Selection, caption: Caption, focus: Place) -> bool:
+    """Charts of the pinned queries, each made when its tab is opened; whether attention is that of whole windows."""
+    layer, grid, style, line = found.layer, found.layer.grid, chart.style(), caption.line(found.layer)
+    name = caption.model, caption.layer, caption.picture, f"n{grid.n_win}_k{layer.spec.topk}"
+    small, size = encoded(found.photo, TILE_SIDE), traced_size(grid, found.photo)
+    windows = [(role, locate(grid, found.photo, place)[0]) for role, place, _ in _queries(selection, focus)]
+    attending, ranking, matrix, chosen = st.tabs(
+        [tr("What the query tokens attend to"), tr("Ranking of A and B"), tr("Routing matrix"), tr("Who is chosen")],
+        on_change="rerun", key="explore_tabs")
+    whole = selection.whole
+    with attending:
+        if attending.open:
+            whole = _attention(found, selection, focus, small, name, line)
+    with ranking:
+        if ranking.open:
+            chart.draw(routing.ranking(layer, windows, style, line), *name, "ranking")
+    with matrix:
+        if matrix.open and not routing.drawable(layer):
+            st.info(tr("A matrix of {n} × {n} windows is more than a browser can draw: lower n_win.", n=grid.n_windows))
+        elif matrix.open:
+            st.caption(tr("Draw a box: its first and last row become the queries A and B of the stage."))
+            chart.draw(routing.matrix(layer, windows, style, line), *name, "matrix", key=session.MATRIX,
+                       on_select=partial(session.on_box, _centres(found), session.MATRIX), modes=("box",))
+    with chosen:
+        if chosen.open:
+            st.caption(_degrees(layer) + " " + tr("Draw a box: the window under its middle becomes query A."))
+            chart.draw(routing.in_degree(layer, small, size, windows, style, line), *name, "in-degree",
+                       key=session.WHO_CHOSEN, modes=("box",), on_select=partial(
+                           session.on_picture_box, _centres(found), size, session.WHO_CHOSEN))
+    return whole
+
+
+def _attention(found: LayerResult, selection: Selection, focus: Place, small: bytes, name: tuple[str, ...],
+               line: str) -> bool:
+    """What the queries attend to: as maps over the picture, and by window."""
+    layer = found.layer
+    names = names_of(layer.spec.num_heads)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        whole = picture.choose_attention(selection.whole)
+        options = ["both", "every", *range(2, len(names))]
+        labels = {"both": tr("Mean and maximum"), "every": tr("Every head")}
+        shown = st.selectbox(tr("Heads"), options, width=220, label_visibility="collapsed", key=init_widget(
+            "heads", "both", options), format_func=option_labels(labels | {n: names[n] for n in options[2:]}))
+    which = {"both": [0, 1], "every": list(range(len(names)))}.get(shown, [shown])
+    queries = explore_services.attended_of(found, _queries(replace(selection, whole=whole), focus))
+    for query in queries:
+        st.markdown(translate(about(layer, query)))
+    style = chart.style()
+    chart.draw(attention(queries, which, layer.grid, small, traced_size(layer.grid, found.photo), style, line), *name,
+               "attention")
+    with st.expander(tr("Where the attention of {role} goes, by window", role=queries[0].role.upper()),
+                     on_change="rerun", key="explore_where") as below:
+        if below.open:
+            masses = routing.window_masses(layer.grid, queries[0].maps)
+            chart.draw(routing.where(layer, (queries[0].role, queries[0].window), masses, style, line), *name, "where")
+    return whole
+
+
+def _centres(found: LayerResult) -> tuple[Place, ...]:
+    return tuple(place_of(found.layer.grid, found.photo, window) for window in range(found.layer.grid.n_windows))
+
+
+def _degrees(layer: LayerTrace) -> str:
+    counts = in_degree(layer)
+    hub = int(counts.argmax())
+    return tr("Most chosen: window {hub}, by {most} of {all}. Never chosen: {never} of {all} windows. Even routing "
+              "would give {even} each.", hub=hub, most=int(counts[hub]), all=len(counts),
+              never=int((counts == 0).sum()), even=layer.spec.topk)
+
+
 def main() -> None:
     """Draw the page."""
     picture.choose_picture()
     chosen = picture.chosen_picture()
     with st.sidebar:
         view = model_widgets.choose_settings(chosen.photo)
+        chart.choose_format()
     view, loaded, run = model_widgets.run_chosen(view, chosen.photo)
     picture.heading(chosen.name, chosen.hint, chosen.photo.notes)
     picture.say(run.answer)

@@ -10,7 +10,6 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from dashboard import components
-from dashboard.figures import learn as learn_figures
 from dashboard.i18n import tr, tr_noop, translate
 from dashboard.learn import chapters, example, quiz
 from dashboard.learn import text as chapter_texts
@@ -108,7 +107,12 @@ def _question(at: Lesson, text: Chapter) -> None:
     if choice is not None:
         right = choice == text.right
         say = st.success if right else st.error
-        say(learn_figures.verdict(right, tr("Right.") if right else tr("No."), text.answer))
+        say(_verdict(right, tr("Right.") if right else tr("No."), text.answer))
+
+
+def _verdict(right: bool, word: str, answer: str) -> str:
+    """The answer to a question in Markdown, its first word in bold: not by colour alone."""
+    return f"{':material/check_circle:' if right else ':material/cancel:'} **{word}** {answer}"
 
 
 def _example(at: Lesson) -> Lesson:

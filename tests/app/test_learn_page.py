@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dashboard.figures.learn import Bar, percent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
@@ -21,13 +22,12 @@ from bra.models.base import OpenModel
 from bra.models.catalog import ModelSettings
 from bra.opening import look, open_model
 from bra.photo import Photo
-from bra.reports.charts import quantity
 from bra.teaching import experiments
 from bra.teaching.source import STEPS
 from bra.tracing import LayerTrace
+from bra.units import quantity
 from bra.viewer.pack import locate, unpack
 from dashboard.figures import learn as learn_figures
-from dashboard.figures.learn import Bar, percent
 from dashboard.i18n import CATALOGUES, LANGUAGES, TEXT
 from dashboard.learn import quiz
 from dashboard.learn.step_texts import NAMES

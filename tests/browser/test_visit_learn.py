@@ -12,9 +12,9 @@ from playwright.sync_api import expect
 from bra.models.catalog import ModelSettings
 from bra.opening import look
 from bra.photo import Photo
-from bra.reports.charts import quantity
 from bra.teaching import experiments
 from bra.tracing import LayerTrace
+from bra.units import quantity
 from bra.viewer.pack import Place, locate
 from dashboard.i18n import TEXT
 from dashboard.learn.quiz import ROUNDS

@@ -43,7 +43,7 @@ from bra.profiling.format import PARTS, REST, summary
 from bra.profiling.model_cost import cost
 from bra.profiling.variants import without_bra
 from bra.readers.checkpoint import CheckpointLimits, read_checkpoint
-from bra.reports.tables import compare_html, model_line, over_nearest, reason, sweep_html, words
+from bra.reports.tables import compare_html, model_line, over_nearest, reason, sweep_html
 from bra.tracing import trace
 from bra.viewer.pack import Caption
 from dashboard import i18n as app
@@ -244,7 +244,7 @@ def sentences() -> dict[str, Sequence[object]]:
         + [place.why for place in positions(counted, n_win=2, topk=5)],
         "choices": [one.why for one in [*choices(spec, 16, 16), *huge]],
         "levers": [one.why for one in levers(spec, 9, 9)],
-        "compared": [reason(rows), reason(rows[:1]), *(words(row) for row in rows)],
+        "compared": [reason(rows), reason(rows[:1])],
         "swept": [over_nearest(found), over_nearest(replace(found, gain=(math.nan, math.nan))),
                   over_nearest(replace(found, gain=(-1.0, 1.0))), over_nearest(replace(found, gain=(-1.0, -0.5))),
                   model_line({}), model_line({"settings": {"model": "flowers", "untrained": True}})],
@@ -362,7 +362,7 @@ def test_an_exported_comparison_is_chinese() -> None:
     page = compare_html(rows, "T", "A", language=CHINESE)
     assert '<html lang="zh">' in page
     texts = texts_of(page)
-    assert {"召回率", CHINESE.words["nearest windows"], "100%", "由 RouteScope 生成。"} <= {*texts}
+    assert {"召回率", "由 RouteScope 生成。"} <= {*texts}
     assert [text for text in texts if ENGLISH.search(text) or " %" in text] == []
     assert texts_of(compare_html(rows, "T", "A"))[-1] == "Made by RouteScope."
 
