@@ -86,13 +86,13 @@ def _settings(args: argparse.Namespace) -> tuple[ModelSettings, bytes]:
     """The model that is named, and its bytes where it is a file."""
     key, variant = named(args.model)
     settings = ModelSettings(key, num_heads=args.heads, stride=args.stride, side=args.side or CATALOG[key].side,
-                             variant=variant, untrained=args.untrained)
+                             variant=variant, untrained=args.untrained, file=file_options(args))
     return settings, Path(args.model).read_bytes() if key == "own" else b""
 
 
 def _open(args: argparse.Namespace) -> tuple[OpenModel, int]:
     settings, file = _settings(args)
-    model = open_file(file, Path(args.model).name, options=file_options(args)) if file else open_model(settings)
+    model = open_file(file, Path(args.model).name, options=settings.file) if file else open_model(settings)
     say_assumptions(model)
     return model, settings.side
 
@@ -132,7 +132,7 @@ def _sweep(args: argparse.Namespace) -> int:
         raise BRAError(f"--jobs {args.jobs} is not possible: 1 or more, or -1 for all processors.")
     settings, file = _settings(args)
     plan = Plan(settings, settings_of(args.n_win, args.topk, args.equal_coverage), tuple(args.layers), file,
-                Path(args.model).name if file else "", file_options(args))
+                Path(args.model).name if file else "")
     if file:
         model = plan.open()
         say_assumptions(model)

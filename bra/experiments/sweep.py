@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -47,7 +47,6 @@ class Plan:
         layers: names of layers; none for all that are routed.
         file: bytes of a model of one's own, if it is one.
         name: that file's name.
-        options: what that file cannot tell.
         assumed: sentences about what was assumed of that file, for the report.
     """
 
@@ -56,18 +55,21 @@ class Plan:
     layers: tuple[str, ...] = ()
     file: bytes = b""
     name: str = ""
-    options: FileOptions = field(default_factory=FileOptions)
     assumed: tuple[str, ...] = ()
 
     def open(self) -> OpenModel:
         """The model."""
-        return open_file(self.file, self.name, options=self.options) if self.file else open_model(self.settings)
+        return open_file(self.file, self.name, options=self.settings.file) if self.file else \
+            open_model(self.settings)
 
     def about(self) -> dict[str, Any]:
         """The plan as plain values, which decide whether a folder belongs to it."""
-        return {"settings": asdict(self.settings), "windows": [[one.n_win, one.topk] for one in self.windows],
+        settings = asdict(self.settings)
+        if self.settings.file == FileOptions():     # as before there were any
+            del settings["file"]
+        return {"settings": settings, "windows": [[one.n_win, one.topk] for one in self.windows],
                 "layers": list(self.layers), "file": sha256(self.file).hexdigest() if self.file else "",
-                "name": self.name} | ({"options": asdict(self.options)} if self.options != FileOptions() else {}) | (
+                "name": self.name} | (
             {"assumed": [to_plain(sentence) for sentence in self.assumed]} if self.assumed else {})
 
 

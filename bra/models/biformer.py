@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bra.attention import BiLevelRoutingAttention
-from bra.errors import CheckpointError, SpecError
+from bra.errors import CheckpointError, SpecError, UnknownSettingsError
 from bra.messages import message
 from bra.models.biformer_state import FIRST_NORM, Layout, biformer_part, check_shapes, read_layout
 from bra.models.full_attention import FullAttention
@@ -350,9 +350,9 @@ def _bounded(layer: str, spec: BRASpec) -> BRASpec:
 def _topks(layout: Layout, asked: Sequence[int] | None) -> tuple[int, ...]:
     if asked is None:
         if not all(layout.full[len(PUBLISHED_TOPKS):]):
-            raise CheckpointError(message("how many windows the fourth stage routes to cannot be read from weights: "
-                                          "give the topk of each stage as it was trained, for example 1, 4, 16, 16 "
-                                          "(--topks 1,4,16,16 on the command line)."))
+            raise UnknownSettingsError(message(
+                "how many windows the fourth stage routes to cannot be read from weights: give the topk of each stage "
+                "as it was trained, for example 1, 4, 16, 16 (--topks 1,4,16,16 on the command line)."))
         return tuple(FULL_ATTENTION if full else PUBLISHED_TOPKS[stage] for stage, full in enumerate(layout.full))
     if [topk == FULL_ATTENTION for topk in asked] != [*layout.full]:
         wanted = ", ".join(str(FULL_ATTENTION) if full else "1 or more" for full in layout.full)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from bra.errors import BRAError
 from bra.grid import WindowGrid
 from bra.messages import message
-from bra.models.base import Change
+from bra.models.base import Change, FileOptions
 from bra.models.patches import PatchModel, PatchSpec, Projection
 from bra.photo import Photo
 from bra.spec import BRASpec, KVDownsampleMode
@@ -115,6 +115,7 @@ class ModelSettings:
         variant: which of the entry's variants; "" for the first.
         untrained: random weights in place of trained ones.
         changed: whether n_win and topk replace those of the layer looked at.
+        file: what the file of a model of one's own cannot tell.
     """
 
     model: str = "similarity"
@@ -129,6 +130,7 @@ class ModelSettings:
     variant: str = ""
     untrained: bool = False
     changed: bool = False
+    file: FileOptions = field(default_factory=FileOptions)
 
     def __post_init__(self) -> None:
         if not 32 <= self.side <= 2048:
@@ -155,8 +157,8 @@ class ModelSettings:
     def opens(self) -> ModelSettings:
         """What decides which model is opened, everything else at its default: equal for equal models."""
         if self.entry.family == "patches":
-            return replace(self, side=SIDE, variant="", untrained=False, changed=False)
-        return ModelSettings(self.model, variant=self.chosen_variant, untrained=self.untrained)
+            return replace(self, side=SIDE, variant="", untrained=False, changed=False, file=FileOptions())
+        return ModelSettings(self.model, variant=self.chosen_variant, untrained=self.untrained, file=self.file)
 
     def change_of(self, layer: str) -> Change | None:
         """The other windows that `layer` gets, if any."""

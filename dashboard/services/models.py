@@ -97,7 +97,7 @@ def file_key(settings: ModelSettings, file: Upload | None) -> str:
 def _opened(settings: ModelSettings, file: str, _file: Upload | None, _tell: Progress) -> OpenModel:
     if _file is None:
         return opening.open_model(settings)
-    return opening.open_file(_file.data, _file.name, _tell)
+    return opening.open_file(_file.data, _file.name, _tell, settings.file)
 
 
 def look(settings: ModelSettings, photo: Photo, layer: str = "", file: Upload | None = None) -> ModelRun:

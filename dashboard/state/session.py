@@ -9,6 +9,7 @@ from typing import TypeVar
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import DeletedFile
 
+from bra.models.base import FileOptions
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.viewer.pack import Place
 from dashboard.i18n import chosen_language, key_in_language, tr_noop
@@ -168,6 +169,18 @@ def take_upload() -> None:
     save(replace(current(), picture=Selection().picture, a=None, b=None))
     if upload() is not None:
         save(replace(current(), picture=UPLOAD))
+
+
+def file_options(key: str) -> FileOptions:
+    """What the visitor said of a model file, kept on pages that do not ask for it."""
+    kept: dict[str, FileOptions] = st.session_state.get("file_options", {})
+    return kept.get(key, FileOptions())
+
+
+def save_file_options(key: str, options: FileOptions) -> None:
+    """Keep what was said of a model file; of the last few files."""
+    kept = {name: one for name, one in st.session_state.get("file_options", {}).items() if name != key}
+    st.session_state["file_options"] = dict([*kept.items(), (key, options)][-4:])
 
 
 def upload() -> Upload | None:

@@ -89,6 +89,8 @@ class Selection:
         usual, query = Selection(), {}
         same = replace(usual.settings, side=self.settings.entry.side)
         for part in fields(ModelSettings):
+            if part.name == "file":     # a link does not carry the file that it is about
+                continue
             value = getattr(self.settings, part.name)
             if value != getattr(same, part.name):
                 query[part.name] = "1" if value is True else str(value)

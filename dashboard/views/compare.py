@@ -28,6 +28,7 @@ from dashboard.state.view import Selection
 from dashboard.state.widgets import init_multiselect
 from dashboard.widgets import model as model_widgets
 from dashboard.widgets import picture
+from dashboard.widgets.file_options import ask_file_options
 from dashboard.widgets.picture import ask_file, heads, plain
 
 EXPLORE = Path(__file__).parent / "explore.py"
@@ -97,7 +98,7 @@ def grid(view: Selection, photo: Photo, focus: Place) -> None:
     compared = model_services.compared(view.settings, photo, one, wanted.settings,
                                        ROUNDS if wanted.cost == "seconds" else 0, session.model_upload())
     model = model_services.opened(view.settings, session.model_upload())
-    caption = f"{translate(model.label)} · {one.name} · {translate(model.provenance)}"
+    caption = f"{translate(model.label)} · {one.name} · {translate(model.origin)}"
     _pictures(photo, compared, wanted, caption, focus)
     _decide(compared, wanted, caption)
 
@@ -181,6 +182,7 @@ def _choose_kind(settings: ModelSettings) -> ModelSettings:
     if entry.family == "own":
         ask_file(tr("B: model file"), model_widgets.MODEL_ENDINGS, session.MODEL_UPLOADER_B, session.take_file,
                  session.MODEL_UPLOADER_B)
+        return replace(settings, file=ask_file_options(session.brought(session.MODEL_UPLOADER_B), "b_"))
     return settings
 
 

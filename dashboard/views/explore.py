@@ -88,7 +88,7 @@ def main() -> None:
     rail(look, layer.name)
     picture.warn_of_padding(layer.grid)
     picture.warn_of_hubs(layer)
-    provenance = model_widgets.provenance_of(view.settings, model.provenance)
+    provenance = model_widgets.provenance_of(view.settings, model.origin)
     changed = model_widgets.shown_layer(view.settings, view.layer, tuple(model.specs))
     shown = explore_services.shown(view.settings, photo, session.upload(), changed, layer.name, session.model_upload())
     explorer(view, shown, look.answer, Caption(translate(model.label), layer.name, provenance, name), focus)
