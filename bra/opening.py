@@ -19,8 +19,10 @@ from bra.models.biformer import FoundBiFormer, biformer_nano, biformer_photos, f
 from bra.models.card import shipped
 from bra.models.catalog import CATALOG, UNTRAINED, ModelSettings, build
 from bra.models.init import redraw
+from bra.models.recorded import open_recording
 from bra.photo import Photo
 from bra.readers.checkpoint import read_checkpoint
+from bra.readers.recording import is_recording
 from bra.readers.safetensors import read_safetensors
 
 
@@ -66,7 +68,8 @@ def _shipped(settings: ModelSettings) -> OpenModel:
 
 def open_file(data: bytes, name: str, progress: Callable[[int, int], None] = lambda done, todo: None,
               options: FileOptions | None = None) -> OpenModel:
-    """A stranger's file: a YOLO model file, a checkpoint of Ultralytics, or BiFormer weights. None of its code runs.
+    """A stranger's file: a YOLO model file, a checkpoint of Ultralytics, BiFormer weights, or a recording of one
+    forward of any model. None of its code runs.
 
     Args:
         data: its bytes.
@@ -83,6 +86,8 @@ def open_file(data: bytes, name: str, progress: Callable[[int, int], None] = lam
     if ending in ("yaml", "yml"):
         made: OpenModel = yolo().open_text(data, name, still, options.heads_first)
         return made
+    if ending == "bra" or is_recording(data):
+        return open_recording(data, name)
     if ending == "safetensors":
         return _biformer(from_tensors(read_safetensors(data), options.n_win, options.topks or None), name)
     checkpoint = read_checkpoint(data, still=still)
