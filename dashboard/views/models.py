@@ -19,8 +19,8 @@ from dashboard.widgets.picture import heads
 
 EXPLORE = Path(__file__).parent / "explore.py"
 RECALL = tr_noop("Share of full attention that falls on the routed windows")
+# What a card was made with; anything else is the name of a package.
 MADE = {"date": tr_noop("date")}
-"""What a card was made with; anything else is the name of a package."""
 OVERLAP = tr_noop("Likeness of labels between a window and those it is routed to")
 
 
