@@ -21,6 +21,7 @@ from bra.profiling.format import PARTS, summary
 from bra.profiling.variants import with_full_attention, with_settings, without_bra
 from dashboard.figures import cost as cost_figures
 from dashboard.services import cost as cost_services
+from dashboard.services.models import load_model
 from dashboard.state import cost_view as views
 from dashboard.state.cost_view import CostView
 from dashboard.state.view import N_WINS
@@ -212,15 +213,18 @@ scales: {n: [1.0, 1.0, 8192]}
 def test_the_file_with_the_second_setting_builds_what_was_counted(settings: ModelSettings) -> None:
     view = CostView(n_win=5, topk=3, narrow=2, pool=2, projections="qkv")
     module = open_model(settings).module
-    dims = {cost_figures.number_of(row.name): row.layers[0].spec.dim
-            for row in bra.cost(module, 320).rows if row.layers}
-    text = cost_services.second_yaml(settings, view, dims)
+    rows = bra.cost(module, 320).rows
+    # Ultralytics' rows are named by their numbers, which are their places.
+    assert [row.name.partition(" ")[0] for row in rows] == [str(number) for number in range(len(rows))]
+    dims = {number: row.layers[0].spec.dim for number, row in enumerate(rows) if row.layers}
+    text = cost_services.yaml_with_second_setting(load_model(settings), view, dims)
     built = bra.cost(build_checked(yaml.safe_load(text), "n"), 320)
     assert built.total.to_dict() == bra.cost(with_settings(module, 2, **view.second), 320).total.to_dict()
 
 
 def test_comments_stay_in_a_downloaded_file() -> None:
-    made = cost_services.second_yaml(ModelSettings("yolo", variant="yolov8n-bra-c2f"), CostView(), {})
+    loaded = load_model(ModelSettings("yolo", variant="yolov8n-bra-c2f"))
+    made = cost_services.yaml_with_second_setting(loaded, CostView(), {})
     assert made.splitlines()[0] == (CFG / "yolov8-bra-c2f.yaml").read_text().splitlines()[0]
     assert made.splitlines()[0].startswith("#")
 
