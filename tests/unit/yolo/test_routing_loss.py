@@ -37,7 +37,7 @@ def network(name: str, **arguments: Any) -> Any:
 
 
 def total(loss: Any) -> float:
-    return float(loss[0].sum())
+    return float(loss[0].detach().sum())
 
 
 @pytest.mark.parametrize("name", ["yolov8n-bra.yaml", "yolov8n-bra-residual.yaml", "yolov8n-bra-c2f.yaml"])
