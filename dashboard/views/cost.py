@@ -34,12 +34,12 @@ MEASURES = {"macs": tr_noop("multiply-adds"), "params": tr_noop("parameters"), "
             "ms": tr_noop("time")}
 ROUNDS = 7
 NARROW, POOLS = {1: tr_noop("all")}, {1: tr_noop("none")}
-"""How the first choice of each is called; the others are numbers."""
+# How the first choice of each is called; the others are numbers.
 VARIANT_NAMES = {Variant.AS_IS: tr_noop("as it is"), Variant.WITHOUT_BRA: tr_noop("without BRA"),
                  Variant.FULL_ATTENTION: tr_noop("full attention"), Variant.SECOND_SETTING: tr_noop("second setting")}
 DECIMALS = frozenset(("share, %", "time, ms", "of the time, %", "parameters, %", "multiply-adds, %", "peak, %",
                       "covers, %", "padding, %"))
-"""Columns of the tables whose numbers are shown with one decimal."""
+# Columns of the tables whose numbers are shown with one decimal.
 
 
 def choose_view() -> tuple[CostView, bool]:

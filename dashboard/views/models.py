@@ -21,7 +21,7 @@ from dashboard.widgets.tables import score_table
 
 EXPLORE = Path(__file__).parent / "explore.py"
 MADE = {"date": tr_noop("date")}
-"""What a card was made with; anything else is the name of a package."""
+# What a card was made with; anything else is the name of a package.
 
 
 def choose_card(known: dict[str, ModelCard]) -> ModelCard:

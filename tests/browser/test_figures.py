@@ -21,7 +21,7 @@ PLOT = ".js-plotly-plot"
 def opened(context: Any, url: str) -> Any:
     page = context.new_page()
     page.goto(url)
-    page.wait_for_selector(f"{PLOT} .main-svg", timeout=90_000)
+    page.wait_for_selector(f"{PLOT} .main-svg", state="attached", timeout=90_000)
     return page
 
 
