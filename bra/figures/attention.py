@@ -101,7 +101,8 @@ def shown_maps(of: Attended, which: Sequence[int]) -> NDArray[np.float32]:
 
 def attention(queries: Sequence[Attended], which: Sequence[int], grid: WindowGrid, picture: bytes,
               size: tuple[float, float], style: Style = LIGHT, caption: str = "") -> go.Figure:
-    """A subplot per query and map. `z` is the share of the query's attention in per cent, nothing where it is 0.
+    """A subplot per query and map. `z` is the share of the query's attention in per cent, nothing where it is 0;
+    `layout.meta` names the queries.
 
     Args:
         queries: A, or A and B.
@@ -149,7 +150,8 @@ def attention(queries: Sequence[Attended], which: Sequence[int], grid: WindowGri
                                 row=row, col=col)
     aspect = (bottom - top) / (right - left)
     height = round(170 + len(queries) * lines * (40 + min(330, 760 / columns) * aspect))
-    figure.update_layout(shapes=shapes, coloraxis={
+    told = [{"role": query.role, "window": query.window, "token": query.token} for query in queries]
+    figure.update_layout(meta={"queries": told}, shapes=shapes, coloraxis={
         "colorscale": attention_scale(by_root=True), "cmin": 0, "cmax": 100 * most or 1,
         "colorbar": colour_bar(style, message("share of the query's attention, %"), 26)})
     return dressed(figure, style, caption, height, showlegend=False, margin_t=110)

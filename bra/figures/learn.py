@@ -54,9 +54,9 @@ def bars(rows: Sequence[Bar], axis: str, style: Style = LIGHT, caption: str = ""
     for n, row in zip(at, rows, strict=True):
         figure.add_annotation(x=0, y=n - 0.25, xref="paper", yanchor="bottom", xanchor="left", showarrow=False,
                               text=escaped(row.name))
-    row_height = round(3.4 * style.size)
-    return dressed(figure, style, caption, 100 + row_height * len(rows), showlegend=False,
-                   margin={"l": 12, "r": 12, "t": 24},
+    row_height = round(2.9 * style.size)
+    return dressed(figure, style, caption, 60 + row_height * len(rows), showlegend=False,
+                   margin={"l": 12, "r": 12, "t": 16},
                    xaxis={"range": [0, 118], "tickvals": [0, 25, 50, 75, 100], "ticksuffix": " %", "title_text": axis},
                    yaxis={"visible": False, "range": [len(rows) - 0.5, -0.85]})
 

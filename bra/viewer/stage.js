@@ -32,7 +32,7 @@ function build(root) {
   translate(root);
   const $ = (name) => root.querySelector(`[data-part="${name}"]`);
   const ui = Object.fromEntries(["canvas", "readout", "live", "caption", "note", "rank", "rows",
-    "tip", "stats", "title", "a", "b", "reverse", "arrows", "bare", "tint", "save"].map((name) => [name, $(name)]));
+    "tip", "stats", "title", "a", "b", "reverse", "arrows", "bare", "tint", "size", "save"].map((name) => [name, $(name)]));
   const view = { root, ui, pins: { a: null, b: null }, active: "a", hover: null, cursor: null, reverse: false, arrows: false, bare: false,
     tint: "route", pointed: null };
   const move = (event) => { view.hover = placeOnStage(view, event); view.cursor = null; schedule(view); };
@@ -154,15 +154,20 @@ function render(view) {
       b.scale(ratio, ratio); drawBase(view, b, view.scale); drawGrid(view, b, view.scale); });
   }
   g.drawImage(view.base, 0, 0, width, height);
+  paint(view, g, height, queries);
+  panels(view, queries, current);
+  view.root.dataset.window = current.window; view.root.dataset.ready = data.version;
+  view.root.dataset.painted = performance.now() - started;
+}
+
+// All that lies over the photograph and its grid.
+function paint(view, g, height, queries) {
   const range = drawTint(view, g, view.scale, queries);
   for (const query of queries) drawWindows(view, g, view.scale, query);
   if (!view.bare) drawFound(view, g, view.scale, queries);
   for (const query of queries) drawMarks(view, g, view.scale, query);
-  if (view.pointed !== null) frame(g, windowRect(data.grid, view.pointed, view.scale), "#ffffff", 3);
+  if (view.pointed !== null) frame(g, windowRect(view.data.grid, view.pointed, view.scale), "#ffffff", 3);
   if (range) legend(view, g, height, range);
-  panels(view, queries, current);
-  view.root.dataset.window = current.window; view.root.dataset.ready = data.version;
-  view.root.dataset.painted = performance.now() - started;
 }
 
 function legend(view, g, height, { low, high }) {
@@ -201,14 +206,21 @@ function panels(view, queries, current) {
   fillRankTable(view, ui.rows, current.window);
 }
 
+// What is on the stage at so many pixels for each, drawn anew, so that lines and numbers stay sharp; the caption below.
 function savePicture(view) {
-  const { canvas } = view.ui, ratio = window.devicePixelRatio || 1, line = 30 * ratio;
-  const sheet = offscreen(canvas.width, canvas.height + 2 * line, (g) => {
-    g.fillStyle = "#fff"; g.fillRect(0, 0, canvas.width, canvas.height + 2 * line);
-    g.drawImage(canvas, 0, 0);
-    g.fillStyle = "#111"; g.font = `${13 * ratio}px sans-serif`; g.textBaseline = "middle";
-    g.fillText(view.data.caption, 8 * ratio, canvas.height + line * 0.6, canvas.width - 16 * ratio);
-    g.fillText(view.ui.readout.textContent, 8 * ratio, canvas.height + line * 1.4, canvas.width - 16 * ratio);
+  const { data } = view, factor = Number(view.ui.size.value), box = extent(data.grid), line = 24;
+  const width = box.width * view.scale, height = box.height * view.scale;
+  const sheet = offscreen(Math.round(width * factor), Math.round((height + 2 * line) * factor), (g) => {
+    g.scale(factor, factor);
+    g.fillStyle = "#fff"; g.fillRect(0, 0, width, height + 2 * line);
+    g.save(); g.beginPath(); g.rect(0, 0, width, height); g.clip();
+    drawBase(view, g, view.scale); drawGrid(view, g, view.scale);
+    paint(view, g, height, queriesOf(view));
+    g.restore();
+    g.fillStyle = "#111"; g.font = "13px sans-serif"; g.textBaseline = "middle"; g.textAlign = "left";
+    g.fillText(data.caption, 8, height + line * 0.6, width - 16);
+    g.fillText(view.ui.readout.textContent, 8, height + line * 1.4, width - 16);
   });
-  download(sheet, `routing_n${view.data.grid.n_win}_k${view.data.topk}.png`);
+  const words = [data.caption, data.name, `n${data.grid.n_win}_k${data.topk}`, `${factor}x`];
+  download(sheet, `routescope_${words.join("_").replace(/[^\p{L}\p{N}._-]+/gu, "-")}.png`);
 }

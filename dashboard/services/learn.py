@@ -26,7 +26,6 @@ from dashboard.runtime.wait import run_cached
 from dashboard.services.models import LoadedModel, encoded, layer_input, load_model, model_run
 from dashboard.services.server import server
 from dashboard.state.example_view import NUDGED, ExampleView
-from dashboard.state.view import Selection
 
 SIDE: Final = 320
 MODELS: Final[Mapping[str, ModelSettings]] = {
@@ -138,7 +137,7 @@ def handout_numbers() -> tuple[ExampleNumbers, ExampleNumbers]:
     return example_numbers(FIRST, 1), example_numbers(ExampleView().with_number(*NUDGED).tokens, 1)
 
 
-PHOTO_MODEL: Final = replace(Selection().settings, n_win=ExampleView().n_win, topk=ExampleView().k)
+PHOTO_MODEL: Final = replace(MODELS["trained"], n_win=ExampleView().n_win, topk=ExampleView().k)
 PHOTO_LAYER: Final = "stages.1.0.attn"
 """A layer of which a window still holds dozens of tokens; as it was trained: n_win 5, topk 4."""
 

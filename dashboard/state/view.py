@@ -17,7 +17,6 @@ from dashboard.state import link
 from dashboard.state.link import Param
 
 UPLOAD = "upload"
-"""The model of the first visit: the one whose routing is best by the measure of its card."""
 N_WINS = range(2, 17)
 HEADS = (1, 2, 4, 8, 16)
 STRIDES = (4, 8, 16, 32)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from html import unescape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from dashboard.figures.learn import Bar, percent
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sent_figures import figures
 from streamlit.testing.v1 import AppTest
 
 from bra.experiments.compare import Setting, compare, layer_input
@@ -25,9 +24,8 @@ from bra.photo import Photo
 from bra.teaching import experiments
 from bra.teaching.source import STEPS
 from bra.tracing import LayerTrace
-from bra.units import quantity
+from bra.units import percent, quantity
 from bra.viewer.pack import locate, unpack
-from dashboard.figures import learn as learn_figures
 from dashboard.i18n import CATALOGUES, LANGUAGES, TEXT
 from dashboard.learn import quiz
 from dashboard.learn.step_texts import NAMES
@@ -62,8 +60,7 @@ def page(**query: str) -> AppTest:
 
 def numbers(app: AppTest) -> list[str]:
     """The number beside every bar, in order."""
-    return [unescape(text) for block in app.get("html")
-            for text in re.findall(r'class="rs-text">([^<]*)<', block.proto.body)]
+    return [text for figure in figures(app) for one in figure["data"] if one["type"] == "bar" for text in one["text"]]
 
 
 def message(app: AppTest) -> str:
@@ -428,9 +425,6 @@ def test_the_first_guess_counts_and_nonsense_does_not(marked: object, kept: str)
     assert app.text[0].value == kept
 
 
-def test_bars_say_what_they_show_and_escape_it() -> None:
-    made = learn_figures.bars([Bar("<b>", 0.25, "25 %"), Bar("more", 1.87, "187 %")])
-    assert "<b>" not in made
-    assert re.findall(r"width: ([\d.]+)%", made) == ["25.00", "100.00"]
+def test_a_share_is_0_or_100_per_cent_only_where_it_is_exactly() -> None:
     assert [percent(x) for x in (0, 0.0001, 0.0714, 0.0999, 0.431, 0.9999, 1)] == \
         ["0.0 %", "<0.1 %", "7.1 %", "10 %", "43 %", "99.9 %", "100 %"]

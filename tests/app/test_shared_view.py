@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import streamlit as st
+from numpy.typing import NDArray
+from sent_figures import figures, maps
 from streamlit.testing.v1 import AppTest
 
 pytest.importorskip("ultralytics")
@@ -85,26 +87,34 @@ def layer_of(settings: ModelSettings) -> LayerTrace:
     return next(iter(opening.look(settings, model_services.sample("animal")).trace.layers.values()))
 
 
+def every_head(app: AppTest) -> NDArray[Any]:
+    """(queries, 2 + heads, H, W): mean, maximum and every head, as the page draws them."""
+    app.selectbox(key="heads").set_value("every").run()
+    assert not app.exception
+    drawn = figures(app)[0]
+    found = maps(drawn)
+    return found.reshape(len(drawn["layout"]["meta"]["queries"]), -1, *found.shape[1:])
+
+
 def test_a_shared_link_to_whole_windows_is_worked_out_once_by_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = watched(monkeypatch, LayerTrace, "attention_map", of_whole_window)
-    first = message(opened(**QUERY), "tiles")
+    first = every_head(opened(**QUERY))
     assert len(threads) == 2                                        # two pins in two windows
     assert all(name.startswith("quick ") for name in threads)
-    second = opened(**QUERY)
-    second.run()
+    second = every_head(opened(**QUERY))
     assert len(threads) == 2
-    np.testing.assert_array_equal(message(second, "tiles")[2]["maps"], first[2]["maps"])
+    np.testing.assert_array_equal(second, first)
     monkeypatch.undo()
     photo = model_services.sample("animal")
     layer = layer_of(ModelSettings("similarity", n_win=2, topk=4, stride=4, side=224))
     for at, place in enumerate(((2000, 2000), (8000, 8000))):
         wanted = layer.attention_map(locate(layer.grid, photo, place)[0])
-        np.testing.assert_allclose(first[2]["maps"][at, 2:], wanted, atol=1e-6)
+        np.testing.assert_allclose(first[at, 2:], wanted, atol=1e-6)
 
 
 def test_other_windows_settings_and_pictures_have_maps_of_their_own() -> None:
     base = {**QUERY, "side": "224", "stride": "8"}
-    shown = [message(opened(**{**base, **other}), "tiles")[2]["maps"] for other in (
+    shown = [every_head(opened(**{**base, **other})) for other in (
         {}, {"a": "8000.2000"}, {"num_heads": "8", "topk": "3"}, {"picture": "street"}, {"layer": "layers.1"},
         {"side": "320"}, {"model": "flowers"}, {"model": "flowers", "untrained": "1"},
         {"model": "flowers", "changed": "1"}, {"model": "flowers", "changed": "1", "topk": "3"},

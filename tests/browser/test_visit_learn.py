@@ -66,7 +66,7 @@ def test_a_slider_keeps_its_keys_and_escape_leaves_step_by_step(context: Any, ap
     slider = page.get_by_role("slider", name="Side of the picture, pixels")
     slider.focus()
     page.keyboard.press("ArrowRight")
-    expect(page.locator(".rs-text").first).to_have_text(quantity(experiments.growth(504).full.macs))
+    expect(page.locator(".barlayer .bartext").first).to_have_text(quantity(experiments.growth(504).full.macs))
     at(page, "chapters/1/try")
     assert "learn_pixels=504" in page.url
     page.keyboard.press("Escape")                       # out of the slider
@@ -133,7 +133,7 @@ def asked(number: int) -> tuple[LayerTrace, int, list[int]]:
 
 
 def numbers(page: Any) -> list[str]:
-    return page.locator(".rs-text").all_inner_texts()
+    return page.locator(".barlayer .bartext").all_text_contents()
 
 
 def centre(page: Any, window: int) -> Place:
@@ -155,7 +155,7 @@ def test_windows_are_marked_by_pointer_and_the_module_answers(context: Any, app_
     expect(pane).to_have_attribute("data-marked", ",".join(map(str, marks)))
     assert numbers(page) == []
     show.click()
-    expect(page.locator(".rs-text")).to_have_count(6)
+    expect(page.locator(".barlayer .bartext")).to_have_count(6)
     made = experiments.score(lt, window, marks)
     assert made.hits == 1
     assert numbers(page)[:3] == ["1", str(made.nearest), f"{made.chance:.2f}"]
@@ -191,7 +191,7 @@ def test_windows_are_marked_by_keyboard_also_when_projected(context: Any, app_ur
     at(page, "predict/1/words")                          # the keys were the board's
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    expect(page.locator(".rs-text")).to_have_count(6)
+    expect(page.locator(".barlayer .bartext")).to_have_count(6)
     assert numbers(page)[0] == str(experiments.score(lt, window, answer).hits) == "4"
     assert page.evaluate(FITS) <= 0
 
