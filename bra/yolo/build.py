@@ -111,7 +111,6 @@ def open_checkpoint(checkpoint: Checkpoint, limits: ModelLimits | None = None,
     module: Any = build_checked(_as_saved(check_model(given, limits), checkpoint), None, limits, still)
     cure = THEIR_CODE if model is None else THEIR_FILE
     _same_layers(module, facts, cure)
-    take_settings(module, facts.parts)
     if facts.fused:
         try:
             module.fuse(verbose=False)
@@ -120,6 +119,7 @@ def open_checkpoint(checkpoint: Checkpoint, limits: ModelLimits | None = None,
                                     "rows make ({kind}: {error}): save it before it is fused, or exported.",
                                     kind=type(error).__name__, error=quoted(error))) from error
     _fill(module, checkpoint.tensors, cure)
+    take_settings(module, facts.parts)
     names = facts.names if len(facts.names) == module.yaml["nc"] else tuple(map(str, range(module.yaml["nc"])))
     module.names = dict(enumerate(names))
     return module.eval().requires_grad_(False), facts

@@ -95,8 +95,7 @@ def check_model(model: str | bytes | Mapping[str, Any], limits: ModelLimits | No
     if not 2 <= len(found) <= limits.rows:
         raise YoloError(message("this model has {count} rows: 2 to {most} are possible; shorten it.", count=len(found),
                                 most=limits.rows))
-    if unknown := unknown_words(found):
-        raise YoloError(unknown)
+    _check_known(found)
     rows = [_row(row, limits) for row in found]
     checked = {**_settings(given, limits), "backbone": given["backbone"]}
     if not 0 < len(given["backbone"]) < len(rows) or rows[-1].name not in HEADS or any(
@@ -108,21 +107,21 @@ def check_model(model: str | bytes | Mapping[str, Any], limits: ModelLimits | No
     return with_rows(checked, rows)
 
 
-def unknown_words(rows: Sequence[Row]) -> str:
-    """A sentence that names every row whose layer is not opened here; "" where there is none."""
+def _check_known(rows: Sequence[Row]) -> None:
+    """Raise YoloError, with all of them named, where layers of rows are not opened here."""
     unknown = [row for row in rows if row.name not in LAYERS and row.name not in HEADS]
     if not unknown:
-        return ""
+        return
     if len(unknown) == 1:
-        return message("{place} names {name}, which is not one of the layers opened here: use those of Ultralytics' "
-                       "own detection, segmentation, pose, OBB and classification models, or {names}.",
-                       place=message("row {number}", number=unknown[0].index), name=quoted(unknown[0].name),
-                       names=", ".join(OURS))
+        raise YoloError(message("{place} names {name}, which is not one of the layers opened here: use those of "
+                                "Ultralytics' own detection, segmentation, pose, OBB and classification models, or "
+                                "{names}.", place=message("row {number}", number=unknown[0].index),
+                                name=quoted(unknown[0].name), names=", ".join(OURS)))
     listed = [f"{row.index} {quoted(row.name[:24])}" for row in unknown[:MOST_NAMED]]
-    return message("rows {listed} are not layers opened here ({count} in all): use those of Ultralytics' own "
-                   "detection, segmentation, pose, OBB and classification models, or {names}.",
-                   listed=", ".join([*listed, *(["…"] if len(unknown) > MOST_NAMED else [])]), count=len(unknown),
-                   names=", ".join(OURS))
+    raise YoloError(message("rows {listed} are not layers opened here ({count} in all): use those of Ultralytics' own "
+                            "detection, segmentation, pose, OBB and classification models, or {names}.",
+                            listed=", ".join([*listed, *(["…"] if len(unknown) > MOST_NAMED else [])]),
+                            count=len(unknown), names=", ".join(OURS)))
 
 
 def left_out(given: Mapping[str, Any]) -> tuple[str, ...]:
