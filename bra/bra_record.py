@@ -14,7 +14,8 @@ nothing when it is read. Where the forward is your own script's, record around i
 只含数据、读取时不运行任何代码的文件。
 
 Each layer is proved: attention and output are computed again from the recorded q, k, v and indices, in every window at
-up to 24 of its tokens, and compared with what the layer returned. The layers are heard through forward hooks, for one call, which are always taken off again.
+up to 24 of its tokens, and compared with what the layer returned. The layers are heard through forward hooks, for one
+call, which are always taken off again.
 
 Shapes: b images, h w tokens of a map, p2 windows, t tokens per window, k routed windows, m heads, Q channels of q and
 k, c channels of v.
@@ -29,11 +30,10 @@ import math
 import os
 import platform
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -42,8 +42,9 @@ from torch import Tensor, nn
 
 VERSION = 1
 """Of the file format."""
-MOST_BYTES = 48 * 2**20
-"""Of a file; what does not fit is kept in fewer bits, and as routing alone at last. The file says which."""
+MOST_BYTES = 46_000_000
+"""Of all layers in a file; what does not fit is kept in fewer bits, and as routing alone at last. The file says
+which."""
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 1.5e-2}
 """Largest difference, over the largest output, at which a layer counts as understood, about three times what rounding
 alone gives in the lower precisions; in float32 the right settings give about 1e-6."""
@@ -78,7 +79,9 @@ CHINESE = {
     "Pillow is not installed, which opens pictures: pip install pillow, or give the tensor that the model reads.":
         "打开图片需要 Pillow:请 pip install pillow,或直接给出模型的输入张量。",
     "it returned no map": "它没有返回特征图",
-    "no projection to q, k and v, and no router with indices was heard": "没有听到 q、k、v 的投影,也没有听到返回索引的路由",
+    "no projection to q, k and v, and no router with indices was heard":
+        "没有听到 q、k、v 的投影,也没有听到返回索引的路由",
+    "its parts do not fit together": "它的各部分对不上",
     "each head routes by itself": "每个头各自路由",
     "its windows are not laid out in rows and columns": "它的窗口不是按行列排列",
     "routing known, attention not: it attends in a way of its own": "路由已知,注意力未知:它以自己的方式计算注意力",
@@ -151,9 +154,9 @@ class Heard:
     name: str
     module: Any
     kind: str
-    size: tuple[int, int]
-    windows: tuple[int, int]
-    region: tuple[int, int]
+    size: Tuple[int, int]
+    windows: Tuple[int, int]
+    region: Tuple[int, int]
     n_win: int
     topk: int
     heads: int
@@ -163,42 +166,42 @@ class Heard:
     rule: str
     r_idx: Tensor
     r_weight: Tensor
-    affinity: Tensor | None
+    affinity: Optional[Tensor]
     routing: str
-    q: Tensor | None = None
-    k: Tensor | None = None
-    v: Tensor | None = None
-    pad: Tensor | None = None
-    pool: tuple[str, int, int] = ("identity", 1, 1)
-    emb: tuple[Tensor, Tensor | None] | None = None
-    lepe: tuple[Tensor, Tensor | None] | None = None
-    wo: tuple[Tensor, Tensor | None] | None = None
+    q: Optional[Tensor] = None
+    k: Optional[Tensor] = None
+    v: Optional[Tensor] = None
+    pad: Optional[Tensor] = None
+    pool: Tuple[str, int, int] = ("identity", 1, 1)
+    emb: Optional[Tuple[Tensor, Optional[Tensor]]] = None
+    lepe: Optional[Tuple[Tensor, Optional[Tensor]]] = None
+    wo: Optional[Tuple[Tensor, Optional[Tensor]]] = None
     known: bool = False
     compared: str = "output"
-    difference: float | None = None
+    difference: Optional[float] = None
     note: str = ""
-    sample: tuple[list[int], Tensor] | None = None
+    sample: Optional[Tuple[List[int], Tensor]] = None
     dtype: str = "float32"
 
     @property
-    def padded(self) -> tuple[int, int]:
+    def padded(self) -> Tuple[int, int]:
         """(H, W) of the map with its padding."""
         return self.windows[0] * self.region[0], self.windows[1] * self.region[1]
 
 
-def windowed(x: Tensor, windows: tuple[int, int], region: tuple[int, int]) -> Tensor:
+def windowed(x: Tensor, windows: Tuple[int, int], region: Tuple[int, int]) -> Tensor:
     """(b, H, W, c) -> (b, p2, t, c)."""
     (j, i), (h, w) = windows, region
     return x.reshape(x.shape[0], j, h, i, w, -1).permute(0, 1, 3, 2, 4, 5).reshape(x.shape[0], j * i, h * w, -1)
 
 
-def unwindowed(x: Tensor, windows: tuple[int, int], region: tuple[int, int]) -> Tensor:
+def unwindowed(x: Tensor, windows: Tuple[int, int], region: Tuple[int, int]) -> Tensor:
     """(b, p2, t, c) -> (b, H, W, c). Inverse of `windowed`."""
     (j, i), (h, w) = windows, region
     return x.reshape(x.shape[0], j, i, h, w, -1).permute(0, 1, 3, 2, 4, 5).reshape(x.shape[0], j * h, i * w, -1)
 
 
-def padded(x: Tensor, size: tuple[int, int], value: Tensor) -> Tensor:
+def padded(x: Tensor, size: Tuple[int, int], value: Tensor) -> Tensor:
     """(b, h, w, c) -> (b, H, W, c): tokens of `value` (c,) to the right and below."""
     h, w = x.shape[1:3]
     if (h, w) == size:
@@ -216,7 +219,7 @@ def real_tokens(heard: Heard, device: Any = None) -> Tensor:
     return windowed(on, heard.windows, heard.region)[0, :, :, 0] > 0
 
 
-def window_means(x: Tensor, real: Tensor | None) -> Tensor:
+def window_means(x: Tensor, real: Optional[Tensor]) -> Tensor:
     """(b, p2, t, c) -> (b, p2, c), over the real tokens where they are given."""
     if real is None:
         return x.mean(2)
@@ -257,7 +260,7 @@ def pooled(heard: Heard, x: Tensor) -> Tensor:
     return maps.flatten(2).transpose(1, 2).reshape(b, p2, -1, c)
 
 
-def attended(heard: Heard, chosen: Sequence[int] | None = None, tokens: Sequence[int] | None = None) -> Tensor:
+def attended(heard: Heard, chosen: Optional[Sequence[int]] = None, tokens: Optional[Sequence[int]] = None) -> Tensor:
     """Output of the layer computed again from q, k, v and r_idx, before the output linear and with the position term:
     (b, windows, tokens, c), in float32, or float64 where the layer has it.
 
@@ -266,7 +269,10 @@ def attended(heard: Heard, chosen: Sequence[int] | None = None, tokens: Sequence
         chosen: windows; None for all.
         tokens: of each window; None for all.
     """
-    assert heard.q is not None and heard.k is not None and heard.v is not None and heard.pad is not None
+    assert heard.q is not None
+    assert heard.k is not None
+    assert heard.v is not None
+    assert heard.pad is not None
     exact = torch.float64 if heard.q.dtype == torch.float64 else torch.float32
     Q, c, m = heard.q.shape[-1], heard.v.shape[-1], heard.heads
     pad = heard.pad.to(heard.q.device, exact)
@@ -311,7 +317,7 @@ def projected(heard: Heard, x: Tensor) -> Tensor:
     return F.linear(x, weight.to(x), None if bias is None else bias.to(x))
 
 
-def affinity_of(heard: Heard, means: tuple[Tensor, Tensor] | None = None) -> Tensor:
+def affinity_of(heard: Heard, means: Optional[Tuple[Tensor, Tensor]] = None) -> Tensor:
     """Routing logits of all windows (b, p2, p2), in float32: scaled products of window means of q and k.
 
     Args:
@@ -319,7 +325,9 @@ def affinity_of(heard: Heard, means: tuple[Tensor, Tensor] | None = None) -> Ten
         means: (b, p2, Q) of q and of k where the router was heard, else they are taken here.
     """
     if means is None:
-        assert heard.q is not None and heard.k is not None and heard.pad is not None
+        assert heard.q is not None
+        assert heard.k is not None
+        assert heard.pad is not None
         # The rewrite's means leave out what is beyond the map; the others' count padding in.
         real = real_tokens(heard, heard.q.device) if heard.rule == "floor" or heard.mask_padding else None
         Q = heard.q.shape[-1]
@@ -339,7 +347,7 @@ def affinity_of(heard: Heard, means: tuple[Tensor, Tensor] | None = None) -> Ten
 # how a layer's parts are found -----------------------------------------------------------------------------------
 
 
-def _number(module: Any, names: Sequence[str]) -> int | None:
+def _number(module: Any, names: Sequence[str]) -> Optional[int]:
     for name in names:
         value = getattr(module, name, None)
         if isinstance(value, int) and not isinstance(value, bool):
@@ -364,7 +372,7 @@ def named_like_bra(module: nn.Module) -> bool:
     return "bilevelrouting" in name or name in ("nchwbra", "bra")
 
 
-def layers_of(network: nn.Module, skip: Callable[[nn.Module], bool] = lambda module: False) -> dict[str, nn.Module]:
+def layers_of(network: nn.Module, skip: Callable[[nn.Module], bool] = lambda module: False) -> Dict[str, nn.Module]:
     """The BRA layers of a network by name; of modules inside one another, the innermost."""
     found = {name: module for name, module in network.named_modules() if skip(module) or looks_like_bra(module)}
     around = {name for name in found for other in found
@@ -372,14 +380,14 @@ def layers_of(network: nn.Module, skip: Callable[[nn.Module], bool] = lambda mod
     return {name: module for name, module in found.items() if name not in around and not skip(module)}
 
 
-def called_bra(network: nn.Module, skip: Callable[[nn.Module], bool] = lambda module: False) -> dict[str, nn.Module]:
+def called_bra(network: nn.Module, skip: Callable[[nn.Module], bool] = lambda module: False) -> Dict[str, nn.Module]:
     """Modules that are BRA by their class's name, whether or not their parts are known."""
     return {name: module for name, module in network.named_modules() if not skip(module) and named_like_bra(module)}
 
 
 def class_of(module: Any) -> str:
     """A module's class as "module.name"."""
-    return f"{type(module).__module__}.{type(module).__qualname__}"
+    return "{}.{}".format(type(module).__module__, type(module).__qualname__)
 
 
 @dataclass
@@ -388,7 +396,7 @@ class _Event:
 
     path: str
     module: nn.Module
-    given: tuple[Any, ...]
+    given: Tuple[Any, ...]
     out: Any
 
 
@@ -398,11 +406,11 @@ class _Frame:
 
     name: str
     module: nn.Module
-    given: tuple[Any, ...]
-    events: list[_Event] = field(default_factory=list)
+    given: Tuple[Any, ...]
+    events: List[_Event] = field(default_factory=list)
 
 
-def _tensors(value: Any) -> list[Tensor]:
+def _tensors(value: Any) -> List[Tensor]:
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, (tuple, list)):
@@ -423,17 +431,17 @@ class _Parts:
     """What one call of a layer tells: tried in the order in which layers are commonly built.
 
     Raises:
-        _Unknown: nothing can be said of its routing.
+        _UnknownError: nothing can be said of its routing.
     """
 
     def __init__(self, frame: _Frame, returned: Any) -> None:
         self.frame, self.module, self.events = frame, frame.module, frame.events
         maps = [t for t in _tensors(returned) if t.is_floating_point() and t.dim() in (3, 4)]
         if not maps:
-            raise _Unknown("it returned no map")
+            raise _UnknownError("it returned no map")
         self.y = maps[0].detach()
         given = [t for t in _tensors(list(frame.given)) if t.is_floating_point()]
-        self.x: Tensor | None = given[0].detach() if given else None
+        self.x: Optional[Tensor] = given[0].detach() if given else None
         self.n_win, self.topk = _number(self.module, N_WIN), _number(self.module, TOPK)
         self.heads = _number(self.module, HEADS) or 1
         self._router()
@@ -441,10 +449,10 @@ class _Parts:
 
     def _router(self) -> None:
         """Indices that some part returned beside weights, and the window means that it got."""
-        self.r_idx: Tensor | None = None
-        self.r_weight: Tensor | None = None
-        self.means: tuple[Tensor, Tensor] | None = None
-        self.router: nn.Module | None = None
+        self.r_idx: Optional[Tensor] = None
+        self.r_weight: Optional[Tensor] = None
+        self.means: Optional[Tuple[Tensor, Tensor]] = None
+        self.router: Optional[nn.Module] = None
         for event in reversed(self.events):
             outs = _tensors(event.out) if isinstance(event.out, (tuple, list)) else []
             whole = [t for t in outs if t.dtype in (torch.int64, torch.int32) and t.dim() in (3, 4)]
@@ -454,7 +462,7 @@ class _Parts:
             if r_idx.dim() == 4:
                 heads_first = r_idx[:, :1].expand_as(r_idx)
                 if not bool((r_idx == heads_first).all()):
-                    raise _Unknown("each head routes by itself")
+                    raise _UnknownError("each head routes by itself")
                 r_idx = r_idx[:, 0]
             weights = [t.detach() for t in outs if t.is_floating_point() and t.shape == whole[0].shape]
             self.r_idx, self.router = r_idx, event.module
@@ -469,9 +477,9 @@ class _Parts:
 
     def _projection(self) -> None:
         """q, k and v side by side, (b, p2, h, w, 2Q + c) by window or (b, H, W, 2Q + c) as a map; None if not heard."""
-        self.qkv: Tensor | None = None
+        self.qkv: Optional[Tensor] = None
         self.by_conv = False
-        self.project: Callable[[Tensor], Tensor] | None = None      # (n, c) -> (n, 2Q + c)
+        self.project: Optional[Callable[[Tensor], Tensor]] = None      # (n, c) -> (n, 2Q + c)
         self.Q = self.c = 0
         for event in self.events:       # a module that splits for itself returns (q, kv) or (q, k, v)
             outs = event.out if isinstance(event.out, (tuple, list)) else ()
@@ -509,7 +517,7 @@ class _Parts:
 
     def _apart(self) -> None:
         """A projection each for q, k and v, or for q and for k and v together, by the names that people give."""
-        named: dict[str, _Event] = {}
+        named: Dict[str, _Event] = {}
         for event in self.events:
             last = event.path.rpartition(".")[2].lower()
             for part in ("qk", "kv", "q", "k", "v"):
@@ -533,7 +541,7 @@ class _Parts:
                 return
 
 
-class _Unknown(Exception):
+class _UnknownError(Exception):
     """Why nothing can be said of a layer; an English sentence of `CHINESE`."""
 
 
@@ -583,10 +591,10 @@ def understand(frame: Any, returned: Any, sample: bool) -> Heard:
         sample: keep outputs of some windows, by which a file can be checked.
 
     Raises:
-        _Unknown: nothing can be said of its routing.
+        _UnknownError: nothing can be said of its routing.
     """
     parts = _Parts(frame, returned)
-    best: Heard | None = None
+    best: Optional[Heard] = None
     tolerance = tolerance_of(parts.y)
     if parts.qkv is not None and parts.heads >= 1 and parts.Q % parts.heads == 0 and parts.c % parts.heads == 0:
         for heard, target, layout in _readings(frame, parts):
@@ -599,11 +607,11 @@ def understand(frame: Any, returned: Any, sample: bool) -> Heard:
                 if heard.known:
                     return heard
     if parts.r_idx is None:
-        raise _Unknown("no projection to q, k and v, and no router with indices was heard")
+        raise _UnknownError("no projection to q, k and v, and no router with indices was heard")
     return _routing_only(frame, parts, None if best is None else best.difference)
 
 
-def _readings(frame: _Frame, parts: _Parts) -> Iterator[tuple[Heard, Tensor, str]]:
+def _readings(frame: _Frame, parts: _Parts) -> Iterator[Tuple[Heard, Tensor, str]]:
     """Ways to read one call, likeliest first, each with the tensor and the layout that it must give."""
     for h, w, layout in _sizes(parts):
         for windows, region, rule in _geometries(parts, h, w):
@@ -626,7 +634,7 @@ def _with(heard: Heard, **changes: Any) -> Heard:
     return Heard(**values)
 
 
-def _sizes(parts: _Parts) -> list[tuple[int, int, str]]:
+def _sizes(parts: _Parts) -> List[Tuple[int, int, str]]:
     """(h, w) of the map that the layer returned, and where its channels are; each way that its shape allows."""
     y, found = parts.y, []
     if y.dim() == 4:
@@ -651,7 +659,7 @@ def _square_root(n: int) -> int:
     return root if root * root == n else 0
 
 
-def _geometries(parts: _Parts, h: int, w: int) -> list[tuple[tuple[int, int], tuple[int, int], str]]:
+def _geometries(parts: _Parts, h: int, w: int) -> List[Tuple[Tuple[int, int], Tuple[int, int], str]]:
     """Windows, tokens in a window, and the rule, as the recorded numbers allow."""
     assert parts.qkv is not None
     if parts.qkv.dim() == 5:
@@ -674,7 +682,7 @@ def _geometries(parts: _Parts, h: int, w: int) -> list[tuple[tuple[int, int], tu
     return found
 
 
-def _scales(parts: _Parts) -> list[float]:
+def _scales(parts: _Parts) -> List[float]:
     """Factors on q·k that layers have, the layer's own first."""
     own = [getattr(parts.module, name, None) for name in ("scale", "qk_scale")] + [getattr(parts.router, "scale", None)]
     tried = [float(one) for one in own if isinstance(one, (int, float)) and one > 0]
@@ -683,8 +691,8 @@ def _scales(parts: _Parts) -> list[float]:
     return list(OrderedDict.fromkeys(tried))
 
 
-def _based(frame: _Frame, parts: _Parts, size: tuple[int, int], windows: tuple[int, int], region: tuple[int, int],
-           rule: str) -> Heard | None:
+def _based(frame: _Frame, parts: _Parts, size: Tuple[int, int], windows: Tuple[int, int], region: Tuple[int, int],
+           rule: str) -> Optional[Heard]:
     """The layer with its maps and parts, before its routing is known."""
     assert parts.qkv is not None
     Q, (h, w), module = parts.Q, size, parts.module
@@ -717,13 +725,14 @@ def _based(frame: _Frame, parts: _Parts, size: tuple[int, int], windows: tuple[i
 
 def _of_nothing(parts: _Parts) -> Tensor:
     """What the projection makes of a token of zeros (2Q + c,)."""
-    assert parts.project is not None and parts.qkv is not None
+    assert parts.project is not None
+    assert parts.qkv is not None
     inner = [m for event in parts.events for m in [event.module] if _is_projection(m)]
     width = getattr(inner[0], "in_features", getattr(inner[0], "in_channels", parts.c)) if inner else parts.c
     return parts.project(torch.zeros(1, width, device=parts.qkv.device, dtype=parts.qkv.dtype))[0].detach()
 
 
-def _emb_of(parts: _Parts) -> tuple[Tensor, Tensor | None] | None:
+def _emb_of(parts: _Parts) -> Optional[Tuple[Tensor, Optional[Tensor]]]:
     """The router's linear on window means."""
     router = parts.router if parts.router is not None else getattr(parts.module, "router", None)
     emb = getattr(router, "emb", None)
@@ -732,7 +741,7 @@ def _emb_of(parts: _Parts) -> tuple[Tensor, Tensor | None] | None:
     return emb.weight.detach(), None if emb.bias is None else emb.bias.detach()
 
 
-def _pool_of(module: nn.Module) -> tuple[str, int, int] | None:
+def _pool_of(module: nn.Module) -> Optional[Tuple[str, int, int]]:
     """How k and v are pooled; None where it is not known."""
     layer = getattr(module, "kv_down", None)
     if layer is None or isinstance(layer, nn.Identity):
@@ -750,7 +759,7 @@ def _pool_of(module: nn.Module) -> tuple[str, int, int] | None:
     return None
 
 
-def _lepe_conv(parts: _Parts) -> tuple[Tensor, Tensor | None] | None:
+def _lepe_conv(parts: _Parts) -> Optional[Tuple[Tensor, Optional[Tensor]]]:
     """The depthwise convolution on v, by its name or as the only one that ran."""
     named = [getattr(parts.module, name, None) for name in POSITIONS]
     for layer in [*named, *(event.module for event in parts.events)]:
@@ -761,7 +770,7 @@ def _lepe_conv(parts: _Parts) -> tuple[Tensor, Tensor | None] | None:
     return None
 
 
-def _output_linear(parts: _Parts) -> tuple[Tensor, Tensor | None] | None:
+def _output_linear(parts: _Parts) -> Optional[Tuple[Tensor, Optional[Tensor]]]:
     """The last linear of c channels that ran, or the one of the usual names."""
     event = _output_event(parts)
     if event is None:
@@ -783,13 +792,13 @@ def _output_event(parts: _Parts) -> Any:
                                                                                           "to_v"):
             return event
     for name in OUTPUTS:
-        m = getattr(parts.module, name, None)
-        if isinstance(m, nn.Linear) or (isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)):
-            return _Event(name, m, (), None)
+        named = getattr(parts.module, name, None)
+        if isinstance(named, (nn.Linear, nn.Conv2d)) and named.weight.numel() == parts.c**2:
+            return _Event(name, named, (), None)
     return None
 
 
-def _targets(parts: _Parts, layout: str) -> list[tuple[Tensor, str, str]]:
+def _targets(parts: _Parts, layout: str) -> List[Tuple[Tensor, str, str]]:
     """What a reading must give: the layer's output, or else that of its output linear, after which it may go on."""
     found = [(parts.y, "output", layout)]
     event = _output_event(parts)
@@ -798,13 +807,13 @@ def _targets(parts: _Parts, layout: str) -> list[tuple[Tensor, str, str]]:
     return found
 
 
-def _routed(base: Heard, parts: _Parts) -> Heard | None:
+def _routed(base: Heard, parts: _Parts) -> Optional[Heard]:
     """The layer with its routing: as heard, or computed as the paper says."""
     p2 = base.windows[0] * base.windows[1]
     if parts.r_idx is not None and (parts.r_idx.shape[1] != p2 or int(parts.r_idx.max()) >= p2
                                     or int(parts.r_idx.min()) < 0):
         return None
-    affinity: Tensor | None = affinity_of(base, parts.means)
+    affinity: Optional[Tensor] = affinity_of(base, parts.means)
     assert affinity is not None
     if parts.r_idx is None:
         if not 1 <= base.topk <= p2:
@@ -819,7 +828,7 @@ def _routed(base: Heard, parts: _Parts) -> Heard | None:
     return _with(base, r_idx=parts.r_idx, r_weight=weight, affinity=affinity, routing="heard")
 
 
-def _explains(logits: Tensor, r_idx: Tensor, r_weight: Tensor | None, dtype: Any) -> bool:
+def _explains(logits: Tensor, r_idx: Tensor, r_weight: Optional[Tensor], dtype: Any) -> bool:
     """Whether the chosen windows are those of the largest logits, and the weights their softmax."""
     chosen = logits.gather(-1, r_idx)
     near = tolerance_of(logits, dtype)
@@ -830,7 +839,7 @@ def _explains(logits: Tensor, r_idx: Tensor, r_weight: Tensor | None, dtype: Any
     return bool(same) and (r_weight is None or bool((chosen.softmax(-1) - r_weight.float()).abs().max() <= near))
 
 
-def _difference(heard: Heard, target: Tensor, layout: str, few: bool, keep: Heard | None = None) -> float | None:
+def _difference(heard: Heard, target: Tensor, layout: str, few: bool, keep: Optional[Heard] = None) -> Optional[float]:
     """Largest difference between the layer computed again and what it returned, over its largest output.
 
     Args:
@@ -866,14 +875,14 @@ def _difference(heard: Heard, target: Tensor, layout: str, few: bool, keep: Hear
     return found if math.isfinite(found) else None
 
 
-def tokens_of(heard: Heard) -> list[int]:
+def tokens_of(heard: Heard) -> List[int]:
     """Tokens of every window at which the layer is proved, spread over rows and columns."""
     t = heard.region[0] * heard.region[1]
     return sorted({n * t // TOKENS + (n * 7) % max(1, t // TOKENS) for n in range(TOKENS)}) if t > TOKENS else \
         list(range(t))
 
 
-def sample_of(heard: Heard, count: int) -> list[int]:
+def sample_of(heard: Heard, count: int) -> List[int]:
     """Windows on the map, spread evenly, the first and the last among them."""
     on = real_tokens(heard).any(-1).nonzero().flatten().tolist()
     if len(on) <= count:
@@ -881,7 +890,7 @@ def sample_of(heard: Heard, count: int) -> list[int]:
     return [on[round(n * (len(on) - 1) / (count - 1))] for n in range(count)]
 
 
-def _routing_only(frame: _Frame, parts: _Parts, difference: float | None) -> Heard:
+def _routing_only(frame: _Frame, parts: _Parts, difference: Optional[float]) -> Heard:
     """A layer whose router was heard, and whose attention is its own."""
     assert parts.r_idx is not None
     p2 = int(parts.r_idx.shape[1])
@@ -892,7 +901,7 @@ def _routing_only(frame: _Frame, parts: _Parts, difference: float | None) -> Hea
     p = _square_root(p2)
     windows, region, rule = (p, p), (-(-size[0] // max(p, 1)), -(-size[1] // max(p, 1))), "pad"
     if not p or y.dim() != 4:
-        raise _Unknown("its windows are not laid out in rows and columns")
+        raise _UnknownError("its windows are not laid out in rows and columns")
     affinity = None
     if parts.means is not None:
         means, emb = parts.means, _emb_of(parts)
@@ -918,7 +927,7 @@ def _routing_only(frame: _Frame, parts: _Parts, difference: float | None) -> Hea
 
 # listening --------------------------------------------------------------------------------------------------------
 
-_listening: ContextVar[Listener | None] = ContextVar("bra_record", default=None)
+_listening: ContextVar[Optional["Listener"]] = ContextVar("bra_record", default=None)
 
 
 class _Hook:
@@ -955,25 +964,25 @@ class Listener:
     """
 
     def __init__(self, networks: Sequence[nn.Module], skip: Callable[[nn.Module], bool] = lambda module: False,
-                 found: Callable[[Heard], None] | None = None, table: bool = False, sample: bool = False) -> None:
+                 found: Optional[Callable[[Heard], None]] = None, table: bool = False, sample: bool = False) -> None:
         self.networks, self.skip, self.sample = list(networks), skip, sample
         self.found = found
-        self.layers: dict[str, nn.Module] = {}
+        self.layers: Dict[str, nn.Module] = {}
         for network in self.networks:
             self.layers.update(layers_of(network, skip))
         self.table = table
         self.busy = False
-        self.frames: list[_Frame] = []
-        self.touched: dict[int, nn.Module] = {}
-        self.names: dict[str, int] = {}
+        self.frames: List[_Frame] = []
+        self.touched: Dict[int, nn.Module] = {}
+        self.names: Dict[str, int] = {}
         self.token: Any = None
         self._clear()
 
     def _clear(self) -> None:
-        self.heard: list[Heard] = []
-        self.unknown: dict[str, str] = {}
-        self.rows: dict[str, dict[str, Any]] = OrderedDict()
-        self.image: Tensor | None = None
+        self.heard: List[Heard] = []
+        self.unknown: Dict[str, str] = {}
+        self.rows: Dict[str, Dict[str, Any]] = OrderedDict()
+        self.image: Optional[Tensor] = None
         self.out: Any = None
         self.frames.clear()
         self.names.clear()
@@ -1022,7 +1031,7 @@ class Listener:
             if name == "":
                 module.register_forward_hook(_Hook(self, "done", name))
 
-    def note(self, hook: _Hook, module: nn.Module, given: tuple[Any, ...], *out: Any) -> None:
+    def note(self, hook: _Hook, module: nn.Module, given: Tuple[Any, ...], *out: Any) -> None:
         """A module begins or returns."""
         if hook.kind == "root":
             if not any(module is one for one in self.networks):
@@ -1056,12 +1065,17 @@ class Listener:
                 heard = understand(frame, returned, self.sample)
             self.names[frame.name] = self.names.get(frame.name, 0) + 1
             if self.names[frame.name] > 1:
-                heard.name = f"{frame.name}#{self.names[frame.name]}"
+                heard.name = "{}#{}".format(frame.name, self.names[frame.name])
             if self.found is not None:
                 self.found(heard)
             self.heard.append(heard)
-        except _Unknown as error:
+        except _UnknownError as error:
             self.unknown[frame.name] = str(error)
+        except RecordError:
+            raise
+        except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError):
+            # The person's own forward goes on, whatever a class of its own kind does to what is tried here.
+            self.unknown[frame.name] = "its parts do not fit together"
         finally:
             self.busy = False
 
@@ -1069,15 +1083,15 @@ class Listener:
 # the table of layers ----------------------------------------------------------------------------------------------
 
 
-def row_of(name: str, module: nn.Module, given: tuple[Any, ...], out: Any,
-           before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def row_of(name: str, module: nn.Module, given: Tuple[Any, ...], out: Any,
+           before: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
     """A line of the table: name, type, parameters of the module itself, output shape, multiply-adds.
 
     Multiply-adds are those of convolutions and linear layers; None for a module that has parameters of another kind.
     """
     shapes = [list(t.shape) for t in _tensors(out)]
     own = sum(p.numel() for p in module.parameters(recurse=False))
-    macs: int | None = 0
+    macs: Optional[int] = 0
     first = _tensors(out)[0] if _tensors(out) else None
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and first is not None:
         kernel = 1
@@ -1100,12 +1114,12 @@ def row_of(name: str, module: nn.Module, given: tuple[Any, ...], out: Any,
             "leaf": not list(module.children())}
 
 
-def table_of(network: nn.Module, rows: Mapping[str, Mapping[str, Any]], heard: Sequence[Heard]) -> list[dict[str, Any]]:
+def table_of(network: nn.Module, rows: Mapping[str, Mapping[str, Any]], heard: Sequence[Heard]) -> List[Dict[str, Any]]:
     """The network's rows: those of an Ultralytics model, else its children, containers opened; what is inside a row
     is added up in it. "counted" says whether every multiply-add of a row is: where it holds parts whose own code may
     multiply matrices, or parts that were not heard, it is not."""
     made = []
-    attention: dict[str, int] = {}
+    attention: Dict[str, int] = {}
     for layer in heard:
         if layer.known:
             name = layer.name.split("#")[0]
@@ -1138,11 +1152,11 @@ def _plain(module: nn.Module) -> bool:
         looks_like_bra(module) or any(word in kind for word in ("attn", "attention")))
 
 
-def _row_modules(path: str, module: nn.Module, layers: Sequence[str], lone: bool = True) -> list[tuple[str, nn.Module]]:
+def _row_modules(path: str, module: nn.Module, layers: Sequence[str], lone: bool = True) -> List[Tuple[str, nn.Module]]:
     """Paths and modules of the rows: containers are opened, and a lone child of the network itself."""
     children = [] if path in layers else list(module.named_children())
     lone = lone and len(children) == 1
-    made: list[tuple[str, nn.Module]] = []
+    made: List[Tuple[str, nn.Module]] = []
     for name, child in children:
         at = (path + "." + name).strip(".")
         is_row = isinstance(getattr(child, "i", None), int) and hasattr(child, "f")
@@ -1167,7 +1181,7 @@ def attention_macs(heard: Heard) -> int:
 # what the model answered ------------------------------------------------------------------------------------------
 
 
-def answer_of(out: Any, names: Any = None, most: int = 300) -> dict[str, Any]:
+def answer_of(out: Any, names: Any = None, most: int = 300) -> Dict[str, Any]:
     """Detections (label, score, left, top, right, bottom as shares of the picture) or classes of what a model returned.
 
     Understood are Ultralytics' Results, YOLOv5's Detections, torchvision's dicts, and one row of class scores.
@@ -1198,11 +1212,11 @@ def _label(names: Any, at: int) -> str:
     try:
         return str(names[at])[:64]
     except (IndexError, KeyError, TypeError):
-        return f"class {at}"
+        return "class {}".format(at)
 
 
 def _boxes(xyxy: Tensor, conf: Tensor, cls: Tensor, names: Any, width: float, height: float,
-           most: int) -> list[list[Any]]:
+           most: int) -> List[List[Any]]:
     found = []
     for box, score, at in list(zip(xyxy.tolist(), conf.tolist(), cls.tolist()))[:most]:
         shares = [box[0] / width, box[1] / height, box[2] / width, box[3] / height]
@@ -1211,7 +1225,7 @@ def _boxes(xyxy: Tensor, conf: Tensor, cls: Tensor, names: Any, width: float, he
     return found
 
 
-def _classes(share: Tensor, names: Any) -> list[list[Any]]:
+def _classes(share: Tensor, names: Any) -> List[List[Any]]:
     best = share.detach().float().cpu().topk(min(5, share.numel()))
     return [[_label(names, at), value] for value, at in zip(best.values.tolist(), best.indices.tolist())
             if math.isfinite(value)]
@@ -1220,7 +1234,7 @@ def _classes(share: Tensor, names: Any) -> list[list[Any]]:
 # the picture ------------------------------------------------------------------------------------------------------
 
 
-def picture_of(x: Tensor | None) -> tuple[np.ndarray | None, bool]:
+def picture_of(x: Optional[Tensor]) -> Tuple[Optional[np.ndarray], bool]:
     """What the network read, (1, 3, h, w), as a picture (h, w, 3) uint8, and whether it was stretched to be seen.
 
     None where it was no picture. Numbers in 0 to 1, in 0 to 255, and those normalised by ImageNet's mean and spread
@@ -1248,7 +1262,7 @@ def picture_of(x: Tensor | None) -> tuple[np.ndarray | None, bool]:
     return pixels, stretched
 
 
-def encoded(pixels: np.ndarray, quality: int = 90) -> tuple[str, np.ndarray]:
+def encoded(pixels: np.ndarray, quality: int = 90) -> Tuple[str, np.ndarray]:
     """(h, w, 3) uint8 -> "webp" and its bytes; without Pillow "rgb" and the numbers, every second where there are
     more than a million pixels."""
     try:
@@ -1277,8 +1291,8 @@ def read_picture(source: Any, size: int) -> Tensor:
         else Image.open(source)
     image = image.convert("RGB")
     share = size / max(image.size)
-    sides = tuple(max(32, int(round(side * share / 32)) * 32) for side in image.size)
-    pixels = np.asarray(image.resize(sides)).astype(np.float32) / 255
+    width, height = (max(32, round(side * share / 32) * 32) for side in image.size)
+    pixels = np.asarray(image.resize((width, height))).astype(np.float32) / 255
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
 
 
@@ -1291,7 +1305,7 @@ _KINDS = {"float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "i
 def write_tensors(path: str, tensors: Mapping[str, np.ndarray], about: Mapping[str, str]) -> int:
     """Write a safetensors file: its size in bytes. The largest numbers come first, so that each lies aligned."""
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
-    header: dict[str, Any] = {"__metadata__": dict(about)}
+    header: Dict[str, Any] = {"__metadata__": dict(about)}
     at = 0
     for name in order:
         array = tensors[name]
@@ -1310,7 +1324,7 @@ def write_tensors(path: str, tensors: Mapping[str, np.ndarray], about: Mapping[s
     return 8 + len(text) + at
 
 
-def rounded(heard: Heard, bits: int) -> tuple[Heard, dict[str, np.ndarray]]:
+def rounded(heard: Heard, bits: int) -> Tuple[Heard, Dict[str, np.ndarray]]:
     """The layer with q, k and v in so many bits, and the arrays of the file that hold them.
 
     Eight bits: whole numbers from -127 to 127, with a factor for every channel.
@@ -1333,7 +1347,7 @@ def rounded(heard: Heard, bits: int) -> tuple[Heard, dict[str, np.ndarray]]:
     return kept, arrays
 
 
-def stored_difference(heard: Heard) -> float | None:
+def stored_difference(heard: Heard) -> Optional[float]:
     """Largest difference of the layer, computed again from what is stored, at its sample windows."""
     if heard.sample is None:
         return None
@@ -1348,45 +1362,47 @@ def stored_difference(heard: Heard) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def packed(layers: Sequence[Heard], most_bytes: int = MOST_BYTES) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+def packed(layers: Sequence[Heard], most_bytes: int = MOST_BYTES) -> Tuple[List[Dict[str, Any]], Dict[str, np.ndarray]]:
     """Layers as descriptions and arrays, together at most `most_bytes` large.
 
     Each is kept in 16 bits where its output, computed again, stays within `KEPT`, else in 32. Where that is too much,
     the largest are kept in 8 bits, and then as their routing alone.
     """
-    chosen = {}
+    def size(number: int, bits: int) -> int:
+        heard = layers[number]
+        fixed = heard.r_idx[:1].numel() * 6 + (0 if heard.affinity is None else heard.affinity[:1].numel() * 4)
+        if not bits or heard.q is None or heard.v is None:
+            return fixed
+        weights = [t for pair in (heard.emb, heard.lepe, heard.wo) if pair for t in pair if t is not None]
+        return fixed + sum(t.numel() * 4 for t in weights) + bits // 8 * (
+            2 * heard.q[:1].numel() + heard.v[:1].numel())
+
+    chosen: Dict[int, int] = {}
     for number, heard in enumerate(layers):
-        if not heard.known:
-            chosen[number] = 0
-            continue
-        kept, _ = rounded(heard, 16)
-        off = stored_difference(kept)
-        chosen[number] = 16 if off is not None and off <= KEPT else 32
-    def total() -> int:
-        return sum(bits // 8 * layers[n].q[:1].numel() // 1 * 2 + bits // 8 * layers[n].v[:1].numel()  # type: ignore[union-attr]
-                   for n, bits in chosen.items() if bits)
+        off = stored_difference(rounded(heard, 16)[0]) if heard.known else None
+        chosen[number] = 0 if not heard.known else 16 if off is not None and off <= KEPT else 32
     for lower in (8, 0):
-        while total() > most_bytes:
-            larger = [n for n, bits in chosen.items() if bits > lower]
+        while sum(size(number, bits) for number, bits in chosen.items()) > most_bytes:
+            larger = [number for number, bits in chosen.items() if bits > lower]
             if not larger:
                 break
-            chosen[max(larger, key=lambda n: chosen[n] * layers[n].q[:1].numel())] = lower  # type: ignore[union-attr]
+            chosen[max(larger, key=lambda number: size(number, chosen[number]))] = lower
     described, arrays = [], {}
     for number, heard in enumerate(layers):
         entry, own = _layer_arrays(heard, chosen[number])
         described.append(entry)
-        arrays.update({f"{number}.{name}": array for name, array in own.items()})
+        arrays.update({"{}.{}".format(number, name): array for name, array in own.items()})
     return described, arrays
 
 
-def _layer_arrays(heard: Heard, bits: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _layer_arrays(heard: Heard, bits: int) -> Tuple[Dict[str, Any], Dict[str, np.ndarray]]:
     p2 = heard.windows[0] * heard.windows[1]
     arrays = {"r_idx": heard.r_idx[:1].cpu().numpy().astype(np.int16 if p2 < 2**15 else np.int32),
               "r_weight": heard.r_weight[:1].float().cpu().numpy()}
     if heard.affinity is not None and (p2 <= 1024 or not bits):
         arrays["affinity"] = heard.affinity[:1].float().cpu().numpy().astype(
             np.float32 if p2 <= 400 else np.float16)
-    stored: float | None = None
+    stored: Optional[float] = None
     if bits:
         kept, maps = rounded(heard, bits)
         arrays.update(maps)
@@ -1412,13 +1428,13 @@ def _layer_arrays(heard: Heard, bits: int) -> tuple[dict[str, Any], dict[str, np
 # for people -------------------------------------------------------------------------------------------------------
 
 
-def networks_of(model: Any) -> list[nn.Module]:
+def networks_of(model: Any) -> List[nn.Module]:
     """The networks inside whatever a person calls a model: a module, or an object that predicts with one.
 
     Raises:
         RecordError: there is none, or one that cannot be listened to.
     """
-    found: list[nn.Module] = []
+    found: List[nn.Module] = []
     predicts = hasattr(model, "predictor") or not isinstance(model, nn.Module)
     if not predicts:
         found.append(model)
@@ -1455,7 +1471,7 @@ def listen(model: Any, path: Any, most_bytes: int = MOST_BYTES, answer: bool = T
     Args:
         model: a module, or an object that predicts with one, such as Ultralytics' YOLO.
         path: of the file to write; nothing is written where the block ends with an error.
-        most_bytes: of the file.
+        most_bytes: of all layers in the file.
         answer: keep what the network returned as detections or classes, where it is of a kind that is known.
 
     Raises:
@@ -1476,7 +1492,7 @@ def record(model: Any, image: Any, path: Any = "run.bra", size: int = 640, most_
         image: a path, a PIL image, (h, w, 3) uint8, or the tensor that the module reads.
         path: of the file to write.
         size: longer side in pixels at which a module gets the picture; tensors go in as they are.
-        most_bytes: of the file.
+        most_bytes: of all layers in the file.
 
     Returns:
         The path.
@@ -1506,7 +1522,7 @@ def save(listener: Listener, model: Any, path: Any, most_bytes: int, answer: Map
     check_heard(listener, type(network).__name__)
     pixels, stretched = picture_of(listener.image)
     layers, arrays = packed(listener.heard, most_bytes)
-    about: dict[str, Any] = {
+    about: Dict[str, Any] = {
         "version": VERSION, "model": type(network).__name__, "kind": class_of(network),
         "weights": str(getattr(model, "ckpt_path", "") or "")[-120:],
         "input": [] if listener.image is None else [int(n) for n in listener.image.shape],
@@ -1525,7 +1541,7 @@ def check_heard(listener: Listener, model: str) -> None:
     """Raise RecordError where a listener heard no layer, and say why."""
     if listener.heard:
         return
-    called: dict[str, nn.Module] = {}
+    called: Dict[str, nn.Module] = {}
     for network in listener.networks:
         called.update(called_bra(network, listener.skip))
         called.update(layers_of(network, listener.skip))

@@ -31,7 +31,7 @@ from bra.spec import MAX_N_WIN, MAX_SIDE_DWCONV
 from bra.tracing import LayerTrace, ModelTrace, layer_trace
 
 MAX_BYTES: Final = 128 * 2**20
-"""Of a file; the recorder writes 48 MB at most."""
+"""Of a file; the recorder writes about 47 MB at most."""
 MAX_LAYERS: Final = 500
 MAX_ROWS: Final = 5_000
 MAX_SIDE: Final = 4096              # tokens of a map, and pixels of the input
@@ -185,7 +185,8 @@ def _recording(digest: str, about: Mapping[str, Any], tensors: Mapping[str, Tens
         layers[heard.name] = heard
         traces[heard.name] = trace_of(heard, image, stored)
     photo, stretched = _photo(about.get("picture"), tensors.get("picture"))
-    unknown = about.get("unknown") if isinstance(about.get("unknown"), dict) else {}
+    given = about.get("unknown")
+    unknown: dict[str, Any] = given if isinstance(given, dict) else {}
     trace = ModelTrace(None, MappingProxyType(traces), MappingProxyType(
         {label(name): label(why) for name, why in list(unknown.items())[:MAX_LAYERS]}))
     return Recording(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tempfile
 import time
@@ -19,6 +20,7 @@ from checkpointfiles import checkpoint_files
 from hypothesis import strategies as st
 from modelfiles import model_files
 from mutations import mutants
+from recordingfiles import recording_files
 from tablefiles import table_files
 from weightfiles import weight_files
 
@@ -112,6 +114,19 @@ def _enter_table(data: bytes) -> None:
         sweep_html(read_table(data))
 
 
+def _enter_recording(data: bytes) -> None:
+    """Opened, looked into, and asked for other windows, as the pages do."""
+    model = open_file(data, "x.bra")
+    photo = model.photo or Photo.from_array(np.full((40, 90, 3), 99, np.uint8))
+    layers = model.look(photo, 96).trace.layers
+    for name, layer in layers.items():
+        if layer.attention_known:
+            layer.attention_map(0)
+        for n_win, topk in ((4, 3), (16, 1)):
+            with contextlib.suppress(BRAError):  # a layer may have no such windows
+                model.trace_with(name, n_win, topk)
+
+
 def _enter_link(query: str) -> None:
     given = dict(parse_qsl(query, keep_blank_values=True, errors="replace"))  # as Streamlit reads it
     for record in (Selection, Comparison, CostView, ExampleView, Lesson):
@@ -140,6 +155,7 @@ DOORS = (
     Door("model files", model_files(), _enter_model, 60, 100),
     Door("checkpoints", checkpoint_files(), _enter_checkpoint, 30, 400),
     Door("safetensors", weight_files(), lambda data: open_file(data, "x.safetensors"), 10, 300),
+    Door("recordings", recording_files(), _enter_recording, 10, 300),
     Door("tables", table_files(), _enter_table, 20, 300),
     Door("links", links.queries(), _enter_link, 2, 1500),
 )

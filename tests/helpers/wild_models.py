@@ -265,8 +265,8 @@ class TokenRows(nn.Module):
         super().__init__()
         self.side, self.n_win, self.topk, self.num_heads = side, n_win, topk, 4
         self.scale = dim**-0.5
-        self.router, self.qkv, self.proj = PickWindows(dim, topk,
-                                                       self.scale), SplitLinear(dim, dim), nn.Linear(dim, dim)
+        self.router, self.qkv = PickWindows(dim, topk, self.scale), SplitLinear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         p = self.n_win
