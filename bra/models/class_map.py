@@ -109,7 +109,8 @@ def _copied(module: nn.Module) -> nn.Module:
     shared = {id(t): t for t in (*module.parameters(), *module.buffers())}
     made = copy.deepcopy(module, shared)
     if hasattr(made, "anchors") and hasattr(made, "shape"):
-        made.shape = None       # of the copy alone: its anchors may be tensors that take no part in gradients
+        # Of the copy alone: its anchors may be tensors that take no part in gradients.
+        made.shape = None  # type: ignore[assignment]
     return made
 
 
