@@ -147,6 +147,9 @@ def layer_inputs(model: OpenModel, photo: Photo, side: int) -> Mapping[str, Laye
     Raises:
         BRAError: the model has no routed layer, or the photo does not suit it.
     """
+    if model.photo is not None:
+        raise BRAError(message("a recording holds what its layers did, and no model that could run again: change its "
+                               "windows in Explore, or compare with the model's own file."))
     names = {model.module.get_submodule(name): name for name in model.specs}
     prepared = model.prepare(photo, side)
     with model.running(prepared), torch.inference_mode(), recording(inputs=True) as recorder:

@@ -129,6 +129,11 @@ class OpenModel(ABC):
     lock: Any = field(default_factory=Lock, repr=False)
 
     @property
+    def photo(self) -> Photo | None:
+        """The one picture that it can be looked at on; None for a model that runs on any."""
+        return None
+
+    @property
     def origin(self) -> str:
         """Provenance and assumptions, as they stand under every figure."""
         return semicolon_joined((self.provenance, *self.assumptions))

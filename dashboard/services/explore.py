@@ -75,7 +75,10 @@ class LayerResult:
 
 
 def photo_in(request: LayerRequest) -> Photo:
-    """The picture that a request names."""
+    """The picture that a request names: a recording's own, or the one that was chosen."""
+    own = load_model(request.settings, request.model_file).model.photo
+    if own is not None:
+        return own
     if request.sample or request.picture_file is None:
         return sample(request.sample)
     return photo_of(request.picture_file.data, request.picture_file.digest)

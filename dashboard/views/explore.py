@@ -151,6 +151,7 @@ def main() -> None:
     with st.sidebar:
         view = model_widgets.choose_settings(chosen.photo)
         chart.choose_format()
+    chosen = model_widgets.picture_for(view, chosen)
     view, loaded, run = model_widgets.run_chosen(view, chosen.photo)
     picture.heading(chosen.name, chosen.hint, chosen.photo.notes)
     picture.say(run.answer)

@@ -20,9 +20,9 @@ from dashboard.state import view as views
 from dashboard.state.view import Selection
 from dashboard.state.widgets import init_widget
 from dashboard.widgets.file_options import ask_file_options
-from dashboard.widgets.picture import ask_file, plain, translated
+from dashboard.widgets.picture import CENTRE, ChosenPicture, ask_file, plain, shown_name, translated
 
-MODEL_ENDINGS = ["yaml", "yml", "pt", "pth", "safetensors"]
+MODEL_ENDINGS = ["yaml", "yml", "pt", "pth", "safetensors", "bra"]
 MODEL_NAMES = {key: entry.label for key, entry in CATALOG.items()}
 POOL_NAMES = {"identity": tr_noop("none"), "maxpool": tr_noop("max"), "avgpool": tr_noop("mean"),
               "ada_maxpool": tr_noop("adaptive max"), "ada_avgpool": tr_noop("adaptive mean"),
@@ -59,7 +59,11 @@ def choose_settings(photo: Photo | None) -> Selection:
     if photo is None:
         kept = replace(same, variant=settings.variant, untrained=settings.untrained, file=settings.file)
         return session.save(replace(view, settings=kept, layer=view.layer if kept.opens == old.opens else ""))
-    side = _choose_side(key, same.side, views.SIDES if entry.family != "biformer" else views.SIDES[:-1])
+    upload = session.model_upload()
+    if entry.family == "own" and upload is not None and upload.name.lower().endswith(".bra"):
+        side = same.side        # a recording has the size that it was made at
+    else:
+        side = _choose_side(key, same.side, views.SIDES if entry.family != "biformer" else views.SIDES[:-1])
     settings = replace(settings, side=side)
     layer = view.layer if settings.opens == old.opens else ""
     return session.save(replace(view, settings=_choose_change(settings, same, layer), layer=layer))
@@ -210,11 +214,27 @@ def _choose_pooling(photo: Photo, settings: ModelSettings, old: ModelSettings) -
     return replace(settings, kv_downsample_mode=pool, kv_downsample_ratio=ratio, mask_padding=mask)
 
 
+def picture_for(view: Selection, chosen: ChosenPicture) -> ChosenPicture:
+    """The picture that the chosen model is looked at on: a recording's own, or for any other model the one given."""
+    upload = session.model_upload()
+    if view.settings.entry.family != "own" or upload is None:
+        return chosen
+    try:
+        photo = load_model(view.settings, upload).model.photo
+    except BRAError:
+        return chosen       # the page says why when it runs the model
+    if photo is None:
+        return chosen
+    hint = tr("The recording's own picture: nothing of its model runs here.")
+    return ChosenPicture(photo, "", shown_name(upload.name), hint, CENTRE)
+
+
 def run_chosen(view: Selection, photo: Photo) -> tuple[Selection, LoadedModel, ModelRun]:
     """The chosen model and its run on the picture; says so where that cannot be, and takes the usual model instead."""
     file = session.model_upload()
     if view.settings.entry.family == "own" and file is None:
-        st.info(tr("Drop a model file in the side bar: YAML, .pt, .pth or .safetensors. Until then, the usual model."),
+        st.info(tr("Drop a model file in the side bar: YAML, .pt, .pth, .safetensors or a recording (.bra). Until "
+                   "then, the usual model."),
                 icon=":material/upload_file:")
     else:
         try:
