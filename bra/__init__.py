@@ -11,6 +11,7 @@ from bra.tracing import LayerTrace, ModelTrace, trace
 
 if TYPE_CHECKING:
     from bra.profiling.model_cost import Cost, CostRow, cost
+    from bra.readers.recording import load
 
 __all__ = [
     "BRAError",
@@ -25,15 +26,25 @@ __all__ = [
     "TopkRouting",
     "WindowGrid",
     "cost",
+    "load",
     "recording",
     "trace",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """`cost` and its records, imported when asked for: torch's own counters take five times as long as all of ours."""
+    """What is imported when asked for: `cost` and its records, since torch's own counters take five times as long as
+    all of ours, and what writes and reads recordings."""
     if name in ("Cost", "CostRow", "cost"):
         import bra.profiling.model_cost
 
         return getattr(bra.profiling.model_cost, name)
+    if name == "record":
+        from bra.listening import record
+
+        return record
+    if name == "load":
+        from bra.readers.recording import load
+
+        return load
     raise AttributeError(f"module 'bra' has no attribute {name!r}")

@@ -44,9 +44,10 @@ class TopkRouting(nn.Module):
         self.diff_routing = diff_routing
         self.emb = nn.Linear(qk_dim, qk_dim) if param_routing else nn.Identity()
 
-    def affinity(self, query: Tensor, key: Tensor, real_windows: Tensor | None = None) -> Tensor:
-        """(b, p2, Q), (b, p2, Q) -> (b, p2, p2) routing logits."""
-        if not self.diff_routing:
+    def affinity(self, query: Tensor, key: Tensor, real_windows: Tensor | None = None,
+                 gradient: bool = False) -> Tensor:
+        """(b, p2, Q), (b, p2, Q) -> (b, p2, p2) routing logits; `gradient` lets it through without diff_routing."""
+        if not (self.diff_routing or gradient):
             query, key = query.detach(), key.detach()
         return BF.affinity(self.emb(query), self.emb(key), self.scale, real_windows)
 
@@ -246,8 +247,13 @@ class BiLevelRoutingAttention(nn.Module):
         real = BF.real_tokens(h, w, q, self.n_win) if self.spec.mask_padding else None
         check_window_fits(self.spec, *q.shape[2:4])
         real_windows = None if real is None else real.flatten(1).any(-1)
-        logits = self.router.affinity(BF.pool(q, real), BF.pool(kv[..., :self.qk_dim], real), real_windows)
-        r_weight, r_idx = BF.route(logits, self.topk)
+        recorder = None if torch.compiler.is_compiling() else active_recorder()
+        means = BF.pool(q, real), BF.pool(kv[..., :self.qk_dim], real)
+        choosing = logits = self.router.affinity(*means, real_windows)
+        if recorder is not None and recorder.gradient and not self.router.diff_routing:
+            # A loss on the affinities must not open another way for the gradient of the output.
+            logits = self.router.affinity(*means, real_windows, gradient=True)
+        r_weight, r_idx = BF.route(choosing, self.topk)
         factor = BF.weight_factor(r_weight, self.kv_gather.mul_weight)
         return _Routed(h, w, q, kv, real, logits, r_weight, r_idx, factor)
 

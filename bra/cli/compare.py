@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+from bra.cli.file_options import add_file_options, file_options, say_assumptions
 from bra.errors import BRAError
 from bra.experiments.compare import CostName, compare, layer_input, settings_of
 from bra.experiments.probes import PROBES, probe
@@ -63,6 +65,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--side", type=int, help="longer side in pixels, default what suits the model")
     parser.add_argument("--heads", type=int, default=usual.num_heads, help="of a patch model, default %(default)s")
     parser.add_argument("--stride", type=int, default=usual.stride, help="of a patch model, default %(default)s")
+    add_file_options(parser, "--model-n-win")
 
 
 def _add_windows(parser: argparse.ArgumentParser) -> None:
@@ -83,13 +86,15 @@ def _settings(args: argparse.Namespace) -> tuple[ModelSettings, bytes]:
     """The model that is named, and its bytes where it is a file."""
     key, variant = model_and_variant(args.model)
     settings = ModelSettings(key, num_heads=args.heads, stride=args.stride, side=args.side or CATALOG[key].side,
-                             variant=variant, untrained=args.untrained)
+                             variant=variant, untrained=args.untrained, file=file_options(args))
     return settings, Path(args.model).read_bytes() if key == "own" else b""
 
 
 def _open(args: argparse.Namespace) -> tuple[OpenModel, int]:
     settings, file = _settings(args)
-    return open_file(file, Path(args.model).name) if file else open_model(settings), settings.side
+    model = open_file(file, Path(args.model).name, options=settings.file) if file else open_model(settings)
+    say_assumptions(model)
+    return model, settings.side
 
 
 def _compare(args: argparse.Namespace) -> int:
@@ -104,7 +109,7 @@ def _compare(args: argparse.Namespace) -> int:
     elif ending == ".csv":
         args.output.write_text(compare_csv(rows), encoding="utf-8")
     elif ending in (".html", ".htm"):
-        about = f"{model.label}, layer {given.name}, {side} px, {model.provenance}."
+        about = f"{model.label}, layer {given.name}, {side} px, {model.origin}."
         args.output.write_text(compare_html(rows, f"Settings on {args.picture.name}", about, args.cost),
                                encoding="utf-8")
     else:
@@ -128,6 +133,10 @@ def _sweep(args: argparse.Namespace) -> int:
     settings, file = _settings(args)
     plan = Plan(settings, settings_of(args.n_win, args.topk, args.equal_coverage), tuple(args.layers), file,
                 Path(args.model).name if file else "")
+    if file:
+        model = plan.open()
+        say_assumptions(model)
+        plan = replace(plan, assumed=model.assumptions)
     table = sweep(plan, args.folder, args.output, args.jobs, args.backend, args.cluster, _tell)
     skipped = json.loads((args.output / "skipped.json").read_text(encoding="utf-8"))
     (args.output / "report.html").write_text(sweep_html(SweepTable(table, plan.about()), skipped), encoding="utf-8")

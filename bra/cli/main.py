@@ -12,6 +12,8 @@ from typing import Final, get_args
 
 from bra.cli.compare import add_compare, add_probe, add_sweep
 from bra.cli.cost import add_arguments, run_cost
+from bra.cli.file_options import add_file_options, file_options, say_assumptions
+from bra.cli.quality import add_quality
 from bra.errors import BRAError
 from bra.models.base import Change
 from bra.models.catalog import CATALOG, ModelSettings
@@ -55,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
                               "your own: YAML, .pt, .pth, .safetensors; default: %(default)s")
     inspect.add_argument("--untrained", action="store_true", help="random weights in place of trained ones")
     inspect.add_argument("--layer", help="name of the layer; default: the first")
-    inspect.add_argument("--n-win", type=int, help=f"windows per side, default {usual.n_win}, or the layer's own")
+    inspect.add_argument("--n-win", type=int, help=f"windows per side, default {usual.n_win}, or the layer's own; of "
+                                                   "every stage, where a file of BiFormer weights does not hold it")
+    add_file_options(inspect)
     inspect.add_argument("--topk", type=int, help=f"routed windows, default {usual.topk}, or the layer's own")
     inspect.add_argument("--heads", type=int, default=usual.num_heads, help="default %(default)s")
     inspect.add_argument("--stride", type=int, default=usual.stride, help="pixels per token, default %(default)s")
@@ -76,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add_compare(commands.add_parser("compare", help="one layer on one picture under many settings"))
     add_probe(commands.add_parser("probe", help="whether routing follows what is in the picture"))
     add_sweep(commands.add_parser("sweep", help="a folder of pictures under many settings, into one table"))
+    add_quality(commands.add_parser("quality", help="whether a model's routing brings like to like, by your labels"))
     lint = commands.add_parser("lint", help="check a YOLO model file")
     lint.set_defaults(run=lambda args: _yolo().run_lint(args))
     lint.add_argument("model", help="a file, or a name such as yolov8n-bra.yaml")
@@ -89,11 +94,13 @@ def _parser() -> argparse.ArgumentParser:
     transplant.add_argument("-o", "--output", type=Path, default=Path("init.pt"), help="default: %(default)s")
     demo = commands.add_parser("train-demo", help="train a model of this package again, from a folder of its data")
     demo.set_defaults(run=_train_demo)
-    demo.add_argument("name", choices=("bccd", "flowers", "aerial"))
-    demo.add_argument("folder", type=Path, help="of the data")
+    demo.add_argument("name", choices=("bccd", "flowers", "aerial", "photos"))
+    demo.add_argument("folder", type=Path, nargs="+", help="of the data; several for photos")
     demo.add_argument("-o", "--output", type=Path, help="default: runs/NAME; a run that was cut off there goes on")
     demo.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     demo.add_argument("--epochs", type=int, help="default: the recipe's")
+    demo.add_argument("--judge", nargs=3, action="append", default=[], metavar=("NAME", "PICTURES", "LABELS"),
+                      help="judge the routing of photos on these labelled pictures; may be given again")
     demo.add_argument("--imgsz", type=int, help="side in pixels, default: the recipe's")
     return parser
 
@@ -102,16 +109,28 @@ def _train_demo(args: argparse.Namespace) -> int:
     if min(args.epochs or 1, args.imgsz or 1) < 1 or min(args.seeds) < 0:
         raise BRAError("--epochs and --imgsz are 1 or more, --seeds 0 or more.")
     out = args.output or Path("runs") / args.name
+    if args.name == "photos":
+        from bra.training import distillation
+        from bra.training.photos import train_photos
+
+        usual = distillation.Recipe()
+        recipe = replace(usual, epochs=args.epochs or usual.epochs, side=args.imgsz or usual.side)
+        judged = {name: (Path(pictures), Path(labels)) for name, pictures, labels in args.judge}
+        print("\n".join(train_photos(args.folder, out, args.seeds, recipe, judged).verdict))
+        return 0
+    if len(args.folder) > 1:
+        raise BRAError(f"{args.name} learns from one folder: give one.")
+    folder = args.folder[0]
     if args.name == "flowers":
         from bra.training.classifier import Recipe
         from bra.training.flowers import train_flowers
 
-        usual = Recipe()
-        recipe = replace(usual, epochs=args.epochs or usual.epochs, side=args.imgsz or usual.side)
-        card = train_flowers(args.folder, out, args.seeds, recipe)
+        settings = Recipe()
+        settings = replace(settings, epochs=args.epochs or settings.epochs, side=args.imgsz or settings.side)
+        card = train_flowers(folder, out, args.seeds, settings)
     else:
         stay_offline()      # nothing of a demonstration is fetched
-        card = _yolo().run_demo(args.name, args.folder, out, args.seeds, args.epochs, args.imgsz)
+        card = _yolo().run_demo(args.name, folder, out, args.seeds, args.epochs, args.imgsz)
     print("\n".join(card.verdict))
     return 0
 
@@ -145,7 +164,9 @@ def _inspect(args: argparse.Namespace) -> int:
     if entry.is_built_from_settings:
         settings = replace(settings, n_win=args.n_win or settings.n_win, topk=args.topk or settings.topk)
     photo = Photo.from_bytes(args.picture.read_bytes())
-    model = open_file(file.read_bytes(), file.name) if entry.needs_file else open_model(settings)
+    model = open_file(file.read_bytes(), file.name, options=file_options(args)) if entry.needs_file else \
+        open_model(settings)
+    say_assumptions(model)
     name = next(iter(model.specs), "") if args.layer is None else args.layer
     change = None
     if not entry.is_built_from_settings and (args.n_win or args.topk) and name in model.specs:
@@ -156,7 +177,7 @@ def _inspect(args: argparse.Namespace) -> int:
     if name not in layers:
         raise BRAError(f"--layer {name} does not exist: choose one of {', '.join(layers)}.")
     pins = {role: place for role, place in (("a", args.a), ("b", args.b)) if place is not None}
-    caption = Caption(model.label, name, model.provenance, args.picture.name)
+    caption = Caption(model.label, name, model.origin, args.picture.name)
     page = report_html(photo, layers[name], caption, (FULL // 2, FULL // 2), pins, args.window_mean,
                        detections=look.answer.detections)
     args.output.write_text(page, encoding="utf-8")

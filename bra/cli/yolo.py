@@ -23,6 +23,8 @@ def run_lint(args: argparse.Namespace) -> int:
     report = lint(args.model, args.imgsz, args.base)
     for finding in report.findings:
         print(f"{finding.level}: {finding.text}")
+    for sentence in report.assumptions:
+        print(f"note: {sentence}")
     left = [finding for finding in report.errors if finding.fix is None or not args.fix]
     fixable = [finding for finding in report.findings if finding.fix is not None]
     if fixable and args.fix:
@@ -33,7 +35,7 @@ def run_lint(args: argparse.Namespace) -> int:
         print(f"{path}: {len(fixable)} corrected")
     elif fixable:
         print(f"{len(fixable)} can be corrected with --fix")
-    elif not report.findings:
+    elif not (report.findings or report.assumptions):
         print("nothing to say")
     return 1 if left else 0
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import LIBRARY, BRAError, TraceError, brief
-from bra.messages import message
+from bra.messages import message, semicolon_joined
 from bra.models.steps import Step
 from bra.photo import Photo
 from bra.spec import BRASpec
@@ -66,6 +66,22 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class FileOptions:
+    """What a file cannot tell of its model, where whoever made it knows.
+
+    Attributes:
+        n_win: windows per side in every stage, of BiFormer weights without their modules; None for the published ones.
+        topks: routed windows per stage of such weights, -2 for a stage of full attention; empty for the published ones.
+        heads_first: whether rows of BiLevelRoutingAttention in a YOLO model file begin with the heads, as the official
+            class does; the tutorial's begins with the windows.
+    """
+
+    n_win: int | None = None
+    topks: tuple[int, ...] = ()
+    heads_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """Other windows in one layer: what would it see if …
 
@@ -97,14 +113,25 @@ class OpenModel(ABC):
         label: its name for people.
         provenance: where its weights come from, in the words that stand under every figure.
         classes: names of what it can tell apart; empty for a model whose answer means nothing.
+        assumptions: what was assumed where the file does not say it; these stand under every figure too.
+        notes: what in the file was left out, said once.
+        asks: options of `FileOptions` that whoever made the file may know.
     """
 
     module: nn.Module
     label: str
     provenance: str
     classes: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
     # Some models note sizes on themselves as they run, so one runs at a time.
     lock: Any = field(default_factory=Lock, repr=False)
+
+    @property
+    def origin(self) -> str:
+        """Provenance and assumptions, as they stand under every figure."""
+        return semicolon_joined((self.provenance, *self.assumptions))
 
     @property
     def specs(self) -> Mapping[str, BRASpec]:

@@ -45,6 +45,24 @@ class CheckpointLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A module of a checkpoint.
+
+    Attributes:
+        path: its class as "module.name".
+        settings: what it keeps beside its tensors that decides what it computes, such as eps or stride.
+    """
+
+    path: str
+    settings: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """The name of its class."""
+        return self.path.rpartition(".")[2]
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What a checkpoint says of itself: strangers' words, bounded but not believed.
 
@@ -60,7 +78,8 @@ class Facts:
         version: Ultralytics' release that wrote it.
         fused: its convolutions have taken in their batch norms.
         layers: class of each numbered layer, as "module.name".
-        attention: options that each attention layer holds, by the layer's name.
+        attention: options that each layer of bi-level routing attention holds, by the layer's name.
+        parts: every module, by name; none for a plain state_dict.
     """
 
     root: str
@@ -75,6 +94,7 @@ class Facts:
     fused: bool
     layers: tuple[str, ...]
     attention: Mapping[str, Mapping[str, Any]]
+    parts: Mapping[str, Part]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,7 +206,9 @@ def _facts(given: Mapping[str, Any]) -> Facts:
         names=_names(given["names"]), nc=nc, stride=tuple(filter(math.isfinite, given["stride"])),
         imgsz=_whole(given["imgsz"]), epoch=_whole(given["epoch"]), version=_text(given["version"]),
         fused=bool(given["fused"]), layers=tuple(map(str, given["layers"])),
-        attention=MappingProxyType({name: MappingProxyType(held) for name, held in given["attention"].items()}))
+        attention=MappingProxyType({name: MappingProxyType(held) for name, held in given["attention"].items()}),
+        parts=MappingProxyType({name: Part(str(path), MappingProxyType(settings))
+                                for name, (path, settings) in given["parts"].items()}))
 
 
 def _names(given: Any) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from bra.experiments.sweep_table import Summary, SweepTable, summaries
 from bra.figures.compare import deciding
 from bra.figures.compare import swept as swept_figure
 from bra.figures.template import Style, file_name
-from bra.messages import ENGLISH, Language, message
+from bra.messages import ENGLISH, Language, from_plain, message, semicolon_joined
 from bra.reports.figure_html import figure_html, figures_script
 from bra.units import quantity
 
@@ -124,9 +124,15 @@ def model_line(about: Mapping[str, Any]) -> str:
         return message("The file does not say of which model.")
     model, side = (about.get("name") or settings.get("variant") or settings.get("model", "")), settings.get("side", "")
     given = {"model": str(model)[:80], "side": str(side)[:6]}
-    if settings.get("untrained") is True:
-        return message("Model {model}, random weights, pictures at {side} px.", **given)
-    return message("Model {model}, pictures at {side} px.", **given)
+    line = message("Model {model}, random weights, pictures at {side} px.", **given) \
+        if settings.get("untrained") is True else message("Model {model}, pictures at {side} px.", **given)
+    assumed = about.get("assumed")
+    try:
+        said = [one for plain in assumed[:5] if len(one := from_plain(plain)) < 400] if isinstance(assumed, list) \
+            else []
+    except ValueError:
+        said = []
+    return message("{line} {assumed}.", line=line, assumed=semicolon_joined(said)) if said else line
 
 
 def over_nearest(row: Summary) -> str:

@@ -161,7 +161,7 @@ def load_model(settings: ModelSettings, upload: Upload | None = None) -> LoadedM
     def work(progress: Progress) -> OpenModel:
         if upload is None:
             return opening.open_model(settings.opens)
-        return opening.open_file(upload.data, upload.name, progress)
+        return opening.open_file(upload.data, upload.name, progress, settings.file)
 
     model = run_cached(server(), _model_key(settings, upload), work, tr_noop("Opening the model …"),
                        opening_priority(settings))

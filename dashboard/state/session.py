@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import DeletedFile, UploadedFile
 
+from bra.models.base import FileOptions
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.viewer.pack import FULL, Place
 from dashboard.i18n import chosen_language, key_in_language, tr_noop
@@ -197,6 +198,18 @@ def on_gallery() -> None:
 def uploaded_file(uploader: str) -> Upload | None:
     """The file that was given to an uploader, also after a visit to another page."""
     return st.session_state.get(f"{uploader}_file")
+
+
+def file_options(key: str) -> FileOptions:
+    """What the visitor said of a model file, kept on pages that do not ask for it."""
+    kept: dict[str, FileOptions] = st.session_state.get("file_options", {})
+    return kept.get(key, FileOptions())
+
+
+def save_file_options(key: str, options: FileOptions) -> None:
+    """Keep what was said of a model file; of the last few files."""
+    kept = {name: one for name, one in st.session_state.get("file_options", {}).items() if name != key}
+    st.session_state["file_options"] = dict([*kept.items(), (key, options)][-4:])
 
 
 def upload() -> Upload | None:

@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
-from bra.models.catalog import CATALOG, ModelEntry, ModelSettings
+from bra.models.catalog import CATALOG, DEFAULT, ModelEntry, ModelSettings
 from bra.spec import KVDownsampleMode
 from bra.viewer.pack import FULL, SHOWS, Place
 from dashboard.state import link
 from dashboard.state.link import Param
 
 UPLOAD = "upload"
-FIRST = "flowers"
 """The model of the first visit: the one whose routing is best by the measure of its card."""
 N_WINS = range(2, 17)
 HEADS = (1, 2, 4, 8, 16)
@@ -47,7 +46,7 @@ class Selection:
     """
 
     picture: str = "animal"
-    settings: ModelSettings = field(default_factory=lambda: ModelSettings(FIRST, side=CATALOG[FIRST].side))
+    settings: ModelSettings = field(default_factory=lambda: ModelSettings(DEFAULT, side=CATALOG[DEFAULT].side))
     layer: str = ""
     whole: bool = False
     a: Place | None = None
@@ -62,7 +61,7 @@ class Selection:
     @classmethod
     def from_query(cls, query: Mapping[str, str]) -> Selection:
         """The view that a link asks for; whatever in it is unknown or out of range is left at its default."""
-        entry = CATALOG.get(query.get("model", FIRST), CATALOG[FIRST])
+        entry = CATALOG.get(query.get("model", DEFAULT), CATALOG[DEFAULT])
         asked = link.read(ModelSettings(entry.key, side=entry.side), _settings_params(entry), query)
         settings = replace(asked, topk=min(asked.topk, asked.n_win**2))
         return link.read(cls(settings=settings), _VIEW_PARAMS, query)

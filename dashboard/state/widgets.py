@@ -27,6 +27,12 @@ def init_widget(key: str, value: T, allowed: Sequence[T]) -> str:
     return key
 
 
+def init_text(key: str, value: str) -> str:
+    """Give the text field `key` its value before it is drawn; it keeps what it had. Returns the key."""
+    st.session_state[key] = st.session_state.get(key, value)
+    return key
+
+
 def init_multiselect(key: str, wanted: Sequence[int], allowed: Sequence[int]) -> str:
     """Give the widget `key`, of which several may be chosen, its values before it is drawn; it keeps what it had."""
     had = st.session_state.get(key)

@@ -32,6 +32,7 @@ from dashboard.state.view import Selection
 from dashboard.state.widgets import init_multiselect, init_widget
 from dashboard.widgets import chart, picture
 from dashboard.widgets import model as model_widgets
+from dashboard.widgets.file_options import ask_file_options
 from dashboard.widgets.picture import ask_file, heads, plain
 
 EXPLORE = Path(__file__).parent / "explore.py"
@@ -100,7 +101,7 @@ def grid(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place) -> No
     given = layer_input(loaded, photo, view.layer)
     compared = compare_services.compared(loaded, photo, given, wanted.settings,
                                          ROUNDS if wanted.cost == "seconds" else 0)
-    caption = f"{translate(loaded.model.label)} · {given.name} · {translate(loaded.model.provenance)}"
+    caption = f"{translate(loaded.model.label)} · {given.name} · {translate(loaded.model.origin)}"
     _pictures(photo, compared, wanted, caption, focus)
     _decide(compared, wanted, caption)
 
@@ -183,6 +184,7 @@ def _choose_kind(settings: ModelSettings) -> ModelSettings:
     if entry.family == "own":
         ask_file(tr("B: model file"), model_widgets.MODEL_ENDINGS, session.MODEL_UPLOADER_B, upload_services.on_file,
                  session.MODEL_UPLOADER_B)
+        return replace(settings, file=ask_file_options(session.uploaded_file(session.MODEL_UPLOADER_B), "b_"))
     return settings
 
 

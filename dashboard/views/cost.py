@@ -33,13 +33,14 @@ from dashboard.widgets.picture import table
 MEASURES = {"macs": tr_noop("multiply-adds"), "params": tr_noop("parameters"), "peak_bytes": tr_noop("memory"),
             "ms": tr_noop("time")}
 ROUNDS = 7
+# How the first choice of each is called; the others are numbers. (A text of its own would be shown on the page.)
 NARROW, POOLS = {1: tr_noop("all")}, {1: tr_noop("none")}
-# How the first choice of each is called; the others are numbers.
 VARIANT_NAMES = {Variant.AS_IS: tr_noop("as it is"), Variant.WITHOUT_BRA: tr_noop("without BRA"),
                  Variant.FULL_ATTENTION: tr_noop("full attention"), Variant.SECOND_SETTING: tr_noop("second setting")}
-DECIMALS = frozenset(("share, %", "time, ms", "of the time, %", "parameters, %", "multiply-adds, %", "peak, %",
-                      "covers, %", "padding, %"))
 # Columns of the tables whose numbers are shown with one decimal.
+DECIMALS = frozenset((
+    tr_noop("share, %"), tr_noop("time, ms"), tr_noop("of the time, %"), tr_noop("parameters, %"),
+    tr_noop("multiply-adds, %"), tr_noop("peak, %"), tr_noop("covers, %"), tr_noop("padding, %")))
 
 
 def choose_view() -> tuple[CostView, bool]:

@@ -158,7 +158,7 @@ def main() -> None:
     rail(run, layer.name)
     picture.warn_of_padding(layer.grid)
     picture.warn_of_hubs(layer)
-    provenance = model_widgets.provenance_of(view.settings, loaded.model.provenance)
+    provenance = model_widgets.provenance_of(view.settings, loaded.model.origin)
     changed = model_widgets.shown_layer(view.settings, view.layer, tuple(loaded.model.specs))
     request = LayerRequest(view.settings, loaded.upload, chosen.sample, None if chosen.sample else session.upload(),
                            layer.name, changed)

@@ -20,8 +20,8 @@ from dashboard.widgets.picture import heads
 from dashboard.widgets.tables import score_table
 
 EXPLORE = Path(__file__).parent / "explore.py"
-MADE = {"date": tr_noop("date")}
 # What a card was made with; anything else is the name of a package.
+MADE = {"date": tr_noop("date")}
 
 
 def choose_card(known: dict[str, ModelCard]) -> ModelCard:

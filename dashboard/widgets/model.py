@@ -19,6 +19,7 @@ from dashboard.state import session
 from dashboard.state import view as views
 from dashboard.state.view import Selection
 from dashboard.state.widgets import init_widget
+from dashboard.widgets.file_options import ask_file_options
 from dashboard.widgets.picture import ask_file, plain, translated
 
 MODEL_ENDINGS = ["yaml", "yml", "pt", "pth", "safetensors"]
@@ -54,8 +55,9 @@ def choose_settings(photo: Photo | None) -> Selection:
         ask_file(tr("Model file"), MODEL_ENDINGS, session.MODEL_UPLOADER, upload_services.on_model,
                  help=tr("Up to {size} MB. It is forgotten soon after you leave, and what was worked out from it when "
                          "newer work needs the room; nobody else sees it.", size=limits().upload_mb))
+        settings = replace(settings, file=ask_file_options(session.model_upload()))
     if photo is None:
-        kept = replace(same, variant=settings.variant, untrained=settings.untrained)
+        kept = replace(same, variant=settings.variant, untrained=settings.untrained, file=settings.file)
         return session.save(replace(view, settings=kept, layer=view.layer if kept.opens == old.opens else ""))
     side = _choose_side(key, same.side, views.SIDES if entry.family != "biformer" else views.SIDES[:-1])
     settings = replace(settings, side=side)

@@ -184,7 +184,10 @@ scales: {n: [1.0, 1.0, 8192]}
 def test_the_file_with_the_second_setting_builds_what_was_counted(settings: ModelSettings) -> None:
     view = CostView(n_win=5, topk=3, narrow=2, pool=2, projections="qkv")
     module = open_model(settings).module
-    dims = {number: row.layers[0].spec.dim for number, row in enumerate(bra.cost(module, 320).rows) if row.layers}
+    rows = bra.cost(module, 320).rows
+    # Ultralytics' rows are named by their numbers, which are their places.
+    assert [row.name.partition(" ")[0] for row in rows] == [str(number) for number in range(len(rows))]
+    dims = {number: row.layers[0].spec.dim for number, row in enumerate(rows) if row.layers}
     text = cost_services.yaml_with_second_setting(load_model(settings), view, dims)
     built = bra.cost(build_checked(yaml.safe_load(text), "n"), 320)
     assert built.total.to_dict() == bra.cost(with_settings(module, 2, **view.second), 320).total.to_dict()

@@ -31,7 +31,7 @@ from bra.messages import Message, comma_joined, from_plain, message, message_of,
 from bra.metrics.agreement import windows_at
 from bra.metrics.overlap import label_map
 from bra.models.base import Change, OpenModel, with_windows
-from bra.models.biformer import from_state
+from bra.models.biformer import BiFormer, from_state
 from bra.models.card import cards, shipped
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.models.patches import PatchSpec
@@ -51,8 +51,10 @@ from dashboard import i18n as app
 ROOT = Path(__file__).parents[2]
 KINDS = {name for name in vars(errors) if name.endswith("Error")}
 COMMAND_LINE = {
-    "cli", "cli.compare", "cli.cost", "cli.main", "cli.yolo", "experiments.sweep", "training.classifier",
-    "training.flowers", "training.dataset", "training.quality", "training.checkpointing", "yolo.entrypoint",
+    "cli", "cli.compare", "cli.cost", "cli.file_options", "cli.main", "cli.quality", "cli.yolo",
+    "experiments.sweep",
+    "training.classifier", "training.distillation", "training.flowers", "training.labelled", "training.lessons",
+    "training.dataset", "training.photos", "training.quality", "training.checkpointing", "yolo.entrypoint",
     "yolo.training", "yolo.training.demos", "yolo.training.release", "yolo.training.trainer", "overlap", "scorecard"}
 """No page reaches these modules, and the command line speaks English."""
 
@@ -133,6 +135,7 @@ ERRORS: dict[str, Callable[[], object]] = {
     "strides": lambda: read_checkpoint(saved({"a": torch.ones(1).expand(5)})),
     "TorchScript": lambda: read_checkpoint(archive(code__model=b"1", data_pkl=b"\x80\x02N.")),
     # models
+    "settings not known": lambda: from_state(BiFormer((1, 1, 1, 1), (32,) * 4, topks=(1, 1, 1, 1)).state_dict()),
     "no BiFormer": lambda: from_state({"a.weight": torch.ones(2)}),
     "half a BiFormer": lambda: from_state({"stages.0.0.norm1.weight": torch.ones(64)}),
     "safetensors": lambda: open_file(b"hello", "a.safetensors"), "no file": lambda: open_model(ModelSettings("own")),

@@ -28,6 +28,13 @@ MAX_PLAIN_TEXT: Final = 2**20   # characters of them all
 MAX_WHOLE: Final = 2**63        # of whole numbers, which a pickle can spell with as many digits as it likes
 ATTENTION: Final = "BiLevelRoutingAttention"
 OPTIONS: Final = tuple(field.name for field in fields(BRASpec))
+SIGNS: Final = ({"n_win", "topk", "num_heads"}, {"router", "qkv"})
+"""Values and modules that a layer of bi-level routing attention keeps, whatever its class is called."""
+SETTINGS: Final = (
+    "eps", "stride", "padding", "dilation", "groups", "kernel_size", "negative_slope", "alpha", "approximate",
+    "scale_factor", "mode", "align_corners", "ceil_mode", "add", "d", "num_heads", "scale", "pre_norm")
+"""What modules keep beside their tensors that decides what they compute."""
+MAX_SETTINGS: Final = 400_000   # values of all of them
 FLOATS: Final = {"F16": "e", "F32": "f", "F64": "d"}
 
 
@@ -95,7 +102,7 @@ def _best(root: Any) -> PickledObject | dict[Any, Any]:
     if _is_module(root):
         return root
     if isinstance(root, dict):
-        parts = [root.get(key) for key in ("ema", "model_ema", "model", "state_dict")]
+        parts = [root.get(key) for key in ("ema", "model_ema", "state_dict_ema", "model", "state_dict")]
         found: list[PickledObject | dict[Any, Any]] = [*filter(_is_module, parts), *filter(_is_state, parts)]
         if found:
             return found[0]
@@ -159,8 +166,23 @@ def _facts(archive: Archive, root: Any, model: PickledObject | dict[Any, Any], m
         "yaml": _plain(state.get("yaml"), left), "names": _plain(state.get("names"), left),
         "nc": _plain(state.get("nc"), left), "stride": _numbers(archive, state.get("stride")), "fused": bare,
         "layers": [modules[f"model.{n}"].path[:MAX_NAME] for n in range(len(modules)) if f"model.{n}" in modules],
-        "attention": {name: _settings(module, left) for name, module in modules.items()
-                      if module.path.rpartition(".")[2] == ATTENTION}}
+        "attention": {name: _options(module, left) for name, module in modules.items() if _is_attention(module)},
+        "parts": _parts(modules)}
+
+
+def _is_attention(module: PickledObject) -> bool:
+    """Whether it is bi-level routing attention, by the name of its class or by what it keeps."""
+    values, inside = SIGNS
+    return module.path.rpartition(".")[2] == ATTENTION or (
+        values <= {*module.state} and inside <= {*module.state["_modules"]})
+
+
+def _parts(modules: Mapping[str, PickledObject]) -> dict[str, Any]:
+    """Class and settings of every module, by name."""
+    left = [MAX_SETTINGS, MAX_PLAIN_TEXT]
+    return {name: [module.path[:MAX_NAME], {
+        setting: _plain(module.state[setting], left) for setting in SETTINGS
+        if isinstance(module.state.get(setting), (str, int, float, tuple, list))}] for name, module in modules.items()}
 
 
 def _state(value: Any) -> dict[Any, Any]:
@@ -168,7 +190,7 @@ def _state(value: Any) -> dict[Any, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _settings(module: PickledObject, left: list[int]) -> dict[str, Any]:
+def _options(module: PickledObject, left: list[int]) -> dict[str, Any]:
     """Options of an attention layer, ours or a pasted one's, as far as it keeps them."""
     spec = module.state.get("spec")
     if isinstance(spec, PickledObject) and isinstance(spec.state, (list, tuple)):

@@ -100,7 +100,7 @@ def test_equal_settings_share_a_cache_key_and_build_equal_models() -> None:
 
 
 def test_what_is_not_there_is_refused() -> None:
-    with pytest.raises(BRAError, match="model='gpt' is not known: choose one of flowers, cells, vehicles, "):
+    with pytest.raises(BRAError, match="model='gpt' is not known: choose one of photos, flowers, cells, vehicles, "):
         open_model(ModelSettings("gpt"))
     with pytest.raises(BRAError, match="yolo does not come as 'yolov9n-bra'"):
         open_model(ModelSettings("yolo", variant="yolov9n-bra"))
