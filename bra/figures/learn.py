@@ -48,13 +48,13 @@ def bars(rows: Sequence[Bar], axis: str, style: Style = LIGHT, caption: str = ""
     lengths = [100 * min(max(row.share, 0), 1) for row in rows]
     figure = go.Figure(go.Bar(
         orientation="h", x=lengths, y=at, width=0.4, marker_color=[KINDS[row.kind] for row in rows],
-        text=[row.text for row in rows], textposition="outside", cliponaxis=False,
+        text=[row.text for row in rows], textposition="outside", constraintext="none", cliponaxis=False,
         customdata=[[row.name, row.text] for row in rows],
         hovertemplate="%{customdata[0]}: %{customdata[1]}<extra></extra>"))
     for n, row in zip(at, rows, strict=True):
         figure.add_annotation(x=0, y=n - 0.25, xref="paper", yanchor="bottom", xanchor="left", showarrow=False,
                               text=escaped(row.name))
-    row_height = round(2.9 * style.size)
+    row_height = round(3.1 * style.size)
     return dressed(figure, style, caption, 60 + row_height * len(rows), showlegend=False,
                    margin={"l": 12, "r": 12, "t": 16},
                    xaxis={"range": [0, 118], "tickvals": [0, 25, 50, 75, 100], "ticksuffix": " %", "title_text": axis},

@@ -161,11 +161,12 @@ def colour_bar(style: Style, title: str, above: int = 6) -> dict[str, Any]:
 
 
 def log_ticks(values: Sequence[float]) -> dict[str, Any]:
-    """A scale of powers of ten for an axis, with 1, 2 and 5 of each power marked, or 1 alone of many powers."""
+    """A scale of powers of ten for an axis: of each power 1, 2 and 5 are marked, of many 1 alone, of few more."""
     low, high = math.log10(min(values)), math.log10(max(values))
-    steps = (1, 2, 5) if high - low < 2.5 else (1,)
+    span = high - low
+    steps = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if span < 0.6 else (1, 2, 5) if span < 2.5 else (1,)
     marks = [step * 10.0**power for power in range(math.floor(low) - 1, math.ceil(high) + 1) for step in steps]
-    pad = 0.05 + 0.03 * (high - low)
+    pad = 0.05 + 0.03 * span
     return {"type": "log", "range": [low - pad, high + pad], "tickvals": marks,
             "ticktext": [f"{mark:,.12g}" for mark in marks]}
 
