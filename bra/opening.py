@@ -14,10 +14,10 @@ from bra.errors import BRAError
 from bra.messages import message
 from bra.models import biformer
 from bra.models.adapters import OpenClassifier, OpenPatches
-from bra.models.base import ModelRun, OpenModel
+from bra.models.base import UNTRAINED, ModelRun, OpenModel
 from bra.models.biformer import biformer_nano
 from bra.models.card import shipped
-from bra.models.catalog import CATALOG, UNTRAINED, ModelSettings, build
+from bra.models.catalog import CATALOG, ModelSettings, build
 from bra.models.init import redraw
 from bra.photo import Photo
 from bra.readers.checkpoint import read_checkpoint

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bra import viewer
 from bra.messages import ENGLISH, Language, message, semicolon_joined
-from bra.models.base import Detection
+from bra.models.base import WARNING, Detection
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Caption, Place, stage_message, tiles_message
@@ -50,6 +50,7 @@ def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
     fill = {
         "title": escape(tell(message("Where {picture} is routed", picture=caption.picture))),
         "about": escape(tell(about)),
+        "warning": f"<p class=warning>{escape(tell(WARNING))}</p>" if caption.untrained else "",
         "lang": escape(language.code), "style": viewer.text("viewer.css"), "stage": stage,
         "stage_code": _code(viewer.STAGE, stage + page, language), "tiles_code": _code(viewer.TILES, "", language),
         "stage_data": _base64(stage_message(photo, trace, caption, focus, pins, show, None, detections)),

@@ -199,8 +199,8 @@ function panels(view, queries, current) {
   root.classList.toggle("reverse", view.reverse);
   ui.title.textContent = view.reverse ? tr("Who chose query {role}: window {window}", { role, window: current.window })
     : tr("Query {role}: window {window}", { role, window: current.window });
-  const heads = view.reverse ? [tr("its rank"), tr("chosen by"), tr("affinity"), tr("its weight")]
-    : [tr("rank"), tr("window"), tr("affinity"), tr("weight")];
+  const heads = view.reverse ? [tr("its rank"), tr("chosen by"), tr("affinity"), tr("to the best"), tr("its weight")]
+    : [tr("rank"), tr("window"), tr("affinity"), tr("to the best"), tr("weight")];
   root.querySelectorAll("th").forEach((head, at) => { head.textContent = heads[at]; });
   ui.stats.textContent = view.reverse
     ? tr("Chosen by {n} of {all} windows; even routing would give {even}. Bars: how well it fits each.",
@@ -220,8 +220,14 @@ function panels(view, queries, current) {
 
 function savePicture(view) {
   const { canvas } = view.ui, ratio = window.devicePixelRatio || 1, line = 30 * ratio;
-  const sheet = offscreen(canvas.width, canvas.height + 2 * line, (g) => {
-    g.fillStyle = "#fff"; g.fillRect(0, 0, canvas.width, canvas.height + 2 * line);
+  const more = view.data.untrained ? line : 0;
+  const sheet = offscreen(canvas.width, canvas.height + 2 * line + more, (g) => {
+    g.fillStyle = "#fff"; g.fillRect(0, 0, canvas.width, canvas.height + 2 * line + more);
+    if (more) {
+      g.fillStyle = "#e69f00"; g.fillRect(0, canvas.height + 2 * line, canvas.width, more);
+      g.fillStyle = "#111"; g.font = `bold ${13 * ratio}px sans-serif`; g.textBaseline = "middle";
+      g.fillText(tr("Untrained weights, drawn at random"), 8 * ratio, canvas.height + line * 2.5, canvas.width - 16 * ratio);
+    }
     g.drawImage(canvas, 0, 0);
     g.fillStyle = "#111"; g.font = `${13 * ratio}px sans-serif`; g.textBaseline = "middle";
     g.fillText(view.data.caption, 8 * ratio, canvas.height + line * 0.6, canvas.width - 16 * ratio);
