@@ -91,12 +91,12 @@ def reason(rows: Sequence[SettingRow], cost: CostName = "macs") -> str:
     routed = [row for row in rows if row.topk < row.n_win**2]
     worth = [row for row in routed if beats_controls(row)]
     if routed and not worth:
-        best = max(routed, key=lambda row: row.recall - max(row.chance, row.nearest))
+        first = max(routed, key=lambda row: row.recall - max(row.chance, row.nearest))
         return message("None of these settings can be recommended: none keeps over {points:.1f} points more of full "
                        "attention than as many random windows and the nearest ones. The best of them, n_win {n_win}, "
                        "topk {topk}, keeps {recall:.1f} % (nearest {nearest:.1f} %, chance {chance:.1f} %).",
-                       points=100 * MARGIN, n_win=best.n_win, topk=best.topk, recall=100 * best.recall,
-                       nearest=100 * best.nearest, chance=100 * best.chance)
+                       points=100 * MARGIN, n_win=first.n_win, topk=first.topk, recall=100 * first.recall,
+                       nearest=100 * first.nearest, chance=100 * first.chance)
     for goal in GOALS:
         best = cheapest(worth, cost, goal)
         if best is not None:

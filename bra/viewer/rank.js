@@ -22,7 +22,7 @@ function tossUp(data, query) {
 function rankLayout(bars, width, height) {
   const finite = bars.map((b) => b.value).filter(Number.isFinite);
   const high = Math.max(...finite, 0), low = Math.min(...finite, 0), span = high - low || 1;
-  const top = 22, left = 56, bottom = height - 26;     // above it, the words about the margin
+  const top = 22, left = 66, bottom = height - 26;     // above it, the words about the margin
   const y = (v) => top + ((high - v) / span) * (bottom - top);
   const step = (width - left - 4) / bars.length;
   return { high, low, y, step, left, bottom, top };
@@ -58,7 +58,7 @@ function drawRank(view, canvas, query, colour) {
   g.fillStyle = tone.text; g.font = "12px sans-serif"; g.textAlign = "right"; g.textBaseline = "middle";
   if (at.high > 0) g.fillText(number(at.high), at.left - 5, at.y(at.high) + 4);
   if (at.low < 0) g.fillText(number(at.low), at.left - 5, at.y(at.low) - 4);
-  if (at.y(at.low) - at.y(0) > 20 || at.low === 0) g.fillText("0", at.left - 5, at.y(0));
+  if ((at.y(at.low) - at.y(0) > 20 || at.low === 0) && (at.y(0) - at.y(at.high) > 20 || at.high === 0)) g.fillText("0", at.left - 5, at.y(0));
   g.textBaseline = "bottom"; g.textAlign = "left"; g.fillText(tr("rank {n}", { n: 1 }), at.left, height - 4);
   g.textAlign = "right"; g.fillText(tr("rank {n}", { n: bars.length }), width - 4, height - 4);
   view.rankHit = (x) => bars[clamp(Math.floor((x - at.left) / at.step), 0, bars.length - 1)];
