@@ -14,10 +14,10 @@ from bra.errors import BRAError
 from bra.messages import message
 from bra.models import biformer
 from bra.models.adapters import OpenClassifier, OpenPatches
-from bra.models.base import FileOptions, ModelRun, OpenModel
+from bra.models.base import UNTRAINED, FileOptions, ModelRun, OpenModel
 from bra.models.biformer import FoundBiFormer, biformer_nano, biformer_photos, from_checkpoint, from_tensors
 from bra.models.card import shipped
-from bra.models.catalog import CATALOG, UNTRAINED, ModelSettings, build
+from bra.models.catalog import CATALOG, ModelSettings, build
 from bra.models.init import redraw
 from bra.models.recorded import open_recording
 from bra.photo import Photo

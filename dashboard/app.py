@@ -20,6 +20,7 @@ st.html("""<style>
 .st-key-language_switch { position: fixed; top: .65rem; right: 3.4rem; width: auto; z-index: 999991; }
 .st-key-language_tag { position: absolute; width: 0; height: 0; overflow: hidden; }
 .st-key-picture { position: absolute; }
+.st-key-stand_in { opacity: .4; filter: grayscale(1); }
 [data-testid="stFileUploaderDropzoneInstructions"] span { white-space: normal; }
 </style>""")
 st.logo(str(HERE / "icon.png"), size="large")

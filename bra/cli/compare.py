@@ -107,11 +107,11 @@ def _compare(args: argparse.Namespace) -> int:
     if args.output is None:
         print(compare_text(rows, args.cost))
     elif ending == ".csv":
-        args.output.write_text(compare_csv(rows), encoding="utf-8")
+        args.output.write_text(compare_csv(rows, model.provenance), encoding="utf-8")
     elif ending in (".html", ".htm"):
         about = f"{model.label}, layer {given.name}, {side} px, {model.origin}."
-        args.output.write_text(compare_html(rows, f"Settings on {args.picture.name}", about, args.cost),
-                               encoding="utf-8")
+        args.output.write_text(compare_html(rows, f"Settings on {args.picture.name}", about, args.cost,
+                                            untrained=model.untrained), encoding="utf-8")
     else:
         raise BRAError(f"-o {args.output.name} is neither .csv nor .html: choose one of these.")
     return 0

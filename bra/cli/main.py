@@ -177,7 +177,7 @@ def _inspect(args: argparse.Namespace) -> int:
     if name not in layers:
         raise BRAError(f"--layer {name} does not exist: choose one of {', '.join(layers)}.")
     pins = {role: place for role, place in (("a", args.a), ("b", args.b)) if place is not None}
-    caption = Caption(model.label, name, model.origin, args.picture.name)
+    caption = Caption(model.label, name, model.origin, args.picture.name, model.untrained)
     page = report_html(photo, layers[name], caption, (FULL // 2, FULL // 2), pins, args.window_mean,
                        detections=look.answer.detections)
     args.output.write_text(page, encoding="utf-8")

@@ -35,6 +35,8 @@ from bra.units import quantity
 
 CostName = Literal["macs", "peak_bytes", "seconds"]
 MAX_SETTINGS = 400
+MARGIN = 0.005
+"""Share of full attention by which a setting must beat its controls before it is recommended."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -258,6 +260,11 @@ def front(rows: Sequence[SettingRow], cost: CostName) -> tuple[bool, ...]:
     at = [(value, -row.recall) if (value := getattr(row, cost)) is not None else None for row in rows]
     return tuple(one is not None and not any(
         other is not None and other != one and other[0] <= one[0] and other[1] <= one[1] for other in at) for one in at)
+
+
+def beats_controls(row: SettingRow) -> bool:
+    """Whether a setting keeps more of full attention than random windows and than the nearest ones, by MARGIN."""
+    return row.recall > max(row.chance, row.nearest) + MARGIN
 
 
 def cheapest(rows: Sequence[SettingRow], cost: CostName, share: float) -> SettingRow | None:

@@ -73,6 +73,11 @@ def on_map(trace: LayerTrace) -> Bools:
     return np.logical_not(trace.grid.padding_windows)
 
 
+def chosen_padding(trace: LayerTrace, image: int = 0) -> float:
+    """Windows that hold nothing but padding among the topk that a window is routed to: mean over those on the map."""
+    return float(trace.grid.padding_windows[trace.r_idx[image].numpy()][on_map(trace)].sum(-1).mean())
+
+
 def choosable(trace: LayerTrace) -> Bools:
     """(p2,): windows that routing may take: all, or those on the map where padding is masked."""
     return np.ones(trace.grid.n_windows, bool) if trace.real_keys is None else on_map(trace)

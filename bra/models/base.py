@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,12 @@ from bra.models.steps import Step
 from bra.photo import Photo
 from bra.spec import BRASpec
 from bra.tracing import LayerTrace, ModelTrace, trace
+
+UNTRAINED: Final = message("untrained, random weights")
+"""Provenance of weights that nobody trained."""
+WARNING: Final = message("Untrained weights, drawn at random: this shows how routing works, not where a trained model "
+                         "looks.")
+"""What stands in large letters above all that comes of such weights, and in every file of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +89,19 @@ class FileOptions:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Other windows in one layer: what would it see if …
+    """Other windows in one layer, or its padding masked: what would it see if …
 
     Attributes:
         layer: its name.
-        n_win: windows per side.
-        topk: windows each window is routed to.
+        n_win: windows per side; None for its own.
+        topk: windows each window is routed to; None for its own.
+        mask_padding: whether padded tokens are left out; None for as it was built.
     """
 
     layer: str
-    n_win: int
-    topk: int
+    n_win: int | None = None
+    topk: int | None = None
+    mask_padding: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,6 +145,11 @@ class OpenModel(ABC):
     def origin(self) -> str:
         """Provenance and assumptions, as they stand under every figure."""
         return semicolon_joined((self.provenance, *self.assumptions))
+
+    @property
+    def untrained(self) -> bool:
+        """Whether its weights are random ones."""
+        return self.provenance == UNTRAINED
 
     @property
     def specs(self) -> Mapping[str, BRASpec]:
@@ -221,7 +234,7 @@ def check_finite(layer: str, q: Tensor, k: Tensor) -> None:
 def with_windows(model: nn.Module, change: Change) -> nn.Module:
     """A model over the same weights whose layer `change.layer` has other windows; `model` stays as it is.
 
-    No weight is copied: n_win and topk have none.
+    No weight is copied: n_win, topk and the mask have none.
 
     Raises:
         BRAError: there is no such layer, or it cannot have such windows.
@@ -232,7 +245,9 @@ def with_windows(model: nn.Module, change: Change) -> nn.Module:
                                layers=", ".join(routed)))
     layer = model.get_submodule(change.layer)
     assert isinstance(layer, BiLevelRoutingAttention)
-    changed = layer.with_spec(replace(layer.spec, n_win=change.n_win, topk=change.topk))
+    wanted = {name: value for name in ("n_win", "topk", "mask_padding")
+              if (value := getattr(change, name)) is not None}
+    changed = layer.with_spec(replace(layer.spec, **wanted))
     kept: dict[int, object] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, kept | {id(layer): changed})
 

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from bra.errors import BRAError
 from bra.grid import WindowGrid
 from bra.messages import message
-from bra.models.base import Change, FileOptions
+from bra.models.base import UNTRAINED, Change, FileOptions
 from bra.models.patches import PatchModel, PatchSpec, Projection
 from bra.photo import Photo
 from bra.spec import BRASpec, KVDownsampleMode
@@ -19,7 +19,6 @@ DEPTH: Final = 2
 SIDE: Final = 448
 DEFAULT: Final = "photos"
 """The model that is looked at first, by its key in CATALOG."""
-UNTRAINED: Final = message("untrained, random weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +189,11 @@ class ModelSettings:
         return ModelSettings(self.model, variant=self.chosen_variant, untrained=self.untrained, file=self.file)
 
     def change_of(self, layer: str) -> Change | None:
-        """The other windows that `layer` gets, if any."""
-        if self.entry.is_built_from_settings or not self.changed:
+        """The other windows that `layer` gets, and the mask over its padding, if any."""
+        if self.entry.is_built_from_settings or not (self.changed or self.mask_padding):
             return None
-        return Change(layer, self.n_win, self.topk)
+        n_win, topk = (self.n_win, self.topk) if self.changed else (None, None)
+        return Change(layer, n_win, topk, self.mask_padding or None)
 
 
 def grid_on(settings: ModelSettings, photo: Photo) -> WindowGrid:

@@ -74,7 +74,10 @@ class OpenRecording(OpenModel):
                                    "picture, or choose the model's file."))
         layers = dict(self.recording.trace.layers)
         if change is not None:
-            layers[change.layer] = self.trace_with(change.layer, change.n_win, change.topk)
+            if change.mask_padding is not None:
+                raise BRAError(message("a recording cannot be masked: it holds no input that could be padded anew."))
+            spec = layers[change.layer].spec if change.layer in layers else BRASpec(64)
+            layers[change.layer] = self.trace_with(change.layer, change.n_win or spec.n_win, change.topk or spec.topk)
         prepared = self.prepare(photo, side)
         laid = {name: on_photo(layer, prepared) for name, layer in layers.items()}
         trace = ModelTrace(None, MappingProxyType(laid), self.recording.trace.unknown)

@@ -15,7 +15,7 @@ from bra.figures import routing
 from bra.figures.attention import Attended, about, attended, attention, names_of
 from bra.figures.template import Style, file_name
 from bra.messages import ENGLISH, Language, message, semicolon_joined
-from bra.models.base import Detection
+from bra.models.base import WARNING, Detection
 from bra.photo import Photo
 from bra.reports.figure_html import figure_html, figures_script
 from bra.tracing import LayerTrace
@@ -54,6 +54,7 @@ def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
     fill = {
         "title": escape(tell(message("Where {picture} is routed", picture=caption.picture))),
         "about": escape(tell(about)),
+        "warning": f"<p class=warning>{escape(tell(WARNING))}</p>" if caption.untrained else "",
         "lang": escape(language.code), "style": viewer.text("viewer.css"), "stage": stage,
         "stage_code": _code(viewer.STAGE, stage + page, language),
         "stage_data": _base64(stage_message(photo, trace, caption, focus, pins, show, None, detections)),

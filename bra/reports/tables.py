@@ -12,12 +12,13 @@ from string import Template
 from typing import Any, Final
 
 from bra import viewer
-from bra.experiments.compare import CostName, SettingRow, amount, cheapest, front
+from bra.experiments.compare import MARGIN, CostName, SettingRow, amount, beats_controls, cheapest, front
 from bra.experiments.sweep_table import Summary, SweepTable, summaries
 from bra.figures.compare import deciding
 from bra.figures.compare import swept as swept_figure
 from bra.figures.template import Style, file_name
 from bra.messages import ENGLISH, Language, from_plain, message, semicolon_joined
+from bra.models.base import WARNING
 from bra.reports.figure_html import figure_html, figures_script
 from bra.units import quantity
 
@@ -39,18 +40,21 @@ def compare_text(rows: Sequence[SettingRow], cost: CostName = "macs") -> str:
     return "\n".join([*lines, f"* no other keeps as much for fewer {COSTS[cost]}.", reason(rows, cost)])
 
 
-def compare_csv(rows: Sequence[SettingRow]) -> str:
-    """One line per setting under a header of the names of `SettingRow`."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(SettingRow)], lineterminator="\n")
+def compare_csv(rows: Sequence[SettingRow], provenance: str = "") -> str:
+    """One line per setting under a header of the names of `SettingRow`, and where the weights come from, if given."""
+    text, more = io.StringIO(), {"provenance": provenance} if provenance else {}
+    writer = csv.DictWriter(text, [*(field.name for field in fields(SettingRow)), *more], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row.to_dict() for row in rows)
+    writer.writerows(row.to_dict() | more for row in rows)
     return text.getvalue()
 
 
 def compare_html(rows: Sequence[SettingRow], title: str, about: str, cost: CostName = "macs",
-                 language: Language = ENGLISH) -> str:
-    """A page with the chart that decides and the table; `title` and `about` are escaped here."""
+                 language: Language = ENGLISH, untrained: bool = False) -> str:
+    """A page with the chart that decides and the table; `title` and `about` are escaped here.
+
+    `untrained` weights are said in large letters.
+    """
     tell = language.translate
     on_front = front(rows, cost)
     chart = figure_html(deciding(rows, cost, Style(language), about), file_name("settings", cost))
@@ -64,30 +68,42 @@ def compare_html(rows: Sequence[SettingRow], title: str, about: str, cost: CostN
     parts = (f"<p>{escape(tell(reason(rows, cost)))}</p>{chart}<p class=faint>{tell(joined)}</p>"
              f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
              f"<p class=faint>{tell(legend)}</p>{figures_script(language)}")
-    return sheet(title, about, parts, language)
+    return sheet(title, about, parts, language, untrained)
 
 
-def sheet(title: str, about: str, body: str, language: Language = ENGLISH) -> str:
+def sheet(title: str, about: str, body: str, language: Language = ENGLISH, untrained: bool = False) -> str:
     """A page around a body; title and about are told in its language and escaped here, the body is HTML."""
     tell = language.translate
     return Template(viewer.text("sheet.html")).substitute(
         title=escape(tell(title)), about=escape(tell(about)), body=body, lang=escape(language.code),
+        warning=f"<p class=warning>{escape(tell(WARNING))}</p>" if untrained else "",
         foot=escape(tell(message("Made by RouteScope."))))
 
 
 def reason(rows: Sequence[SettingRow], cost: CostName = "macs") -> str:
-    """"This one", and why: the cheapest setting, full attention apart, that reaches the highest of a few goals."""
+    """"This one", and why: the cheapest setting that reaches the highest of a few goals, of those worth their routing.
+
+    Full attention is none of them, nor is a setting that keeps no more than random windows or the nearest ones.
+    """
+    routed = [row for row in rows if row.topk < row.n_win**2]
+    worth = [row for row in routed if beats_controls(row)]
+    if routed and not worth:
+        first = max(routed, key=lambda row: row.recall - max(row.chance, row.nearest))
+        return message("None of these settings can be recommended: none keeps over {points:.1f} points more of full "
+                       "attention than as many random windows and the nearest ones. The best of them, n_win {n_win}, "
+                       "topk {topk}, keeps {recall:.1f} % (nearest {nearest:.1f} %, chance {chance:.1f} %).",
+                       points=100 * MARGIN, n_win=first.n_win, topk=first.topk, recall=100 * first.recall,
+                       nearest=100 * first.nearest, chance=100 * first.chance)
     for goal in GOALS:
-        best = cheapest([row for row in rows if row.topk < row.n_win**2], cost, goal)
+        best = cheapest(worth, cost, goal)
         if best is not None:
-            than = message("more than") if best.recall > best.nearest + 0.005 else message("no more than")
-            return message("n_win {n_win}, topk {topk} is the cheapest here that keeps {goal:.0f} % of full attention: "
-                           "{recall:.1f} %, {than} its nearest windows ({nearest:.1f} %), for "
-                           "{cost}.", n_win=best.n_win,
-                           topk=best.topk, goal=100 * goal, recall=100 * best.recall, than=than,
-                           nearest=100 * best.nearest, cost=amount(best, cost))
-    return message("No routed setting here keeps {goal:.0f} % of full attention: raise topk, or lower n_win.",
-                   goal=100 * GOALS[-1])
+            return message("n_win {n_win}, topk {topk} is the cheapest here that keeps {goal:.0f} % of full attention "
+                           "and more than its controls: {recall:.1f} %, its nearest windows {nearest:.1f} %, random "
+                           "ones {chance:.1f} %, for {cost}.", n_win=best.n_win, topk=best.topk, goal=100 * goal,
+                           recall=100 * best.recall, nearest=100 * best.nearest, chance=100 * best.chance,
+                           cost=amount(best, cost))
+    return message("No routed setting here keeps {goal:.0f} % of full attention and more than its controls: raise "
+                   "topk, or lower n_win.", goal=100 * GOALS[-1])
 
 
 def _cells(row: SettingRow) -> tuple[str, ...]:
@@ -114,7 +130,9 @@ def sweep_html(swept: SweepTable, skipped: Mapping[str, str] | None = None, lang
         parts.append(f"<h2>{head}</h2><ul>{comma_joined}</ul>")
     parts.append(figures_script(language))
     title = message("Routing over {n} pictures", n=len(set(swept.rows["picture"].to_pylist())))
-    return sheet(title, model, "".join(parts), language)
+    settings = swept.about.get("settings")
+    untrained = isinstance(settings, Mapping) and settings.get("untrained") is True
+    return sheet(title, model, "".join(parts), language, untrained)
 
 
 def model_line(about: Mapping[str, Any]) -> str:

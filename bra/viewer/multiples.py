@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bra.experiments.compare import Compared, CostName, Pair, SettingRow, amount, front
+from bra.experiments.compare import Compared, CostName, Pair, SettingRow, amount, beats_controls, front
 from bra.metrics.agreement import ACROSS, DOWN
 from bra.photo import Photo
 from bra.tracing import LayerTrace
@@ -27,8 +27,9 @@ def multiples_message(photo: Photo, compared: Compared, cost: CostName, at: Plac
         caption: what stands below.
         picture: the encoded picture, if it is at hand.
     """
-    cells = [{"n_win": row.n_win, "topk": row.topk, "title": f"n_win {row.n_win}, topk {row.topk}", "front": on,
-              **_kept(row), "costs": [amount(row, name) for name in ("macs", "peak_bytes", "seconds")
+    cells = [{"n_win": row.n_win, "topk": row.topk, "title": f"n_win {row.n_win}, topk {row.topk}",
+              "front": on and beats_controls(row), **_kept(row),
+              "costs": [amount(row, name) for name in ("macs", "peak_bytes", "seconds")
                                       if getattr(row, name) is not None],
               "grid": grid_header(lt.grid, photo)}
              for row, lt, on in zip(compared.rows, compared.traces, front(compared.rows, cost), strict=True)]
@@ -41,7 +42,8 @@ def pair_message(photo: Photo, found: Pair, names: tuple[str, str], at: Place, c
     """A, B, what both and what one alone is routed to, and how far their outputs differ."""
     cells: list[dict[str, Any]] = [
         {"n_win": row.n_win, "topk": row.topk, "title": f"{role.upper()}: {name}", "front": False, "role": role,
-         **_kept(row), "costs": [amount(row, "macs"), amount(row, "peak_bytes")], "grid": grid_header(lt.grid, photo)}
+         **_kept(row),
+              "costs": [amount(row, "macs"), amount(row, "peak_bytes")], "grid": grid_header(lt.grid, photo)}
         for role, name, row, lt in zip("ab", names, found.rows, found.traces, strict=True)]
     arrays = dict(_routes(found.traces))
     arrays |= {name: np.nan_to_num(getattr(found.shared, name)).astype(np.float32)

@@ -42,12 +42,14 @@ class Caption:
         layer: the layer's name.
         provenance: where the weights come from.
         picture: the picture's name.
+        untrained: whether the weights are random ones, which is said in large letters.
     """
 
     model: str
     layer: str
     provenance: str
     picture: str
+    untrained: bool = False
 
     def line(self, trace: LayerTrace) -> str:
         """The caption as one line."""
@@ -119,7 +121,7 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
     """
     header = {
         "photo": photo.digest, "grid": grid_header(trace.grid, photo), "topk": trace.spec.topk,
-        "caption": caption.line(trace),
+        "caption": caption.line(trace), "untrained": caption.untrained,
         "weights_used": trace.weights_used, "focus": focus, "pins": dict(pins), "show": list(show), "follow": follow,
         "name": caption.picture,
         "chance": trace.spec.topk / trace.grid.n_windows,

@@ -11,10 +11,18 @@ function ranked(view, query) {
   return bars.sort((x, y) => (order.get(x.window) ?? n + 1) - (order.get(y.window) ?? n + 1) || y.value - x.value);
 }
 
+// Whether the last chosen and the first rejected window differ by less than 1 % of the row's spread, or by no more than
+// float32 rounds away.
+function tossUp(data, query) {
+  const n = data.grid.n_win ** 2, row = Array.from(data.affinity.slice(query * n, (query + 1) * n)).filter(Number.isFinite);
+  const spread = Math.max(...row) - Math.min(...row), largest = Math.max(...row.map(Math.abs));
+  return data.margin[query] <= Math.max(0.01 * spread, 8 * 2 ** -23 * largest);
+}
+
 function rankLayout(bars, width, height) {
   const finite = bars.map((b) => b.value).filter(Number.isFinite);
   const high = Math.max(...finite, 0), low = Math.min(...finite, 0), span = high - low || 1;
-  const top = 22, left = 56, bottom = height - 26;     // above it, the words about the margin
+  const top = 22, left = 66, bottom = height - 26;     // above it, the words about the margin
   const y = (v) => top + ((high - v) / span) * (bottom - top);
   const step = (width - left - 4) / bars.length;
   return { high, low, y, step, left, bottom, top };
@@ -43,12 +51,14 @@ function drawRank(view, canvas, query, colour) {
     g.setLineDash([4, 3]); g.strokeStyle = tone.text;
     g.beginPath(); g.moveTo(x, 4); g.lineTo(x, at.bottom); g.stroke(); g.setLineDash([]);
     g.fillStyle = tone.text; g.font = "12px sans-serif"; g.textAlign = "left"; g.textBaseline = "top";
-    g.fillText(tr("chosen | rejected, margin {margin}", { margin: number(view.data.margin[query]) }), Math.min(x + 5, width - 190), 4);
+    const margin = number(view.data.margin[query]);
+    g.fillText(tossUp(view.data, query) ? tr("a toss-up, margin {margin}", { margin })
+      : tr("chosen | rejected, margin {margin}", { margin }), Math.min(x + 5, width - 190), 4);
   }
   g.fillStyle = tone.text; g.font = "12px sans-serif"; g.textAlign = "right"; g.textBaseline = "middle";
   if (at.high > 0) g.fillText(number(at.high), at.left - 5, at.y(at.high) + 4);
   if (at.low < 0) g.fillText(number(at.low), at.left - 5, at.y(at.low) - 4);
-  if (at.y(at.low) - at.y(0) > 20 || at.low === 0) g.fillText("0", at.left - 5, at.y(0));
+  if ((at.y(at.low) - at.y(0) > 20 || at.low === 0) && (at.y(0) - at.y(at.high) > 20 || at.high === 0)) g.fillText("0", at.left - 5, at.y(0));
   g.textBaseline = "bottom"; g.textAlign = "left"; g.fillText(tr("rank {n}", { n: 1 }), at.left, height - 4);
   g.textAlign = "right"; g.fillText(tr("rank {n}", { n: bars.length }), width - 4, height - 4);
   view.rankHit = (x) => bars[clamp(Math.floor((x - at.left) / at.step), 0, bars.length - 1)];
@@ -56,11 +66,11 @@ function drawRank(view, canvas, query, colour) {
 
 function fillRankTable(view, body, query) {
   const { data } = view, n = data.grid.n_win ** 2;
-  body.replaceChildren(...related(view, query).map(({ window, rank, weight }) => {
-    const value = view.reverse ? data.affinity[window * n + query] : data.affinity[query * n + window];
-    return el("tr", { "data-window": window }, el("td", {}, String(rank)), el("td", {}, String(window)),
-      el("td", {}, number(value)), el("td", {}, percent(weight)));
-  }));
+  const value = (window) => (view.reverse ? data.affinity[window * n + query] : data.affinity[query * n + window]);
+  const list = related(view, query), best = Math.max(...list.map((r) => value(r.window)));
+  body.replaceChildren(...list.map(({ window, rank, weight }) => el("tr", { "data-window": window },
+    el("td", {}, String(rank)), el("td", {}, String(window)), el("td", {}, number(value(window))),
+    el("td", {}, number(value(window) - best)), el("td", {}, percent(weight)))));
 }
 
 // One sentence that says what the picture shows; it is the lecture's caption and the screen reader's picture.
@@ -78,5 +88,6 @@ function sentence(view, query) {
       : tr("{place} is chosen by {n} of {all} windows: {shown}.", values);
   }
   const shown = first.map((r) => tr("{rank}. window {window} ({share})", { ...r, share: percent(r.weight) })).join(tr(", "));
-  return more ? tr("{place} routes to {shown}, …", { place, shown }) : tr("{place} routes to {shown}.", { place, shown });
+  const said = more ? tr("{place} routes to {shown}, …", { place, shown }) : tr("{place} routes to {shown}.", { place, shown });
+  return tossUp(data, w) ? tr("{said} The last of these was a toss-up.", { said }) : said;
 }

@@ -193,8 +193,8 @@ function panels(view, queries, current) {
   root.classList.toggle("reverse", view.reverse);
   ui.title.textContent = view.reverse ? tr("Who chose query {role}: window {window}", { role, window: current.window })
     : tr("Query {role}: window {window}", { role, window: current.window });
-  const heads = view.reverse ? [tr("its rank"), tr("chosen by"), tr("affinity"), tr("its weight")]
-    : [tr("rank"), tr("window"), tr("affinity"), tr("weight")];
+  const heads = view.reverse ? [tr("its rank"), tr("chosen by"), tr("affinity"), tr("to the best"), tr("its weight")]
+    : [tr("rank"), tr("window"), tr("affinity"), tr("to the best"), tr("weight")];
   root.querySelectorAll("th").forEach((head, at) => { head.textContent = heads[at]; });
   ui.stats.textContent = view.reverse
     ? tr("Chosen by {n} of {all} windows; even routing would give {even}. Bars: how well it fits each.",
@@ -209,15 +209,20 @@ function panels(view, queries, current) {
 // What is on the stage at so many pixels for each, drawn anew, so that lines and numbers stay sharp; the caption below.
 function savePicture(view) {
   const { data } = view, factor = Number(view.ui.size.value), box = extent(data.grid), line = 24;
-  const width = box.width * view.scale, height = box.height * view.scale;
-  const sheet = offscreen(Math.round(width * factor), Math.round((height + 2 * line) * factor), (g) => {
+  const width = box.width * view.scale, height = box.height * view.scale, more = data.untrained ? line : 0;
+  const sheet = offscreen(Math.round(width * factor), Math.round((height + 2 * line + more) * factor), (g) => {
     g.scale(factor, factor);
-    g.fillStyle = "#fff"; g.fillRect(0, 0, width, height + 2 * line);
+    g.fillStyle = "#fff"; g.fillRect(0, 0, width, height + 2 * line + more);
     g.save(); g.beginPath(); g.rect(0, 0, width, height); g.clip();
     drawBase(view, g, view.scale); drawGrid(view, g, view.scale);
     paint(view, g, height, queriesOf(view));
     g.restore();
-    g.fillStyle = "#111"; g.font = "13px sans-serif"; g.textBaseline = "middle"; g.textAlign = "left";
+    g.font = "13px sans-serif"; g.textBaseline = "middle"; g.textAlign = "left";
+    if (more) {
+      g.fillStyle = "#e69f00"; g.fillRect(0, height + 2 * line, width, more);
+      g.fillStyle = "#111"; g.fillText(tr("Untrained weights, drawn at random"), 8, height + line * 2.5, width - 16);
+    }
+    g.fillStyle = "#111";
     g.fillText(data.caption, 8, height + line * 0.6, width - 16);
     g.fillText(view.ui.readout.textContent, 8, height + line * 1.4, width - 16);
   });

@@ -16,8 +16,7 @@ from ultralytics.utils import ops
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import YoloError
 from bra.messages import message
-from bra.models.base import Answer, Detection, OpenModel, Prepared
-from bra.models.catalog import UNTRAINED
+from bra.models.base import UNTRAINED, Answer, Detection, OpenModel, Prepared
 from bra.models.init import redraw
 from bra.models.steps import Step
 from bra.photo import Photo, to_tensor

@@ -1,6 +1,6 @@
 """What one server gives to all its visitors: settings of the environment, checked before anyone comes.
 
-`python -m dashboard.runtime.config` prints them, or says in one sentence which of them cannot be.
+`python -m dashboard.runtime.config` prints them and the app's address, or says in one sentence which of them cannot be.
 """
 
 from __future__ import annotations
@@ -88,11 +88,13 @@ class Limits:
 
 
 def main() -> int:
-    """Print the settings; the exit status."""
+    """Print the settings and the address of the app; the exit status."""
     from streamlit import config
 
     try:
         print(Limits.from_environment(os.environ, config.get_option("server.maxUploadSize")).table())
+        # Streamlit's own line with it goes with its welcome, which we switch off.
+        print(f"http://{config.get_option('server.address') or 'localhost'}:{config.get_option('server.port')}")
     except BRAError as error:
         print(error, file=sys.stderr)
         return 1

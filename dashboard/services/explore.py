@@ -67,11 +67,13 @@ class LayerResult:
         key: what tells the layer on the picture from every other.
         photo: the picture.
         layer: what the layer did.
+        provenance: where the model's weights come from, in English, for files.
     """
 
     key: LayerKey
     photo: Photo
     layer: LayerTrace
+    provenance: str
 
 
 def photo_in(request: LayerRequest) -> Photo:
@@ -93,7 +95,7 @@ def result_of(request: LayerRequest) -> LayerResult:
     photo, loaded = photo_in(request), load_model(request.settings, request.model_file)
     run: ModelRun = model_run(loaded, photo, request.changed)
     key = LayerKey(run_key(loaded, photo, request.changed), request.layer)
-    return LayerResult(key, photo, run.trace.layers[request.layer])
+    return LayerResult(key, photo, run.trace.layers[request.layer], str(loaded.model.provenance))
 
 
 # The stage and the attention of queries. ------------------------------------------------------------------------------
@@ -227,13 +229,15 @@ def npz_priority(layer: LayerTrace) -> str:
 def routing_file(request: LayerRequest) -> str:
     """Where each window is routed, as CSV."""
     of = result_of(request)
-    return run_cached(server(), CsvKey(of.key), lambda _: routing_csv(of.layer), FILE_LABEL, csv_priority(of.layer))
+    return run_cached(server(), CsvKey(of.key), lambda _: routing_csv(of.layer, 0, of.provenance), FILE_LABEL,
+                      csv_priority(of.layer))
 
 
 def trace_file(request: LayerRequest) -> bytes:
     """The layer's trace as NPZ."""
     of = result_of(request)
-    return run_cached(server(), NpzKey(of.key), lambda _: trace_npz(of.layer), FILE_LABEL, npz_priority(of.layer))
+    return run_cached(server(), NpzKey(of.key), lambda _: trace_npz(of.layer, 0, of.provenance), FILE_LABEL,
+                      npz_priority(of.layer))
 
 
 def report_file(request: LayerRequest, answer: Answer, caption: Caption, focus: Place, pins: Mapping[str, Place],

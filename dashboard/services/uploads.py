@@ -11,32 +11,28 @@ from dashboard.state import session
 from dashboard.state.view import UPLOAD, Selection
 
 
-def on_picture() -> None:
-    """Callback of the uploader of pictures: its file becomes the visitor's picture, or else the default does."""
-    if not _take(session.UPLOADER) or (session.upload() is None and session.current().picture != UPLOAD):
-        return
-    # Saved under another name first, so that pins on an earlier upload are dropped too.
-    session.save(replace(session.current(), picture=Selection().picture, a=None, b=None))
-    if session.upload() is not None:
-        session.save(replace(session.current(), picture=UPLOAD))
-
-
-def on_model() -> None:
-    """Callback of the uploader of models: its file becomes the visitor's model; layers of the last are forgotten."""
-    if _take(session.MODEL_UPLOADER):
-        session.save(replace(session.current(), layer=""))
-
-
 def on_file(uploader: str) -> None:
-    """Callback of an uploader whose file changes nothing but what its own part of a page shows."""
-    _take(uploader)
-
-
-def _take(uploader: str) -> bool:
-    """Put the file of an uploader into the session, or that there is none; whether it came or went."""
+    """Callback of a file uploader: its file, or the reason why it was not taken, comes into the session."""
     file = session.widget_file(uploader)
     if isinstance(file, DeletedFile):       # one of many, which the server let go; what was taken of it stays
-        return False
+        return
     taken, refusal = (None, "") if file is None else server().uploads.take(file, picture=uploader == session.UPLOADER)
     session.keep_upload(uploader, taken, refusal)
-    return True
+    _follow(uploader)
+
+
+def remove(uploader: str) -> None:
+    """Callback of the button beside a file that is held though its uploader is empty: it is forgotten."""
+    session.keep_upload(uploader, None, "")
+    _follow(uploader)
+
+
+def _follow(uploader: str) -> None:
+    """What a file that came or went changes in the view, beside what its own part of a page shows."""
+    if uploader == session.MODEL_UPLOADER:
+        session.save(replace(session.current(), layer=""))      # layers of the last model are forgotten
+    elif uploader == session.UPLOADER and (session.upload() is not None or session.current().picture == UPLOAD):
+        # Saved under another name first, so that pins on an earlier upload are dropped too.
+        session.save(replace(session.current(), picture=Selection().picture, a=None, b=None))
+        if session.upload() is not None:
+            session.save(replace(session.current(), picture=UPLOAD))

@@ -20,7 +20,7 @@ from dashboard.state.view import LAYER_NAME, N_WINS, Selection, inside, shows_of
 
 T = TypeVar("T")
 STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"
-GRID, VERSUS, CHART = "multiples", "versus", "chart"
+GRID, VERSUS, CHART, MASK = "multiples", "versus", "chart", "mask_layer"
 COST_BARS, COST_TREE, COST_PLACES = "cost_bars", "cost_tree", "cost_places"
 CHART_FORMAT, MATRIX, WHO_CHOSEN = "chart_format", "matrix", "who_chosen"
 MODEL_UPLOADER_B, SWEEP_UPLOADER = "model_uploader_b", "sweep_uploader"
@@ -193,6 +193,7 @@ def on_gallery() -> None:
     picked = st.session_state[key_in_language(STRIP)].picked
     if isinstance(picked, str):
         save(replace(current(), picture=picked[:40]))
+        st.session_state["picked_since"] = True
 
 
 def uploaded_file(uploader: str) -> Upload | None:
@@ -228,6 +229,12 @@ def refusal(uploader: str) -> str:
     return why
 
 
+def refused_picture() -> bool:
+    """Whether the visitor's own picture was refused and no other one was chosen since."""
+    refused = bool(refusal(UPLOADER)) and st.session_state.get(UPLOADER) is not None
+    return refused and not st.session_state.get("picked_since", False)
+
+
 def widget_file(uploader: str) -> UploadedFile | DeletedFile | None:
     """The file that the widget itself holds, for its callback."""
     found: UploadedFile | DeletedFile | None = st.session_state[uploader]
@@ -237,12 +244,25 @@ def widget_file(uploader: str) -> UploadedFile | DeletedFile | None:
 def keep_upload(uploader: str, file: Upload | None, refusal: str) -> None:
     """Keep what became of an uploader's file: the file as it was taken, or why it was not."""
     st.session_state[f"{uploader}_file"], st.session_state[f"{uploader}_refused"] = file, refusal
+    if uploader == UPLOADER:
+        st.session_state["picked_since"] = False
 
 
 def open_model(key: str) -> None:
     """Look into a model of the catalog next, at what suits it; the picture stays."""
     made = ModelSettings(key, side=CATALOG[key].side)
     st.session_state["selection"] = replace(current(), settings=made, layer="")
+
+
+def mask_widget(on: bool) -> str:
+    """Key of the switch beside a layer's padding, which is set to what the view says."""
+    st.session_state[MASK] = on
+    return MASK
+
+
+def on_mask() -> None:
+    """Callback of the switch beside the padding of a layer whose windows are not the settings' own."""
+    save(replace(current(), settings=replace(current().settings, mask_padding=st.session_state[MASK])))
 
 
 def on_layer() -> None:

@@ -13,6 +13,7 @@ from bra.experiments.compare import Compared, LayerInput, Setting, amount
 from bra.experiments.probes import PROBES
 from bra.figures import compare as compare_figures
 from bra.messages import message
+from bra.models.base import WARNING
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.photo import Photo
 from bra.reports.tables import compare_csv, compare_html, model_line, over_nearest, reason
@@ -22,7 +23,6 @@ from bra.viewer.pack import TILE_SIDE, Place
 from dashboard import components
 from dashboard.i18n import option_labels, tr, tr_noop, translate, visitor_language
 from dashboard.services import compare as compare_services
-from dashboard.services import uploads as upload_services
 from dashboard.services.compare import Side
 from dashboard.services.models import LoadedModel, encoded, layer_input, load_model
 from dashboard.state import compare_view as choices
@@ -103,18 +103,19 @@ def grid(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place) -> No
                                          ROUNDS if wanted.cost == "seconds" else 0)
     caption = f"{translate(loaded.model.label)} · {given.name} · {translate(loaded.model.origin)}"
     _pictures(photo, compared, wanted, caption, focus)
-    _decide(compared, wanted, caption)
+    _decide(compared, wanted, caption, loaded.model.provenance, loaded.model.untrained)
 
 
 def _pictures(photo: Photo, compared: Compared, wanted: Comparison, caption: str, focus: Place) -> None:
     at = session.opening_place(session.GRID, photo.digest, focus)
-    note = tr("★ no other setting keeps as much for less · click a name to open it in Explore")
+    note = tr("★ no other setting keeps as much for less, and it keeps more than its controls · click a name to "
+              "open it in Explore")
     message = multiples_message(photo, compared, wanted.cost, at, f"{caption} · {note}",
                                 encoded(photo, TILE_SIDE))
     components.multiples(message, session.GRID, session.on_multiples, session.on_setting)
 
 
-def _decide(compared: Compared, wanted: Comparison, caption: str) -> None:
+def _decide(compared: Compared, wanted: Comparison, caption: str, provenance: str, untrained: bool) -> None:
     st.subheader(tr("Which one?"), anchor=False)
     st.markdown(translate(reason(compared.rows, wanted.cost)))
     drawn, table = st.columns([1.4, 1], gap="large")
@@ -131,9 +132,9 @@ def _decide(compared: Compared, wanted: Comparison, caption: str) -> None:
                       for row in compared.rows], hide_index=True, height=360, column_config=heads(shares, shares))
         title, language = tr("Settings side by side"), visitor_language()
         with st.container(horizontal=True):
-            _download(tr("Table, CSV"), lambda: compare_csv(compared.rows), "settings.csv", "text/csv")
-            _download(tr("Report, HTML"), lambda: compare_html(compared.rows, title, caption, wanted.cost, language),
-                      "settings.html", "text/html")
+            _download(tr("Table, CSV"), lambda: compare_csv(compared.rows, provenance), "settings.csv", "text/csv")
+            _download(tr("Report, HTML"), lambda: compare_html(compared.rows, title, caption, wanted.cost, language,
+                                                               untrained), "settings.html", "text/html")
 
 
 def _download(label: str, data: Callable[[], str], name: str, kind: str) -> None:
@@ -182,8 +183,7 @@ def _choose_kind(settings: ModelSettings) -> ModelSettings:
                                                        options))
         return replace(settings, untrained=weights == "untrained")
     if entry.family == "own":
-        ask_file(tr("B: model file"), model_widgets.MODEL_ENDINGS, session.MODEL_UPLOADER_B, upload_services.on_file,
-                 session.MODEL_UPLOADER_B)
+        ask_file(tr("B: model file"), model_widgets.MODEL_ENDINGS, session.MODEL_UPLOADER_B)
         return replace(settings, file=ask_file_options(session.uploaded_file(session.MODEL_UPLOADER_B), "b_"))
     return settings
 
@@ -209,6 +209,8 @@ def sides(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place) -> N
         other, loaded_b = choose_b(view, session.comparison())
     other = choose_b_windows(other, loaded_b, session.comparison())
     loaded_b = replace(loaded_b, settings=other.settings)
+    if loaded_b.model.untrained and not loaded.model.untrained:
+        st.warning(f"B: {translate(WARNING)}", icon=":material/casino:")
     a, b = (Side(model, given, setting_of(model.settings, given)) for model, given in
             ((loaded, layer_input(loaded, photo, view.layer)), (loaded_b, layer_input(loaded_b, photo, other.layer))))
     found = compare_services.pair(photo, a, b)
@@ -267,8 +269,7 @@ def sweeps() -> None:
     st.markdown(tr("A folder of any size is swept on the command line; a run that was cut off goes on where it "
                    "stopped."))
     st.code("bra sweep FOLDER --n-win 4,7,8 --topk 1,2,4,8 --jobs 2 -o sweep", language="bash")
-    ask_file(tr("Open its rows.parquet"), ["parquet"], session.SWEEP_UPLOADER, upload_services.on_file,
-             session.SWEEP_UPLOADER)
+    ask_file(tr("Open its rows.parquet"), ["parquet"], session.SWEEP_UPLOADER)
     file = session.uploaded_file(session.SWEEP_UPLOADER)
     if file is None:
         return
@@ -304,7 +305,7 @@ def sweeps() -> None:
 def main() -> None:
     """Draw the page."""
     leave_if_asked()
-    picture.choose_picture()
+    picture.choose_picture(tr("Compare: which windows, which model?"))
     chosen = picture.chosen_picture()
     with st.sidebar:
         view = model_widgets.choose_settings(chosen.photo)
@@ -315,12 +316,14 @@ def main() -> None:
             sweeps()
             return
         loaded = load_model(view.settings, session.model_upload())
-        if tab == "grid":
-            grid(view, loaded, chosen.photo, chosen.focus)
-        elif tab == "versus":
-            sides(view, loaded, chosen.photo, chosen.focus)
-        else:
-            probes(loaded, chosen.photo)
+        with picture.result_area(chosen.stands_in, loaded.model.label, chosen.name):
+            model_widgets.warn_of_weights(loaded)
+            if tab == "grid":
+                grid(view, loaded, chosen.photo, chosen.focus)
+            elif tab == "versus":
+                sides(view, loaded, chosen.photo, chosen.focus)
+            else:
+                probes(loaded, chosen.photo)
     except BRAError as error:
         st.error(model_widgets.sentence(error))
 

@@ -74,6 +74,7 @@ def page(selection: Selection, view: CostView, timed: bool) -> None:
     except BRAError as error:
         st.error(model_widgets.sentence(error), icon=":material/error:")
         return
+    model_widgets.warn_of_weights(loaded)
     for sentence in summary(cost, plain):
         st.markdown(as_is(translate(sentence)))
     drawn = chart.style()

@@ -17,7 +17,7 @@ from dashboard import components
 from dashboard.i18n import option_labels, tr, translate, visitor_language
 from dashboard.services import explore as explore_services
 from dashboard.services.explore import LayerRequest, LayerResult
-from dashboard.services.models import encoded, picture_bytes
+from dashboard.services.models import LoadedModel, encoded, picture_bytes
 from dashboard.state import job_status, session
 from dashboard.state.view import Selection
 from dashboard.state.widgets import init_widget
@@ -144,27 +144,38 @@ def _degrees(layer: LayerTrace) -> str:
               never=int((counts == 0).sum()), even=layer.spec.topk)
 
 
-def main() -> None:
-    """Draw the page."""
-    picture.choose_picture()
-    chosen = picture.chosen_picture()
-    with st.sidebar:
-        view = model_widgets.choose_settings(chosen.photo)
-        chart.choose_format()
-    chosen = model_widgets.picture_for(view, chosen)
-    view, loaded, run = model_widgets.run_chosen(view, chosen.photo)
+def show(view: Selection, loaded: LoadedModel, run: ModelRun, chosen: picture.ChosenPicture) -> None:
+    """What one layer of the model did on the picture, under what is to be said of it."""
+    model_widgets.warn_of_weights(loaded)
     picture.heading(chosen.name, chosen.hint, chosen.photo.notes)
     picture.say(run.answer)
     layer = run.trace.layers[model_widgets.layer_of(view, tuple(run.trace.layers))]
     rail(run, layer.name)
-    picture.warn_of_padding(layer.grid)
+    picture.warn_of_padding(layer)
+    if loaded.model.photo is None:      # a recording holds no input that could be padded anew
+        model_widgets.choose_mask(view.settings, layer)
     picture.warn_of_hubs(layer)
     provenance = model_widgets.provenance_of(view.settings, loaded.model.origin)
     changed = model_widgets.shown_layer(view.settings, view.layer, tuple(loaded.model.specs))
     request = LayerRequest(view.settings, loaded.upload, chosen.sample, None if chosen.sample else session.upload(),
                            layer.name, changed)
-    caption = Caption(translate(loaded.model.label), layer.name, provenance, chosen.name)
+    caption = Caption(translate(loaded.model.label), layer.name, provenance, chosen.name,
+                      loaded.model.untrained)
     explorer(view, request, run.answer, caption, chosen.focus)
+
+
+def main() -> None:
+    """Draw the page."""
+    picture.choose_picture(tr("RouteScope: where does routing attention look?"))
+    chosen = picture.chosen_picture()
+    with st.sidebar:
+        view = model_widgets.choose_settings(chosen.photo)
+        chart.choose_format()
+    chosen = model_widgets.picture_for(view, chosen)
+    view, loaded, run = model_widgets.run_chosen(wanted := view, chosen.photo)
+    stands_in = chosen.stands_in or view.settings != wanted.settings
+    with picture.result_area(stands_in, loaded.model.label, chosen.name):
+        show(view, loaded, run, chosen)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ from dataclasses import replace
 import streamlit as st
 
 from bra.errors import BRAError
-from bra.models.base import ModelRun
+from bra.models.base import WARNING, ModelRun
 from bra.models.catalog import BIFORMERS, CATALOG, YOLO_FILES, YOLO_SCALES, ModelEntry, ModelSettings, grid_on
 from bra.photo import Photo
 from bra.spec import BRASpec
+from bra.tracing import LayerTrace
 from dashboard.i18n import option_labels, tr, tr_noop, translate
-from dashboard.services import uploads as upload_services
 from dashboard.services.models import LoadedModel, load_model, model_run
 from dashboard.services.server import limits
 from dashboard.state import session
@@ -20,13 +20,14 @@ from dashboard.state import view as views
 from dashboard.state.view import Selection
 from dashboard.state.widgets import init_widget
 from dashboard.widgets.file_options import ask_file_options
-from dashboard.widgets.picture import CENTRE, ChosenPicture, ask_file, plain, shown_name, translated
+from dashboard.widgets.picture import CENTRE, ChosenPicture, ask_file, plain, say_padding, shown_name, translated
 
 MODEL_ENDINGS = ["yaml", "yml", "pt", "pth", "safetensors", "bra"]
 MODEL_NAMES = {key: entry.label for key, entry in CATALOG.items()}
 POOL_NAMES = {"identity": tr_noop("none"), "maxpool": tr_noop("max"), "avgpool": tr_noop("mean"),
               "ada_maxpool": tr_noop("adaptive max"), "ada_avgpool": tr_noop("adaptive mean"),
               "fracpool": tr_noop("fractional max"), "conv": tr_noop("convolution (starts as mean)")}
+ABOUT_MASK = tr_noop("The original attends to padding as if it were picture. Masked, it gets no attention.")
 WEIGHTS = {"trained": tr_noop("trained"), "untrained": tr_noop("untrained")}
 PLACES = {"": tr_noop("{base}: neck, before each C2f"), "-residual": tr_noop("{base}: the same, with norm and "
                                                                              "shortcut"),
@@ -52,7 +53,7 @@ def choose_settings(photo: Photo | None) -> Selection:
     same = old if old.model == key else ModelSettings(key, side=entry.side)
     settings = ModelSettings(key, variant=_choose_variant(entry, same), untrained=_choose_weights(entry, same))
     if entry.family == "own":
-        ask_file(tr("Model file"), MODEL_ENDINGS, session.MODEL_UPLOADER, upload_services.on_model,
+        ask_file(tr("Model file"), MODEL_ENDINGS, session.MODEL_UPLOADER,
                  help=tr("Up to {size} MB. It is forgotten soon after you leave, and what was worked out from it when "
                          "newer work needs the room; nobody else sees it.", size=limits().upload_mb))
         settings = replace(settings, file=ask_file_options(session.model_upload()))
@@ -64,7 +65,7 @@ def choose_settings(photo: Photo | None) -> Selection:
         side = same.side        # a recording has the size that it was made at
     else:
         side = _choose_side(key, same.side, views.SIDES if entry.family != "biformer" else views.SIDES[:-1])
-    settings = replace(settings, side=side)
+    settings = replace(settings, side=side, mask_padding=same.mask_padding)
     layer = view.layer if settings.opens == old.opens else ""
     return session.save(replace(view, settings=_choose_change(settings, same, layer), layer=layer))
 
@@ -202,15 +203,9 @@ def _choose_pooling(photo: Photo, settings: ModelSettings, old: ModelSettings) -
                    if ratios else tr("Windows are {size} tokens here: too small to pool.", size=size))
     mask = False
     if grid.padding_share:
-        empty = int(grid.padding_windows.sum())
-        sizes = {"size": f"{grid.h}×{grid.w}", "padded": f"{grid.H}×{grid.W}", "share": 100 * grid.padding_share}
-        st.caption(tr("{size} tokens are padded to {padded}: {share:.1f} % is padding, and {empty} of {n} windows hold "
-                      "nothing else.", **sizes, empty=empty, n=grid.n_windows) if empty
-                   else tr("{size} tokens are padded to {padded}: {share:.1f} % is padding.", **sizes))
+        say_padding(grid)
         init_widget("mask_padding", old.mask_padding, (False, True))
-        mask = st.toggle(tr("Mask the padding"), key="mask_padding",
-                         help=tr("The original attends to padding as if it were picture. Masked, it gets no "
-                                 "attention."))
+        mask = st.toggle(tr("Mask the padding"), key="mask_padding", help=translate(ABOUT_MASK))
     return replace(settings, kv_downsample_mode=pool, kv_downsample_ratio=ratio, mask_padding=mask)
 
 
@@ -266,7 +261,27 @@ def shown_layer(settings: ModelSettings, layer: str, names: tuple[str, ...]) -> 
     return layer or (first if first in names else next(iter(names), ""))
 
 
+def warn_of_weights(*opened: LoadedModel) -> None:
+    """Say in large letters where the weights of one of these models are random ones."""
+    if any(loaded.model.untrained for loaded in opened):
+        st.warning(translate(WARNING), icon=":material/casino:")
+
+
+def choose_mask(settings: ModelSettings, layer: LayerTrace) -> None:
+    """The padding of a layer whose windows are not the settings' own, and a switch to leave it out."""
+    if settings.entry.is_built_from_settings or not layer.routed or not layer.grid.padding_share:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        say_padding(layer.grid)
+        st.toggle(tr("Mask the padding"), key=session.mask_widget(settings.mask_padding),
+                  on_change=session.on_mask, help=translate(ABOUT_MASK), width="content")
+
+
 def provenance_of(settings: ModelSettings, provenance: str) -> str:
-    """Where the weights come from, and that the windows are not those they were trained with, where that is so."""
-    return tr("{provenance}, windows changed",
-              provenance=translate(provenance)) if settings.changed else translate(provenance)
+    """Where the weights come from, and that windows or mask are not those they were trained with, where that is so."""
+    message = translate(provenance)
+    if settings.changed:
+        message = tr("{provenance}, windows changed", provenance=message)
+    if settings.mask_padding and not settings.entry.is_built_from_settings:
+        message = tr("{provenance}, padding masked", provenance=message)
+    return message

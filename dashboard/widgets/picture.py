@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from bra.errors import PhotoError
 from bra.grid import WindowGrid
 from bra.messages import comma_joined
-from bra.metrics.routing import shared_choices
+from bra.metrics.routing import chosen_padding, shared_choices
 from bra.models.base import Answer
 from bra.photo import Photo
 from bra.tracing import LayerTrace
@@ -36,11 +37,11 @@ THUMBNAIL = 160
 CENTRE: Place = (FULL // 2, FULL // 2)
 
 
-def choose_picture() -> None:
-    """What this is, the strip of built-in pictures, and the place to drop one's own."""
+def choose_picture(title: str) -> None:
+    """The page's title, the strip of built-in pictures, and the place to drop one's own."""
     strip, drop = st.columns([2.6, 1], vertical_alignment="center")
     with strip:
-        st.subheader(tr("RouteScope: where does routing attention look?"), anchor=False)
+        st.subheader(title, anchor=False)
         pictures = [(key, translate(sample.name), model_services.encoded(model_services.sample(key), THUMBNAIL))
                     for key, sample in GALLERY.items()]
         upload = session.upload()
@@ -53,28 +54,32 @@ def choose_picture() -> None:
         size = limits().picture_mb
         ask_file(
             tr("Your own picture: choose, drop or paste"), ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
-            session.UPLOADER, upload_services.on_picture, size=size,
+            session.UPLOADER, size,
             help=tr("PNG, JPEG, WebP, BMP, GIF or TIFF of up to {size} MB. It is forgotten soon after you leave, and "
                     "what was worked out from it when newer work needs the room; nobody else sees it.", size=size))
 
 
-def ask_file(label: str, endings: list[str], key: str, on_change: Callable[..., None], *args: str,
-             size: int = 0, help: str | None = None) -> None:
-    """The place for a file of the visitor's own.
+def ask_file(label: str, endings: list[str], key: str, size: int = 0, help: str | None = None) -> None:
+    """The place for a file of the visitor's own, and which one is held though the place is empty.
 
     Args:
         label: what is asked for.
         endings: of files that are taken.
         key: of the widget.
-        on_change: called with `args` when a file came or went.
-        args: see there.
         size: the largest file in MB; 0 for what this server takes.
         help: more, on a question mark.
     """
     size = size or limits().upload_mb
-    file = st.file_uploader(label, endings, key=key, on_change=on_change, args=args, max_upload_size=size, help=help)
+    file = st.file_uploader(label, endings, key=key, on_change=upload_services.on_file, args=(key,),
+                            max_upload_size=size, help=help)
+    held = session.uploaded_file(key)
     if file is not None and session.refusal(key):
         st.error(plain(translate(session.refusal(key))), icon=":material/error:")
+    elif file is None and held is not None:     # the widget forgets its file on another page, the session does not
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(tr("In use: {name}", name=plain(shown_name(held.name))), width="content")
+            st.button(tr("Remove"), key=f"{key}_remove", icon=":material/close:", on_click=upload_services.remove,
+                      args=(key,))
     if language() == "en":
         return
     # Streamlit's own words on it can be had in no other way than by style.
@@ -104,6 +109,7 @@ class ChosenPicture:
         name: its name, as the visitor reads it.
         hint: what to try on it.
         focus: where to look first.
+        stands_in: whether it is shown in place of a file of the visitor's own.
     """
 
     photo: Photo
@@ -111,6 +117,7 @@ class ChosenPicture:
     name: str
     hint: str
     focus: Place
+    stands_in: bool = False
 
 
 def chosen_picture() -> ChosenPicture:
@@ -130,7 +137,23 @@ def chosen_picture() -> ChosenPicture:
                    name=translate(GALLERY["animal"].name)))
     key = selection.picture if selection.picture in GALLERY else "animal"
     sample = GALLERY[key]
-    return ChosenPicture(model_services.sample(key), key, translate(sample.name), translate(sample.about), sample.focus)
+    return ChosenPicture(model_services.sample(key), key, translate(sample.name), translate(sample.about), sample.focus,
+                         selection.picture == UPLOAD or session.refused_picture())
+
+
+def result_area(stands_in: bool, model: str, picture: str) -> DeltaGenerator:
+    """Where a page draws what it found: dimmed, and said so, where that is of something else than the visitor's file.
+
+    Args:
+        stands_in: whether it is.
+        model: its label.
+        picture: its name.
+    """
+    if not stands_in:
+        return st.container()
+    st.warning(tr("What follows, in grey, is not your file: it is {model} on {picture}.", model=plain(translate(model)),
+                  picture=plain(picture)), icon=":material/content_copy:")
+    return st.container(key="stand_in")
 
 
 def shown_name(name: str) -> str:
@@ -177,10 +200,25 @@ def say(answer: Answer) -> None:
         st.caption(tr("The model says: {classes}. It knows no other classes than its own.", classes=translate(classes)))
 
 
-def warn_of_padding(grid: WindowGrid) -> None:
-    """Say so where most of what is shown is not picture."""
-    share = grid.padding_share
-    if share > 0.3:
+def say_padding(grid: WindowGrid) -> None:
+    """How much of a map is padding, in a line; nothing where none is."""
+    if not grid.padding_share:
+        return
+    empty = int(grid.padding_windows.sum())
+    sizes = {"size": f"{grid.h}×{grid.w}", "padded": f"{grid.H}×{grid.W}", "share": 100 * grid.padding_share}
+    st.caption(tr("{size} tokens are padded to {padded}: {share:.1f} % is padding, and {empty} of {n} windows hold "
+                  "nothing else.", **sizes, empty=empty, n=grid.n_windows) if empty
+               else tr("{size} tokens are padded to {padded}: {share:.1f} % is padding.", **sizes))
+
+
+def warn_of_padding(layer: LayerTrace) -> None:
+    """Say so where windows are routed to padding, or most of what is shown is not picture."""
+    chosen, share = chosen_padding(layer), layer.grid.padding_share
+    if chosen and layer.routed:
+        st.warning(tr("Of the {topk} windows that each window is routed to, {chosen:.1f} on average hold nothing but "
+                      "padding: mask the padding, lower n_win, or choose a larger picture.", topk=layer.spec.topk,
+                      chosen=chosen), icon=":material/grid_off:")
+    elif share > 0.3:
         st.info(tr("{share:.0f} % of this map is padding: lower n_win, choose a finer stride or a larger picture, or "
                    "mask the padding.", share=100 * share))
 

@@ -187,3 +187,7 @@ def test_reading_a_sweep_ends_when_it_is_called_off() -> None:
                                       {"tab": "versus", "b_layer": "layers.9"}, {"tab": "versus", "b_topk": "999"}])
 def test_a_bad_link_still_opens(app: AppTest, query: dict[str, str]) -> None:
     assert message(opened(app, **query))[0]["cells"]
+
+
+def test_the_page_has_a_title_of_its_own(app: AppTest) -> None:
+    assert opened(app, tab="sweeps").subheader[0].value == "Compare: which windows, which model?"

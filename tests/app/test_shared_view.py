@@ -22,7 +22,7 @@ pytest.importorskip("ultralytics")
 
 from bra import opening
 from bra.messages import ENGLISH
-from bra.models.catalog import ModelSettings
+from bra.models.catalog import CATALOG, ModelSettings
 from bra.reports.files import routing_csv, trace_npz
 from bra.reports.layer_html import report_html
 from bra.tracing import LayerTrace
@@ -206,8 +206,8 @@ def test_downloads_are_made_by_jobs_from_a_request_alone(monkeypatch: pytest.Mon
     assert all(len(names) == 1 and names[0].startswith("quick ") for names in threads.values()), threads
     assert len(wholes) == 1
     monkeypatch.undo()
-    assert got[0] == routing_csv(layer)
-    assert len(got[1]) == len(trace_npz(layer))
+    assert got[0] == routing_csv(layer, 0, CATALOG["similarity"].provenance)
+    assert len(got[1]) == len(trace_npz(layer, 0, CATALOG["similarity"].provenance))
     assert got[2] == report_html(photo, layer, caption, (1, 1), pins, True, ("arrows",), look.answer.detections)
 
 

@@ -41,6 +41,15 @@ def test_what_protects_a_visitor_is_not_switched_off() -> None:
     assert CONFIG["client"]["showErrorDetails"] in ("type", "none", False)       # no stack trace for strangers
 
 
+def test_streamlit_offers_nothing_over_our_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    from streamlit import config
+    from streamlit.web import skills
+
+    asked = {"server.headless": False, "logger.hideWelcomeMessage": CONFIG["logger"]["hideWelcomeMessage"]}
+    monkeypatch.setattr(config, "get_option", asked.__getitem__)
+    assert skills.nudge_suppression_reason(str(ROOT)) == "welcome_hidden"
+
+
 def proxy() -> str:
     return next(iter(re.findall(r"```nginx\n(.*?)```", README, re.DOTALL)))
 

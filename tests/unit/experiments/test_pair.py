@@ -11,7 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from bra.experiments.compare import compare, difference, layer_input, settings_of, versus
+from bra.experiments.compare import (
+    SettingRow,
+    beats_controls,
+    compare,
+    difference,
+    layer_input,
+    settings_of,
+    versus,
+)
 from bra.metrics.agreement import ACROSS, DOWN
 from bra.metrics.dense import layer_output
 from bra.models.catalog import ModelSettings, build
@@ -107,3 +115,17 @@ def test_tables_say_what_was_found() -> None:
     assert [one["y"] for one in drawn if one["name"] == "n_win 4"] == [[row.recall for row in rows]]
     assert page.count("plotly.js v") == 1
     assert not re.findall(r"<(?:script|link)[^>]+(?:src|href)=", page)
+    assert page.count("<circle") == 3
+
+
+def setting(topk: int, recall: float, chance: float, nearest: float) -> SettingRow:
+    return SettingRow(4, topk, 16, 0.0, recall, chance, nearest, 1.0, 0.5, 1000 * topk, 2000 * topk)
+
+
+def test_a_setting_is_recommended_only_where_it_beats_chance_and_nearest() -> None:
+    at_chance = [setting(k, 0.06 * k, 0.0625 * k, 0.06 * k) for k in (4, 8, 15)]
+    assert reason(at_chance).startswith("None of these settings can be recommended")
+    assert not any(map(beats_controls, at_chance))
+    # The cheaper one keeps as much, but its nearest windows keep it too.
+    assert "topk 8 is the cheapest" in reason([setting(4, 0.8, 0.25, 0.8), setting(8, 0.8, 0.5, 0.6)])
+    assert reason([setting(2, 0.3, 0.1, 0.2)]).startswith("No routed setting here keeps 50 %")

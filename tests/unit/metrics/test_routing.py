@@ -12,6 +12,7 @@ import bra
 from bra import BiLevelRoutingAttention, BRASpec, LayerTrace, WindowGrid
 from bra.metrics.routing import (
     chance,
+    chosen_padding,
     full_softmax,
     hubs,
     in_degree,
@@ -160,6 +161,13 @@ def test_an_even_routing_has_no_hubs_and_no_skew() -> None:
     assert shared_choices(even) == pytest.approx(2 / 9)
     assert shared_choices(chosen_on([[3, 5]] * 9, 3, 9, 9)) == 1
     assert not never_chosen(even).any()
+
+
+def test_chosen_windows_that_are_padding_by_hand() -> None:
+    # 4×3 tokens in windows of 2×1: windows 6, 7, 8 are padding. Choices there: 2, 1, 0, 0, 1 and 2.
+    trace = chosen_on([[6, 7], [0, 8], [1, 2], [3, 4], [6, 5], [7, 8], [6, 7], [6, 7], [6, 7]], 3, 4, 3)
+    assert chosen_padding(trace) == pytest.approx((2 + 1 + 0 + 0 + 1 + 2) / 6)
+    assert chosen_padding(chosen_on([[3, 5]] * 9, 3, 9, 9)) == 0
 
 
 def test_what_padding_chooses_and_that_nobody_reads_it_is_not_counted() -> None:

@@ -17,11 +17,14 @@ from plotly.offline import get_plotlyjs
 
 from bra.cli.main import main
 from bra.errors import TraceError
+from bra.experiments.compare import SettingRow
+from bra.models.base import UNTRAINED, WARNING
 from bra.models.catalog import ModelSettings
 from bra.opening import look
 from bra.photo import Photo
 from bra.reports.files import routing_csv, trace_npz
 from bra.reports.layer_html import report_html
+from bra.reports.tables import compare_csv, compare_html
 from bra.tracing import LayerTrace
 from bra.viewer.pack import FULL, Caption, locate, pack, stage_message, unpack
 
@@ -147,3 +150,17 @@ def test_inspect_refuses_a_file_that_is_no_picture(tmp_path: Path, capsys: pytes
     assert main(["inspect", str(tmp_path / "x.png")]) == 2
     assert main(["inspect", str(tmp_path / "missing.png")]) == 2
     assert torch.is_grad_enabled()
+
+
+def test_every_file_says_that_weights_are_untrained(photo: Photo, layer: LayerTrace) -> None:
+    warned = report_html(photo, layer, Caption("Model", "layers.0", UNTRAINED, "picture", untrained=True), (0, 0))
+    assert f"<p class=warning>{WARNING}</p>" in warned
+    assert "class=warning" not in report_html(photo, layer, CAPTION, (0, 0))
+    lines = list(csv.DictReader(io.StringIO(routing_csv(layer, 0, UNTRAINED))))
+    assert {line["provenance"] for line in lines} == {UNTRAINED}
+    with np.load(io.BytesIO(trace_npz(layer, 0, UNTRAINED)), allow_pickle=False) as npz:
+        assert str(npz["provenance"]) == UNTRAINED
+    row = SettingRow(4, 2, 16, 0.0, 0.5, 0.25, 0.4, 0.6, 0.5, 1000, 2000)
+    assert [line["provenance"] for line in csv.DictReader(io.StringIO(compare_csv([row], UNTRAINED)))] == [UNTRAINED]
+    assert f"<p class=warning>{WARNING}</p>" in compare_html([row], "t", "a", untrained=True)
+    assert "class=warning" not in compare_html([row], "t", "a")
