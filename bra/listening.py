@@ -56,11 +56,11 @@ def check_heard(model: nn.Module, listener: Listener | None) -> None:
     Raises:
         TraceError: always.
     """
-    no_progress = Listener([model], skip=is_own) if listener is None else listener
+    hearer = Listener([model], skip=is_own) if listener is None else listener
     try:
-        bra_record.check_heard(no_progress, type(model).__name__)
+        bra_record.check_heard(hearer, type(model).__name__)
     except RecordError as error:
-        if no_progress.unknown or bra_record.called_bra(model, is_own) or bra_record.layers_of(model, is_own):
+        if hearer.unknown or bra_record.called_bra(model, is_own) or bra_record.layers_of(model, is_own):
             raise TraceError(message(error.template, **error.values)) from None
     raise TraceError(message("{model} ran without a BiLevelRoutingAttention layer: choose a model that has one, or "
                              "put one in.", model=type(model).__name__))

@@ -24,6 +24,8 @@ SKELETONS = sorted((ROOT / "bra").rglob("*.html"))
 CARDS = sorted((ROOT / "bra" / "weights").glob("*.json"))
 ZH = i18n.CATALOGUES["zh"]
 WRAPPERS = ("tr", "tr_noop", "message", "LazyText")
+RECORDER = ("bra/bra_record.py", "bra/listening.py", "bra/tracing.py")
+"""They hand on sentences of the one-file recorder, which is used without this package and has its own Chinese."""
 
 
 def short(path: Path) -> str:
@@ -70,7 +72,8 @@ def formats(template: str) -> set[tuple[str, str | None, str | None]]:
 
 @pytest.mark.parametrize("path", PYTHON, ids=short)
 def test_a_text_is_written_out_where_it_is_used(path: Path) -> None:
-    assert not [node.lineno for node in calls(path) if not isinstance(node.args[0], ast.Constant)]
+    if short(path) not in RECORDER:
+        assert not [node.lineno for node in calls(path) if not isinstance(node.args[0], ast.Constant)]
 
 
 @pytest.mark.parametrize("path", PYTHON, ids=short)
@@ -90,7 +93,8 @@ def test_no_text_in_the_catalogue_is_stale() -> None:
 
 
 def test_both_languages_name_the_same_values() -> None:
-    with_values = {text for path in PYTHON for node in calls(path) if node.keywords for text in [node.args[0].value]}
+    with_values = {node.args[0].value for path in PYTHON for node in calls(path)
+                   if node.keywords and isinstance(node.args[0], ast.Constant)}
     with_values |= {text for path in SCRIPTS for text in viewer.texts_of_script(path.read_text(encoding="utf-8"))}
     assert [text for text in sorted(with_values) if fields(text) != fields(ZH[text])] == []
     # A format that does not suit its value would break the page in one language only.
