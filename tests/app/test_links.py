@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 PAGES = {"explore": (), "compare": hostile_links.COMPARE, "cost": hostile_links.COST, "models": hostile_links.CARDS,
          "learn": hostile_links.LEARN}
-OTHERS = [path.stem for path in sorted((APP.parent / "views").glob("*.py")) if path.stem not in PAGES]
+OTHERS = [path.stem for path in sorted((APP.parent / "views").glob("*.py")) if path.stem not in (*PAGES, "__init__")]
 # Each of the links of all pages on one page, in turn, since a page takes seconds; and each page's own.
 CASES = [(page, query) for page, own in PAGES.items() for query in own] + [
     ([*PAGES, *OTHERS][n % len([*PAGES, *OTHERS])], query) for n, query in enumerate(hostile_links.EVERYWHERE)] + [
