@@ -89,7 +89,7 @@ def test_the_first_visit_meets_a_trained_model_on_a_picture() -> None:
     first = Selection()
     layer = look(first.settings, Photo.from_bytes(CAT.read_bytes())).trace.layers[first.settings.entry.layer]
     np.testing.assert_array_equal(arrays["r_idx"], layer.r_idx[0])
-    assert "trained on flower photographs" in header["caption"]
+    assert "taught on photographs, without labels" in header["caption"]
     assert app.query_params == {}
 
 
