@@ -21,7 +21,7 @@ HERE = Path(__file__).parents[2] / "dashboard" / "components"
 def shown(context: Any, html: str) -> Any:
     """A page with the component alone, which notes what it tells Python."""
     page = context.new_page()
-    code = (HERE / "board.js").read_text(encoding="utf-8").replace("export default", "window.mount =")
+    code = (HERE / "number_grid.js").read_text(encoding="utf-8").replace("export default", "window.mount =")
     page.set_content(f'<style>{(HERE / "number_grid.css").read_text(encoding="utf-8")}</style>'
                      f'<div id="host"><div class="number-grid"></div></div><script>{code}</script>')
     draw(page, html)
