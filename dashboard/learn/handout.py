@@ -25,7 +25,7 @@ body { margin: 0; color: #000; background: #fff;
 .paper { box-sizing: border-box; width: 186mm; margin: 0 auto; break-after: page; }
 .paper:last-child { break-after: auto; }
 h1 { font-size: 15pt; margin: 0 0 1mm; }
-h2 { font-size: 11pt; margin: 2.6mm 0 .4mm; }
+h2 { font-size: 11pt; margin: 2.2mm 0 .3mm; }
 p { margin: 0 0 1mm; }
 .name { float: right; }
 .wx { --px: .84px; font-family: inherit; gap: 1mm 4mm; font-size: 9.5pt; }
