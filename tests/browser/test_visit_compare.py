@@ -51,27 +51,6 @@ def test_one_query_moves_in_all_is_kept_in_the_link_and_a_name_opens_explore(con
     expect(page.get_by_role("slider", name="Windows per side, n_win")).to_have_value("8")
 
 
-def test_a_click_on_the_chart_opens_that_setting(context: Any, app_url: str) -> None:
-    page = open_page(context, app_url + "/compare?side=224&rows=8&columns=4")      # one point, in the middle
-    chart = page.get_by_test_id("stVegaLiteChart")
-    chart.scroll_into_view_if_needed()
-    point = chart.locator("[aria-roledescription=point]")
-    if point.count():
-        point.first.click()
-    else:
-        plot = chart.locator("canvas").bounding_box()
-        found = page.evaluate(
-            "([x0, y0, w, h]) => { for (let y = 40; y < h - 40; y += 4) for (let x = 50; x < w; x += 4) { "
-            "const p = document.querySelector('[data-testid=stVegaLiteChart] canvas').getContext('2d')"
-            ".getImageData(x * devicePixelRatio, y * devicePixelRatio, 1, 1).data; "
-            "if (p[0] > 215 && p[1] > 140 && p[1] < 180 && p[2] < 40) return [x0 + x, y0 + y]; } return null; }",
-            [plot["x"], plot["y"], plot["width"], plot["height"]])
-        assert found
-        page.mouse.click(*found)
-    page.wait_for_selector(".stage[data-ready]")
-    expect(page.locator('[data-part="caption"]').first).to_contain_text("n_win 8 · topk 4")
-
-
 def test_a_against_b_tells_what_only_one_sees(context: Any, app_url: str) -> None:
     link = "/compare?model=similarity&side=224&tab=versus&b_model=similarity&b_n_win=4&b_topk=16"
     page = open_page(context, app_url + link)
