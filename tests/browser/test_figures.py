@@ -101,9 +101,9 @@ def test_a_setting_is_opened_by_a_click_and_a_chart_is_saved_with_its_caption(co
     page = opened(context, f"{app_url}/compare?model=similarity&side=224")
     page.get_by_text("SVG", exact=True).click()
     plot = page.locator(PLOT).first
-    plot.scroll_into_view_if_needed()
+    # The switch draws the chart anew: what stood there before is gone.
     page.wait_for_function(
-        "() => document.querySelector('.js-plotly-plot')._context.toImageButtonOptions.format === 'svg'")
+        "() => document.querySelector('.js-plotly-plot')?._context?.toImageButtonOptions?.format === 'svg'")
     plot.hover()
     with page.expect_download() as got:
         plot.locator('[data-title^="Download plot"]').click()
