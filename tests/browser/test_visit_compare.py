@@ -51,6 +51,15 @@ def test_one_query_moves_in_all_is_kept_in_the_link_and_a_name_opens_explore(con
     expect(page.get_by_role("slider", name="Windows per side, n_win")).to_have_value("8")
 
 
+def test_a_click_on_the_chart_opens_that_setting(context: Any, app_url: str) -> None:
+    page = open_page(context, app_url + "/compare?side=224&rows=8&columns=4")      # one point, in the middle
+    point = page.locator(".js-plotly-plot .scatterlayer .points path").last
+    point.scroll_into_view_if_needed()
+    point.click(force=True)
+    page.wait_for_selector(".stage[data-ready]")
+    expect(page.locator('[data-part="caption"]').first).to_contain_text("n_win 8 · topk 4")
+
+
 def test_a_against_b_tells_what_only_one_sees(context: Any, app_url: str) -> None:
     link = "/compare?model=similarity&side=224&tab=versus&b_model=similarity&b_n_win=4&b_topk=16"
     page = open_page(context, app_url + link)
