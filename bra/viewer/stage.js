@@ -97,11 +97,14 @@ function adopt(view, words) {
 }
 
 function switched(view) {
-  view.tell("show", [view.reverse && "reverse", view.arrows && "arrows", view.bare && "bare", view.tint !== "route" && view.tint].filter(Boolean));
+  tell(view, "show", [view.reverse && "reverse", view.arrows && "arrows", view.bare && "bare", view.tint !== "route" && view.tint].filter(Boolean));
   schedule(view);
 }
 
-function told(view) { view.tell("pins", { ...view.pins }); schedule(view); view.ui.live.textContent = view.ui.readout.textContent; }
+// The picture answers first: what the page does with a message takes longer than a frame.
+function tell(view, name, value) { requestAnimationFrame(() => setTimeout(() => view.tell(name, value))); }
+
+function told(view) { schedule(view); tell(view, "pins", { ...view.pins }); view.ui.live.textContent = view.ui.readout.textContent; }
 
 function key(view, event) {
   const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
@@ -158,6 +161,7 @@ function render(view) {
   panels(view, queries, current);
   view.root.dataset.window = current.window; view.root.dataset.ready = data.version;
   view.root.dataset.painted = performance.now() - started;
+  if (!view.ready) { view.ready = true; tell(view, "ready", true); }
 }
 
 // All that lies over the photograph and its grid.
@@ -213,8 +217,10 @@ function savePicture(view) {
   const box = extent(data.grid), width = box.width * view.scale, height = box.height * view.scale;
   const ruler = document.createElement("canvas").getContext("2d");
   ruler.font = SAVED_FONT;
-  const lines = [data.caption, ui.readout.textContent].flatMap((text) => linesOf(ruler, text, width - 16));
-  const keys = keysOf(view), rows = rowsOf(ruler, keys, width - 16), line = 20;
+  const queries = queriesOf(view).sort((p, q) => (p.role < q.role ? -1 : 1));
+  const lines = [data.caption, ...queries.map((query) => `${query.role.toUpperCase()}: ${sentence(view, query)}`)]
+    .flatMap((text) => linesOf(ruler, text, width - 16));
+  const keys = keysOf(view, queries), rows = rowsOf(ruler, keys, width - 16), line = 20;
   const warning = data.untrained ? tr("Untrained weights, drawn at random") : "";
   const total = height + line * (rows.length + lines.length + (warning ? 1.2 : 0)) + 12;
   const draw = (g) => {
@@ -240,7 +246,7 @@ function savePicture(view) {
     }
   };
   const shown = [view.tint !== "route" && view.tint, view.reverse && "reverse"].filter(Boolean);
-  const words = ["routescope", ...data.parts, data.name, `n${data.grid.n_win}_k${data.topk}`, queriesOf(view).map((q) => q.role + q.window).join("-"), ...shown];
+  const words = ["routescope", ...data.parts, data.name, `n${data.grid.n_win}_k${data.topk}`, queries.map((q) => q.role + q.window).join("-"), ...shown];
   const name = words.map((word) => word.replace(/[^\p{L}\p{N}._-]+/gu, "-").replace(/^[-.]+|[-.]+$/g, "").slice(0, 60)).filter(Boolean).join("_");
   if (vector) {
     const sheet = new VectorContext(width, total);
@@ -255,9 +261,9 @@ function savePicture(view) {
 const SAVED_FONT = "13px sans-serif", SWATCH = 22;
 
 // What the colours and hatches of a saved picture mean: how each is drawn, and its words.
-function keysOf(view) {
+function keysOf(view, queries) {
   const { data } = view, box = extent(data.grid), keys = [];
-  for (const query of queriesOf(view)) {
+  for (const query of queries) {
     const role = query.role.toUpperCase(), colour = data.roles[query.role], values = { role, window: query.window };
     keys.push({ swatch: (g, x, y) => frame(g, { x, y, w: 14, h: 13 }, colour, 2.25),
       text: view.reverse ? tr("{role}: window {window} and the windows that chose it, with its rank", values)
@@ -289,7 +295,7 @@ function rowsOf(g, keys, width) {
 // A text in lines no wider than that; Chinese may be cut between any two letters.
 function linesOf(g, text, width) {
   const lines = [""];
-  for (const word of text.match(/[\u3000-\u9fff\uff00-\uffef]|[^\s\u3000-\u9fff\uff00-\uffef]+\s*|\s+/g) ?? []) {
+  for (const word of text.replaceAll(" %", "\u00a0%").match(/[\u3000-\u9fff\uff00-\uffef]|[^ \u3000-\u9fff\uff00-\uffef]+ *| +/g) ?? []) {
     if (lines.at(-1) && g.measureText(lines.at(-1) + word.trimEnd()).width > width) lines.push("");
     lines[lines.length - 1] += word;
   }

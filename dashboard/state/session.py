@@ -19,6 +19,7 @@ from dashboard.state.upload import Upload
 from dashboard.state.view import LAYER_NAME, N_WINS, Selection, inside, shows_of
 
 T = TypeVar("T")
+STAGE_DRAWN = "stage_drawn"
 STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"
 GRID, VERSUS, CHART, MASK = "multiples", "versus", "chart", "mask_layer"
 COST_BARS, COST_TREE, COST_PLACES = "cost_bars", "cost_tree", "cost_places"
@@ -288,6 +289,16 @@ def on_show() -> None:
     """Callback of the stage: what is switched on there becomes part of the view."""
     words = st.session_state[key_in_language(STAGE)].show
     save(replace(current(), show=shows_of(words if isinstance(words, list) else [])))
+
+
+def on_ready() -> None:
+    """Callback of the stage: the browser has drawn it."""
+    st.session_state[STAGE_DRAWN] = True
+
+
+def stage_drawn() -> bool:
+    """Whether this visitor's browser has drawn a stage yet."""
+    return STAGE_DRAWN in st.session_state
 
 
 def on_box(places: Sequence[Place], key: str) -> None:

@@ -26,6 +26,7 @@ def app() -> AppTest:
     """The app, about to open on the model whose settings are all the visitor's."""
     made = AppTest.from_file(str(APP), default_timeout=60)
     made.query_params["model"] = "similarity"
+    made.session_state["stage_drawn"] = True        # as a browser says
     return made
 
 

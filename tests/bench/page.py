@@ -137,6 +137,7 @@ def compare(browser: Browser, urls: dict[str, str], rounds: int) -> None:
     for view in FIRST_VIEWS:
         first: dict[str, list[float]] = {name: [] for name in urls}
         clicks: dict[str, list[float]] = {name: [] for name in urls}
+        busy: dict[str, list[float]] = {name: [] for name in urls}
         for at in range(rounds + 1):
             for name, url in urls.items():
                 context = browser.new_context(viewport={"width": 1440, "height": 900})
@@ -144,18 +145,27 @@ def compare(browser: Browser, urls: dict[str, str], rounds: int) -> None:
                 if at == 0:                 # the server's own first run
                     opened(page, url + view)
                 else:
+                    session = context.new_cdp_session(page)
+                    session.send("Performance.enable", {"timeDomain": "threadTicks"})
                     began = time.perf_counter()
                     wait_for_stage(page, url + view)
                     first[name].append(1000 * (time.perf_counter() - began))
+                    # Of the processor, and so the same whoever else works on this machine.
+                    found = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+                    busy[name].append(1000 * found["TaskDuration"])
                     page.wait_for_timeout(2000)
                     clicks[name] += clicked(page)
                 context.close()
         load = os.getloadavg()[0]
         for name in urls:
-            print(f"{view} {name:6}: page to stage {line(first[name])}; click to repaint {line(clicks[name])} "
-                  f"of {len(clicks[name])}; load {load:.1f}", flush=True)
-        ratio = statistics.median(first["now"]) / statistics.median(first["before"])
-        print(f"{view} page to stage, now / before: {ratio:.2f}", flush=True)
+            print(f"{view} {name:6}: page to stage {line(first[name])}, of the browser's main thread "
+                  f"{line(busy[name])}; click to repaint {line(clicks[name])} of {len(clicks[name])}; load {load:.1f}",
+                  flush=True)
+        print(f"{view} now / before: page to stage {ratio(first):.2f}, main thread {ratio(busy):.2f}", flush=True)
+
+
+def ratio(times: dict[str, list[float]]) -> float:
+    return statistics.median(times["now"]) / statistics.median(times["before"])
 
 
 def clicked(page: Page) -> list[float]:
