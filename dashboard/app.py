@@ -15,17 +15,20 @@ st.set_page_config("RouteScope", str(HERE / "icon.png"), layout="wide")
 # Streamlit's wide layout leaves 80 px empty on each side, which the picture can use.
 st.html("""<style>
 .stMainBlockContainer { padding-left: 2rem; padding-right: 2rem; }
-.st-key-reconnect { display: none; }
+.st-key-reconnect, .st-key-browser { display: none; }
 [data-testid="stStatusWidget"] { margin-right: 4rem; }
 .st-key-language_switch { position: fixed; top: .65rem; right: 3.4rem; width: auto; z-index: 999991; }
 .st-key-language_tag { position: absolute; width: 0; height: 0; overflow: hidden; }
 .st-key-picture { position: absolute; }
 .st-key-stand_in { opacity: .4; filter: grayscale(1); }
 [data-testid="stFileUploaderDropzoneInstructions"] span { white-space: normal; }
+/* Streamlit's own grey is 3.8 : 1. */
+[data-testid="stCaptionContainer"], [data-testid="stFileUploaderDropzoneInstructions"] span { color: inherit; opacity: .82; }
 </style>""")
 st.logo(str(HERE / "icon.png"), size="large")
 i18n.switch()
 components.reconnect()
+components.browser()
 job_status.set_status_slot(st.container())
 try:
     model_services.warm_up()

@@ -40,6 +40,13 @@ _number_grid = _registered("number_grid", '<div class="number-grid"></div>', (HE
 _reconnect = st.components.v2.component("routescope_reconnect", html="<span></span>",
                                         js=(HERE / "reconnect.js").read_text())
 
+_browser = st.components.v2.component("routescope_browser", html="<span></span>", js=(HERE / "browser.js").read_text())
+
+
+def browser() -> None:
+    """Going back leads to the page before, and a file that is dropped or pasted anywhere goes to the field for its kind."""
+    _browser(key="browser")
+
 
 def reconnect() -> None:
     """Let the page run again when the browser has found its server again."""
