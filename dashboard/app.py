@@ -8,7 +8,7 @@ from bra.errors import BRAError
 from dashboard import components, i18n
 from dashboard.i18n import tr, translate
 from dashboard.services import models as model_services
-from dashboard.state import job_status
+from dashboard.state import job_status, session
 
 HERE = Path(__file__).resolve().parent
 st.set_page_config("RouteScope", str(HERE / "icon.png"), layout="wide")
@@ -23,7 +23,8 @@ st.html("""<style>
 .st-key-stand_in { opacity: .4; filter: grayscale(1); }
 [data-testid="stFileUploaderDropzoneInstructions"] span { white-space: normal; }
 /* Streamlit's own grey is 3.8 : 1. */
-[data-testid="stCaptionContainer"], [data-testid="stFileUploaderDropzoneInstructions"] span { color: inherit; opacity: .82; }
+[data-testid="stCaptionContainer"], [data-testid="stFileUploaderDropzoneInstructions"] span {
+  color: inherit !important; opacity: .82; }
 </style>""")
 st.logo(str(HERE / "icon.png"), size="large")
 i18n.switch()
@@ -35,6 +36,9 @@ try:
 except BRAError as error:       # a setting of this server that cannot be
     st.error(translate(error))
     st.stop()
+if refused := session.refused_of_link():
+    st.info(tr("This link asks for what cannot be: {names}. The usual values stand in their place.",
+               names=", ".join(refused)), icon=":material/link_off:")
 st.navigation([
     st.Page(HERE / "views" / "explore.py", title=tr("Explore"), default=True),
     st.Page(HERE / "views" / "learn.py", title=tr("Learn")),

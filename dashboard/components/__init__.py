@@ -44,7 +44,7 @@ _browser = st.components.v2.component("routescope_browser", html="<span></span>"
 
 
 def browser() -> None:
-    """Going back leads to the page before, and a file that is dropped or pasted anywhere goes to the field for its kind."""
+    """Going back leads to the page before; a file that is dropped or pasted anywhere goes to the field for its kind."""
     _browser(key="browser")
 
 

@@ -35,6 +35,11 @@ def current() -> Selection:
     return _record("selection", Selection.from_query)
 
 
+def refused_of_link() -> tuple[str, ...]:
+    """Of the link that a visit begins with the parameters that ask for what cannot be; nothing later on."""
+    return () if "selection" in st.session_state else Selection.refused(st.query_params.to_dict())
+
+
 def save(selection: Selection) -> Selection:
     """Keep the view, and put it into the link. Pins do not outlive their picture."""
     if selection.picture != current().picture:

@@ -248,7 +248,8 @@ def heads(names: Iterable[str], percents: Collection[str] = ()) -> dict[str, Any
 
 def _amount(value: float, unit: str) -> str:
     """2610000000 -> "2.61 G", -1200 bytes -> "−1.2 kB"."""
-    return ("−" if value < 0 else "") + quantity(abs(value)) + (unit if abs(value) >= 1000 else f" {unit}" if unit else "")
+    gap = " " if unit and abs(value) < 1000 else ""
+    return ("−" if value < 0 else "") + quantity(abs(value)) + gap + unit
 
 
 def table(rows: list[dict[str, Any]], height: int | str = "content", decimals: Collection[str] = (),
@@ -271,4 +272,5 @@ def table(rows: list[dict[str, Any]], height: int | str = "content", decimals: C
                                                     format="%.1f" if name in decimals else "localized")
                 for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name]) and name not in short}
     written = {name: partial(_amount, unit=unit) for name, unit in short.items()}
-    st.dataframe(frame.style.format(written) if written else frame, hide_index=True, width="stretch", height=height, column_config=formats)
+    st.dataframe(frame.style.format(written) if written else frame, hide_index=True, width="stretch", height=height,
+                 column_config=formats)

@@ -12,9 +12,11 @@ from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
 GIVE = """([kind, data]) => {
-  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0)), carrier = new DataTransfer();
+  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+  const carrier = new DataTransfer();
   carrier.items.add(new File([bytes], 'mine.png', { type: 'image/png' }));
-  const event = kind === 'paste' ? new ClipboardEvent('paste', { clipboardData: carrier, bubbles: true, cancelable: true })
+  const event = kind === 'paste'
+    ? new ClipboardEvent('paste', { clipboardData: carrier, bubbles: true, cancelable: true })
     : new DragEvent('drop', { dataTransfer: carrier, bubbles: true, cancelable: true });
   const at = kind === 'paste' ? document.body : document.querySelector('.stMainBlockContainer h3');
   return !at.dispatchEvent(event); }"""

@@ -1,4 +1,4 @@
-"""Words stand out from what lies behind them: at least 4.5 to 1 on every page, light and dark, as a browser computes it."""
+"""Words stand out from what lies behind them: at least 4.5 to 1 on every page, light and dark, as a browser says."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ MEASURE = """() => {
     const [r, g, b, a = 1] = srgb ? [...parts.slice(0, 3).map((x) => 255 * x), parts[3]] : parts;
     return [r, g, b, a]; };
   const over = ([r, g, b, a], below) => [r, g, b].map((x, n) => x * a + below[n] * (1 - a));
-  const light = (rgb) => { const [r, g, b] = rgb.map((x) => x / 255).map((x) => x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
+  const light = (rgb) => {
+    const [r, g, b] = rgb.map((x) => x / 255).map((x) => x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
     return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-  const up = (node) => node.assignedSlot ?? node.parentElement ?? (node.getRootNode() instanceof ShadowRoot ? node.getRootNode().host : null);
+  const up = (node) => node.assignedSlot ?? node.parentElement
+    ?? (node.getRootNode() instanceof ShadowRoot ? node.getRootNode().host : null);
   const found = [], seen = new Set();
   const judge = (element, text) => {
     const box = element.getBoundingClientRect();
@@ -29,14 +31,17 @@ MEASURE = """() => {
     seen.add(element);
     const chain = []; for (let node = element; node; node = up(node)) chain.push(node);
     const styles = chain.map((node) => getComputedStyle(node));
-    if (styles.some((s) => s.visibility === 'hidden' || s.display === 'none' || Number(s.opacity) < 0.05 || s.clipPath.includes('inset(50%'))) return;
-    if (chain.some((n) => n.disabled || n.getAttribute('aria-disabled') === 'true' || n.classList?.contains('katex-mathml')
-      || n.classList?.contains('modebar') || n.classList?.contains('st-key-stand_in'))) return;
+    if (styles.some((s) => s.visibility === 'hidden' || s.display === 'none' || Number(s.opacity) < 0.05
+      || s.clipPath.includes('inset(50%'))) return;
+    const left = ['katex-mathml', 'modebar', 'st-key-stand_in'];
+    if (chain.some((n) => n.disabled || n.getAttribute('aria-disabled') === 'true'
+      || left.some((name) => n.classList.contains(name)))) return;
     let ground = [255, 255, 255];
     // Of what holds it, only what lies behind it: the number of a slider stands beside its thumb.
     const middle = [box.x + box.width / 2, box.y + box.height / 2];
     chain.map((node, n) => [node.getBoundingClientRect(), styles[n]]).reverse().forEach(([r, s]) => {
-      if (middle[0] >= r.left && middle[0] <= r.right && middle[1] >= r.top && middle[1] <= r.bottom) ground = over(parse(s.backgroundColor), ground); });
+      const holds = middle[0] >= r.left && middle[0] <= r.right && middle[1] >= r.top && middle[1] <= r.bottom;
+      if (holds) ground = over(parse(s.backgroundColor), ground); });
     const svg = element instanceof SVGElement, plot = element.closest('.js-plotly-plot');
     if (svg && plot) ground = parse(plot._fullLayout.paper_bgcolor).slice(0, 3);
     // Words on a bar or a cell lie on that, not on the paper.
@@ -45,8 +50,10 @@ MEASURE = """() => {
     if (!/^(rgb|color)/.test(fill)) return;
     const colour = parse(fill);
     colour[3] *= styles.reduce((all, s) => all * Number(s.opacity), 1) * (svg ? Number(styles[0].fillOpacity) : 1);
-    const [a, b] = [light(over(colour, ground)), light(ground)], ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    found.push([Math.round(100 * ratio) / 100, text.slice(0, 50), element.tagName + '.' + (element.getAttribute('class') ?? '').slice(0, 40)]);
+    const [a, b] = [light(over(colour, ground)), light(ground)];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    found.push([Math.round(100 * ratio) / 100, text.slice(0, 50),
+      element.tagName + '.' + (element.getAttribute('class') ?? '').slice(0, 40)]);
   };
   const walk = (root) => {
     const nodes = document.createTreeWalker(root, NodeFilter.SHOW_TEXT | NodeFilter.SHOW_ELEMENT);
