@@ -45,12 +45,12 @@ def test_back_leads_to_the_page_before(context: Any, app_url: str) -> None:
     page.locator("h1, h2, h3").first.wait_for()
     page.get_by_role("link", name="Explore", exact=True).click()
     page.wait_for_selector(".stage[data-ready]")
-    for name in ("Portrait", "Coffee"):
+    for name, key in (("Portrait", "portrait"), ("Coffee", "still_life")):
         page.get_by_role("radio", name=name).click()
-        page.wait_for_function("(name) => location.search.includes('picture=' + name)", arg=name.lower())
+        page.wait_for_function("(key) => location.search.includes('picture=' + key)", arg=key)
     page.go_back()
     page.wait_for_function("() => location.pathname.endsWith('/guide')")
     expect(page.locator(".stage")).to_have_count(0)
     page.go_forward()
     page.wait_for_selector(".stage[data-ready]")
-    page.wait_for_function("() => location.search.includes('picture=coffee')")
+    page.wait_for_function("() => location.search.includes('picture=still_life')")

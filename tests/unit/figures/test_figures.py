@@ -296,8 +296,10 @@ def test_growth_and_bars_show_what_the_formula_gives() -> None:
     assert list(full.y) == pytest.approx([one.full.macs / 1e9 for one in every])
     assert list(routed.y) == pytest.approx([one.routed.macs / 1e9 for one in every])
     assert [list(about) for about in full.customdata] == [[one.tokens, one.pairs] for one in every]
-    bars = learn.bars([learn.Bar("a", 0.25, "25 %"), learn.Bar("b", 1.2, "over", "bad")], "share, %").data[0]
-    assert list(bars.x) == [25, 100]
+    figure = learn.bars([learn.Bar("a", 0.25, "25 %"), learn.Bar("b", 1.87, "over", "bad")], "share, %")
+    bars = figure.data[0]
+    assert list(bars.x) == [25, 187]
+    assert figure.layout.xaxis.range[1] > 187, "what is over 100 % is drawn as long as it is"
     assert list(bars.text) == ["25 %", "over"]
 
 
