@@ -57,7 +57,7 @@ def bars(rows: Sequence[Bar], axis: str, style: Style = LIGHT, caption: str = ""
         figure.add_annotation(x=0, y=n - 0.25, xref="paper", yanchor="bottom", xanchor="left", showarrow=False,
                               text=escaped(row.name))
     row_height = round(3.1 * style.size)
-    return dressed(figure, style, caption, 60 + row_height * len(rows), showlegend=False,
+    return dressed(figure, style, caption, 16 + round(4.4 * style.size) + row_height * len(rows), showlegend=False,
                    margin={"l": 12, "r": 12, "t": 16},
                    xaxis={"range": [0, 1.18 * most], "ticksuffix": " %", "title_text": axis,
                           "tickvals": [0, 25, 50, 75, 100, *range(150, math.ceil(most), 50)]},
@@ -80,6 +80,6 @@ def growth(every: Sequence[Growth], pixels: Sequence[int], at: int, style: Style
                 (message("pairs compared"), "%{customdata[1]:,}"),
                 (message("thousand million multiply-adds"), "%{y:,.3f}")))
     figure.add_vline(x=at, line={"color": COLOURS["rejected"], "dash": "dash"})
-    return dressed(figure, style, GROWTH_OF, 300,
+    return dressed(figure, style, GROWTH_OF, round(22 * style.size),
                    showlegend=True, xaxis_title_text=style.tr(message("side of the picture, pixels")),
                    yaxis_title_text=style.tr(message("thousand million multiply-adds")))
