@@ -1,6 +1,7 @@
 """Bi-level routing attention (BRA) that can be seen: the module, its trace, and what it costs."""
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from bra.attention import BiLevelRoutingAttention, KVGather, QKVLinear, TopkRouting
 from bra.errors import BRAError
@@ -10,7 +11,8 @@ from bra.spec import BRASpec
 from bra.tracing import LayerTrace, ModelTrace, trace
 
 if TYPE_CHECKING:
-    from bra.profiling.model_cost import Cost, CostRow, cost
+    from bra.opening import cost
+    from bra.profiling.model_cost import Cost, CostRow
 
 __all__ = [
     "BRAError",
@@ -29,11 +31,12 @@ __all__ = [
     "trace",
 ]
 
+LATER: Final = {"cost": "bra.opening", "Cost": "bra.profiling.model_cost", "CostRow": "bra.profiling.model_cost"}
+"""Public names that are imported when they are asked for, and where they are."""
+
 
 def __getattr__(name: str) -> Any:
-    """`cost` and its records, imported when asked for: torch's own counters take five times as long as all of ours."""
-    if name in ("Cost", "CostRow", "cost"):
-        import bra.profiling.model_cost
-
-        return getattr(bra.profiling.model_cost, name)
+    """What is imported when it is asked for: torch's own counters alone take five times as long as all of the core."""
+    if name in LATER:
+        return getattr(import_module(LATER[name]), name)
     raise AttributeError(f"module 'bra' has no attribute {name!r}")

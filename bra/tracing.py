@@ -11,19 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from bra import functional as BF
-from bra.errors import TraceError
+from bra.errors import GridError, LayerNameError, TraceError
 from bra.grid import WindowGrid
 from bra.kv_pool import FractionalPool, key_support
 from bra.messages import message
 from bra.recorder import Capture, recording
 from bra.spec import BRASpec
 
+T = TypeVar("T")
 ROW_ELEMENTS = 2**20
 """Attention weights computed at once where only their mean is wanted: 4 MiB of float32, which a cache holds."""
 
@@ -87,13 +88,19 @@ class LayerTrace:
             (m, t, k·s), or (m, k·s) for one token. Rows sum to 1. The last axis is (rank, key in window).
 
         Raises:
-            GridError: no such window or token.
+            GridError: no such window, token or image.
         """
-        self.grid.check_window(window)
+        self._check(window, image)
         if token is not None:
             self.grid.token_of_window(window, token)
         rows = self._rows(window, slice(None) if token is None else slice(token, token + 1), image)
         return rows if token is None else rows[:, 0]
+
+    def _check(self, window: int, image: int) -> None:
+        self.grid.check_window(window)
+        if not 0 <= image < len(self.r_idx):
+            raise GridError(message("image {image} is not in this trace, which holds {count}: choose 0 to {last}.",
+                                    image=image, count=len(self.r_idx), last=len(self.r_idx) - 1))
 
     def _rows(self, window: int, tokens: slice | Tensor, image: int) -> Tensor:
         """(m, tokens, k·s): rows of some tokens of a window."""
@@ -115,8 +122,11 @@ class LayerTrace:
             window: the query window.
             token: one token of it; None for the mean over its tokens on the image.
             image: which image of the batch.
+
+        Raises:
+            GridError: no such window, token or image.
         """
-        self.grid.check_window(window)
+        self._check(window, image)
         chosen = self.r_idx[image, window].tolist()
         by_key = self._mean_rows(window, image) if token is None else self.attention(window, token, image)
         by_key = by_key.view(len(by_key), len(chosen), len(self.support[0]), len(self.support[1]))
@@ -150,6 +160,14 @@ class LayerTrace:
         return support / support.sum(-1, keepdim=True).clamp(min=torch.finfo(support.dtype).tiny)
 
 
+class LayersByName(dict[str, T]):
+    """What is known of each layer, by the layer's name; an unknown name is answered with the names that there are."""
+
+    def __missing__(self, name: object) -> T:
+        raise LayerNameError(message("there is no layer {name!r}: choose one of {layers}.", name=name,
+                                     layers=", ".join(map(repr, self))))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelTrace:
     """One forward of a model.
@@ -157,27 +175,32 @@ class ModelTrace:
     Attributes:
         out: what the model returned.
         layers: every BRA or full-attention layer that ran, by name, in the order in which they ran; a layer that ran
-            again is "name#2", "name#3", …
+            again is "name#2", "name#3", … An unknown name raises LayerNameError, a KeyError.
     """
 
     out: Any
     layers: Mapping[str, LayerTrace]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", MappingProxyType(LayersByName(self.layers)))
 
-def trace(model: nn.Module, x: Any) -> ModelTrace:
+
+def trace(model: Any, x: Any) -> ModelTrace:
     """Run `model(x)` once and keep what its attention layers did: BRA, and BiFormer's full attention.
 
     Safe to call from several threads on one model: nothing is hooked to it or written on it. The model runs in the
     mode it is in; when that would update running statistics, a copy of the model runs instead.
 
     Args:
-        model: any module with BiLevelRoutingAttention layers in it, or one such layer.
+        model: any module with BiLevelRoutingAttention layers in it, or one such layer; of an opened model and of
+            Ultralytics' YOLO the network inside.
         x: its input; when it is an image tensor (b, c, H, W), the grids are laid over its H·W pixels.
 
     Raises:
         TraceError: no BRA layer ran.
         BRAError: the input does not suit a layer.
     """
+    model = network(model)
     if any(m.training and getattr(m, "track_running_stats", False) for m in model.modules()):
         model = copy.deepcopy(model)
     names = {module: name for name, module in model.named_modules()}
@@ -187,6 +210,21 @@ def trace(model: nn.Module, x: Any) -> ModelTrace:
         raise TraceError(message("{model} ran without a BiLevelRoutingAttention layer: choose a model that has one, or "
                                  "put one in.", model=type(model).__name__))
     return found
+
+
+def network(model: Any) -> nn.Module:
+    """The network that is meant: the model itself, or that inside an opened model or Ultralytics' YOLO.
+
+    Raises:
+        TraceError: it is none of these.
+    """
+    if hasattr(model, "predictor") and isinstance(getattr(model, "model", None), nn.Module):
+        return cast(nn.Module, model.model)         # Ultralytics' YOLO is a module that refuses to be called as one
+    inner = model if isinstance(model, nn.Module) else getattr(model, "module", None)
+    if not isinstance(inner, nn.Module):
+        raise TraceError(message("{kind} is no model: give a torch module, or what open_file or open_model returned.",
+                                 kind=type(model).__name__))
+    return inner
 
 
 def traced(call: Callable[[], Any], names: Mapping[nn.Module, str], image: tuple[int, int] | None = None) -> ModelTrace:
@@ -205,7 +243,7 @@ def traced(call: Callable[[], Any], names: Mapping[nn.Module, str], image: tuple
         again = sum(1 for name in layers if name.split("#")[0] == base)
         name = base if again == 0 else f"{base}#{again + 1}"
         layers[name] = _layer_trace(name, capture, image or (int(capture.size[0]), int(capture.size[1])))
-    return ModelTrace(out, MappingProxyType(layers))
+    return ModelTrace(out, layers)
 
 
 def _layer_trace(name: str, capture: Capture, image: tuple[int, int]) -> LayerTrace:

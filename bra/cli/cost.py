@@ -10,6 +10,7 @@ from typing import Final
 
 from torch import nn
 
+from bra.cli.arguments import count
 from bra.errors import BRAError
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.opening import named, open_file, open_model, stay_offline
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                       f"size such as biformer_tiny, or one of {known}")
     parser.add_argument("--imgsz", type=_size, default=(640, 640), metavar="N|HxW",
                         help="side of the picture in pixels, or height x width such as 416x736; default 640")
-    parser.add_argument("--time", type=int, default=0, metavar="ROUNDS",
+    parser.add_argument("--time", type=count, default=0, metavar="ROUNDS",
                         help="also time every row on this machine, the median of so many forwards")
     formats = parser.add_mutually_exclusive_group()
     for name in FORMATS:

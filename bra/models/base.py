@@ -20,7 +20,7 @@ from bra.messages import message
 from bra.models.steps import Step
 from bra.photo import Photo
 from bra.spec import BRASpec
-from bra.tracing import LayerTrace, ModelTrace, trace
+from bra.tracing import LayersByName, LayerTrace, ModelTrace, trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +109,8 @@ class OpenModel(ABC):
     @property
     def specs(self) -> Mapping[str, BRASpec]:
         """Settings of every routed layer, by name."""
-        return MappingProxyType({name: layer.spec for name, layer in self.module.named_modules()
-                                 if isinstance(layer, BiLevelRoutingAttention)})
+        return MappingProxyType(LayersByName({name: layer.spec for name, layer in self.module.named_modules()
+                                              if isinstance(layer, BiLevelRoutingAttention)}))
 
     @abstractmethod
     def prepare(self, photo: Photo, side: int) -> Prepared:
@@ -141,7 +141,7 @@ class OpenModel(ABC):
             traced = trace(module, prepared.x)
             answer = self.answer(traced.out, prepared)
         layers = {name: on_photo(layer, prepared) for name, layer in traced.layers.items()}
-        return ModelRun(ModelTrace(traced.out, MappingProxyType(layers)), answer)
+        return ModelRun(ModelTrace(traced.out, layers), answer)
 
     @contextmanager
     def running(self, prepared: Prepared) -> Iterator[None]:

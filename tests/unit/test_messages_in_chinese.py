@@ -142,7 +142,15 @@ ERRORS: dict[str, Callable[[], object]] = {
     "patch stride": lambda: PatchSpec(BRASpec(64), stride=1), "depth": lambda: PatchSpec(BRASpec(64), depth=9),
     "odd": lambda: PatchSpec(BRASpec(9, num_heads=3)), "narrow": lambda: PatchSpec(BRASpec(64, qk_dim=32)),
     "no such layer": lambda: with_windows(nn.Sequential(BiLevelRoutingAttention(16, 2, 2)), Change("x", 2, 1)),
+    "layer's name": lambda: untrained().specs["nowhere"], "no model to count": lambda: cost(None),
     # traces, comparisons, probes
+    "no tensor": lambda: BiLevelRoutingAttention(16, 2, 2, topk=1)(np.zeros((1, 16, 8, 8))),
+    "channels last": lambda: BiLevelRoutingAttention(16, 2, 2, topk=1)(torch.zeros(1, 8, 8, 16)),
+    "no batch": lambda: BiLevelRoutingAttention(16, 2, 2, topk=1)(torch.zeros(16, 8, 8)),
+    "other channels": lambda: BiLevelRoutingAttention(16, 2, 2, topk=1)(torch.zeros(1, 12, 8, 8)),
+    "no map": lambda: BiLevelRoutingAttention(16, 2, 2, topk=1)(torch.zeros(3)),
+    "image": lambda: trace(BiLevelRoutingAttention(16, 2, 2, topk=1), torch.zeros(1, 16, 8, 8)).layers[""].attention(
+        0, image=1),
     "no BRA": lambda: trace(nn.Identity(), torch.zeros(1, 3, 8, 8)),
     "training": lambda: trace(BiLevelRoutingAttention(16, 2, 2, topk=1, kv_downsample_mode="fracpool").train(),
                               torch.zeros(1, 16, 8, 8)),

@@ -1,0 +1,51 @@
+"""Arguments that several commands share: the model, counts, files to write."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bra.models.catalog import CATALOG, ModelSettings
+from bra.opening import named
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Which model, with which weights, and how large it reads the picture."""
+    usual = ModelSettings()
+    parser.add_argument("--model", default=usual.model, metavar="NAME|FILE",
+                        help=f"{', '.join(key for key in CATALOG if key != 'own')}; a variant such as yolov8n-bra, "
+                             "biformer_tiny; or a file of your own (YAML, .pt, .pth, .safetensors); default %(default)s")
+    parser.add_argument("--untrained", action="store_true", help="random weights in place of trained ones")
+    parser.add_argument("--side", type=int, help="longer side in pixels, default what suits the model")
+    parser.add_argument("--heads", type=int, default=usual.num_heads, help="of a patch model, default %(default)s")
+    parser.add_argument("--stride", type=int, default=usual.stride,
+                        help="pixels per token of a patch model, default %(default)s")
+
+
+def model_asked_for(args: argparse.Namespace) -> tuple[ModelSettings, bytes]:
+    """The model that the arguments of `add_model` name, and its bytes where it is a file.
+
+    Raises:
+        BRAError: there is no such model, or its settings cannot be.
+    """
+    key, variant = named(args.model)
+    settings = ModelSettings(key, num_heads=args.heads, stride=args.stride, variant=variant, untrained=args.untrained,
+                             side=CATALOG[key].side if args.side is None else args.side)
+    return settings, Path(args.model).read_bytes() if key == "own" else b""
+
+
+def count(text: str) -> int:
+    """A number of rounds: 0 or more."""
+    if not text.isdecimal() or int(text) > 10_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not possible: a whole number from 0 to 10000")
+    return int(text)
+
+
+def output_file(text: str) -> Path:
+    """A file to write; its folder must be there, which is better known before the work than after it."""
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: the folder {path.parent} does not exist: make it first")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder: name a file in it")
+    return path
