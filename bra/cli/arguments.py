@@ -14,7 +14,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     usual = ModelSettings()
     parser.add_argument("--model", default=usual.model, metavar="NAME|FILE",
                         help=f"{', '.join(key for key in CATALOG if key != 'own')}; a variant such as yolov8n-bra, "
-                             "biformer_tiny; or a file of your own (YAML, .pt, .pth, .safetensors); default %(default)s")
+                             "biformer_tiny; or your own file (YAML, .pt, .pth, .safetensors); default %(default)s")
     parser.add_argument("--untrained", action="store_true", help="random weights in place of trained ones")
     parser.add_argument("--side", type=int, help="longer side in pixels, default what suits the model")
     parser.add_argument("--heads", type=int, default=usual.num_heads, help="of a patch model, default %(default)s")

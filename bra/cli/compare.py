@@ -17,7 +17,7 @@ from bra.experiments.sweep_table import SweepTable
 from bra.models.base import OpenModel
 from bra.opening import open_file, open_model
 from bra.photo import Photo
-from bra.reports.tables import compare_csv, compare_html, compare_text, sweep_html
+from bra.reports.tables import compare_csv, compare_html, compare_text, probe_text, sweep_html
 from bra.spec import MAX_N_WIN
 
 
@@ -119,10 +119,7 @@ def _compare(args: argparse.Namespace) -> int:
 def _probe(args: argparse.Namespace) -> int:
     model, side = _open(args)
     rows = probe(model, Photo.from_bytes(args.picture.read_bytes()), side, args.probes)
-    print(f"{'layer':24}{'probe':12}{'survived':>10}{'stayed':>10}{'nearest':>10}{'chance':>10}")
-    for row in rows:
-        shares = "".join(f"{100 * share:>8.1f} %" for share in (row.survived, row.stayed, row.nearest, row.chance))
-        print(f"{row.layer:24}{row.probe:12}{shares}")
+    print(probe_text(rows))
     return 0
 
 

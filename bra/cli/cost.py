@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -48,11 +50,15 @@ def run_cost(args: argparse.Namespace, yolo_network: Callable[[str], nn.Module],
     _say(f"counting {args.model} at {args.imgsz[0]}×{args.imgsz[1]} …")
     model = _network(args.model, yolo_network)
     counted = cost(model, args.imgsz, rounds=args.time, progress=_progress)
-    print(FORMATS[args.format](counted) if args.format else cost_text(counted))
-    if not args.format:
-        print(*summary(counted, cost(without_bra(model), args.imgsz)), sep="\n")
-    if hasattr(model, "yaml") and not args.format:
-        print(yolo_words(model, counted))
+    if args.format:
+        print(FORMATS[args.format](counted))
+        return 0
+    width = shutil.get_terminal_size((100, 24)).columns
+    print(cost_text(counted, width))
+    sentences = [*summary(counted, cost(without_bra(model), args.imgsz))]
+    if hasattr(model, "yaml"):
+        sentences.append(str(yolo_words(model, counted)))
+    print(*(textwrap.fill(sentence, width) for sentence in sentences), sep="\n")
     return 0
 
 

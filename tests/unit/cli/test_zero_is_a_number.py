@@ -57,7 +57,7 @@ def test_what_cannot_be_is_refused_before_any_work(command: str, picture: Path,
 
 
 def test_settings_that_cannot_be_are_named_and_left_out(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main("compare photo.png --n-win 2,4 --topk 3,5 --side 64".split()) == 0
+    assert main(["compare", "photo.png", "--n-win", "2,4", "--topk", "3,5", "--side", "64"]) == 0
     printed = capsys.readouterr()
     assert printed.err.splitlines() == ["left out, since topk is at most n_win²: n_win 2, topk 5"]
     assert re.findall(r"^\*? +(\d+) +(\d+) ", printed.out, re.MULTILINE) == [("2", "3"), ("4", "3"), ("4", "5")]
@@ -65,7 +65,7 @@ def test_settings_that_cannot_be_are_named_and_left_out(picture: Path, capsys: p
 
 def test_a_sweep_without_rows_is_no_success(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture.write_bytes(b"no picture")
-    assert main("sweep . --n-win 2 --topk 1 --side 64 -o out".split()) == 2
+    assert main(["sweep", ".", "--n-win", "2", "--topk", "1", "--side", "64", "-o", "out"]) == 2
     assert "none of the pictures could be used" in capsys.readouterr().err
     assert [*json.loads(Path("out/skipped.json").read_text())] == ["photo.png"]
     with pytest.raises(BRAError, match="holds no settings"):
