@@ -13,6 +13,7 @@ from bra.tracing import LayerTrace, ModelTrace, trace
 if TYPE_CHECKING:
     from bra.opening import cost
     from bra.profiling.model_cost import Cost, CostRow
+    from bra.reports.view import View, show
 
 __all__ = [
     "BRAError",
@@ -25,13 +26,16 @@ __all__ = [
     "ModelTrace",
     "QKVLinear",
     "TopkRouting",
+    "View",
     "WindowGrid",
     "cost",
     "recording",
+    "show",
     "trace",
 ]
 
-LATER: Final = {"cost": "bra.opening", "Cost": "bra.profiling.model_cost", "CostRow": "bra.profiling.model_cost"}
+LATER: Final = {"View": "bra.reports.view", "show": "bra.reports.view", "cost": "bra.opening",
+                "Cost": "bra.profiling.model_cost", "CostRow": "bra.profiling.model_cost"}
 """Public names that are imported when they are asked for, and where they are."""
 
 

@@ -25,6 +25,7 @@ from bra.recorder import Capture, recording
 from bra.spec import BRASpec
 
 T = TypeVar("T")
+SHOWN_NAMES = 3
 ROW_ELEMENTS = 2**20
 """Attention weights computed at once where only their mean is wanted: 4 MiB of float32, which a cache holds."""
 
@@ -69,6 +70,19 @@ class LayerTrace:
     real_keys: Tensor | None = field(repr=False)
     support: tuple[Tensor, Tensor] = field(repr=False)
     routed: bool = True
+
+    def __repr__(self) -> str:
+        grid, spec = self.grid, self.spec
+        topk = f"topk {spec.topk}" if self.routed else "full attention"
+        images = f", {len(self.r_idx)} images" if len(self.r_idx) > 1 else ""
+        return (f"LayerTrace({self.name!r}: {grid.h}×{grid.w} tokens in {grid.n_win}×{grid.n_win} windows, {topk}, "
+                f"{spec.num_heads} heads, {spec.dim} channels{images})")
+
+    def __str__(self) -> str:
+        return _text({self.name: self}, self.name)
+
+    def _repr_html_(self) -> str:
+        return _html({self.name: self})
 
     @property
     def weights_used(self) -> bool:
@@ -183,6 +197,30 @@ class ModelTrace:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", MappingProxyType(LayersByName(self.layers)))
+
+    def __repr__(self) -> str:
+        count = f"{len(self.layers)} layers" if len(self.layers) != 1 else "1 layer"
+        names = ", ".join(map(repr, [*self.layers][:SHOWN_NAMES])) + (", …" if len(self.layers) > SHOWN_NAMES else "")
+        shape = f"tensor {tuple(self.out.shape)}" if isinstance(self.out, Tensor) else type(self.out).__name__
+        return f"ModelTrace({count}: {names}; out: {shape})"
+
+    def __str__(self) -> str:
+        return _text(self.layers)
+
+    def _repr_html_(self) -> str:
+        return _html(self.layers)
+
+
+def _text(layers: Mapping[str, LayerTrace], picture: str | None = None) -> str:
+    from bra.metrics.described import layers_text  # built on this module, so imported when a trace is printed
+
+    return layers_text(layers, picture)
+
+
+def _html(layers: Mapping[str, LayerTrace]) -> str:
+    from bra.metrics.described import layers_html
+
+    return layers_html(layers)
 
 
 def trace(model: Any, x: Any) -> ModelTrace:

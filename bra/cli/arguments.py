@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.opening import named
+from bra.spec import KVDownsampleMode
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +22,10 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--heads", type=int, default=usual.num_heads, help="of a patch model, default %(default)s")
     parser.add_argument("--stride", type=int, default=usual.stride,
                         help="pixels per token of a patch model, default %(default)s")
+    parser.add_argument("--pool", choices=get_args(KVDownsampleMode), default=usual.kv_downsample_mode,
+                        help="pooling of k and v in a patch model, default %(default)s")
+    parser.add_argument("--pool-ratio", type=int, default=usual.kv_downsample_ratio, help="default %(default)s")
+    parser.add_argument("--mask-padding", action="store_true", help="a patch model leaves padded tokens out")
 
 
 def model_asked_for(args: argparse.Namespace) -> tuple[ModelSettings, bytes]:
@@ -30,7 +36,9 @@ def model_asked_for(args: argparse.Namespace) -> tuple[ModelSettings, bytes]:
     """
     key, variant = named(args.model)
     settings = ModelSettings(key, num_heads=args.heads, stride=args.stride, variant=variant, untrained=args.untrained,
-                             side=CATALOG[key].side if args.side is None else args.side)
+                             side=CATALOG[key].side if args.side is None else args.side,
+                             kv_downsample_mode=args.pool, kv_downsample_ratio=args.pool_ratio,
+                             mask_padding=args.mask_padding)
     return settings, Path(args.model).read_bytes() if key == "own" else b""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Final, get_args
+from typing import Final
 
 from bra.cli.arguments import add_model, model_asked_for, output_file
 from bra.cli.compare import add_compare, add_probe, add_sweep
@@ -19,7 +19,6 @@ from bra.models.catalog import ModelSettings
 from bra.opening import open_file, open_model, stay_offline, yolo
 from bra.photo import Photo
 from bra.reports.layer_html import report_html
-from bra.spec import KVDownsampleMode
 from bra.viewer.pack import FULL, Caption, Place
 
 ULTRALYTICS: Final = ("train", "predict")
@@ -57,9 +56,6 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--layer", help="name of the layer; default: the first")
     inspect.add_argument("--n-win", type=int, help=f"windows per side, default {usual.n_win}, or the layer's own")
     inspect.add_argument("--topk", type=int, help=f"routed windows, default {usual.topk}, or the layer's own")
-    inspect.add_argument("--pool", choices=get_args(KVDownsampleMode), default="identity", help="pooling of k and v")
-    inspect.add_argument("--pool-ratio", type=int, default=usual.kv_downsample_ratio, help="default %(default)s")
-    inspect.add_argument("--mask-padding", action="store_true", help="leave padded tokens out")
     for role in "ab":
         inspect.add_argument(f"--{role}", type=_place, metavar="X,Y",
                              help=f"query {role.upper()} in per cent of width and height, such as 50,30")
@@ -134,8 +130,8 @@ def _place(text: str) -> Place:
 def _inspect(args: argparse.Namespace) -> int:
     settings, file = model_asked_for(args)
     asked = {name: value for name in ("n_win", "topk") if (value := getattr(args, name)) is not None}
-    settings = replace(settings, kv_downsample_mode=args.pool, kv_downsample_ratio=args.pool_ratio,
-                       mask_padding=args.mask_padding, **(asked if settings.entry.family == "patches" else {}))
+    if settings.entry.family == "patches":
+        settings = replace(settings, **asked)
     photo = Photo.from_bytes(args.picture.read_bytes())
     model = open_file(file, Path(args.model).name) if file else open_model(settings)
     name = next(iter(model.specs), "") if args.layer is None else args.layer

@@ -88,7 +88,7 @@ class ModelRun:
     answer: Answer
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class OpenModel(ABC):
     """A model in eval mode.
 
@@ -105,6 +105,12 @@ class OpenModel(ABC):
     classes: tuple[str, ...] = ()
     # Some models note sizes on themselves as they run, so one runs at a time.
     lock: Any = field(default_factory=Lock, repr=False)
+
+    def __repr__(self) -> str:
+        params = sum(p.numel() for p in self.module.parameters()) / 1e6
+        classes = f", {len(self.classes)} classes" if self.classes else ""
+        return (f"{type(self).__name__}({str(self.label)!r}: {type(self.module).__name__} of {params:.2f} M "
+                f"parameters, {len(self.specs)} routed layers{classes}; {self.provenance})")
 
     @property
     def specs(self) -> Mapping[str, BRASpec]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from bra.grid import WindowGrid
+from bra.markup import table_html
 from bra.messages import message
 from bra.profiling.formula import Part
 from bra.profiling.meter import Shape
@@ -64,6 +65,15 @@ def cost_markdown(cost: Cost) -> str:
     aligned = [":--" if name in WORDS else "--:" for name in head]
     left_out = ["not counted", *[""] * (len(head) - 2), _left_out(cost)]
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, aligned, *lines, left_out])
+
+
+def cost_html(cost: Cost) -> str:
+    """The rows and their total as a table for a notebook, in the units of `cost_text`."""
+    lines = [(short(row.name), *_numbers(row, row.share), *([] if row.ms is None else [f"{row.ms:.3f}"]),
+              _tokens(row.grid)) for row in (*cost.rows, cost.total)]
+    head = ("row", "params", "M MACs", "share", "peak MB", *(["ms"] if cost.rounds else []), "tokens and padding")
+    return table_html(f"{cost.model}, one image of {cost.input[2]}×{cost.input[3]}", head, lines,
+                      f"not counted: {_left_out(cost)}")
 
 
 def cost_csv(cost: Cost) -> str:

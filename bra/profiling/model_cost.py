@@ -110,6 +110,21 @@ class Cost:
     not_counted: tuple[Uncounted, ...]
     rounds: int = 0
 
+    def __repr__(self) -> str:
+        return (f"Cost({self.model}, {'×'.join(map(str, self.input))}: {self.total.params / 1e6:.2f} M parameters, "
+                f"{self.total.macs / 1e9:.3f} G multiply-adds, {self.total.peak_bytes / 1e6:,.1f} MB, "
+                f"{len(self.rows)} rows)")
+
+    def __str__(self) -> str:
+        from bra.profiling.format import cost_text
+
+        return cost_text(self)
+
+    def _repr_html_(self) -> str:
+        from bra.profiling.format import cost_html
+
+        return cost_html(self)
+
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values, for JSON."""
         return {"model": self.model, "input": list(self.input), "rounds": self.rounds,

@@ -14,6 +14,7 @@ from bra.experiments.probes import PROBES
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.photo import Photo
 from bra.reports.charts import quantity
+from bra.reports.code import sweep_command
 from bra.reports.tables import amount, compare_csv, compare_html, model_line, over_nearest, reason
 from bra.viewer.multiples import multiples_message, pair_message
 from bra.viewer.pack import TILE_SIDE, Place
@@ -264,11 +265,13 @@ def probes(view: Selection, photo: Photo) -> None:
                   "above “if it kept its places”, and with less local choices, does a high number speak for content."))
 
 
-def sweeps() -> None:
-    """Opens the table of a sweep, and says how to make one."""
+def sweeps(view: Selection) -> None:
+    """Opens the table of a sweep, and says how to make one of the model and the settings of this page."""
     st.markdown(tr("A folder of any size is swept on the command line; a run that was cut off goes on where it "
                    "stopped."))
-    st.code("bra sweep FOLDER --n-win 4,7,8 --topk 1,2,4,8 --jobs 2 -o sweep", language="bash")
+    compared, upload = session.comparison(), session.model_upload()
+    st.code(sweep_command(view.settings, compared.n_wins, compared.topks, EQUAL_TO if compared.equal else None,
+                          file=upload.name if upload else ""), language="bash")
     ask_file(tr("Open its rows.parquet"), ["parquet"], session.SWEEP_UPLOADER, session.take_file,
              session.SWEEP_UPLOADER)
     file = session.brought(session.SWEEP_UPLOADER)
@@ -317,7 +320,7 @@ def main() -> None:
         elif tab == "probes":
             probes(view, photo)
         else:
-            sweeps()
+            sweeps(view)
     except BRAError as error:
         st.error(model_widgets.sentence(error))
 

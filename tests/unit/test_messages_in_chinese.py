@@ -44,6 +44,7 @@ from bra.profiling.model_cost import cost
 from bra.profiling.variants import without_bra
 from bra.readers.checkpoint import CheckpointLimits, read_checkpoint
 from bra.reports.tables import compare_html, model_line, over_nearest, reason, sweep_html, words
+from bra.reports.view import show
 from bra.tracing import trace
 from bra.viewer.pack import Caption
 from dashboard import i18n as app
@@ -161,6 +162,10 @@ ERRORS: dict[str, Callable[[], object]] = {
     # costs
     "image size": lambda: cost(nn.Conv2d(3, 3, 3), 0), "no run": lambda: cost(nn.Conv2d(3, 3, 3), 8, channels=4),
     "rounds": lambda: timing.timed(nn.Identity(), [], (1, 3, 8, 8), torch.zeros(1), -1),
+    # views
+    "no place": lambda: show("similarity", PHOTO, at=(101, 0)), "no array": lambda: show("similarity", 3),
+    "unknown model": lambda: show(nn.Identity(), PHOTO),
+    "another shape": lambda: show(trace(BiLevelRoutingAttention(16, 2, 2, topk=1), torch.zeros(1, 16, 8, 8)), PHOTO),
     # sweeps
     "no table": lambda: read_table(b"hello"), "recall": lambda: read_table(swept(recall=2.0)),
     "count": lambda: read_table(swept(topk=0)), "gap": lambda: read_table(swept(recall=None)),
