@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -28,6 +29,13 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mask-padding", action="store_true", help="a patch model leaves padded tokens out")
 
 
+def add_patch_windows(parser: argparse.ArgumentParser) -> None:
+    """The windows that a patch model is built with, where --n-win and --topk are taken for what is compared."""
+    usual = ModelSettings()
+    parser.add_argument("--model-n-win", type=int, default=usual.n_win, help="of a patch model, default %(default)s")
+    parser.add_argument("--model-topk", type=int, default=usual.topk, help="of a patch model, default %(default)s")
+
+
 def model_asked_for(args: argparse.Namespace) -> tuple[ModelSettings, bytes]:
     """The model that the arguments of `add_model` name, and its bytes where it is a file.
 
@@ -39,6 +47,8 @@ def model_asked_for(args: argparse.Namespace) -> tuple[ModelSettings, bytes]:
                              side=CATALOG[key].side if args.side is None else args.side,
                              kv_downsample_mode=args.pool, kv_downsample_ratio=args.pool_ratio,
                              mask_padding=args.mask_padding)
+    if hasattr(args, "model_n_win"):
+        settings = replace(settings, n_win=args.model_n_win, topk=args.model_topk)
     return settings, Path(args.model).read_bytes() if key == "own" else b""
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from bra.cli.arguments import add_model, count, model_asked_for, output_file
+from bra.cli.arguments import add_model, add_patch_windows, count, model_asked_for, output_file
 from bra.errors import BRAError
 from bra.experiments.compare import MAX_SETTINGS, CostName, Setting, compare, layer_input, settings_of
 from bra.experiments.probes import PROBES, probe
@@ -26,6 +26,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_compare)
     parser.add_argument("picture", type=Path)
     add_model(parser)
+    add_patch_windows(parser)
     _add_windows(parser)
     parser.add_argument("--layer", default="", help="name of the layer; default: the first that is routed")
     parser.add_argument("--cost", choices=get_args(CostName), default="macs", help="what the best are chosen by")
@@ -38,6 +39,7 @@ def add_probe(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_probe)
     parser.add_argument("picture", type=Path)
     add_model(parser)
+    add_patch_windows(parser)
     parser.add_argument("--probes", nargs="+", choices=list(PROBES), default=list(PROBES), metavar="NAME",
                         help="; ".join(f"{name}: {one.about}" for name, one in PROBES.items()).replace("%", "%%"))
 
@@ -47,6 +49,7 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_sweep)
     parser.add_argument("folder", type=Path, help="of pictures; folders inside it count too")
     add_model(parser)
+    add_patch_windows(parser)
     _add_windows(parser)
     parser.add_argument("--layers", nargs="+", default=[], metavar="NAME", help="default: every routed layer")
     parser.add_argument("-o", "--output", type=Path, default=Path("sweep"),

@@ -16,8 +16,9 @@ from bra.models.catalog import CATALOG, ModelSettings
 PATCHES_ONLY: Final = ("n_win", "topk", "num_heads", "stride", "kv_downsample_mode", "kv_downsample_ratio",
                        "mask_padding")
 """Settings that only a patch model takes from here."""
-FLAGS: Final = {"num_heads": "--heads", "stride": "--stride", "kv_downsample_mode": "--pool",
-                "kv_downsample_ratio": "--pool-ratio", "mask_padding": "--mask-padding"}
+FLAGS: Final = {"n_win": "--model-n-win", "topk": "--model-topk", "num_heads": "--heads", "stride": "--stride",
+                "kv_downsample_mode": "--pool", "kv_downsample_ratio": "--pool-ratio",
+                "mask_padding": "--mask-padding"}
 
 
 # as a command ---------------------------------------------------------------------------------------------
@@ -61,7 +62,8 @@ def inspect_command(settings: ModelSettings, layer: str = "", file: str = "", pi
     """`bra inspect` of a layer on a picture, other windows included."""
     windows = ["--n-win", str(settings.n_win), "--topk", str(settings.topk)] if _patches(settings) or settings.changed \
         else []
-    return _line("inspect", picture, *_model(settings, file), *(["--layer", layer] if layer else []), *windows)
+    return _line("inspect", picture, *_model(settings, file, ("n_win", "topk")),
+                 *(["--layer", layer] if layer else []), *windows)
 
 
 def cost_command(settings: ModelSettings, imgsz: int | tuple[int, int] = 640, file: str = "") -> str:
@@ -84,7 +86,7 @@ def _patches(settings: ModelSettings) -> bool:
     return settings.entry.family == "patches"
 
 
-def _model(settings: ModelSettings, file: str) -> list[str]:
+def _model(settings: ModelSettings, file: str, without: Sequence[str] = ()) -> list[str]:
     """Which model, with which weights, at which side: always said, since a default may be another."""
     words = ["--model", _name(settings, file), "--side", str(settings.side)]
     if settings.untrained:
@@ -92,6 +94,8 @@ def _model(settings: ModelSettings, file: str) -> list[str]:
     if _patches(settings):
         usual = ModelSettings()
         for name, flag in FLAGS.items():
+            if name in without:
+                continue
             value = getattr(settings, name)
             if value != getattr(usual, name):
                 words += [flag] if value is True else [flag, str(value)]

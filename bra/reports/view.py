@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from bra.errors import BRAError
 from bra.messages import message
@@ -112,12 +112,12 @@ def _photo(photo: Any) -> tuple[Photo, str]:
         return Photo.from_bytes(Path(photo).read_bytes()), Path(photo).name
     if isinstance(photo, bytes):
         return Photo.from_bytes(photo), message("picture")
-    if isinstance(photo, Tensor) or not hasattr(photo, "__array__"):
+    if hasattr(photo, "convert"):       # PIL, which this need not import
+        photo = np.asarray(photo.convert("RGB"))
+    if not isinstance(photo, np.ndarray):
         raise BRAError(message("{kind} is no picture: give a file, a Photo, or an array (height, width, 3) of uint8.",
                                kind=type(photo).__name__))
-    if hasattr(photo, "convert"):
-        photo = photo.convert("RGB")
-    return Photo.from_array(np.ascontiguousarray(np.asarray(photo))), message("picture")
+    return Photo.from_array(np.ascontiguousarray(photo)), message("picture")
 
 
 def _model(given: Any) -> tuple[OpenModel, int]:

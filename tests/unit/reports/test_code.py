@@ -117,7 +117,8 @@ def test_the_programs_of_the_other_pages(folder: Path) -> None:
 
 # commands -------------------------------------------------------------------------------------------------
 
-SETTINGS = ModelSettings("similarity", side=96, stride=16, num_heads=4, kv_downsample_mode="avgpool", mask_padding=True)
+SETTINGS = ModelSettings("similarity", n_win=2, topk=3, side=96, stride=16, num_heads=4, kv_downsample_mode="avgpool",
+                         mask_padding=True)
 
 
 def run(line: str) -> None:
