@@ -1,12 +1,13 @@
 # make run: install and open the app.  make test: install, lint, type-check, run every test, the browser's too.
 # make audit: known flaws in what is installed (asks the network), and secrets in any state of any file.
+# make old-python: Python 3.8 with torch 1.10, in which the one-file recorder is tested too (fetches 900 MB).
 # make fuzz MINUTES=10: hand made-up files and links to every door; without MINUTES until Ctrl-C.
 PYTHON ?= python3
 BIN := .venv/bin
 
 MINUTES ?= 1000000
 
-.PHONY: run test lint bench fuzz audit
+.PHONY: run test lint bench fuzz audit old-python
 run: .venv/installed
 	$(BIN)/python -m dashboard.runtime.config
 	$(BIN)/streamlit run dashboard/app.py
@@ -32,6 +33,11 @@ audit: .venv/installed-test
 	.venv/audit/bin/python tests/audit_history.py
 	$(BIN)/pip freeze --exclude-editable >.venv/audit/resolved.txt
 	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement .venv/audit/resolved.txt
+
+OLD := $(HOME)/.cache/routescope/python3.8
+old-python:
+	test -x $(OLD)/bin/python || $${PYTHON38:-python3.8} -m venv $(OLD)
+	$(OLD)/bin/pip install --quiet --no-deps torch==1.10.0 typing_extensions 'numpy<1.25' pillow
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

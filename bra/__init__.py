@@ -11,8 +11,10 @@ from bra.spec import BRASpec
 from bra.tracing import LayerTrace, ModelTrace, trace
 
 if TYPE_CHECKING:
+    from bra.listening import record
     from bra.opening import cost
     from bra.profiling.model_cost import Cost, CostRow
+    from bra.readers.recording import load
     from bra.reports.view import View, show
 
 __all__ = [
@@ -29,13 +31,15 @@ __all__ = [
     "View",
     "WindowGrid",
     "cost",
+    "load",
     "recording",
     "show",
     "trace",
 ]
 
 LATER: Final = {"View": "bra.reports.view", "show": "bra.reports.view", "cost": "bra.opening",
-                "Cost": "bra.profiling.model_cost", "CostRow": "bra.profiling.model_cost"}
+                "Cost": "bra.profiling.model_cost", "CostRow": "bra.profiling.model_cost",
+                "record": "bra.listening", "load": "bra.readers.recording"}
 """Public names that are imported when they are asked for, and where they are."""
 
 

@@ -5,7 +5,7 @@ Constructor order and state-dict keys are those of the YOLOv8 tutorial's module,
 
 from __future__ import annotations
 
-from typing import Literal, cast, overload
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast, overload
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +14,14 @@ from torch import Tensor, nn
 
 from bra import functional as BF
 from bra.errors import GridError
-from bra.kernels import flex
+from bra.kernels.dispatch import attend_routed
 from bra.kv_pool import check_window_fits, make_kv_pool, pool_kv, pool_real_kv
 from bra.messages import message
 from bra.recorder import Capture, active_recorder
 from bra.spec import BRASpec, KVDownsampleMode, MulWeight, ParamAttention
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class TopkRouting(nn.Module):
@@ -41,9 +44,10 @@ class TopkRouting(nn.Module):
         self.diff_routing = diff_routing
         self.emb = nn.Linear(qk_dim, qk_dim) if param_routing else nn.Identity()
 
-    def affinity(self, query: Tensor, key: Tensor, real_windows: Tensor | None = None) -> Tensor:
-        """(b, p2, Q), (b, p2, Q) -> (b, p2, p2) routing logits."""
-        if not self.diff_routing:
+    def affinity(self, query: Tensor, key: Tensor, real_windows: Tensor | None = None,
+                 gradient: bool = False) -> Tensor:
+        """(b, p2, Q), (b, p2, Q) -> (b, p2, p2) routing logits; `gradient` lets it through without diff_routing."""
+        if not (self.diff_routing or gradient):
             query, key = query.detach(), key.detach()
         return BF.affinity(self.emb(query), self.emb(key), self.scale, real_windows)
 
@@ -99,6 +103,54 @@ class SharedQKV(nn.Module):
         return x, torch.cat([x, x], -1)
 
 
+class _Routed(NamedTuple):
+    """What one forward routed, before it attends.
+
+    Attributes:
+        h: rows of the map before padding.
+        w: its columns.
+        q: (b, p2, H/p, W/p, Q).
+        kv: (b, p2, H/p, W/p, Q + c), k and v side by side.
+        real: (p2, H/p, W/p) bool, which tokens are no padding; None where padding is not masked.
+        logits: (b, p2, p2).
+        r_weight: (b, p2, k).
+        r_idx: (b, p2, k).
+        factor: (b, p2, k) that gathered k and v are multiplied by, or None.
+    """
+
+    h: int
+    w: int
+    q: Tensor
+    kv: Tensor
+    real: Tensor | None
+    logits: Tensor
+    r_weight: Tensor
+    r_idx: Tensor
+    factor: Tensor | None
+
+
+class _Attended(NamedTuple):
+    """What one forward attended.
+
+    Attributes:
+        q: (b, m, p2, t, Q/m).
+        k: (b, m, p2, s, Q/m), pooled where the layer pools.
+        v: (b, m, p2, s, c/m), likewise.
+        real_keys: (p2, s) bool, or None.
+        out: (b, H, W, c) on the padded map, without the position term.
+        lepe: (b, H, W, c), or None.
+        rows: (b, m, p2, t, k·s) attention weights where they were asked for.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    real_keys: Tensor | None
+    out: Tensor
+    lepe: Tensor | None
+    rows: Tensor | None
+
+
 class BiLevelRoutingAttention(nn.Module):
     """Bi-level routing attention (BRA) on a map of c channels; see `BRASpec` for the meaning of each argument.
 
@@ -132,9 +184,31 @@ class BiLevelRoutingAttention(nn.Module):
         self.kv_down = make_kv_pool(spec)
 
     @classmethod
-    def from_spec(cls, spec: BRASpec) -> BiLevelRoutingAttention:
+    def from_spec(cls, spec: BRASpec) -> Self:
         """The module that a spec describes."""
         return cls(**spec.to_dict())
+
+    def with_spec(self, spec: BRASpec, routing_scale: float | None = None) -> Self:
+        """Another layer over the same parameters, with other settings; this one stays as it is.
+
+        Args:
+            spec: its settings; they may differ in those that have no weights, such as n_win, topk and mask_padding.
+            routing_scale: factor on q·k between window means alone; None for that of the spec.
+
+        Raises:
+            RuntimeError: these settings need other weights.
+        """
+        with torch.device("meta"):      # so that nothing is drawn or filled that is replaced at once
+            made = type(self).from_spec(spec)
+        state = self.state_dict(keep_vars=True)
+        for name, parameter in made.named_parameters():
+            parameter.requires_grad_(state[name].requires_grad if name in state else True)
+        made.load_state_dict(state, assign=True)
+        if routing_scale is not None:
+            made.router.scale = routing_scale
+        # What a parser noted on the layer goes along, such as Ultralytics' number and sources of a row.
+        vars(made).update({name: value for name, value in vars(self).items() if name not in vars(made)})
+        return made.train(self.training)
 
     @overload
     def forward(self, x: Tensor, ret_attn_mask: Literal[False] = False) -> Tensor: ...
@@ -153,49 +227,76 @@ class BiLevelRoutingAttention(nn.Module):
             GridError: x is no map of `dim` channels, the map does not fit the windows and auto_pad is off, or a window
                 is smaller than its pooling.
         """
-        p, Q, m = self.n_win, self.qk_dim, self.num_heads
         self._check_input(x)
+        self._check_fits(*x.shape[-2:])
+        routed = self._route(x)
+        attended = self._attend(routed, explicit=ret_attn_mask)
+        self._record(x, routed, attended)
+        out, lepe, rows = attended.out, attended.lepe, attended.rows
+        del attended        # so that each of them goes as soon as it was used
+        out = out if lepe is None else out + lepe
+        out = self.wo(out)                                                              # step: projection
+        # Always sliced: a condition on the size would be frozen into exported graphs.
+        out = out[:, :routed.h, :routed.w].permute(0, 3, 1, 2).contiguous()
+        if rows is None:
+            return cast(Tensor, out)
+        return out, routed.r_weight, routed.r_idx, rearrange(rows, "b m n t l -> (b n) m t l")
+
+    def _route(self, x: Tensor) -> _Routed:
+        """(b, c, h, w) -> queries, keys and values by window, and the windows that every window chose."""
         h, w = x.shape[-2:]
-        self._check_fits(h, w)
-        q, kv = self.qkv(BF.windows(x, p))                                      # (b, p2, H/p, W/p, Q), (…, Q + c)
-        real = BF.real_tokens(h, w, q, p) if self.spec.mask_padding else None   # (p2, H/p, W/p)
-        window_h, window_w = q.shape[2:4]
-        check_window_fits(self.spec, window_h, window_w)
-
+        q, kv = self.qkv(BF.windows(x, self.n_win))                                     # step: tokens
+        real = BF.real_tokens(h, w, q, self.n_win) if self.spec.mask_padding else None
+        check_window_fits(self.spec, *q.shape[2:4])
         real_windows = None if real is None else real.flatten(1).any(-1)
-        logits = self.router.affinity(BF.pool(q, real), BF.pool(kv[..., :Q], real), real_windows)
-        r_weight, r_idx = BF.route(logits, self.topk)
+        recorder = None if torch.compiler.is_compiling() else active_recorder()
+        means = BF.pool(q, real), BF.pool(kv[..., :self.qk_dim], real)
+        choosing = logits = self.router.affinity(*means, real_windows)
+        if recorder is not None and recorder.gradient and not self.router.diff_routing:
+            # A loss on the affinities must not open another way for the gradient of the output.
+            logits = self.router.affinity(*means, real_windows, gradient=True)
+        r_weight, r_idx = BF.route(choosing, self.topk)
         factor = BF.weight_factor(r_weight, self.kv_gather.mul_weight)
+        return _Routed(h, w, q, kv, real, logits, r_weight, r_idx, factor)
 
-        keys, real_keys = (pool_kv(self.kv_down, kv), None) if real is None else \
-            pool_real_kv(self.kv_down, kv, real)                                # (b, p2, s, Q + c), (p2, s)
-        q = BF.by_head(q, m)
+    def _attend(self, routed: _Routed, explicit: bool) -> _Attended:
+        """Every query to the keys of its window's chosen windows; and the position term of v.
+
+        Args:
+            routed: what `_route` returned.
+            explicit: write the attention weights out.
+        """
+        p, Q, m = self.n_win, self.qk_dim, self.num_heads
+        r_idx, factor, kv = routed.r_idx, routed.factor, routed.kv
+        window_h, window_w = routed.q.shape[2:4]
+        keys, real_keys = (pool_kv(self.kv_down, kv), None) if routed.real is None else \
+            pool_real_kv(self.kv_down, kv, routed.real)                                 # (b, p2, s, Q + c), (p2, s)
+        q = BF.by_head(routed.q, m)
         k = rearrange(keys[..., :Q], "b n s (m c) -> b m n s c", m=m)
         v = rearrange(keys[..., Q:], "b n s (m c) -> b m n s c", m=m)
         rows = None
-        if ret_attn_mask:
+        if explicit:
             mask = BF.gather_mask(real_keys, r_idx)
             k_sel, v_sel = BF.gather_keys(k, r_idx, factor), BF.gather_keys(v, r_idx, factor)
             out, rows = BF.attend_explicit(q, k_sel, v_sel, self.scale, mask)
+            del k_sel, v_sel        # the position term needs room too
         else:
-            out = flex.attend_routed(q, k, v, r_idx, self.scale, factor, real_keys)     # (b, m, p2, t, c/m)
+            out = attend_routed(q, k, v, r_idx, self.scale, factor, real_keys)          # (b, m, p2, t, c/m)
         out = rearrange(out, "b m (j i) (h w) c -> b (j h) (i w) (m c)", j=p, i=p, h=window_h, w=window_w)
-        lepe = self._lepe(kv[..., Q:], h, w)
+        return _Attended(q, k, v, real_keys, out, self._lepe(kv[..., Q:], routed.h, routed.w), rows)
+
+    def _record(self, x: Tensor, routed: _Routed, attended: _Attended) -> None:
+        """Hand this forward to the recorder of this call, if there is one."""
         recorder = None if torch.compiler.is_compiling() else active_recorder()
-        if recorder is not None:
-            recorder.captures.append(Capture(
-                layer=self, spec=self.spec, kv_pool=self.kv_down, wo=self.wo, size=(int(h), int(w)), q=q, k=k, v=v,
-                lepe=None if lepe is None else BF.by_head(BF.partition(lepe, p), m), affinity=logits,
-                r_weight=r_weight, r_idx=r_idx, factor=factor, real_keys=real_keys,
-                # A copy: a residual that is added in place would change it before anyone looks.
-                x=x.detach().clone() if recorder.inputs else None))
-        out = out if lepe is None else out + lepe
-        out = self.wo(out)
-        # Always sliced: a condition on the size would be frozen into exported graphs.
-        out = out[:, :h, :w].permute(0, 3, 1, 2).contiguous()
-        if rows is None:
-            return cast(Tensor, out)
-        return out, r_weight, r_idx, rearrange(rows, "b m n t l -> (b n) m t l")
+        if recorder is None:
+            return
+        lepe = None if attended.lepe is None else BF.by_head(BF.partition(attended.lepe, self.n_win), self.num_heads)
+        recorder.captures.append(Capture(
+            layer=self, spec=self.spec, kv_pool=self.kv_down, wo=self.wo, size=(int(routed.h), int(routed.w)),
+            q=attended.q, k=attended.k, v=attended.v, lepe=lepe, affinity=routed.logits, r_weight=routed.r_weight,
+            r_idx=routed.r_idx, factor=routed.factor, real_keys=attended.real_keys,
+            # A copy: a residual that is added in place would change it before anyone looks.
+            x=x.detach().clone() if recorder.inputs else None))
 
     def _check_input(self, x: Tensor) -> None:
         if not isinstance(x, Tensor):
@@ -230,5 +331,6 @@ class BiLevelRoutingAttention(nn.Module):
         if self.spec.mask_padding:
             v = F.pad(v[:, :h, :w], (0, 0, 0, v.shape[2] - w, 0, v.shape[1] - h))
         v = v.permute(0, 3, 1, 2)
-        lepe: Tensor = self.lepe(v if v.device.type == "cpu" else v.contiguous())   # a CPU likes channels last
+        v = v if v.device.type == "cpu" else v.contiguous()     # a CPU likes channels last
+        lepe: Tensor = self.lepe(v)                                                     # step: lepe
         return lepe.permute(0, 2, 3, 1)

@@ -33,6 +33,10 @@ class CheckpointError(BRAError):
     """Weights, in a file or a state dict, that are not what we read, are damaged, or ask for more than is given."""
 
 
+class UnknownSettingsError(CheckpointError):
+    """Weights whose settings have to be given: their file does not hold them, and no published model has them."""
+
+
 class YoloError(BRAError):
     """A YOLO model file, checkpoint or installation that cannot be used as asked."""
 

@@ -15,12 +15,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from bra.kernels.cpu import attend_chunked
-
 
 def partition(x: Tensor, p: int) -> Tensor:
     """(b, p·h, p·w, c) -> (b, p2, h, w, c): the map cut into windows. Inverse: `unpartition`."""
-    return rearrange(x, "b (j h) (i w) c -> b (j i) h w c", j=p, i=p)
+    return rearrange(x, "b (j h) (i w) c -> b (j i) h w c", j=p, i=p)                   # step: windows
 
 
 def unpartition(x: Tensor, p: int) -> Tensor:
@@ -58,7 +56,7 @@ def pool(x: Tensor, real: Tensor | None = None) -> Tensor:
         real: (p2, h, w) bool; when given, the mean is over these tokens only, and 0 where a window has none.
     """
     if real is None:
-        return x.mean((2, 3))
+        return x.mean((2, 3))                                                           # step: means
     weight = real[..., None].to(x.dtype)
     return (x * weight).sum((2, 3)) / weight.sum((1, 2)).clamp(min=1)
 
@@ -68,7 +66,7 @@ def affinity(q_win: Tensor, k_win: Tensor, scale: float, real_windows: Tensor | 
 
     With `real_windows` (p2,) bool, windows of padding only get -inf: they are chosen last.
     """
-    logits = (q_win * scale) @ k_win.transpose(-2, -1)
+    logits = (q_win * scale) @ k_win.transpose(-2, -1)                                  # step: affinity
     if real_windows is None:
         return logits
     return logits.masked_fill(~real_windows, float("-inf"))
@@ -79,7 +77,7 @@ def route(logits: Tensor, topk: int) -> tuple[Tensor, Tensor]:
 
     The weights are a softmax over the chosen k only: they sum to 1 whatever was dropped.
     """
-    chosen, r_idx = torch.topk(logits, k=topk, dim=-1)
+    chosen, r_idx = torch.topk(logits, k=topk, dim=-1)                                  # step: topk
     return chosen.softmax(-1), r_idx
 
 
@@ -103,7 +101,8 @@ def gather(kv: Tensor, r_idx: Tensor) -> Tensor:
     b, m, p2, s, c = kv.shape
     start = torch.arange(b * m, device=kv.device).view(b, m, 1, 1) * p2
     rows = (r_idx[:, None] + start).flatten()
-    return kv.reshape(b * m * p2, s * c).index_select(0, rows).view(b, m, *r_idx.shape[1:], s, c)
+    chosen = kv.reshape(b * m * p2, s * c).index_select(0, rows)                        # step: gather
+    return chosen.view(b, m, *r_idx.shape[1:], s, c)
 
 
 def gather_keys(kv: Tensor, r_idx: Tensor, factor: Tensor | None = None) -> Tensor:
@@ -121,23 +120,24 @@ def gather_mask(real_keys: Tensor | None, r_idx: Tensor) -> Tensor | None:
 
 def attention_rows(q: Tensor, keys: Tensor, scale: float, mask: Tensor | None = None) -> Tensor:
     """(b, m, p2, t, c), (b, m, p2, k·s, c) -> softmax(scale·q·keys) over the last axis, (b, m, p2, t, k·s)."""
-    logits = (q * scale) @ keys.transpose(-2, -1)
+    logits = (q * scale) @ keys.transpose(-2, -1)                                       # step: scores
     if mask is not None:
         logits = logits.masked_fill(~mask, float("-inf"))
-    return logits.softmax(-1)
+    return logits.softmax(-1)                                                           # step: softmax
 
 
 def attend_explicit(q: Tensor, keys: Tensor, values: Tensor, scale: float,
                     mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Attention written out: the output (b, m, p2, t, c) and its weights (b, m, p2, t, k·s)."""
     rows = attention_rows(q, keys, scale, mask)
-    return rows @ values, rows
+    return rows @ values, rows                                                          # step: output
 
 
 def attend_fused(q: Tensor, keys: Tensor, values: Tensor, scale: float, mask: Tensor | None = None) -> Tensor:
-    """The same output (b, m, p2, t, c) from one kernel that never holds the weights.
+    """The output of `attend_explicit`, (b, m, p2, t, c), by torch's scaled_dot_product_attention.
 
-    The kernel wants q, k and v equally wide; the narrower side is filled with zeros, which add nothing.
+    On most devices that kernel never holds all weights. It wants q, k and v equally wide; the narrower side is filled
+    with zeros, which add nothing.
     """
     c_qk, c_v = q.shape[-1], values.shape[-1]
     if c_qk < c_v:
@@ -156,34 +156,25 @@ GATHERED_ELEMENTS = 2**24
 """Largest gathered copy of k and v outside of training: 64 MiB of float32, beyond the reach of any cache."""
 
 
-LEAST_TOKENS = 32
-"""Below so many tokens in a window `attend_chunked` has too little to do at once, and torch's kernel is faster."""
+def attend_gathered(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, factor: Tensor | None = None,
+                    real_keys: Tensor | None = None) -> Tensor:
+    """Gather, then attend by torch's fused kernel; it runs on every device and in every exported graph.
 
+    Outside of training the query windows go through in groups, so that the gathered copy of k and v, k times as large
+    as they are, stays bounded however large the map.
 
-def plainly_run() -> bool:
-    """Whether operators just run: nobody writes them down, where the rounds of a loop would be frozen at this map's
-    size, and none of `torch.func` transforms them, which what has a backward of its own may not know."""
-    written_down = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or \
-        torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-    return not written_down and torch._C._functorch.maybe_current_level() is None
+    Args:
+        q: (b, m, p2, t, Q/m).
+        k: (b, m, p2, s, Q/m).
+        v: (b, m, p2, s, c/m).
+        r_idx: (b, p2, k), the windows that each window chose.
+        scale: factor on q·k.
+        factor: (b, p2, k) by which gathered k and v are multiplied, or None.
+        real_keys: (p2, s) bool, which keys may be attended; None for all.
 
-
-def by_chunks(q: Tensor) -> bool:
-    """Whether `attend_chunked` takes these queries: windows large enough, full precision, on a CPU."""
-    return (plainly_run() and q.device.type == "cpu" and q.shape[3] >= LEAST_TOKENS
-            and q.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu"))
-
-
-def attend_routed(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, factor: Tensor | None = None,
-                  real_keys: Tensor | None = None) -> Tensor:
-    """Gather and attend: (b, m, p2, t, c) from q (b, m, p2, t, Q), k, v (b, m, p2, s, ·) and r_idx (b, p2, k).
-
-    The one place that chooses how. On a CPU `attend_chunked`, which holds neither the gathered keys nor the weights;
-    elsewhere torch's fused kernel, where outside of training the query windows go through in groups, so that the
-    gathered copy of k and v, k times as large as they are, stays bounded however large the map.
+    Returns:
+        (b, m, p2, t, c/m).
     """
-    if by_chunks(q):
-        return attend_chunked(q, k, v, r_idx, scale, factor, real_keys)
     p2 = q.shape[2]  # a Tensor while TorchScript traces
     group = p2
     if not (torch.is_grad_enabled() or torch.compiler.is_compiling() or isinstance(p2, Tensor)):

@@ -32,9 +32,10 @@ class WindowGrid:
         stride: pixels per token, down and across.
         origin: pixel (y, x) of the upper left corner of token (0, 0).
         image: (height, width) of the image in pixels, when there is one.
+        region: (rows, columns) of tokens in a window; None for the fewest with which n_win windows cover the map.
 
     Raises:
-        GridError: a size is below 1, or a stride is not above 0.
+        GridError: a size is below 1, a stride is not above 0, or windows of `region` do not cover the map.
     """
 
     h: int
@@ -43,6 +44,7 @@ class WindowGrid:
     stride: tuple[float, float] = (1.0, 1.0)
     origin: tuple[float, float] = (0.0, 0.0)
     image: tuple[int, int] | None = None
+    region: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if min(self.h, self.w, self.n_win) < 1:
@@ -51,9 +53,14 @@ class WindowGrid:
         if min(self.stride) <= 0:
             raise GridError(message("stride={stride} is not possible: pixels per token must be above 0.",
                                     stride=self.stride))
+        if self.region is not None and (self.region[0] * self.n_win < self.h or self.region[1] * self.n_win < self.w):
+            raise GridError(message("{n_win}×{n_win} windows of {rows}×{columns} tokens do not cover a map of {h}×{w}: "
+                                    "take larger ones.", n_win=self.n_win, rows=self.region[0], columns=self.region[1],
+                                    h=self.h, w=self.w))
 
     @classmethod
-    def over_image(cls, image_h: int, image_w: int, h: int, w: int, n_win: int) -> WindowGrid:
+    def over_image(cls, image_h: int, image_w: int, h: int, w: int, n_win: int,
+                   region: tuple[int, int] | None = None) -> WindowGrid:
         """The grid of an h·w map computed from an image of image_h·image_w pixels.
 
         A whole stride is recovered also when the last token reaches over the image's edge (ceil(image / stride)
@@ -71,19 +78,19 @@ class WindowGrid:
             stride = common, common
         else:
             stride = (float(down.start) if down else image_h / h), (float(across.start) if across else image_w / w)
-        return cls(h, w, n_win, stride, image=(int(image_h), int(image_w)))
+        return cls(h, w, n_win, stride, image=(int(image_h), int(image_w)), region=region)
 
     # sizes ------------------------------------------------------------------------------------------------
 
     @property
     def pad_b(self) -> int:
         """Rows of padding below."""
-        return -self.h % self.n_win
+        return -self.h % self.n_win if self.region is None else self.region[0] * self.n_win - self.h
 
     @property
     def pad_r(self) -> int:
         """Columns of padding on the right."""
-        return -self.w % self.n_win
+        return -self.w % self.n_win if self.region is None else self.region[1] * self.n_win - self.w
 
     @property
     def H(self) -> int:

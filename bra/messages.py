@@ -61,12 +61,12 @@ class Language:
     code: str = "en"
     words: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
-    def tell(self, sentence: str) -> str:
+    def translate(self, sentence: str) -> str:
         """The sentence in this language, and so are those that are its values."""
         if not isinstance(sentence, Message):
             return self.words.get(sentence, sentence)
         wanted = self.words.get(sentence.template, sentence.template)
-        values = {name: self.tell(value) if isinstance(value, Message) else value
+        values = {name: self.translate(value) if isinstance(value, Message) else value
                   for name, value in sentence.values.items()}
         return wanted.format(**values) if values else wanted
 

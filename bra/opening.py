@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from bra.errors import BRAError
 from bra.messages import message
 from bra.models import biformer
 from bra.models.adapters import OpenClassifier, OpenPatches
-from bra.models.base import ModelRun, OpenModel
-from bra.models.biformer import biformer_nano
+from bra.models.base import FileOptions, ModelRun, OpenModel
+from bra.models.biformer import FoundBiFormer, biformer_nano, biformer_photos, from_checkpoint, from_tensors
 from bra.models.card import shipped
 from bra.models.catalog import CATALOG, UNTRAINED, ModelSettings, build
 from bra.models.init import redraw
+from bra.models.recorded import open_recording
 from bra.photo import Photo
 from bra.profiling import model_cost
 from bra.profiling.model_cost import Cost
 from bra.profiling.timing import Progress
 from bra.readers.checkpoint import read_checkpoint
+from bra.readers.recording import is_recording
 from bra.readers.safetensors import read_safetensors
 
 
@@ -35,15 +37,15 @@ def open_model(settings: ModelSettings) -> OpenModel:
         BRAError: there is no such model, or its settings cannot be.
     """
     entry = settings.entry
-    if entry.family == "patches":
+    if entry.is_built_from_settings:
         return OpenPatches(build(settings), entry.label, entry.provenance)
     if entry.card:
         return _shipped(settings)
-    if entry.family == "biformer":
+    if entry.is_biformer:
         made = getattr(biformer, settings.chosen_variant)()
         redraw(made)
         return OpenClassifier(made.eval().requires_grad_(False), settings.chosen_variant, UNTRAINED)
-    if entry.family == "yolo":
+    if entry.needs_ultralytics:
         named: OpenModel = yolo().open_named(settings.chosen_variant, settings.chosen_variant, UNTRAINED)
         return named
     raise BRAError(message("a model of your own needs its file: choose one."))
@@ -59,7 +61,7 @@ def _shipped(settings: ModelSettings) -> OpenModel:
         made: OpenModel = yolo().open_rows(card.rows, None if settings.untrained else tensors, label, provenance,
                                            card.classes)
         return made
-    model = biformer_nano(len(card.classes))
+    model = (biformer_photos if card.recipe["model"] == "biformer_photos" else biformer_nano)(len(card.classes))
     if settings.untrained:
         redraw(model)
     else:
@@ -68,41 +70,48 @@ def _shipped(settings: ModelSettings) -> OpenModel:
                           () if settings.untrained else card.classes)
 
 
-def open_file(data: bytes, name: str, progress: Callable[[int, int], None] = lambda done, todo: None) -> OpenModel:
-    """A stranger's file: a YOLO model file, a checkpoint of Ultralytics, or BiFormer weights. None of its code runs.
+def open_file(data: bytes, name: str, progress: Callable[[int, int], None] = lambda done, todo: None,
+              options: FileOptions | None = None) -> OpenModel:
+    """A stranger's file: a YOLO model file, a checkpoint of Ultralytics, BiFormer weights, or a recording of one
+    forward of any model. None of its code runs.
 
     Args:
         data: its bytes.
         name: its name, whose ending says what it is, and whose scale letter counts for a YOLO model file.
         progress: told (0, 0) again and again while a checkpoint is read and while a YOLO model is rehearsed; what it
             raises ends the work.
+        options: what the file cannot tell.
 
     Raises:
         BRAError: it is none of these, is damaged, or asks for too much.
     """
+    options = options or FileOptions()
     ending, still = name.rpartition(".")[2].lower(), partial(progress, 0, 0)
     if ending in ("yaml", "yml"):
-        made: OpenModel = yolo().open_text(data, name, still)
+        made: OpenModel = yolo().open_text(data, name, still, options.heads_first)
         return made
+    if ending == "bra" or is_recording(data):
+        return open_recording(data, name)
     if ending == "safetensors":
-        return _biformer(read_safetensors(data), name)
+        return _biformer(from_tensors(read_safetensors(data), options.n_win, options.topks or None), name)
     checkpoint = read_checkpoint(data, still=still)
     still()
     if checkpoint.facts.yaml is None:
-        return _biformer(checkpoint.tensors, name)
+        return _biformer(from_checkpoint(checkpoint, options.n_win, options.topks or None), name)
     saved: OpenModel = yolo().open_saved(checkpoint, name, still)
     return saved
 
 
-def _biformer(tensors: Mapping[str, Tensor], name: str) -> OpenModel:
-    model = biformer.from_state(tensors).requires_grad_(False)
+def _biformer(found: FoundBiFormer, name: str) -> OpenModel:
+    model = found.model.requires_grad_(False)
     count = model.head.out_features if isinstance(model.head, nn.Linear) else 0
     # The file tells how many classes there are, not what they are called.
     return OpenClassifier(model, name, message("weights from {name}", name=name),
-                          tuple(message("class {n}", n=n) for n in range(count)))
+                          tuple(message("class {n}", n=n) for n in range(count)), found.assumptions, found.notes,
+                          ("n_win", "topks") if found.asks else ())
 
 
-def named(name: str) -> tuple[str, str]:
+def model_and_variant(name: str) -> tuple[str, str]:
     """Key and variant of the model that a word on the command line names; "own" for a file.
 
     Raises:
@@ -131,7 +140,7 @@ def opened(model: Any) -> Any:
     """
     if not isinstance(model, (str, Path)):
         return model
-    key, variant = named(str(model))
+    key, variant = model_and_variant(str(model))
     if key == "own":
         return open_file(Path(model).read_bytes(), Path(model).name)
     return open_model(ModelSettings(key, side=CATALOG[key].side, variant=variant))

@@ -21,6 +21,36 @@ from bra.spec import BRASpec
 
 
 @dataclass(frozen=True, slots=True)
+class Proof:
+    """What is known of a layer of another code base, which was heard from outside.
+
+    Attributes:
+        kind: its class, as "module.name".
+        routing: "heard" from its router, or "computed" from its q and k.
+        attention: whether its attention is known: computed again, it gave what the layer returned.
+        difference: largest difference between the two, over the largest output; None where nothing was compared.
+        compared: with the layer's "output", or that of its output "projection", after which the layer goes on.
+        note: a sentence about it, or "".
+        rule: "pad" where the map is padded to a multiple of n_win; "floor" where windows have floor(side / n_win)
+            tokens, and there are as many as it takes.
+        affinity: whether the logits are those of its router; else they hold the chosen windows alone.
+        bits: in which its q, k and v lie in a recording; None where it was not read from one.
+        stored: `difference` of what is computed from those bits.
+    """
+
+    kind: str
+    routing: str
+    attention: bool
+    difference: float | None
+    compared: str = "output"
+    note: str = ""
+    rule: str = "pad"
+    affinity: bool = True
+    bits: int | None = None
+    stored: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Capture:
     """What one layer hands over in one forward; b batch, m heads, p2 windows, t tokens, s keys per window.
 
@@ -41,6 +71,8 @@ class Capture:
         real_keys: (p2, s) bool, or None when padding is not masked.
         routed: False for full attention, whose windows are only laid over it to look at it.
         x: (b, c, h, w) what the layer was given, where the recorder asks for it.
+        region: rows and columns of tokens in a window where they are not the least that cover the map.
+        proof: of a layer of another code base.
     """
 
     layer: nn.Module
@@ -59,6 +91,8 @@ class Capture:
     real_keys: Tensor | None
     routed: bool = True
     x: Tensor | None = None
+    region: tuple[int, int] | None = None
+    proof: Proof | None = None
 
 
 @dataclass(slots=True)
@@ -67,10 +101,12 @@ class Recorder:
 
     Attributes:
         inputs: whether routed layers hand over their input too.
+        gradient: whether gradient flows through the affinities that they hand over, even where routing has none.
         captures: what they handed over.
     """
 
     inputs: bool = False
+    gradient: bool = False
     captures: list[Capture] = field(default_factory=list)
 
 
@@ -83,13 +119,14 @@ def active_recorder() -> Recorder | None:
 
 
 @contextmanager
-def recording(inputs: bool = False) -> Iterator[Recorder]:
+def recording(inputs: bool = False, gradient: bool = False) -> Iterator[Recorder]:
     """Collect every attention layer of this package that runs inside the block, in this thread.
 
     Args:
         inputs: keep a copy of what each routed layer was given, so that it can be run again alone.
+        gradient: let gradient through the affinities, for a loss on them; outputs stay what they are.
     """
-    recorder = Recorder(inputs)
+    recorder = Recorder(inputs, gradient)
     token = _active.set(recorder)
     try:
         yield recorder

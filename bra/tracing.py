@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
@@ -20,8 +20,9 @@ from bra import functional as BF
 from bra.errors import GridError, LayerNameError, TraceError
 from bra.grid import WindowGrid
 from bra.kv_pool import FractionalPool, key_support
+from bra.listening import check_heard, hearing
 from bra.messages import message
-from bra.recorder import Capture, recording
+from bra.recorder import Capture, Proof, recording
 from bra.spec import BRASpec
 
 T = TypeVar("T")
@@ -53,6 +54,8 @@ class LayerTrace:
         support: (h', h), (w', w) shares of a window's rows and columns in those of its keys; see `key_support`.
         routed: False for full attention, which chooses nothing; its affinity is then not the model's own but the
             scaled product of window means that a router would have gone by.
+        proof: how a layer of another code base was heard and proved; None for layers of this package. Where its
+            attention is not known, q, k and v have no channels.
     """
 
     name: str
@@ -70,6 +73,19 @@ class LayerTrace:
     real_keys: Tensor | None = field(repr=False)
     support: tuple[Tensor, Tensor] = field(repr=False)
     routed: bool = True
+    proof: Proof | None = None
+
+    @property
+    def attention_known(self) -> bool:
+        """Whether its attention can be computed; of a layer that attends in a way of its own only routing is known."""
+        return self.proof is None or self.proof.attention
+
+    def check_attention(self) -> None:
+        """Raise TraceError unless the layer's attention is known."""
+        if not self.attention_known:
+            raise TraceError(message("layer {name!r} ({kind}) attends in a way of its own: its routing is known, its "
+                                     "attention is not; look at its windows.", name=self.name,
+                                     kind=self.proof.kind if self.proof else ""))
 
     def __repr__(self) -> str:
         grid, spec = self.grid, self.spec
@@ -103,7 +119,9 @@ class LayerTrace:
 
         Raises:
             GridError: no such window, token or image.
+            TraceError: the layer attends in a way of its own.
         """
+        self.check_attention()
         self._check(window, image)
         if token is not None:
             self.grid.token_of_window(window, token)
@@ -139,7 +157,9 @@ class LayerTrace:
 
         Raises:
             GridError: no such window, token or image.
+            TraceError: the layer attends in a way of its own.
         """
+        self.check_attention()
         self._check(window, image)
         chosen = self.r_idx[image, window].tolist()
         by_key = self._mean_rows(window, image) if token is None else self.attention(window, token, image)
@@ -190,10 +210,12 @@ class ModelTrace:
         out: what the model returned.
         layers: every BRA or full-attention layer that ran, by name, in the order in which they ran; a layer that ran
             again is "name#2", "name#3", … An unknown name raises LayerNameError, a KeyError.
+        unknown: layers of other code bases of which nothing could be said, and why, by name.
     """
 
     out: Any
     layers: Mapping[str, LayerTrace]
+    unknown: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", MappingProxyType(LayersByName(self.layers)))
@@ -229,13 +251,17 @@ def trace(model: Any, x: Any) -> ModelTrace:
     Safe to call from several threads on one model: nothing is hooked to it or written on it. The model runs in the
     mode it is in; when that would update running statistics, a copy of the model runs instead.
 
+    BRA layers of other code bases are heard too: for this call forward hooks hang on a model that has such, and each
+    trace of them says by its `proof` how far what was computed again from q, k, v and indices is from what the layer
+    returned.
+
     Args:
-        model: any module with BiLevelRoutingAttention layers in it, or one such layer; of an opened model and of
-            Ultralytics' YOLO the network inside.
+        model: any module with BRA layers in it, or one such layer; of an opened model and of Ultralytics' YOLO the
+            network inside.
         x: its input; when it is an image tensor (b, c, H, W), the grids are laid over its H·W pixels.
 
     Raises:
-        TraceError: no BRA layer ran.
+        TraceError: no BRA layer ran, or none whose routing could be followed; the sentence says which.
         BRAError: the input does not suit a layer.
     """
     model = network(model)
@@ -243,11 +269,12 @@ def trace(model: Any, x: Any) -> ModelTrace:
         model = copy.deepcopy(model)
     names = {module: name for name, module in model.named_modules()}
     image = (int(x.shape[-2]), int(x.shape[-1])) if isinstance(x, Tensor) and x.ndim == 4 else None
-    found = traced(partial(model, x), names, image)
+    with hearing(model) as listener:
+        found = traced(partial(model, x), names, image)
+        unknown = {} if listener is None else {name: message(why) for name, why in listener.unknown.items()}
     if not found.layers:
-        raise TraceError(message("{model} ran without a BiLevelRoutingAttention layer: choose a model that has one, or "
-                                 "put one in.", model=type(model).__name__))
-    return found
+        check_heard(model, listener)
+    return replace(found, unknown=MappingProxyType(unknown))
 
 
 def network(model: Any) -> nn.Module:
@@ -280,15 +307,25 @@ def traced(call: Callable[[], Any], names: Mapping[nn.Module, str], image: tuple
         base = names.get(capture.layer, type(capture.layer).__name__)
         again = sum(1 for name in layers if name.split("#")[0] == base)
         name = base if again == 0 else f"{base}#{again + 1}"
-        layers[name] = _layer_trace(name, capture, image or (int(capture.size[0]), int(capture.size[1])))
+        layers[name] = layer_trace(name, capture, image or (int(capture.size[0]), int(capture.size[1])))
     return ModelTrace(out, layers)
 
 
-def _layer_trace(name: str, capture: Capture, image: tuple[int, int]) -> LayerTrace:
+def layer_trace(name: str, capture: Capture, image: tuple[int, int]) -> LayerTrace:
+    """What a layer handed over, as a record.
+
+    Args:
+        name: of the layer.
+        capture: what it handed over.
+        image: height and width that its grid is laid over.
+
+    Raises:
+        TraceError: its attention cannot be laid back on its tokens.
+    """
     if isinstance(capture.kv_pool, FractionalPool) and capture.kv_pool.training:
         raise TraceError(message("layer {name!r} pools at new random places in each call while it trains, so its "
                                  "attention cannot be laid back on its tokens: call model.eval() first.", name=name))
-    grid = WindowGrid.over_image(*image, *capture.size, capture.spec.n_win)
+    grid = WindowGrid.over_image(*image, *capture.size, capture.spec.n_win, capture.region)
 
     def keep(t: Tensor) -> Tensor:
         return t.detach().cpu().contiguous()     # a view would keep the whole map in memory
@@ -305,4 +342,5 @@ def _layer_trace(name: str, capture: Capture, image: tuple[int, int]) -> LayerTr
         real_keys=None if capture.real_keys is None else keep(capture.real_keys),
         support=key_support(capture.kv_pool, grid.window_h, grid.window_w),
         routed=capture.routed,
+        proof=capture.proof,
     )

@@ -13,14 +13,14 @@ from bra.errors import BRAError
 from dashboard import components, i18n
 from dashboard.i18n import tr, translate
 from dashboard.services import models as model_services
-from dashboard.state import widgets as widget_state
+from dashboard.state import job_status
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 st.set_page_config("RouteScope", str(HERE / "icon.png"), layout="wide")
 # Streamlit's wide layout leaves 80 px empty on each side, which the picture can use.
 st.html("""<style>
 .stMainBlockContainer { padding-left: 2rem; padding-right: 2rem; }
-.st-key-wake { display: none; }
+.st-key-reconnect { display: none; }
 [data-testid="stStatusWidget"] { margin-right: 4rem; }
 .st-key-language_switch { position: fixed; top: .65rem; right: 3.4rem; width: auto; z-index: 999991; }
 .st-key-language_tag { position: absolute; width: 0; height: 0; overflow: hidden; }
@@ -29,8 +29,8 @@ st.html("""<style>
 </style>""")
 st.logo(str(HERE / "icon.png"), size="large")
 i18n.switch()
-components.wake()
-widget_state.set_status_slot(st.container())
+components.reconnect()
+job_status.set_status_slot(st.container())
 try:
     model_services.warm_up()
 except BRAError as error:       # a setting of this server that cannot be

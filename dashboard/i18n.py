@@ -81,7 +81,7 @@ def translate(sentence: object) -> str:
     """
     if isinstance(sentence, Exception):
         sentence = message_of(sentence)
-    return visitor_language().tell(sentence if isinstance(sentence, Message) else str(sentence))
+    return visitor_language().translate(sentence if isinstance(sentence, Message) else str(sentence))
 
 
 def visitor_language() -> Language:
@@ -89,7 +89,7 @@ def visitor_language() -> Language:
     return Language(TAGS[language()], CATALOGUES[language()])
 
 
-def named(names: Mapping[T, object]) -> Callable[[T], str]:
+def option_labels(names: Mapping[T, object]) -> Callable[[T], str]:
     """A widget's `format_func`: what each option is called in the language of now.
 
     Said here and now, since a test asks for names outside of the visitor's session, where no language was chosen.
@@ -97,8 +97,8 @@ def named(names: Mapping[T, object]) -> Callable[[T], str]:
     Args:
         names: for each option its name as `translate` takes it.
     """
-    message = {option: translate(name) for option, name in names.items()}
-    return message.__getitem__
+    labels = {option: translate(name) for option, name in names.items()}
+    return labels.__getitem__
 
 
 def key_in_language(key: str) -> str:

@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+from bra.cli.file_options import add_file_options, file_options, say_assumptions
+from bra.models.base import FileOptions, OpenModel
 from bra.models.catalog import CATALOG, ModelSettings
-from bra.opening import named
+from bra.opening import model_and_variant, open_file, open_model
 from bra.spec import KVDownsampleMode
 
 
@@ -30,10 +32,14 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_patch_windows(parser: argparse.ArgumentParser) -> None:
-    """The windows that a patch model is built with, where --n-win and --topk are taken for what is compared."""
+    """The windows that a patch model is built with, where --n-win and --topk are taken for what is compared; and what
+    a file cannot tell."""
     usual = ModelSettings()
-    parser.add_argument("--model-n-win", type=int, default=usual.n_win, help="of a patch model, default %(default)s")
+    parser.add_argument("--model-n-win", type=int, metavar="N",
+                        help=f"of a patch model, default {usual.n_win}; of every stage, where a file of BiFormer "
+                             "weights does not hold it")
     parser.add_argument("--model-topk", type=int, default=usual.topk, help="of a patch model, default %(default)s")
+    add_file_options(parser)
 
 
 def model_asked_for(args: argparse.Namespace) -> tuple[ModelSettings, bytes]:
@@ -42,14 +48,31 @@ def model_asked_for(args: argparse.Namespace) -> tuple[ModelSettings, bytes]:
     Raises:
         BRAError: there is no such model, or its settings cannot be.
     """
-    key, variant = named(args.model)
+    key, variant = model_and_variant(args.model)
+    entry = CATALOG[key]
     settings = ModelSettings(key, num_heads=args.heads, stride=args.stride, variant=variant, untrained=args.untrained,
-                             side=CATALOG[key].side if args.side is None else args.side,
+                             side=entry.side if args.side is None else args.side,
                              kv_downsample_mode=args.pool, kv_downsample_ratio=args.pool_ratio,
-                             mask_padding=args.mask_padding)
-    if hasattr(args, "model_n_win"):
-        settings = replace(settings, n_win=args.model_n_win, topk=args.model_topk)
-    return settings, Path(args.model).read_bytes() if key == "own" else b""
+                             mask_padding=args.mask_padding,
+                             file=file_options(args) if entry.needs_file else FileOptions())
+    if entry.is_built_from_settings:
+        own = "model_" if hasattr(args, "model_n_win") else ""
+        asked = {name: getattr(args, own + name) for name in ("n_win", "topk")}
+        settings = replace(settings, **{name: value for name, value in asked.items() if value is not None})
+    return settings, Path(args.model).read_bytes() if entry.needs_file else b""
+
+
+def open_asked_for(args: argparse.Namespace) -> tuple[OpenModel, ModelSettings]:
+    """The model of `model_asked_for`, opened; what was assumed of a file is said on the error stream.
+
+    Raises:
+        BRAError: there is no such model, its settings cannot be, or its file cannot be opened.
+    """
+    settings, file = model_asked_for(args)
+    model = open_file(file, Path(args.model).name, options=settings.file) if settings.entry.needs_file else \
+        open_model(settings)
+    say_assumptions(model)
+    return model, settings
 
 
 def count(text: str) -> int:

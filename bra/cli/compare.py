@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from bra.cli.arguments import add_model, add_patch_windows, count, model_asked_for, output_file
+from bra.cli.arguments import add_model, add_patch_windows, count, model_asked_for, open_asked_for, output_file
+from bra.cli.file_options import say_assumptions
 from bra.errors import BRAError
 from bra.experiments.compare import MAX_SETTINGS, CostName, Setting, compare, layer_input, settings_of
 from bra.experiments.probes import PROBES, probe
 from bra.experiments.sweep import Plan, Progress, sweep
 from bra.experiments.sweep_table import SweepTable
-from bra.models.base import OpenModel
-from bra.opening import open_file, open_model
 from bra.photo import Photo
 from bra.reports.tables import compare_csv, compare_html, compare_text, probe_text, sweep_html
 from bra.spec import MAX_N_WIN
@@ -93,11 +93,6 @@ def _windows(args: argparse.Namespace) -> tuple[Setting, ...]:
     return made
 
 
-def _open(args: argparse.Namespace) -> tuple[OpenModel, int]:
-    settings, file = model_asked_for(args)
-    return open_file(file, Path(args.model).name) if file else open_model(settings), settings.side
-
-
 def _compare(args: argparse.Namespace) -> int:
     if args.cost == "seconds" and args.time < 1:
         raise BRAError("--cost seconds needs a measurement: add --time 5.")
@@ -105,23 +100,23 @@ def _compare(args: argparse.Namespace) -> int:
     if ending not in ("", ".csv", ".html", ".htm") or (args.output and not ending):
         raise BRAError(f"-o {args.output.name} is neither .csv nor .html: choose one of these.")
     windows = _windows(args)
-    model, side = _open(args)
-    given = layer_input(model, Photo.from_bytes(args.picture.read_bytes()), side, args.layer)
+    model, settings = open_asked_for(args)
+    given = layer_input(model, Photo.from_bytes(args.picture.read_bytes()), settings.side, args.layer)
     rows = compare(given, windows, args.time).rows
     if args.output is None:
         print(compare_text(rows, args.cost))
     elif ending == ".csv":
         args.output.write_text(compare_csv(rows), encoding="utf-8")
     else:
-        about = f"{model.label}, layer {given.name}, {side} px, {model.provenance}."
+        about = f"{model.label}, layer {given.name}, {settings.side} px, {model.origin}."
         args.output.write_text(compare_html(rows, f"Settings on {args.picture.name}", about, args.cost),
                                encoding="utf-8")
     return 0
 
 
 def _probe(args: argparse.Namespace) -> int:
-    model, side = _open(args)
-    rows = probe(model, Photo.from_bytes(args.picture.read_bytes()), side, args.probes)
+    model, settings = open_asked_for(args)
+    rows = probe(model, Photo.from_bytes(args.picture.read_bytes()), settings.side, args.probes)
     print(probe_text(rows))
     return 0
 
@@ -132,6 +127,10 @@ def _sweep(args: argparse.Namespace) -> int:
     windows = _windows(args)
     settings, file = model_asked_for(args)
     plan = Plan(settings, windows, tuple(args.layers), file, Path(args.model).name if file else "")
+    if file:
+        model = plan.open()
+        say_assumptions(model)
+        plan = replace(plan, assumed=model.assumptions)
     table = sweep(plan, args.folder, args.output, args.jobs, args.backend, args.cluster, _tell)
     skipped = json.loads((args.output / "skipped.json").read_text(encoding="utf-8"))
     (args.output / "report.html").write_text(sweep_html(SweepTable(table, plan.about()), skipped), encoding="utf-8")

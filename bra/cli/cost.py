@@ -13,9 +13,11 @@ from typing import Final
 from torch import nn
 
 from bra.cli.arguments import count
+from bra.cli.file_options import add_file_options, file_options, say_assumptions
 from bra.errors import BRAError
+from bra.models.base import FileOptions
 from bra.models.catalog import CATALOG, ModelSettings
-from bra.opening import named, open_file, open_model, stay_offline
+from bra.opening import model_and_variant, open_file, open_model, stay_offline
 from bra.profiling.format import cost_csv, cost_json, cost_markdown, cost_text, summary
 from bra.profiling.model_cost import Cost, cost
 from bra.profiling.variants import without_bra
@@ -32,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="side of the picture in pixels, or height x width such as 416x736; default 640")
     parser.add_argument("--time", type=count, default=0, metavar="ROUNDS",
                         help="also time every row on this machine, the median of so many forwards")
+    add_file_options(parser, "--n-win")
     formats = parser.add_mutually_exclusive_group()
     for name in FORMATS:
         formats.add_argument(f"--{name}", dest="format", action="store_const", const=name, help=f"print {name.upper()}")
@@ -48,7 +51,7 @@ def run_cost(args: argparse.Namespace, yolo_network: Callable[[str], nn.Module],
     """
     stay_offline()
     _say(f"counting {args.model} at {args.imgsz[0]}×{args.imgsz[1]} …")
-    model = _network(args.model, yolo_network)
+    model = _network(args.model, yolo_network, file_options(args))
     counted = cost(model, args.imgsz, rounds=args.time, progress=_progress)
     if args.format:
         print(FORMATS[args.format](counted))
@@ -62,16 +65,18 @@ def run_cost(args: argparse.Namespace, yolo_network: Callable[[str], nn.Module],
     return 0
 
 
-def _network(name: str, yolo_network: Callable[[str], nn.Module]) -> nn.Module:
+def _network(name: str, yolo_network: Callable[[str], nn.Module], options: FileOptions) -> nn.Module:
     """What a name or a file means everywhere; a model file of Ultralytics' own, by its name, too."""
     try:
-        key, variant = named(name)
+        key, variant = model_and_variant(name)
     except BRAError:
         if name.endswith((".yaml", ".yml", ".pt")):
             return yolo_network(name)
         raise
     if key == "own":
-        return open_file(Path(name).read_bytes(), Path(name).name).module
+        opened = open_file(Path(name).read_bytes(), Path(name).name, options=options)
+        say_assumptions(opened)
+        return opened.module
     return open_model(ModelSettings(key, variant=variant)).module
 
 

@@ -10,13 +10,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from bra.cli.arguments import add_model, model_asked_for, output_file
+from bra.cli.arguments import add_model, open_asked_for, output_file
 from bra.cli.compare import add_compare, add_probe, add_sweep
 from bra.cli.cost import add_arguments, run_cost
+from bra.cli.file_options import add_file_options
+from bra.cli.quality import add_quality
 from bra.errors import BRAError, brief
 from bra.models.base import Change
 from bra.models.catalog import ModelSettings
-from bra.opening import open_file, open_model, stay_offline, yolo
+from bra.opening import stay_offline, yolo
 from bra.photo import Photo
 from bra.reports.layer_html import report_html
 from bra.viewer.pack import FULL, Caption, Place
@@ -54,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("-o", "--output", type=output_file, default=Path("report.html"), help="default: %(default)s")
     add_model(inspect)
     inspect.add_argument("--layer", help="name of the layer; default: the first")
-    inspect.add_argument("--n-win", type=int, help=f"windows per side, default {usual.n_win}, or the layer's own")
+    inspect.add_argument("--n-win", type=int, help=f"windows per side, default {usual.n_win}, or the layer's own; of "
+                                                   "every stage, where a file of BiFormer weights does not hold it")
+    add_file_options(inspect)
     inspect.add_argument("--topk", type=int, help=f"routed windows, default {usual.topk}, or the layer's own")
     for role in "ab":
         inspect.add_argument(f"--{role}", type=_place, metavar="X,Y",
@@ -64,11 +68,12 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(mode, help=f"yolo {mode}, with rows of attention known; its own arguments", add_help=False)
     cost = commands.add_parser("cost", help="what every layer of a model costs")
     cost.set_defaults(run=lambda args: run_cost(args, lambda name: _yolo().network_of(name),
-                                                lambda model, counted: _yolo().printed(model, counted)))
+                                                lambda model, counted: _yolo().reported_flops(model, counted)))
     add_arguments(cost)
     add_compare(commands.add_parser("compare", help="one layer on one picture under many settings"))
     add_probe(commands.add_parser("probe", help="whether routing follows what is in the picture"))
     add_sweep(commands.add_parser("sweep", help="a folder of pictures under many settings, into one table"))
+    add_quality(commands.add_parser("quality", help="whether a model's routing brings like to like, by your labels"))
     lint = commands.add_parser("lint", help="check a YOLO model file")
     lint.set_defaults(run=lambda args: _yolo().run_lint(args))
     lint.add_argument("model", help="a file, or a name such as yolov8n-bra.yaml")
@@ -82,11 +87,13 @@ def _parser() -> argparse.ArgumentParser:
     transplant.add_argument("-o", "--output", type=output_file, default=Path("init.pt"), help="default: %(default)s")
     demo = commands.add_parser("train-demo", help="train a model of this package again, from a folder of its data")
     demo.set_defaults(run=_train_demo)
-    demo.add_argument("name", choices=("bccd", "flowers", "aerial"))
-    demo.add_argument("folder", type=Path, help="of the data")
+    demo.add_argument("name", choices=("bccd", "flowers", "aerial", "photos"))
+    demo.add_argument("folder", type=Path, nargs="+", help="of the data; several for photos")
     demo.add_argument("-o", "--output", type=Path, help="default: runs/NAME; a run that was cut off there goes on")
     demo.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     demo.add_argument("--epochs", type=int, help="default: the recipe's")
+    demo.add_argument("--judge", nargs=3, action="append", default=[], metavar=("NAME", "PICTURES", "LABELS"),
+                      help="judge the routing of photos on these labelled pictures; may be given again")
     demo.add_argument("--imgsz", type=int, help="side in pixels, default: the recipe's")
     return parser
 
@@ -95,16 +102,28 @@ def _train_demo(args: argparse.Namespace) -> int:
     if any(value is not None and value < 1 for value in (args.epochs, args.imgsz)) or min(args.seeds) < 0:
         raise BRAError("--epochs and --imgsz are 1 or more, --seeds 0 or more.")
     out = args.output or Path("runs") / args.name
+    if args.name == "photos":
+        from bra.training import distillation
+        from bra.training.photos import train_photos
+
+        usual = distillation.Recipe()
+        recipe = replace(usual, epochs=args.epochs or usual.epochs, side=args.imgsz or usual.side)
+        judged = {name: (Path(pictures), Path(labels)) for name, pictures, labels in args.judge}
+        print("\n".join(train_photos(args.folder, out, args.seeds, recipe, judged).verdict))
+        return 0
+    if len(args.folder) > 1:
+        raise BRAError(f"{args.name} learns from one folder: give one.")
+    folder = args.folder[0]
     if args.name == "flowers":
         from bra.training.classifier import Recipe
         from bra.training.flowers import train_flowers
 
         asked = {"epochs": args.epochs, "side": args.imgsz}
-        recipe = replace(Recipe(), **{name: value for name, value in asked.items() if value is not None})
-        card = train_flowers(args.folder, out, args.seeds, recipe)
+        settings = replace(Recipe(), **{name: value for name, value in asked.items() if value is not None})
+        card = train_flowers(folder, out, args.seeds, settings)
     else:
         stay_offline()      # nothing of a demonstration is fetched
-        card = _yolo().run_demo(args.name, args.folder, out, args.seeds, args.epochs, args.imgsz)
+        card = _yolo().run_demo(args.name, folder, out, args.seeds, args.epochs, args.imgsz)
     print("\n".join(card.verdict))
     return 0
 
@@ -128,15 +147,12 @@ def _place(text: str) -> Place:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    settings, file = model_asked_for(args)
     asked = {name: value for name in ("n_win", "topk") if (value := getattr(args, name)) is not None}
-    if settings.entry.family == "patches":
-        settings = replace(settings, **asked)
     photo = Photo.from_bytes(args.picture.read_bytes())
-    model = open_file(file, Path(args.model).name) if file else open_model(settings)
+    model, settings = open_asked_for(args)
     name = next(iter(model.specs), "") if args.layer is None else args.layer
     change = None
-    if asked and settings.entry.family != "patches":
+    if asked and not settings.entry.is_built_from_settings and name in model.specs:
         spec = model.specs[name]
         change = Change(name, **{"n_win": spec.n_win, "topk": spec.topk, **asked})
     look = model.look(photo, settings.side, change)
@@ -144,7 +160,7 @@ def _inspect(args: argparse.Namespace) -> int:
     if name not in layers:
         raise BRAError(f"--layer {name} does not exist: choose one of {', '.join(layers)}.")
     pins = {role: place for role, place in (("a", args.a), ("b", args.b)) if place is not None}
-    caption = Caption(model.label, name, model.provenance, args.picture.name)
+    caption = Caption(model.label, name, model.origin, args.picture.name)
     page = report_html(photo, layers[name], caption, (FULL // 2, FULL // 2), pins, args.window_mean,
                        detections=look.answer.detections)
     args.output.write_text(page, encoding="utf-8")

@@ -13,9 +13,9 @@ from bra.yolo.lint import lint, model_file
 from bra.yolo.training.demos import train_demo
 from bra.yolo.training.release import demo_named, ship_demo
 from bra.yolo.transplant import transplant
-from bra.yolo.ultralytics_flops import network_of, printed
+from bra.yolo.ultralytics_flops import network_of, reported_flops
 
-__all__ = ["network_of", "printed", "run_demo", "run_lint", "run_transplant", "ultralytics_command"]
+__all__ = ["network_of", "reported_flops", "run_demo", "run_lint", "run_transplant", "ultralytics_command"]
 
 
 def run_lint(args: argparse.Namespace) -> int:
@@ -27,13 +27,15 @@ def run_lint(args: argparse.Namespace) -> int:
         raise YoloError(f"{args.model} was found at {path}, not where you are: copy it to correct it.")
     for finding in report.findings:
         print(f"{'corrected' if args.fix and finding.fix is not None else finding.level}: {finding.text}")
+    for sentence in report.assumptions:
+        print(f"note: {sentence}")
     left = [finding for finding in report.errors if finding.fix is None or not args.fix]
     if fixable and args.fix:
         path.write_text(report.fixed, encoding="utf-8")
         print(f"{path}: {len(fixable)} corrected")
     elif fixable:
         print(f"{len(fixable)} can be corrected with --fix")
-    elif not report.findings:
+    elif not (report.findings or report.assumptions):
         print("nothing to say")
     return 1 if left else 0
 

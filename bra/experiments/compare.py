@@ -32,6 +32,7 @@ from bra.photo import Photo
 from bra.profiling.formula import layer_cost
 from bra.recorder import recording
 from bra.tracing import LayerTrace, trace
+from bra.units import quantity
 
 CostName = Literal["macs", "peak_bytes", "seconds"]
 MAX_SETTINGS = 400
@@ -90,6 +91,16 @@ class SettingRow:
     def to_dict(self) -> dict[str, Any]:
         """All numbers by name."""
         return asdict(self)
+
+
+def amount(row: SettingRow, cost: CostName) -> str:
+    """What a setting costs, with its unit; "–" where it was not measured."""
+    value = getattr(row, cost)
+    if value is None:
+        return "–"
+    if cost == "seconds":
+        return f"{1e3 * value:.3g} ms"
+    return quantity(value) + ("B" if cost == "peak_bytes" else " MACs")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,7 +25,8 @@ import torch
 from bra.errors import BRAError
 from bra.experiments.compare import Setting, SettingRow, compare, layer_inputs
 from bra.experiments.sweep_table import table_of, to_parquet
-from bra.models.base import OpenModel
+from bra.messages import to_plain
+from bra.models.base import FileOptions, OpenModel
 from bra.models.catalog import ModelSettings
 from bra.opening import open_file, open_model
 from bra.photo import Photo, PhotoLimits
@@ -46,6 +47,7 @@ class Plan:
         layers: names of layers; none for all that are routed.
         file: bytes of a model of one's own, if it is one.
         name: that file's name.
+        assumed: sentences about what was assumed of that file, for the report.
     """
 
     settings: ModelSettings
@@ -53,16 +55,22 @@ class Plan:
     layers: tuple[str, ...] = ()
     file: bytes = b""
     name: str = ""
+    assumed: tuple[str, ...] = ()
 
     def open(self) -> OpenModel:
         """The model."""
-        return open_file(self.file, self.name) if self.file else open_model(self.settings)
+        return open_file(self.file, self.name, options=self.settings.file) if self.file else \
+            open_model(self.settings)
 
     def about(self) -> dict[str, Any]:
         """The plan as plain values, which decide whether a folder belongs to it."""
-        return {"settings": asdict(self.settings), "windows": [[one.n_win, one.topk] for one in self.windows],
+        settings = asdict(self.settings)
+        if self.settings.file == FileOptions():     # as before there were any
+            del settings["file"]
+        return {"settings": settings, "windows": [[one.n_win, one.topk] for one in self.windows],
                 "layers": list(self.layers), "file": sha256(self.file).hexdigest() if self.file else "",
-                "name": self.name}
+                "name": self.name} | (
+            {"assumed": [to_plain(sentence) for sentence in self.assumed]} if self.assumed else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,7 @@ class Outcome:
     skipped: tuple[tuple[str, str], ...]
 
 
-def work(plan: Plan, batch: Sequence[tuple[str, bytes | str]]) -> Outcome:
+def run_batch(plan: Plan, batch: Sequence[tuple[str, bytes | str]]) -> Outcome:
     """What a worker does: every layer and setting on each (name, bytes, or why there are none) of a batch."""
     torch.set_num_threads(1)        # processes share the machine, not threads
     model = plan.open()
@@ -163,7 +171,7 @@ def sweep(plan: Plan, folder: Path, out: Path, jobs: int = 1, backend: str = "lo
     with _on(backend, cluster):
         run = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
         try:
-            for outcome in run(joblib.delayed(work)(plan, batch) for batch in _batches(folder, todo)):
+            for outcome in run(joblib.delayed(run_batch)(plan, batch) for batch in _batches(folder, todo)):
                 _write(parts, outcome, plan)
                 skipped |= dict(outcome.skipped)
                 done += len(outcome.pictures)

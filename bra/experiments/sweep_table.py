@@ -1,11 +1,10 @@
-"""The table of a sweep: one row per picture, layer and setting, as Parquet; reading it back, a stranger's file too."""
+"""The table of a sweep, one row per picture, layer and setting: written as Parquet, read back, and summed up."""
 
 from __future__ import annotations
 
 import io
 import json
 import math
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -19,23 +18,13 @@ from bra.errors import BRAError
 from bra.experiments.compare import SettingRow
 from bra.messages import message
 from bra.metrics.routing import Floats
-from bra.readers import sandbox
-from bra.readers.child.parquet import REFUSED
+from bra.readers.parquet import LIMITS, ParquetError, read_parquet
 
 MAX_BYTES: Final = 200 * 2**20
 MAX_ROWS: Final = 1_000_000
 MAX_SETTINGS: Final = 5_000
 MOST: Final = 1e18
 """Multiply-adds and bytes that no layer reaches, still whole numbers in every step here."""
-MEMORY: Final = 2**30
-SECONDS: Final = 20
-OUTPUT: Final = 2**29
-"""Of the reading process: bytes, those of its libraries too, seconds of a processor, and bytes that it writes."""
-START: Final = sandbox.START + (
-    "import json; from bra.readers.child.parquet import limit, main; limit(*map(int, sys.argv[3:])); "
-    "sys.exit(main(json.loads(sys.argv[2]), sys.stdin.buffer, sys.stdout.buffer, sys.stderr.buffer))")
-ALONE: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
-"""One thread, and memory that is asked for when it is needed: otherwise most of the bound is reserved at the start."""
 KINDS: Final = {"int": pa.int64(), "float": pa.float64(), "float | None": pa.float64()}
 SCHEMA: Final = pa.schema([("picture", pa.string()), ("layer", pa.string()),
                            *((field.name, KINDS[str(field.type)]) for field in fields(SettingRow))])
@@ -118,59 +107,38 @@ def read_table(data: bytes, still: Callable[[], object] = lambda: None) -> Sweep
     if len(data) > MAX_BYTES:
         raise BRAError(message("this table has {size:.0f} MB: {most:.0f} MB at most; sweep fewer pictures or settings.",
                                size=len(data) / 2**20, most=MAX_BYTES / 2**20))
-    raw = _unpacked(data, still)
-    start = 8 + int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8:start])
-    count, columns = header["rows"], {}
-    for at, field in enumerate(SCHEMA):
-        kind = np.float64 if pa.types.is_floating(field.type) else np.int64
-        values = np.frombuffer(raw, kind, count, start + 8 * count * at)
-        if field.name in header["words"]:
-            words = pa.array(header["words"][field.name] or [""], pa.string())
-            columns[field.name] = words.take(pa.array(values))
-        else:       # a time that was not measured is a gap
-            columns[field.name] = pa.array(values, field.type, from_pandas=field.name == "seconds")
-    table = pa.table(columns, SCHEMA)
-    _check(table, header["gaps"])
-    return SweepTable(table, header["about"])
-
-
-def _unpacked(data: bytes, still: Callable[[], object]) -> bytes:
-    """What `bra.unpack_table` makes of the file, in a process with bounds."""
-    columns = [[field.name, str(field.type)] for field in SCHEMA]
-    wanted = json.dumps({"columns": columns, "about": ABOUT.decode(), "rows": MAX_ROWS})
     try:
-        with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as words:
-            source.write(data)
-            source.seek(0)
-            status = sandbox.ran(("-I", "-B"), START, [wanted, *map(str, (MEMORY, SECONDS, OUTPUT))],
-                                 (source, out, words), 3 * SECONDS, still, ALONE)
-            made = out if status == 0 else words
-            made.seek(0)
-            found = made.read()
-    except OSError as error:
-        raise BRAError(message("there is no room here to read this table: try again later, or sweep fewer pictures or "
-                               "settings.")) from error
-    if status is None:
-        raise BRAError(message("reading this table took more than {n} seconds: try again, or sweep fewer pictures or "
-                               "settings.", n=3 * SECONDS))
-    if status == 0:
-        return found
-    why = found.decode("ascii", "replace") if status == REFUSED else ""
+        found = read_parquet(data, SCHEMA, ABOUT.decode(), MAX_ROWS, still)
+    except ParquetError as error:
+        raise BRAError(_refusal(error.why)) from error
+    _check(found.rows, found.gaps)
+    # A time that was not measured is a gap, which the reader hands on as NaN.
+    at = SCHEMA.get_field_index("seconds")
+    seconds = pa.array(found.rows["seconds"].to_numpy(), SCHEMA.field(at).type, from_pandas=True)
+    return SweepTable(found.rows.set_column(at, SCHEMA.field(at), seconds), found.about)
+
+
+def _refusal(why: str) -> str:
+    """The sentence with the cure for a reason of `ParquetError`."""
+    if why == "room":
+        return message("there is no room here to read this table: try again later, or sweep fewer pictures or "
+                       "settings.")
+    if why == "time":
+        return message("reading this table took more than {n} seconds: try again, or sweep fewer pictures or "
+                       "settings.", n=f"{LIMITS.seconds:g}")
     if why == "damaged":
-        raise BRAError(message("this table is damaged or no Parquet file: choose rows.parquet of a folder that bra "
-                               "sweep wrote."))
+        return message("this table is damaged or no Parquet file: choose rows.parquet of a folder that bra sweep "
+                       "wrote.")
     if why == "schema":
-        raise BRAError(message("this Parquet file is not the table of a sweep: choose rows.parquet of a folder that "
-                               "bra sweep wrote."))
+        return message("this Parquet file is not the table of a sweep: choose rows.parquet of a folder that bra sweep "
+                       "wrote.")
     if why == "words":
-        raise BRAError(message("this table names pictures or layers at a length that no sweep does: choose "
-                               "rows.parquet of a folder that bra sweep wrote."))
+        return message("this table names pictures or layers at a length that no sweep does: choose rows.parquet of a "
+                       "folder that bra sweep wrote.")
     if why == "rows":
-        raise BRAError(message("this table has more than {most:,} rows: sweep fewer pictures or settings.",
-                               most=MAX_ROWS))
-    raise BRAError(message("reading this table took more than {memory:,.0f} MB of memory or {n} seconds: choose "
-                           "rows.parquet of a folder that bra sweep wrote.", memory=MEMORY / 2**20, n=SECONDS))
+        return message("this table has more than {most:,} rows: sweep fewer pictures or settings.", most=MAX_ROWS)
+    return message("reading this table took more than {memory:,.0f} MB of memory or {n} seconds: choose rows.parquet "
+                   "of a folder that bra sweep wrote.", memory=LIMITS.memory / 2**20, n=LIMITS.cpu_seconds)
 
 
 def _check(table: pa.Table, gaps: Mapping[str, int]) -> None:

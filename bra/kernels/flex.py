@@ -6,33 +6,22 @@ padding, are left out by `mask_mod`, which also says the routing once more, so t
 lists computes the same. No mask of tokens by tokens is ever made.
 
 Written for CUDA, and tested on the CPU only: there by FlexAttention's own CPU kernel and by its uncompiled form, and
-the block lists by spreading them out. It never ran on a GPU here, so nothing is claimed of its speed: before it is
-taken, it is compared and timed against the other form on the very shapes, once per shape. Legend: see `functional`.
+the block lists by spreading them out. It never ran on a GPU here, so nothing is claimed of its speed and
+`dispatch` takes it only where it is asked for. Legend: see `functional`.
 """
 
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import _get_current_dispatch_mode
-
-from bra import functional as BF
 
 TILES: Final = (64, 32, 16)
 """Tokens that the kernel takes at once, largest first. 16 is its least, also of channels per head."""
-CHOICE: Final = "BRA_ATTEND"
-"""Environment variable: "auto" or unset, "flex" wherever it can run, anything else for never."""
-LEAST_GATHERED: Final = 2**22
-"""Elements of gathered k and v below which there is too little to save for a compilation, which takes seconds."""
-LEAST_TOKENS: Final = 32
-"""Tokens per window below which more than half of a tile would be filling or the tiles are too small; not measured."""
 TOLERANCE: Final = {torch.float32: 5e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """By dtype, how far both forms may be apart on numbers of spread 1; float32 may be multiplied as TF32."""
 MOST_SHAPES: Final = 64
@@ -41,7 +30,7 @@ Kernel = Callable[..., Any]
 
 
 class Shapes(NamedTuple):
-    """What decides whether this form is faster: the key of what was measured.
+    """Shapes and options of one call of `attend`, from which `example` makes random arguments.
 
     Attributes:
         device: type and index.
@@ -63,10 +52,6 @@ class Shapes(NamedTuple):
     masked: bool
     learns: bool
     scale: float
-
-
-_failed: Final[set[Shapes]] = set()
-"""Shapes for which it did not compile: not tried again."""
 
 
 def tile_of(tokens: int) -> int:
@@ -112,7 +97,7 @@ def block_mask(r_idx: Tensor, q_block: int, k_block: int, s: int, real_keys: Ten
 
 def attend(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, real_keys: Tensor | None = None,
            kernel: Kernel | None = None) -> Tensor:
-    """As `functional.attend_routed` without a factor, by a kernel that reads the routing from a block mask.
+    """As `dispatch.attend_routed` without a factor, by a kernel that reads the routing from a block mask.
 
     q (b, m, p2, t, Q/m), k (b, m, p2, s, Q/m), v (b, m, p2, s, c/m), r_idx (b, p2, k), real_keys (p2, s) bool for those
     that may be attended. `kernel` is called as `flex_attention`; None for that, compiled.
@@ -144,54 +129,21 @@ def _tiles(q: int, k: int) -> dict[str, int]:
 
 @functools.cache
 def _compiled() -> Kernel:
-    """`flex_attention` compiled. It never runs uncompiled: that would write out every token's row over all tokens."""
+    """`flex_attention` compiled, once per process: torch keeps what it compiled with this function, bounded by
+    MOST_SHAPES, and locks it. It never runs uncompiled: that would write out every token's row over all tokens."""
     from torch.nn.attention.flex_attention import flex_attention
 
     compiled: Kernel = torch.compile(flex_attention, fullgraph=True, dynamic=False)
     return compiled
 
 
-def possible(shapes: Shapes, factor: Tensor | None = None) -> bool:
-    """Whether the kernel could take this: no factor on what is gathered, a dtype and a device that it knows."""
-    if factor is not None or shapes.dtype not in TOLERANCE:
+def possible(q: Tensor, factor: Tensor | None = None) -> bool:
+    """Whether the kernel could attend queries q: no factor on what is gathered, a dtype and a device that it knows."""
+    if factor is not None or q.dtype not in TOLERANCE:
         return False
     # Not on a CPU, though there is a kernel: it has no backward, and torch 2.14's ends the whole process where the
     # number of threads is another than when it was compiled.
-    return shapes.device.type == "cuda" and torch.cuda.get_device_capability(shapes.device) >= (8, 0)
-
-
-def large_enough(shapes: Shapes) -> bool:
-    """Whether there may be something to gain, by size alone: a rule from thought, not from measurements."""
-    (b, _, p2, t, _), k, v = shapes.q, shapes.k, shapes.v
-    gathered = (k[1] * k[4] + v[1] * v[4]) * b * p2 * shapes.topk * k[3]
-    return t >= LEAST_TOKENS and shapes.topk < p2 and gathered >= LEAST_GATHERED
-
-
-def taken(shapes: Shapes, factor: Tensor | None = None) -> bool:
-    """Whether this form attends, where it can: if CHOICE says so, or else if a trial shows it faster."""
-    wish = os.environ.get(CHOICE, "auto")
-    if wish not in ("auto", "flex") or not possible(shapes, factor):
-        return False
-    return wish == "flex" or (large_enough(shapes) and faster(shapes))
-
-
-@functools.lru_cache(maxsize=256)
-def faster(shapes: Shapes) -> bool:
-    """A trial on random numbers of these shapes: right, and at least a twentieth faster than the gathering form.
-
-    False where anything fails: no compiler, a torch without this kernel, too little memory for the trial. What the
-    caller does with tensors that are kept for a backward does not see the trial's.
-    """
-    tolerance = TOLERANCE[shapes.dtype]
-    try:
-        with torch.cuda.device(shapes.device), saved_tensors_hooks(lambda t: t, lambda t: t):
-            inputs = example(shapes)
-            (ours, our_ms), (theirs, their_ms) = (_trial(form, inputs) for form in (attend, BF.attend_routed))
-            close = all(torch.allclose(a.float(), b.float(), atol=tolerance, rtol=tolerance)
-                        for a, b in zip(ours, theirs, strict=True))
-    except Exception:       # whatever it is, there is another form that does not need this one
-        return False
-    return close and our_ms * 1.05 < their_ms
+    return q.is_cuda and torch.cuda.get_device_capability(q.device) >= (8, 0)
 
 
 def example(shapes: Shapes) -> dict[str, Any]:
@@ -208,42 +160,3 @@ def example(shapes: Shapes) -> dict[str, Any]:
     real = torch.arange(shapes.k[3], device=shapes.device) < 1 + torch.arange(p2, device=shapes.device)[:, None]
     return {"q": normal(shapes.q), "k": normal(shapes.k), "v": normal(shapes.v), "r_idx": order[..., :shapes.topk],
             "scale": shapes.scale, "real_keys": real if shapes.masked else None}
-
-
-def _trial(form: Kernel, inputs: dict[str, Any], rounds: int = 5) -> tuple[list[Tensor], float]:
-    """Output and gradients of one form on CUDA, and the ms of a call."""
-    def once() -> list[Tensor]:
-        out: Tensor = form(**inputs)
-        wanted = [x for x in (inputs["q"], inputs["k"], inputs["v"]) if x.requires_grad]
-        return [out.detach(), *(torch.autograd.grad(out, wanted, torch.ones_like(out)) if wanted else ())]
-
-    found, _ = once(), once()
-    clock: Any = torch.cuda.Event
-    start, end = clock(enable_timing=True), clock(enable_timing=True)
-    start.record()
-    for _ in range(rounds):
-        once()
-    end.record()
-    end.synchronize()
-    return found, start.elapsed_time(end) / rounds
-
-
-def attend_routed(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, factor: Tensor | None = None,
-                  real_keys: Tensor | None = None) -> Tensor:
-    """`functional.attend_routed`, by this form where that is `taken`, and by the gathering one everywhere else.
-
-    Inside `torch.compile`, an export or a TorchScript trace the other form becomes part of the graph.
-    """
-    p2 = q.shape[2]     # a Tensor while TorchScript traces
-    # Whoever counts operators, or runs them without numbers, sees those of the other form: a compiled kernel refuses.
-    if (q.is_cuda and BF.plainly_run() and not isinstance(p2, Tensor) and _get_current_dispatch_mode() is None
-            and not torch.cuda.is_current_stream_capturing()):
-        learns = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
-        shapes = Shapes(q.device, q.dtype, tuple(q.shape), tuple(k.shape), tuple(v.shape), r_idx.shape[-1],
-                        real_keys is not None, learns, scale)
-        if shapes not in _failed and taken(shapes, factor):
-            try:
-                return attend(q, k, v, r_idx, scale, real_keys)
-            except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit):
-                _failed.add(shapes)
-    return BF.attend_routed(q, k, v, r_idx, scale, factor, real_keys)

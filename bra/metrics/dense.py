@@ -14,8 +14,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from bra import functional as BF
 from bra.grid import WindowGrid
+from bra.kernels.dispatch import attend_routed
 from bra.metrics.routing import Floats, Ints, full_softmax
 from bra.tracing import LayerTrace
 
@@ -115,8 +115,8 @@ def routed_attention(trace: LayerTrace, image: int = 0) -> Tensor:
     """(m, p2, t, c/m): what the layer's own attention put out, before position term and output linear."""
     one = slice(image, image + 1)
     factor = None if trace.factor is None else trace.factor[one].float()
-    return BF.attend_routed(trace.q[one].float(), trace.k[one].float(), trace.v[one].float(), trace.r_idx[one],
-                            trace.spec.scale, factor, trace.real_keys)[0]
+    return attend_routed(trace.q[one].float(), trace.k[one].float(), trace.v[one].float(), trace.r_idx[one],
+                         trace.spec.scale, factor, trace.real_keys)[0]
 
 
 @torch.inference_mode()

@@ -27,12 +27,11 @@ SHADES: Final = " ░▒▓█"
 
 def layer_numbers(trace: LayerTrace, image: int = 0) -> dict[str, float]:
     """Recall, chance, query dependence and shared choices of one layer, 0 to 1; NaN where one is not worked out."""
-    keys = trace.k.shape[2] * trace.k.shape[3]
-    weights = trace.spec.num_heads * trace.q.shape[2] * trace.q.shape[3] * keys
     kept = math.nan
     if not trace.routed:
         kept = 1.0
-    elif weights <= MOST_WEIGHTS:
+    elif trace.attention_known and trace.spec.num_heads * math.prod((*trace.q.shape[2:4], *trace.k.shape[2:4])) <= \
+            MOST_WEIGHTS:
         kept = float(recall(trace, dense_attention(trace, image), image)[:, on_map(trace)].mean())
     return {"recall": kept, "chance": chance(trace), "query dep.": query_dependence(trace, image) if trace.routed else
             math.nan, "shared": shared_choices(trace, image) if trace.routed else math.nan}

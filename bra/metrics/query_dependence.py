@@ -10,7 +10,8 @@ two-way analysis of variance the two are orthogonal, so that
     query dependence = 1 − Σ_j p2·c[j]² / Σ_ij B[i, j]²,     0 to 1.
 
 0: every query ranks the windows alike, and the routing is a fixed selection, whatever the picture shows at the query.
-1: no window is wanted more than another on average over all queries.
+1: no window is wanted more than another on average over all queries. In a model whose router learned nothing we
+measured 0.05 to 0.37, with untaught content similarity 0.75, and after training with a routing loss 0.95.
 """
 
 from __future__ import annotations
@@ -18,8 +19,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bra.metrics.routing import Floats, choosable, on_map
+from bra.metrics.routing import Floats, Ints, choosable, on_map, shared_choices
 from bra.tracing import LayerTrace
+
+COLLAPSED_DEPENDENCE = 0.3
+"""Query dependence below which a layer collapsed, where most of its choices are shared too."""
+COLLAPSED_SHARED = 0.5
+"""Shared choices above which a layer collapsed, on the way from even routing (0) to the same windows for all (1)."""
 
 
 def query_dependence(trace: LayerTrace, image: int = 0) -> float:
@@ -39,6 +45,38 @@ def query_dependence_of(affinity: NDArray[np.floating]) -> float:
     if total <= 1e-12 * max(1.0, float((affinity**2).sum())):
         return float("nan")
     return float(1 - len(rest) * (rest.mean(0) ** 2).sum() / total)
+
+
+def without_hubs(trace: LayerTrace, image: int = 0) -> Floats:
+    """(p2, p2): affinities less the column means over all queries on the map; what depends on the query.
+
+    Not what the layer did: it chose by its affinities as they are. Windows masked as padding stay at -inf.
+    """
+    logits = trace.affinity[image].double().numpy()
+    means = logits[on_map(trace)].mean(0)
+    return np.asarray(logits - np.where(np.isfinite(means), means, 0.0))
+
+
+def choices_without_hubs(trace: LayerTrace, image: int = 0) -> Ints:
+    """(p2, k): windows that each query would choose by `without_hubs`, best first, equals by index."""
+    return np.argsort(-without_hubs(trace, image), -1, kind="stable")[:, : trace.spec.topk]
+
+
+def collapsed(trace: LayerTrace, image: int = 0) -> bool:
+    """Whether a layer's routing hardly depends on the query: neither what it wants nor what it chose."""
+    even = trace.spec.topk / int(choosable(trace).sum())
+    return collapsed_by(shared_choices(trace, image), query_dependence(trace, image), even)
+
+
+def collapsed_by(shared: float, dependence: float, even: float) -> bool:
+    """The same from the numbers.
+
+    Args:
+        shared: `shared_choices`.
+        dependence: `query_dependence`.
+        even: topk over the windows that may be chosen, which is what even routing shares.
+    """
+    return even < 1 and (shared - even) / (1 - even) > COLLAPSED_SHARED and dependence < COLLAPSED_DEPENDENCE
 
 
 def _asked(trace: LayerTrace, image: int) -> Floats:

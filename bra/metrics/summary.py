@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bra.metrics import dense as bd
 from bra.metrics import routing as bf
+from bra.metrics.query_dependence import query_dependence
 from bra.tracing import LayerTrace
 
 
@@ -36,6 +37,8 @@ class LayerFidelity:
         in_degree_skew: `fidelity.in_degree_skew`.
         hubs: share of windows that are hubs.
         never_chosen: share of windows that nobody reads.
+        shared_choices: `fidelity.shared_choices`.
+        query_dependence: `metrics.query_dependence.query_dependence`; NaN where all windows are wanted equally.
         self_routed: share of windows that chose themselves.
         distance: `fidelity.mean_distance` of the routed windows, pixels.
         distance_chance: mean distance to all windows that may be chosen.
@@ -63,6 +66,8 @@ class LayerFidelity:
     in_degree_skew: float
     hubs: float
     never_chosen: float
+    shared_choices: float
+    query_dependence: float
     self_routed: float
     distance: float
     distance_chance: float
@@ -107,6 +112,7 @@ def report(trace: LayerTrace, image: int = 0) -> LayerFidelity:
         in_degree_max=int(bf.in_degree(trace, image, mapped)[mapped].max()),
         in_degree_skew=bf.in_degree_skew(trace, image),
         hubs=mean(bf.hubs(trace, image)), never_chosen=mean(bf.never_chosen(trace, image)),
+        shared_choices=bf.shared_choices(trace, image), query_dependence=query_dependence(trace, image),
         self_routed=mean(bf.self_routed(trace, image)),
         distance=mean(bf.mean_distance(trace, image)),
         distance_chance=mean(bf.window_distances(trace)[:, bf.choosable(trace)].mean(-1)),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import LIBRARY, BRAError, TraceError, brief
-from bra.messages import message
+from bra.messages import message, semicolon_joined
 from bra.models.steps import Step
 from bra.photo import Photo
 from bra.spec import BRASpec
@@ -66,6 +66,22 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class FileOptions:
+    """What a file cannot tell of its model, where whoever made it knows.
+
+    Attributes:
+        n_win: windows per side in every stage, of BiFormer weights without their modules; None for the published ones.
+        topks: routed windows per stage of such weights, -2 for a stage of full attention; empty for the published ones.
+        heads_first: whether rows of BiLevelRoutingAttention in a YOLO model file begin with the heads, as the official
+            class does; the tutorial's begins with the windows.
+    """
+
+    n_win: int | None = None
+    topks: tuple[int, ...] = ()
+    heads_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """Other windows in one layer: what would it see if …
 
@@ -97,12 +113,18 @@ class OpenModel(ABC):
         label: its name for people.
         provenance: where its weights come from, in the words that stand under every figure.
         classes: names of what it can tell apart; empty for a model whose answer means nothing.
+        assumptions: what was assumed where the file does not say it; these stand under every figure too.
+        notes: what in the file was left out, said once.
+        asks: options of `FileOptions` that whoever made the file may know.
     """
 
     module: nn.Module
     label: str
     provenance: str
     classes: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
     # Some models note sizes on themselves as they run, so one runs at a time.
     lock: Any = field(default_factory=Lock, repr=False)
 
@@ -111,6 +133,11 @@ class OpenModel(ABC):
         classes = f", {len(self.classes)} classes" if self.classes else ""
         return (f"{type(self).__name__}({str(self.label)!r}: {type(self.module).__name__} of {params:.2f} M "
                 f"parameters, {len(self.specs)} routed layers{classes}; {self.provenance})")
+
+    @property
+    def origin(self) -> str:
+        """Provenance and assumptions, as they stand under every figure."""
+        return semicolon_joined((self.provenance, *self.assumptions))
 
     @property
     def specs(self) -> Mapping[str, BRASpec]:
@@ -127,7 +154,7 @@ class OpenModel(ABC):
         """What the output `out` of the model says."""
 
     def steps(self) -> tuple[Step, ...]:
-        """Its forward as steps, for `resumed.run_from`; none where it cannot be told apart into such."""
+        """Its forward as steps, for `rerun.run_from`; none where it cannot be told apart into such."""
         return ()
 
     def look(self, photo: Photo, side: int, change: Change | None = None) -> ModelRun:
@@ -195,7 +222,7 @@ def check_finite(layer: str, q: Tensor, k: Tensor) -> None:
 def with_windows(model: nn.Module, change: Change) -> nn.Module:
     """A model over the same weights whose layer `change.layer` has other windows; `model` stays as it is.
 
-    Nothing is built anew and no weight is copied: n_win and topk have no weights.
+    No weight is copied: n_win and topk have none.
 
     Raises:
         BRAError: there is no such layer, or it cannot have such windows.
@@ -204,12 +231,9 @@ def with_windows(model: nn.Module, change: Change) -> nn.Module:
     if change.layer not in routed:
         raise BRAError(message("layer {layer!r} has no windows to change: choose one of {layers}.", layer=change.layer,
                                layers=", ".join(routed)))
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    copied = copy.deepcopy(model, shared)
-    layer = copied.get_submodule(change.layer)
+    layer = model.get_submodule(change.layer)
     assert isinstance(layer, BiLevelRoutingAttention)
-    # The copy is nobody else's yet: this is still its making.
-    layer.spec = replace(layer.spec, n_win=change.n_win, topk=change.topk)
-    layer.n_win, layer.topk, layer.router.topk = change.n_win, change.topk, change.topk
-    return copied
+    changed = layer.with_spec(replace(layer.spec, n_win=change.n_win, topk=change.topk))
+    kept: dict[int, object] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, kept | {id(layer): changed})
 

@@ -6,7 +6,7 @@ Names are those of the published definition (github rayleizhu/BiFormer, models/b
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,9 @@ PUBLISHED: Final[dict[tuple[tuple[int, ...], tuple[int, ...], bool], str]] = {
     ((2, 2, 6, 2), (96, 192, 384, 768), True): "BiFormer-STL",
 }
 """By depth, dims and whether the layout is Swin's."""
+FIRST_NORM: Final = re.compile(r"(.*?)stages\.\d{1,4}\.(?:blocks\.)?\d{1,4}\.norm1\.weight")
+HEAD_NORMS: Final = "extra_norms."
+YOLO_ROW: Final = re.compile(r"(?:\w+\.)?model\.\d{1,3}\.")
 MAX_BLOCKS = 256
 """The deepest published model has 30 blocks."""
 MAX_CLASSES = 30_000
@@ -40,6 +43,7 @@ class Layout:
         full: per stage, whether its blocks attend to everything instead of routing.
         num_classes: 0 without a classifier.
         swin_layout: whether it is laid out as the STL model.
+        last_norm: whether a norm follows the last stage; a backbone of other heads has none of that name.
     """
 
     depth: tuple[int, ...]
@@ -48,6 +52,7 @@ class Layout:
     full: tuple[bool, ...]
     num_classes: int
     swin_layout: bool
+    last_norm: bool = True
 
     @property
     def published(self) -> str:
@@ -68,6 +73,9 @@ def read_layout(shapes: Shapes) -> Layout:
             blocks.setdefault(int(found[1]), set()).add(int(found[3]))
             swin = swin or found[2] is not None
     if not blocks:
+        if any(YOLO_ROW.match(name) for name in shapes):
+            raise CheckpointError(message("these are the weights of a YOLO model without the rows that it is built "
+                                          "from: choose the best.pt that training wrote, which holds both."))
         raise CheckpointError(message("these weights are not a BiFormer's: none is named like stages.0.0.norm1.weight; "
                                       "choose a BiFormer checkpoint, and of a file that keeps them under 'model' pass "
                                       "that part."))
@@ -84,7 +92,26 @@ def read_layout(shapes: Shapes) -> Layout:
     return Layout(
         depth, dims, mlp_ratio=max(1, _first_axis(shapes, f"{first[0]}.mlp.0.weight") // dims[0]),
         full=tuple(f"{block}.attn.qkv.weight" in shapes for block in first),
-        num_classes=classes, swin_layout=swin)
+        num_classes=classes, swin_layout=swin, last_norm=classes > 0 or "norm.weight" in shapes)
+
+
+def biformer_part(names: Iterable[str]) -> tuple[str, frozenset[str]]:
+    """Where in a state dict the BiFormer is.
+
+    Code bases keep it beside other parts ("backbone.", "encoder."), and an average of its weights beside it
+    ("model_ema."), which predicts best and is taken.
+
+    Returns:
+        What stands before each of its names, and the names that are not of it; those that a BiFormer of such a code
+        base has for its own heads ("extra_norms.") are none of it either.
+    """
+    given = list(names)
+    found = dict.fromkeys(match[1] for name in given if (match := FIRST_NORM.fullmatch(name)))
+    prefix = min(found, key=lambda one: "ema" not in re.split(r"[._]", one), default="")
+    inside = {name for name in given if name.startswith(prefix) and not any(
+        other != prefix and other.startswith(prefix) and name.startswith(other) for other in found)}
+    own = {name for name in inside if not name.removeprefix(prefix).startswith(HEAD_NORMS)}
+    return prefix, frozenset(given) - frozenset(own)
 
 
 def check_shapes(found: Shapes, expected: Shapes) -> None:

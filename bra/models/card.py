@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bra.errors import BRAError
 from bra.messages import message
+from bra.metrics.query_dependence import collapsed_by
 
 WEIGHTS: Final = Path(str(files("bra"))) / "weights"
 Task = Literal["classify", "detect"]
@@ -40,6 +41,7 @@ class LayerQuality:
         overlap_nearest: with the nearest windows.
         overlap_oracle: with the most alike.
         shared: share of all choices that fall on the k windows chosen most; near 1, the query hardly matters.
+        query_dependence: share of the affinities' variance that depends on the query; near 0, the same.
     """
 
     layer: str
@@ -54,6 +56,14 @@ class LayerQuality:
     overlap_nearest: float | None = None
     overlap_oracle: float | None = None
     shared: float | None = None
+    query_dependence: float | None = None
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether its routing hardly depends on the query; False where that was not measured."""
+        if self.shared is None or self.query_dependence is None:
+            return False
+        return collapsed_by(self.shared, self.query_dependence, self.topk / self.n_win**2)
 
     @property
     def beats_recall(self) -> bool:
@@ -87,7 +97,8 @@ class ModelCard:
         shipped: name of the run whose weights are shipped.
         scores: values of each metric by variant, one per seed.
         curves: a row per epoch, by run.
-        quality: routing of the shipped weights and of random ones, "trained" and "untrained".
+        quality: routing of the shipped weights and of random ones, "trained" and "untrained"; where they were measured,
+            of the weights of other seeds, by run, and of the shipped ones on other pictures, by the data's name.
         judged: pictures that quality was measured on.
         limits: what it is not good for, a sentence each.
     """
@@ -131,7 +142,27 @@ class ModelCard:
             between = low if low == high else message("{low} to {high}", low=low, high=high)
             found.append(message("Of all choices of a trained layer, {share} fall on the same topk windows: near 100 "
                                  "%, where it looks hardly depends on where one asks.", share=between))
+        if any(row.query_dependence is not None for row in trained):
+            found.append(message("Layers whose routing collapsed, so that it hardly matters where one points: {counts}",
+                                 counts=counts(operator.attrgetter("collapsed"))))
         return tuple(found)
+
+    @property
+    def clearest_layer(self) -> str:
+        """The layer to look at first: of those that did not collapse and whose overlap is above that of the nearest
+        windows on all pictures that the shipped weights were judged on, the one that is above it most, in the mean.
+
+        "" where there is none, or nothing was measured with labels.
+        """
+        judged = [rows for kind, rows in self.quality.items() if kind != "untrained" and kind not in self.curves]
+        margins: dict[str, list[float]] = {}
+        for rows in judged:
+            for row in rows:
+                measured = row.overlap is not None and row.overlap_nearest is not None
+                above = (row.overlap or 0.0) - (row.overlap_nearest or 0.0) if measured else -1.0
+                margins.setdefault(row.layer, []).append(-1.0 if row.collapsed else above)
+        found = {layer: sum(above) / len(above) for layer, above in margins.items() if min(above) > 0}
+        return max(found, key=found.__getitem__, default="")
 
     @property
     def comparison(self) -> tuple[str, ...]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from bra.errors import BRAError
 from bra.grid import WindowGrid
 from bra.messages import message
-from bra.models.base import Change
+from bra.models.base import Change, FileOptions
 from bra.models.patches import PatchModel, PatchSpec, Projection
 from bra.photo import Photo
 from bra.spec import BRASpec, KVDownsampleMode
@@ -17,6 +17,8 @@ Family = Literal["patches", "biformer", "yolo", "own"]
 DIM: Final = 64
 DEPTH: Final = 2
 SIDE: Final = 448
+DEFAULT: Final = "photos"
+"""The model that is looked at first, by its key in CATALOG."""
 UNTRAINED: Final = message("untrained, random weights")
 
 
@@ -48,6 +50,27 @@ class ModelEntry:
     layer: str = ""
     untrained: str = ""
 
+    @property
+    def is_built_from_settings(self) -> bool:
+        """Whether windows, heads, stride and pooling are the settings' own; other models have their own in each layer,
+        of which one may be given others."""
+        return self.family == "patches"
+
+    @property
+    def needs_file(self) -> bool:
+        """Whether it is opened from a visitor's file, of which nothing is known before."""
+        return self.family == "own"
+
+    @property
+    def needs_ultralytics(self) -> bool:
+        """Whether Ultralytics builds it."""
+        return self.family == "yolo"
+
+    @property
+    def is_biformer(self) -> bool:
+        """Whether it is a BiFormer of this package."""
+        return self.family == "biformer"
+
 
 YOLO_FILES: Final = tuple(f"{base}{{}}-bra{place}" for base in ("yolov8", "yolo11")
                           for place in ("", "-residual", "-c2f", "-p3", "-p5"))
@@ -55,6 +78,12 @@ YOLO_FILES: Final = tuple(f"{base}{{}}-bra{place}" for base in ("yolov8", "yolo1
 YOLO_SCALES: Final = "nsmlx"
 BIFORMERS: Final = ("biformer_tiny", "biformer_small", "biformer_base", "biformer_stl")
 CATALOG: Final = {entry.key: entry for entry in (
+    ModelEntry(
+        "photos", message("Photographs, taught to route (BiFormer)"), "biformer",
+        message("A small BiFormer whose router was taught here, without labels, by a network that knows photographs. "
+                "Point at two things: it looks in two places."), message("taught on photographs, without "
+                                                                         "labels"), side=256,
+        card="photos", layer="stages.2.3.attn", untrained=message("Photographs, untrained (BiFormer)")),
     ModelEntry(
         "flowers", message("Flowers, trained (BiFormer)"), "biformer",
         message("A small BiFormer that learned five kinds of flowers from photographs, here. Try other photographs "
@@ -115,6 +144,7 @@ class ModelSettings:
         variant: which of the entry's variants; "" for the first.
         untrained: random weights in place of trained ones.
         changed: whether n_win and topk replace those of the layer looked at.
+        file: what the file of a model of one's own cannot tell.
     """
 
     model: str = "similarity"
@@ -129,6 +159,7 @@ class ModelSettings:
     variant: str = ""
     untrained: bool = False
     changed: bool = False
+    file: FileOptions = field(default_factory=FileOptions)
 
     def __post_init__(self) -> None:
         if not 32 <= self.side <= 2048:
@@ -154,13 +185,13 @@ class ModelSettings:
     @property
     def opens(self) -> ModelSettings:
         """What decides which model is opened, everything else at its default: equal for equal models."""
-        if self.entry.family == "patches":
-            return replace(self, side=SIDE, variant="", untrained=False, changed=False)
-        return ModelSettings(self.model, variant=self.chosen_variant, untrained=self.untrained)
+        if self.entry.is_built_from_settings:
+            return replace(self, side=SIDE, variant="", untrained=False, changed=False, file=FileOptions())
+        return ModelSettings(self.model, variant=self.chosen_variant, untrained=self.untrained, file=self.file)
 
     def change_of(self, layer: str) -> Change | None:
         """The other windows that `layer` gets, if any."""
-        if self.entry.family == "patches" or not self.changed:
+        if self.entry.is_built_from_settings or not self.changed:
             return None
         return Change(layer, self.n_win, self.topk)
 

@@ -27,6 +27,7 @@ class FullAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.n_win = n_win
+        self.scale = (dim // num_heads)**-0.5
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.proj = nn.Linear(dim, dim)
         self.lepe = nn.Conv2d(dim, dim, side_dwconv, padding=side_dwconv // 2, groups=dim)

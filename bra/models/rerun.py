@@ -21,8 +21,8 @@ from bra.tracing import LayerTrace, ModelTrace, traced
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Kept:
-    """What of one forward still holds in others, whose windows differ in one layer.
+class PartialRun:
+    """Results of one forward that stay valid when one layer gets other windows: inputs of steps, and traces.
 
     Attributes:
         module: the model that ran, without holding it: what is kept is of use for it alone,
@@ -42,7 +42,7 @@ class Kept:
 
 
 def run_from(model: OpenModel, photo: Photo, side: int, change: Change | None = None,
-             kept: Kept | None = None) -> tuple[ModelRun, Kept | None]:
+             kept: PartialRun | None = None) -> tuple[ModelRun, PartialRun | None]:
     """As `OpenModel.look`, going on from what an earlier look kept.
 
     Args:
@@ -63,7 +63,7 @@ def run_from(model: OpenModel, photo: Photo, side: int, change: Change | None = 
     if not steps or at is None or (change is not None and change.layer not in model.specs):
         return model.look(photo, side, change), None
     if kept is None or kept.module() is not model.module or (kept.photo, kept.side) != (photo.digest, side):
-        kept = Kept(ref(model.module), photo.digest, side, model.prepare(photo, side), {}, {})
+        kept = PartialRun(ref(model.module), photo.digest, side, model.prepare(photo, side), {}, {})
     start = max((point for point in kept.points if point <= at), default=0)
     given = kept.points[start] if start else {INPUT: kept.prepared.x}
     running = steps if change is None else _changed(steps, at, change)

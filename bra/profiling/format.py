@@ -15,6 +15,7 @@ from bra.messages import message
 from bra.profiling.formula import Part
 from bra.profiling.meter import Shape
 from bra.profiling.model_cost import Cost, CostRow
+from bra.units import billions, megabytes, millions
 
 CSV_COLUMNS = ("line", "name", "params", "macs", "executed_macs", "share", "peak_bytes", "alive_bytes", "basis",
                "given", "returned", "tokens", "padded", "n_win", "padding_share", "ms", "time_share", "calls",
@@ -149,9 +150,8 @@ PARTS: Final[Mapping[str, str]] = {
     "pooling": message("pooling of k, v"), "QKᵀ": message("queries × keys (QKᵀ)"), "AV": message("weights × values "
                                                                                                  "(AV)"),
     "LePE": message("local position (LePE)"), "output": message("output projection")}
-"""Parts of `bra.formula`, for people."""
+"""Names of `formula.Part`s, as people read them."""
 REST: Final = message("everything else")
-NO_BREAK: Final = "\u00a0"
 
 
 def part_words(name: str) -> str:
@@ -174,7 +174,7 @@ def summary(cost: Cost, plain: Cost) -> tuple[str, ...]:
     total, rows = cost.total, [row for row in cost.rows if row.layers]
     size = f"{cost.input[2]}×{cost.input[3]}"
     whole = message("{params} parameters and takes {macs} multiply-adds per image of {size}",
-                    params=_millions(total.params), macs=_billions(total.macs), size=size)
+                    params=millions(total.params), macs=billions(total.macs), size=size)
     if not rows:
         return (message("This model has {whole}, none of it for BRA: it has no BRA layer.", whole=whole),)
     params, macs = total.params - plain.total.params, total.macs - plain.total.macs
@@ -182,14 +182,15 @@ def summary(cost: Cost, plain: Cost) -> tuple[str, ...]:
     written = max(layer.explicit_peak_bytes for row in rows for layer in row.layers)
     return (
         message("This model has {whole}; BRA adds {params} ({params_share}) and {macs} ({macs_share}) of that, in "
-                "{layers}.", whole=whole, params=_millions(params),
-                params_share=share(params, total.params), macs=_billions(macs),
+                "{layers}.", whole=whole, params=millions(params),
+                params_share=share(params, total.params), macs=billions(macs),
                 macs_share=share(macs, total.macs),
                 layers=message("{n} layers", n=layers) if layers > 1 else message("1 layer")),
         _where(rows),
         message("At its worst moment one image needs {memory} beside the weights, {plain} without BRA; with attention "
                 "written out, as the usual copies of the module do, one layer alone would take {written}.",
-                memory=_mega(total.peak_bytes), plain=_mega(plain.total.peak_bytes), written=_mega(written)))
+                memory=megabytes(total.peak_bytes), plain=megabytes(plain.total.peak_bytes),
+                written=megabytes(written)))
 
 
 def _where(rows: list[CostRow]) -> str:
@@ -216,15 +217,3 @@ def _where(rows: list[CostRow]) -> str:
 def share(part: float, whole: float) -> str:
     """A share in per cent."""
     return message("{n:.1f}\u00a0%", n=100 * part / whole if whole else 0)
-
-
-def _millions(number: int) -> str:
-    return f"{number / 1e6:.2f}{NO_BREAK}M"
-
-
-def _billions(number: int) -> str:
-    return f"{number / 1e9:.2f}{NO_BREAK}G"
-
-
-def _mega(size: int) -> str:
-    return f"{size / 1e6:,.1f}{NO_BREAK}MB"

@@ -16,12 +16,13 @@ order in which `attention` and `functional` allocate and let go, so a change the
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from bra.functional import GATHERED_ELEMENTS, LEAST_TOKENS
+from bra.functional import GATHERED_ELEMENTS
 from bra.grid import WindowGrid
 from bra.kernels.cpu import chunk_bytes
+from bra.kernels.dispatch import suits_chunked
 from bra.kv_pool import check_window_fits
 from bra.spec import BRASpec
 
@@ -124,18 +125,8 @@ def layer_cost(spec: BRASpec, h: int, w: int, itemsize: int = 4) -> LayerCost:
     parts.append(Part("output", (c * c + c) * out, N * c * c * out, bytes_of.output()))
     explicit = max(*(part.peak_bytes for part in parts if part.name not in ("QKᵀ", "AV", "LePE", "output")),
                    *bytes_of.explicit())
-    filled = 0 if by_chunks(grid, itemsize) else N * L * abs(Q - c)
+    filled = 0 if suits_chunked(grid.n_tokens, itemsize) else N * L * abs(Q - c)
     return LayerCost("", spec, grid, tuple(parts), filled, explicit)
-
-
-def by_chunks(grid: WindowGrid, itemsize: int) -> bool:
-    """Whether `chunked` attends on a CPU, which takes windows large enough in full precision."""
-    return grid.n_tokens >= LEAST_TOKENS and itemsize >= 4
-
-
-def named(layer: LayerCost, name: str) -> LayerCost:
-    """The same cost under the layer's name in its model."""
-    return replace(layer, name=name)
 
 
 def is_pooled(spec: BRASpec) -> bool:
@@ -197,7 +188,8 @@ class _Bytes:
 
     def attended(self) -> int:
         """What came out, before and after it is laid out as a map; what it took to get there."""
-        return self.keys + max(self._chunked() if by_chunks(self.grid, self.item) else self._fused(), 2 * self.x)
+        chunked = suits_chunked(self.grid.n_tokens, self.item)
+        return self.keys + max(self._chunked() if chunked else self._gathered(), 2 * self.x)
 
     def _chunked(self) -> int:
         spec, t, m = self.spec, self.grid.n_tokens, self.spec.num_heads
@@ -205,7 +197,7 @@ class _Bytes:
                             spec.soft_routing, spec.mask_padding)
         return taken + self.x + self.N * m * self.item
 
-    def _fused(self) -> int:
+    def _gathered(self) -> int:
         """Query windows in groups: what is gathered for one, what came out of those before."""
         spec, s, item = self.spec, self.s, self.item
         c, Q, t, k, m = spec.dim, spec.qk_channels, self.grid.n_tokens, spec.topk, spec.num_heads
@@ -228,16 +220,19 @@ class _Bytes:
         joined = (self.p2 * t * wide + self.N * c) * item if group < self.p2 else 0
         return max(worst, joined, self.N * (wide + c) * item)
 
-    def explicit(self) -> tuple[int, int, int]:
-        """While weights are made, and later, when they are still there."""
+    def explicit(self) -> tuple[int, int, int, int]:
+        """While weights are made and used, while the result is laid out as a map, and later, beside the weights."""
         spec, item = self.spec, self.item
         L = spec.topk * self.s
         gathered = self.keys + self.p2 * L * (spec.dim + spec.qk_channels) * item
         weights = spec.num_heads * self.N * L * item
-        scaled = self.N * spec.qk_channels * item * (2 if spec.num_heads > 1 else 1)     # and once more head by head
-        kept = gathered + weights - self.keys
-        made = gathered + weights + max(weights, scaled)
-        return made, kept + self.lepe() * bool(spec.side_dwconv), kept + self.output()
+        apart = spec.num_heads > 1 and self.p2 > 1
+        scaled = self.N * spec.qk_channels * item * (1 + apart)     # and once more, laid head by head
+        twice = self.p2 * (L if spec.soft_routing else self.s) * spec.dim * item         # v once more while gathered
+        made = gathered + max(weights + max(weights, scaled, self.x), twice)
+        is_map = spec.n_win == 1 and spec.num_heads == 1        # already: no copy is made
+        laid = self.keys + weights + (1 if is_map else 2) * self.x
+        return made, laid, weights + self.lepe() * bool(spec.side_dwconv), weights + self.output()
 
     def lepe(self) -> int:
         """What attention gave, v as a map, and what becomes of it. One window is a map already."""

@@ -1,8 +1,8 @@
-"""Watches one forward operator by operator: multiply-adds, bytes alive, and what nobody counts.
+"""Counts one forward operator by operator: multiply-adds, bytes alive, and operators that are not multiply-adds.
 
 The caller's model is neither hooked nor written on. A private copy of its modules runs instead, whose rows tell a
-watcher when they begin and end; its tensors are either the model's own, or stand-ins that have a shape and no memory,
-so that a forward of any size takes none. A watcher belongs to one call, in one thread.
+listener when they begin and end; its tensors are either the model's own, or stand-ins that have a shape and no memory,
+so that a forward of any size takes none. A listener belongs to one call, in one thread.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ REMEMBERED: Final = 10_000
 Shape = tuple[int, ...]
 
 
-class Watcher(Protocol):
-    """Hears the rows of one forward."""
+class SpanListener(Protocol):
+    """Is told when each row of one forward begins and ends."""
 
     def begin(self, path: str, given: Any) -> None:
         """A row begins, with these arguments."""
@@ -58,35 +58,35 @@ class Watcher(Protocol):
         """It ended, with this result."""
 
 
-class Watched:
+class ReportingForward:
     """A module's forward that says when it begins and ends."""
 
-    def __init__(self, path: str, forward: Callable[..., Any], watcher: Watcher) -> None:
-        self.path, self.forward, self.watcher = path, forward, watcher
+    def __init__(self, path: str, forward: Callable[..., Any], listener: SpanListener) -> None:
+        self.path, self.forward, self.listener = path, forward, listener
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the module returns."""
-        self.watcher.begin(self.path, (args, kwargs))
+        self.listener.begin(self.path, (args, kwargs))
         out = self.forward(*args, **kwargs)
-        self.watcher.end(self.path, out)
+        self.listener.end(self.path, out)
         return out
 
 
-def watched_copy(model: nn.Module, paths: Iterable[str], watcher: Watcher,
+def reporting_copy(model: nn.Module, paths: Iterable[str], listener: SpanListener,
                  tensor: Callable[[Tensor], Tensor] | None = None) -> nn.Module:
-    """A copy of a model's modules, in eval mode, that tells `watcher` of the modules at `paths`.
+    """A copy of a model's modules, in eval mode, that tells `listener` of the modules at `paths`.
 
     Args:
         model: read, never written.
         paths: names as in `named_modules`.
-        watcher: hears them.
+        listener: hears them.
         tensor: makes the stand-in of a parameter or buffer; None shares the model's own.
     """
     own = [*model.parameters(), *model.buffers()]
     private = copy.deepcopy(model, {id(t): t if tensor is None else tensor(t) for t in own})
     for path in paths:
         module = private.get_submodule(path)
-        vars(module)["forward"] = Watched(path, module.forward, watcher)
+        vars(module)["forward"] = ReportingForward(path, module.forward, listener)
     return private.eval()
 
 
@@ -97,7 +97,7 @@ def shapes_of(values: Any) -> tuple[Shape, ...]:
 
 @dataclass(slots=True)
 class Span:
-    """What ran inside one path, all its calls together; macs without those of watched modules inside it.
+    """What ran inside one path, all its calls together; macs without those of other paths inside it.
 
     Attributes:
         macs: multiply-adds of its operators.
@@ -149,7 +149,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def know(self, tensors: Iterable[Tensor], counted: bool) -> None:
         """Tell of tensors that were there before: weights, which do not count, and inputs, which do."""
         for t in tensors:
-            self._keep(t.untyped_storage(), None if counted else 0)
+            self._add_storage(t.untyped_storage(), None if counted else 0)
 
     def begin(self, path: str, given: Any) -> None:
         """A row begins."""
@@ -173,7 +173,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **kwargs)
         made = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
         for t in made:
-            self._keep(t.untyped_storage())
+            self._add_storage(t.untyped_storage())
         self._count(func, args, kwargs, out, given + made)
         alive = self._alive + workspace(func, args, out)
         for path, start in self._open or [(OUTSIDE, before)]:
@@ -202,14 +202,14 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             calls, so_far = self.passed.get(name, (0, 0))
             self.passed[name] = calls + 1, so_far + elements
 
-    def _keep(self, storage: torch.UntypedStorage, size: int | None = None) -> None:
+    def _add_storage(self, storage: torch.UntypedStorage, size: int | None = None) -> None:
         key = storage._cdata
         if key not in self._known:
             self._known[key] = storage.nbytes() if size is None else size
             self._alive += self._known[key]
-            weakref.finalize(storage, self._let_go, key)
+            weakref.finalize(storage, self._remove_storage, key)
 
-    def _let_go(self, key: int) -> None:
+    def _remove_storage(self, key: int) -> None:
         self._alive -= self._known.pop(key)
 
 
@@ -227,7 +227,7 @@ def _metered(model: nn.Module, paths: Sequence[str], shape: Shape, dtype: torch.
         FakeTensorMode.cache_clear()
     mode = FakeTensorMode(allow_non_fake_inputs=True) if stand_ins else nullcontext()
     # Copied outside of the mode: what else hangs on the model keeps its values.
-    private = watched_copy(model, paths, meter, partial(_stand_in, mode) if stand_ins else None)
+    private = reporting_copy(model, paths, meter, partial(_stand_in, mode) if stand_ins else None)
     with torch.no_grad(), mode:
         x = torch.zeros(shape, dtype=dtype)
         meter.know([*private.parameters(), *private.buffers()], counted=False)

@@ -16,7 +16,7 @@ from bra.attention import BiLevelRoutingAttention
 from bra.errors import LIBRARY, BRAError, CostError, brief
 from bra.grid import WindowGrid
 from bra.messages import message
-from bra.profiling.formula import Basis, LayerCost, Part, layer_cost, named
+from bra.profiling.formula import Basis, LayerCost, Part, layer_cost
 from bra.profiling.layers import common_prefix, input_channels, is_bra, kind, parameters_of, rows_of, within
 from bra.profiling.meter import OUTSIDE, Meter, Shape, Span, metered
 from bra.profiling.timing import Progress, timed
@@ -222,7 +222,7 @@ def _bra_layers(path: str, module: nn.Module, meter: Meter, itemsize: int) -> li
         span = meter.spans.get(".".join(filter(None, (path, name))), Span())
         for call, given in enumerate(span.given, 1):
             h, w = given[0][-2:]
-            counted = named(layer_cost(layer.spec, h, w, itemsize), name if call == 1 else f"{name}#{call}")
+            counted = replace(layer_cost(layer.spec, h, w, itemsize), name=name if call == 1 else f"{name}#{call}")
             again = tuple(replace(part, params=0) for part in counted.parts)
             found.append(counted if call == 1 else replace(counted, parts=again))
     return found

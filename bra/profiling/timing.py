@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bra.errors import CostError
 from bra.messages import message
-from bra.profiling.meter import OUTSIDE, Shape, watched_copy
+from bra.profiling.meter import OUTSIDE, Shape, reporting_copy
 
 WARM_UP = 2
 Progress = Callable[[int, int], None]
@@ -57,7 +57,7 @@ def timed(model: nn.Module, paths: Sequence[str], shape: Shape, weight: Tensor, 
                                 rounds=rounds))
     wait = torch.cuda.synchronize if weight.is_cuda else _no_wait
     clock, whole = Clock(wait), Clock(wait)
-    private = watched_copy(model, paths, clock)
+    private = reporting_copy(model, paths, clock)
     x = torch.rand(shape, dtype=weight.dtype, device=weight.device)
     taken: dict[str, list[float]] = {path: [] for path in dict.fromkeys([*paths, OUTSIDE])}
     with torch.inference_mode():

@@ -1,7 +1,7 @@
 """Strangers' .pt and .pth files -> tensors and plain facts; no code of the file runs and no class of it is made.
 
-The file is read by a short-lived process with bounds on memory, processor time and output (`bra.unpack`). Both files
-that pass between it and us have no name, so nothing is left behind however either ends.
+The file is read by a short-lived process with limits on memory, processor time and output
+(`bra.readers.child.checkpoint`, run by `bra.readers.sandbox`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tempfile
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,18 +21,17 @@ from torch import Tensor
 
 from bra.errors import CheckpointError
 from bra.messages import from_plain, message
-from bra.readers import sandbox
-from bra.readers.child.checkpoint import OUT_OF_MEMORY, REFUSED
+from bra.readers.child.main import OUT_OF_MEMORY, REFUSED
 from bra.readers.child.pickle_machine import damaged
+from bra.readers.sandbox import Limits, run_reader
 
-START: Final = sandbox.START + (
-    "from bra.readers.child.checkpoint import main; import json; sys.exit(main(json.loads(sys.argv[2])))")
 OTHER_KINDS: Final = ((b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", message("in the format of torch before 1.6")),
                       (b"\x80", message("a bare pickle")), (b"", message("not a checkpoint of torch")))
 MAX_HEADER: Final = 16 * 2**20
 """Bytes of names, shapes and facts from the reading process; of YOLO11x with a thousand classes they are 150,000."""
 MAX_LABEL: Final = 64
-MAX_REFUSAL: Final = 8_000
+SPARE_OUTPUT: Final = 64 * 2**20
+"""Bytes that the reading process may write beyond twice the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +42,24 @@ class CheckpointLimits:
     memory: int = 2**30             # bytes of the reading process; half a megabyte of pickle takes about 30 MB
     cpu_seconds: int = 20
     seconds: float = 60.0           # by the clock, with the wait for a processor
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A module of a checkpoint.
+
+    Attributes:
+        path: its class as "module.name".
+        settings: what it keeps beside its tensors that decides what it computes, such as eps or stride.
+    """
+
+    path: str
+    settings: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """The name of its class."""
+        return self.path.rpartition(".")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +78,8 @@ class Facts:
         version: Ultralytics' release that wrote it.
         fused: its convolutions have taken in their batch norms.
         layers: class of each numbered layer, as "module.name".
-        attention: options that each attention layer holds, by the layer's name.
+        attention: options that each layer of bi-level routing attention holds, by the layer's name.
+        parts: every module, by name; none for a plain state_dict.
     """
 
     root: str
@@ -77,6 +94,7 @@ class Facts:
     fused: bool
     layers: tuple[str, ...]
     attention: Mapping[str, Mapping[str, Any]]
+    parts: Mapping[str, Part]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,20 +164,15 @@ def label(text: object) -> str:
 
 
 def _unpacked(data: bytes, limits: CheckpointLimits, still: Callable[[], object]) -> bytes:
-    with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as words:
-        source.write(data)
-        source.seek(0)
-        allowed = {"memory": limits.memory + len(data), "cpu": limits.cpu_seconds,
-                   "output": min(2 * len(data), limits.max_bytes) + 64 * 2**20}
-        status = sandbox.ran(("-I", "-S", "-B"), START, [json.dumps(allowed)], (source, out, words), limits.seconds,
-                             still)
-        if status == 0:
-            out.seek(0)
-            return out.read()
-        words.seek(0)
-        refusal = _refusal(words.read(MAX_REFUSAL)) if status == REFUSED else None
-    if refusal is not None:
-        raise refusal
+    """The safetensors that the reading process makes of the file."""
+    ended = run_reader("checkpoint", data, None, Limits(
+        limits.memory + len(data), limits.cpu_seconds, min(2 * len(data), limits.max_bytes) + SPARE_OUTPUT,
+        limits.seconds), still)
+    status = ended.status
+    if status == 0:
+        return ended.out
+    if status == REFUSED:
+        raise _refusal(ended.refusal)
     if status == OUT_OF_MEMORY:
         raise CheckpointError(message("Reading this checkpoint took more than {memory:,.0f} MB of memory: save only "
                                       "the model's state_dict().", memory=limits.memory / 2**20))
@@ -193,7 +206,9 @@ def _facts(given: Mapping[str, Any]) -> Facts:
         names=_names(given["names"]), nc=nc, stride=tuple(filter(math.isfinite, given["stride"])),
         imgsz=_whole(given["imgsz"]), epoch=_whole(given["epoch"]), version=_text(given["version"]),
         fused=bool(given["fused"]), layers=tuple(map(str, given["layers"])),
-        attention=MappingProxyType({name: MappingProxyType(held) for name, held in given["attention"].items()}))
+        attention=MappingProxyType({name: MappingProxyType(held) for name, held in given["attention"].items()}),
+        parts=MappingProxyType({name: Part(str(path), MappingProxyType(settings))
+                                for name, (path, settings) in given["parts"].items()}))
 
 
 def _names(given: Any) -> tuple[str, ...]:

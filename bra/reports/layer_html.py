@@ -11,11 +11,15 @@ from string import Template
 from torch import Tensor
 
 from bra import viewer
+from bra.figures import routing
+from bra.figures.attention import Attended, about, attended, attention, names_of
+from bra.figures.template import Style, file_name
 from bra.messages import ENGLISH, Language, message, semicolon_joined
 from bra.models.base import Detection
 from bra.photo import Photo
+from bra.reports.figure_html import figure_html, figures_script
 from bra.tracing import LayerTrace
-from bra.viewer.pack import Caption, Place, stage_message, tiles_message
+from bra.viewer.pack import TILE_SIDE, Caption, Place, stage_message, traced_size
 
 
 def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
@@ -34,9 +38,9 @@ def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
         show: what is switched on, of `viewer.pack.SHOWS`.
         detections: what the model found on the photo.
         language: of the page; the caption's model and provenance are told in it too.
-        mean_map: as for `tiles_message`.
+        mean_map: as for `attended`.
     """
-    tell = language.tell
+    tell = language.translate
     caption = replace(caption, model=tell(caption.model), provenance=tell(caption.provenance))
     pins = dict(pins or {})
     queries = [(role, place, whole) for role, place in pins.items()] or [("a", focus, whole)]
@@ -51,12 +55,32 @@ def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
         "title": escape(tell(message("Where {picture} is routed", picture=caption.picture))),
         "about": escape(tell(about)),
         "lang": escape(language.code), "style": viewer.text("viewer.css"), "stage": stage,
-        "stage_code": _code(viewer.STAGE, stage + page, language), "tiles_code": _code(viewer.TILES, "", language),
+        "stage_code": _code(viewer.STAGE, stage + page, language),
         "stage_data": _base64(stage_message(photo, trace, caption, focus, pins, show, None, detections)),
-        "tiles_data": _base64(tiles_message(photo, trace, caption, queries, None, mean_map)),
+        "figures": _figures(photo, trace, caption, attended(trace, photo, queries, mean_map), language),
+        "figures_code": figures_script(language),
         "foot": escape(f"{tell(message('Made by RouteScope.'))} {notes}"),
     }
     return Template(page).substitute(fill)
+
+
+def _figures(photo: Photo, trace: LayerTrace, caption: Caption, queries: Sequence[Attended],
+             language: Language) -> str:
+    """The charts of the pinned queries, with their words, one below the other."""
+    style, line, grid = Style(language), caption.line(trace), trace.grid
+    windows = [(query.role, query.window) for query in queries]
+    picture, size = photo.encoded(TILE_SIDE), traced_size(grid, photo)
+    every = range(len(names_of(trace.spec.num_heads)))
+    made = {"attention": attention(queries, every, grid, picture, size, style, line),
+            "ranking": routing.ranking(trace, windows, style, line)}
+    if routing.drawable(trace):
+        made["matrix"] = routing.matrix(trace, windows, style, line)
+    made["in-degree"] = routing.in_degree(trace, picture, size, windows, style, line)
+    setting = f"n{grid.n_win}_k{trace.spec.topk}"
+    words = "".join(f"<p>{escape(language.translate(about(trace, query)))}</p>" for query in queries)
+    return words + "".join(
+        figure_html(figure, file_name(caption.model, caption.layer, caption.picture, setting, kind))
+        for kind, figure in made.items())
 
 
 def _code(parts: Sequence[str], html: str, language: Language) -> str:

@@ -12,11 +12,15 @@ from string import Template
 from typing import Any, Final
 
 from bra import viewer
-from bra.experiments.compare import CostName, SettingRow, cheapest, front
+from bra.experiments.compare import CostName, SettingRow, amount, cheapest, front
 from bra.experiments.probes import ProbeRow
 from bra.experiments.sweep_table import Summary, SweepTable, summaries
-from bra.messages import ENGLISH, Language, message
-from bra.reports import charts
+from bra.figures.compare import deciding
+from bra.figures.compare import swept as swept_figure
+from bra.figures.template import Style, file_name
+from bra.messages import ENGLISH, Language, from_plain, message, semicolon_joined
+from bra.reports.figure_html import figure_html, figures_script
+from bra.units import quantity
 
 COSTS: Final[Mapping[CostName, str]] = {
     "macs": message("multiply-adds"), "peak_bytes": message("bytes alive at the worst "
@@ -55,25 +59,19 @@ def compare_csv(rows: Sequence[SettingRow]) -> str:
 def compare_html(rows: Sequence[SettingRow], title: str, about: str, cost: CostName = "macs",
                  language: Language = ENGLISH) -> str:
     """A page with the chart that decides and the table; `title` and `about` are escaped here."""
-    tell = language.tell
+    tell = language.translate
     on_front = front(rows, cost)
-    costed = [(row, on, float(value)) for row, on in zip(rows, on_front, strict=True)
-              if (value := getattr(row, cost)) is not None]
-    chart = charts.scatter([(value, row.recall, tell(words(row))) for row, _, value in costed],
-                           [on for _, on, _ in costed], tell(COSTS[cost]), tell(message("of full attention kept")),
-                           {tell(message("nearest windows")): [(value, row.nearest) for row, _, value in costed],
-                            tell(message("random windows")): [(value, row.chance) for row, _, value in costed]},
-                           tell(charts.PERCENT))
+    chart = figure_html(deciding(rows, cost, Style(language), about), file_name("settings", cost))
     head = "".join(f"<th>{tell(name)}</th>" for name in HEADINGS)
     lines = ["".join(f"<td>{tell(cell)}</td>" for cell in _cells(row)) for row in rows]
     body = "".join(f"<tr{' class=front' if on else ''}>{line}</tr>" for line, on in zip(lines, on_front, strict=True))
-    joined = message("Joined: no other setting keeps as much for less. Dashed: what the nearest windows and as many "
-                     "random windows would keep.")
+    joined = message("Thick grey: the Pareto front. Dashed: what the nearest windows of the same number keep; dotted: "
+                     "random ones.")
     legend = message("recall: share of full attention that falls on the routed windows; chance, nearest, best: on as "
                      "many random, nearest, and best possible windows. Costs are those of the layer.")
     parts = (f"<p>{escape(tell(reason(rows, cost)))}</p>{chart}<p class=faint>{tell(joined)}</p>"
              f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-             f"<p class=faint>{tell(legend)}</p>")
+             f"<p class=faint>{tell(legend)}</p>{figures_script(language)}")
     return sheet(title, about, parts, language)
 
 
@@ -109,8 +107,8 @@ def probe_verdict(rows: Sequence[ProbeRow]) -> str:
 
 
 def sheet(title: str, about: str, body: str, language: Language = ENGLISH) -> str:
-    """A page without scripts; title and about are told in its language and escaped here, the body is HTML."""
-    tell = language.tell
+    """A page around a body; title and about are told in its language and escaped here, the body is HTML."""
+    tell = language.translate
     return Template(viewer.text("sheet.html")).substitute(
         title=escape(tell(title)), about=escape(tell(about)), body=body, lang=escape(language.code),
         foot=escape(tell(message("Made by RouteScope."))))
@@ -131,28 +129,10 @@ def reason(rows: Sequence[SettingRow], cost: CostName = "macs") -> str:
                    goal=100 * GOALS[-1])
 
 
-def words(row: SettingRow) -> str:
-    """One setting in one line."""
-    return message("n_win {n_win}, topk {topk}: keeps {recall:.1f} %, nearest {nearest:.1f} %, chance {chance:.1f} %, "
-                   "{macs}, {memory}", n_win=row.n_win, topk=row.topk, recall=100 * row.recall,
-                   nearest=100 * row.nearest,
-                   chance=100 * row.chance, macs=amount(row, "macs"), memory=amount(row, "peak_bytes"))
-
-
-def amount(row: SettingRow, cost: CostName) -> str:
-    """What a row costs, with its unit; "–" where it was not measured."""
-    value = getattr(row, cost)
-    if value is None:
-        return "–"
-    if cost == "seconds":
-        return f"{1e3 * value:.3g} ms"
-    return charts.quantity(value) + ("B" if cost == "peak_bytes" else " MACs")
-
-
 def _cells(row: SettingRow) -> tuple[str, ...]:
     shares = (row.recall, row.chance, row.nearest, row.oracle, row.padding_share)
     return (str(row.n_win), str(row.topk), *(message("{n:.1f} %", n=100 * share) for share in shares),
-            charts.quantity(row.macs), amount(row, "peak_bytes"), amount(row, "seconds"))
+            quantity(row.macs), amount(row, "peak_bytes"), amount(row, "seconds"))
 
 
 # A sweep as one HTML page: distributions over pictures and confidence intervals of their means. ---------------------
@@ -160,20 +140,20 @@ def _cells(row: SettingRow) -> tuple[str, ...]:
 SWEEP_HEADINGS = ("n_win", "topk", message("recall"), message("95 % interval"), message("nearest"),
                   message("over nearest"),
                   message("chance"), message("best"), "MACs", message("memory"))
-SHOWN_TICKS = 400
 
 
 def sweep_html(swept: SweepTable, skipped: Mapping[str, str] | None = None, language: Language = ENGLISH) -> str:
     """The page as text; names in the table are escaped."""
     rows = summaries(swept.rows)
-    layers = dict.fromkeys(row.layer for row in rows)
-    parts = [_layer(layer, [row for row in rows if row.layer == layer], language) for layer in layers]
+    layers, model = dict.fromkeys(row.layer for row in rows), model_line(swept.about)
+    parts = [_layer(layer, [row for row in rows if row.layer == layer], model, language) for layer in layers]
     if skipped:
         comma_joined = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in sorted(skipped.items()))
-        head = language.tell(message("Skipped files: {n}", n=len(skipped)))
+        head = language.translate(message("Skipped files: {n}", n=len(skipped)))
         parts.append(f"<h2>{head}</h2><ul>{comma_joined}</ul>")
+    parts.append(figures_script(language))
     title = message("Routing over {n} pictures", n=len(set(swept.rows["picture"].to_pylist())))
-    return sheet(title, model_line(swept.about), "".join(parts), language)
+    return sheet(title, model, "".join(parts), language)
 
 
 def model_line(about: Mapping[str, Any]) -> str:
@@ -183,9 +163,15 @@ def model_line(about: Mapping[str, Any]) -> str:
         return message("The file does not say of which model.")
     model, side = (about.get("name") or settings.get("variant") or settings.get("model", "")), settings.get("side", "")
     given = {"model": str(model)[:80], "side": str(side)[:6]}
-    if settings.get("untrained") is True:
-        return message("Model {model}, random weights, pictures at {side} px.", **given)
-    return message("Model {model}, pictures at {side} px.", **given)
+    line = message("Model {model}, random weights, pictures at {side} px.", **given) \
+        if settings.get("untrained") is True else message("Model {model}, pictures at {side} px.", **given)
+    assumed = about.get("assumed")
+    try:
+        said = [one for plain in assumed[:5] if len(one := from_plain(plain)) < 400] if isinstance(assumed, list) \
+            else []
+    except ValueError:
+        said = []
+    return message("{line} {assumed}.", line=line, assumed=semicolon_joined(said)) if said else line
 
 
 def over_nearest(row: Summary) -> str:
@@ -197,22 +183,20 @@ def over_nearest(row: Summary) -> str:
     return message("{low:+.1f} to {high:+.1f} % ({word})", low=100 * low, high=100 * high, word=word)
 
 
-def _layer(name: str, rows: Sequence[Summary], language: Language) -> str:
-    tell, lines = language.tell, []
+def _layer(name: str, rows: Sequence[Summary], model: str, language: Language) -> str:
+    tell, lines = language.translate, []
     for row in rows:
         low, high = row.interval
         span = "–" if math.isnan(low) else tell(message("{low:.1f} to {high:.1f} %", low=100 * low, high=100 * high))
         recall, nearest, chance, best = (tell(message("{n:.1f} %", n=100 * share)) for share in
                                          (row.recall, row.nearest, row.chance, row.oracle))
         cells = (row.n_win, row.topk, recall, span, nearest, tell(over_nearest(row)), chance, best,
-                 charts.quantity(row.macs), charts.quantity(row.peak_bytes) + "B")
+                 quantity(row.macs), quantity(row.peak_bytes) + "B")
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{tell(heading)}</th>" for heading in SWEEP_HEADINGS)
-    chart = charts.spreads([(f"n_win {row.n_win}, topk {row.topk}", row.values[:SHOWN_TICKS],
-                             (row.recall, row.recall) if math.isnan(row.interval[0]) else row.interval)
-                         for row in rows],
-                           tell(message("of full attention kept, one tick per picture; bar: the mean's interval")),
-                           tell(charts.PERCENT), tell(charts.BETWEEN))
-    title = tell(message("Layer {name}", name=name or message("attention")))
+    layer = message("Layer {name}", name=name or message("attention"))
+    caption = message("{model} {layer}", model=model, layer=layer)
+    chart = figure_html(swept_figure(rows, Style(language), caption), file_name("sweep", name))
+    title = tell(layer)
     return (f"<h2>{escape(title)}</h2>{chart}<div class=scroll><table>"
             f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>")

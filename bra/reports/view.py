@@ -21,7 +21,7 @@ from bra.models.base import Detection, ModelRun, OpenModel
 from bra.models.biformer import BiFormer
 from bra.models.catalog import CATALOG, SIDE
 from bra.models.patches import PatchModel
-from bra.opening import named, opened, yolo
+from bra.opening import model_and_variant, opened, yolo
 from bra.photo import Photo
 from bra.reports.layer_html import report_html
 from bra.tracing import LayerTrace, ModelTrace, network
@@ -123,7 +123,7 @@ def _photo(photo: Any) -> tuple[Photo, str]:
 def _model(given: Any) -> tuple[OpenModel, int]:
     """A model that reads pictures, and the side that suits it."""
     if isinstance(given, (str, Path)):
-        return opened(given), CATALOG[named(str(given))[0]].side
+        return opened(given), CATALOG[model_and_variant(str(given))[0]].side
     if isinstance(given, OpenModel):
         return given, YOLO_SIDE if hasattr(given.module, "yaml") else SIDE
     module = network(given)

@@ -112,7 +112,7 @@ def example_module(topk: int = 1) -> BiLevelRoutingAttention:
     return made.requires_grad_(False)
 
 
-def work(tokens: Tokens = FIRST, topk: int = 1) -> ExampleNumbers:
+def run_example(tokens: Tokens = FIRST, topk: int = 1) -> ExampleNumbers:
     """Run the example and keep every number.
 
     Args:

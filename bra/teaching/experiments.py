@@ -5,7 +5,6 @@ Every number comes from the layer itself, run by `tracing`; only what differs is
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bra.attention import KVGather
 from bra.errors import BRAError
 from bra.experiments.compare import LayerInput
 from bra.grid import WindowGrid
@@ -75,13 +73,8 @@ def rerun(given: LayerInput, sharper: float = 1.0, **changes: Any) -> tuple[Laye
     Raises:
         BRAError: the changes cannot be.
     """
-    old = given.layer
-    layer = copy.deepcopy(old, {id(tensor): tensor for tensor in (*old.parameters(), *old.buffers())})
-    # The copy is nobody else's yet: this is still its making.
-    layer.spec = spec = replace(old.spec, **changes)
-    layer.n_win, layer.topk, layer.router.topk = spec.n_win, spec.topk, spec.topk
-    layer.kv_gather = KVGather(spec.mul_weight)
-    layer.router.scale = old.router.scale * sharper
+    spec = replace(given.layer.spec, **changes)
+    layer = given.layer.with_spec(spec, given.layer.router.scale * sharper)
     found = trace(layer, given.x)
     size, image = given.x.shape[-2:], given.prepared.x.shape[-2:]
     grid = WindowGrid.over_image(image[0], image[1], size[0], size[1], spec.n_win)

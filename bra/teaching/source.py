@@ -1,12 +1,11 @@
-"""Which line of the code each step of the worked example runs, read from the code itself."""
+"""The line of code that each step of the worked example runs, read from the code, where a comment marks it."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 from bra import functional as BF
@@ -19,20 +18,10 @@ STEPS: Final = ("tokens", "windows", "means", "affinity", "topk", "gather", "sco
 """The steps in the order in which they happen."""
 PACKAGE: Final = Path(__file__).parents[1]
 
-RUNS: Final[Mapping[str, tuple[tuple[Any, str], ...]]] = MappingProxyType({
-    "tokens": ((BiLevelRoutingAttention.forward, "= self.qkv("),),
-    "windows": ((BF.partition, "return"),),
-    "means": ((BF.pool, "return x.mean"),),
-    "affinity": ((BF.affinity, "q_win * scale"),),
-    "topk": ((BF.route, "torch.topk"),),
-    "gather": ((BF.gather, "index_select"),),
-    "scores": ((BF.attention_rows, "q * scale"),),
-    "softmax": ((BF.attention_rows, "softmax"),),
-    "output": ((BF.attend_explicit, "@ values"),),
-    "lepe": ((BiLevelRoutingAttention._lepe, "self.lepe(v"),),
-    "projection": ((BiLevelRoutingAttention.forward, "self.wo(out"),),
-})
-"""For each step the functions, and a piece of their text that stands in one line."""
+FUNCTIONS: Final = (BiLevelRoutingAttention.forward, BiLevelRoutingAttention._route, BiLevelRoutingAttention._lepe,
+                    BF.partition, BF.pool, BF.affinity, BF.route, BF.gather, BF.attention_rows, BF.attend_explicit)
+"""Where the steps run. In their code the line of each step ends with the comment `# step: NAME`."""
+MARK: Final = "# step: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +47,19 @@ def lines_of(step: str) -> tuple[SourceLine, ...]:
     """The lines that a step runs, as they stand in the code now.
 
     Raises:
-        BRAError: no such step, or its line was reworded; RUNS must then be too.
+        BRAError: no such step.
     """
-    if step not in RUNS:
+    if step not in STEPS:
         raise BRAError(message("there is no step {step}: choose one of {steps}.", step=repr(step),
                                steps=", ".join(STEPS)))
-    return tuple(_line(function, piece) for function, piece in RUNS[step])
+    return tuple(line for function in FUNCTIONS for line in _marked(function, step))
 
 
-def _line(function: Any, piece: str) -> SourceLine:
+def _marked(function: Callable[..., Any], step: str) -> Iterator[SourceLine]:
     lines, first = inspect.getsourcelines(function)
-    code = [at for at, text in enumerate(lines) if piece in text and not text.lstrip().startswith(("#", '"""'))]
-    if len(code) != 1:
-        raise BRAError(message("{piece} stands in {n} lines of {name}, not in one: reword RUNS.", piece=repr(piece),
-                               n=len(code), name=function.__qualname__))
-    text, body = lines[code[0]].partition("  #")[0].strip(), inspect.cleandoc("\n" + "".join(lines))
-    file = Path(inspect.getsourcefile(function) or "").resolve().relative_to(PACKAGE.parent).as_posix()
-    return SourceLine(file, first + code[0], text, function.__name__, body)
+    code = [line.partition(MARK)[0].rstrip() for line in lines]
+    for at, line in enumerate(lines):
+        if line.partition(MARK)[2].strip() == step:
+            file = Path(inspect.getsourcefile(function) or "").resolve().relative_to(PACKAGE.parent).as_posix()
+            yield SourceLine(file, first + at, code[at].strip(), function.__name__,
+                             inspect.cleandoc("\n" + "\n".join(code)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from bra.errors import BRAError
 from bra.metrics import dense, routing
-from bra.metrics.overlap import semantic_overlap
+from bra.metrics.overlap import IGNORE, label_map, semantic_overlap
+from bra.metrics.query_dependence import query_dependence
 from bra.models.base import OpenModel
 from bra.models.card import LayerQuality
 from bra.photo import Photo
@@ -18,55 +20,71 @@ from bra.tracing import LayerTrace
 
 Boxes = NDArray[np.float64]
 """(n, 5): class, left, top, right, bottom as shares of the picture's width and height."""
+LabelMap = NDArray[np.integer[Any]]
+"""(H, W): the class of every pixel of the picture, at the picture's size or any other of its shape."""
 Row = dict[str, float | None]
 
 
-def routing_quality(model: OpenModel, pictures: Iterable[tuple[Photo, Boxes | None]], side: int,
-                    progress: Callable[[str], None] = print) -> tuple[LayerQuality, ...]:
+def routing_quality(model: OpenModel, pictures: Iterable[tuple[Photo, Boxes | LabelMap | None]], side: int,
+                    progress: Callable[[str], None] = print,
+                    ignore: Collection[int] = ()) -> tuple[LayerQuality, ...]:
     """Quality of every routed layer, mean over pictures.
 
     Args:
         model: what is judged.
-        pictures: photos, and their boxes where there are any.
+        pictures: photos, and their boxes or label maps where there are any.
         side: pixels a side that the model reads them at.
         progress: told every tenth picture.
+        ignore: classes that are left out of every histogram.
 
     Raises:
         BRAError: there are no pictures.
     """
     found: dict[str, list[Row]] = {}
     settings: dict[str, tuple[int, int]] = {}
-    for at, (photo, boxes) in enumerate(pictures):
+    for at, (photo, labels) in enumerate(pictures):
         if at % 10 == 0:
             progress(f"{model.label}: routing of picture {at + 1}")
         for name, trace in model.look(photo, side).trace.layers.items():
             if trace.routed:
-                found.setdefault(name, []).append(_row(trace, boxes))
+                found.setdefault(name, []).append(_row(trace, labels, ignore))
                 settings[name] = (trace.grid.n_win, trace.spec.topk)
     if not found:
         raise BRAError("no picture was given, or the model routes nothing: quality cannot be measured.")
     return tuple(LayerQuality(name, *settings[name], **_means(rows)) for name, rows in found.items())
 
 
-def _row(trace: LayerTrace, boxes: Boxes | None) -> Row:
+def _row(trace: LayerTrace, labels: Boxes | LabelMap | None, ignore: Collection[int]) -> Row:
     """One layer on one picture."""
     mapped, full = routing.on_map(trace), dense.dense_attention(trace)
 
     def mean(by_window: NDArray[np.float64]) -> float:
         return float(np.nanmean(by_window[..., mapped]))
 
+    dependence = query_dependence(trace)
     row: Row = {
         "recall": mean(dense.recall(trace, full)), "recall_chance": routing.chance(trace),
         "recall_nearest": mean(dense.recall(trace, full, windows=routing.nearest_windows(trace))),
         "recall_oracle": mean(dense.recall(trace, full, windows=dense.oracle_windows(trace, full))),
-        "shared": routing.shared_choices(trace)}
-    if boxes is not None and len(boxes):
-        height, width = trace.grid.image or (trace.grid.h, trace.grid.w)
-        scaled = boxes * np.array([1.0, width, height, width, height])
-        found = semantic_overlap(trace, scaled).to_dict()
+        "shared": routing.shared_choices(trace), "query_dependence": dependence if math.isfinite(dependence) else None}
+    if labels is not None and len(labels):
+        found = semantic_overlap(trace, _on_grid(trace, labels, ignore)).to_dict()
         row |= {"overlap": found["routed"], "overlap_chance": found["chance"], "overlap_nearest": found["nearest"],
                 "overlap_oracle": found["oracle"]}
     return row
+
+
+def _on_grid(trace: LayerTrace, labels: Boxes | LabelMap, ignore: Collection[int]) -> NDArray[np.int64]:
+    """The labels as a class per pixel of the traced image, IGNORE where they do not count."""
+    height, width = trace.grid.image or (trace.grid.h, trace.grid.w)
+    if np.issubdtype(labels.dtype, np.integer):
+        down, across = (((np.arange(n) + 0.5) * old / n).astype(int)
+                        for n, old in zip((height, width), labels.shape, strict=True))
+        found = labels[down][:, across].astype(np.int64)
+    else:
+        found = label_map(trace.grid, labels * np.array([1.0, width, height, width, height]))
+    found[np.isin(found, list(ignore))] = IGNORE
+    return np.asarray(found, np.int64)
 
 
 def _means(rows: Sequence[Row]) -> dict[str, Any]:

@@ -151,3 +151,10 @@ function arrow(g, from, to, colour) {
     g.closePath(); g.stroke(); g.fill();
   }
 }
+
+function offscreen(width, height, paint) {
+  const canvas = document.createElement("canvas");
+  canvas.width = width; canvas.height = height;
+  paint(canvas.getContext("2d"));
+  return canvas;
+}

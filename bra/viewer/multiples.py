@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bra.experiments.compare import Compared, CostName, Pair, SettingRow, front
+from bra.experiments.compare import Compared, CostName, Pair, SettingRow, amount, front
 from bra.metrics.agreement import ACROSS, DOWN
 from bra.photo import Photo
-from bra.reports.tables import amount
 from bra.tracing import LayerTrace
 from bra.viewer.pack import TILE_SIDE, Place, grid_header, pack
 

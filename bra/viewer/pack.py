@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bra.errors import TraceError
 from bra.grid import WindowGrid
@@ -29,8 +28,8 @@ PICTURE_SIDE: Final = 1024
 TILE_SIDE: Final = 320
 Place = tuple[int, int]
 """(x, y) on the picture in ten-thousandths of its width and height; beyond 10,000 lies padding."""
-SHOWS: Final = ("reverse", "arrows", "affinity", "in_degree", "indegree", "bare")
-"""What can be switched on the stage: who routes here, arrows, two tints, the panel of in-degrees, detections off."""
+SHOWS: Final = ("reverse", "arrows", "affinity", "in_degree", "bare")
+"""What can be switched on the stage: who routes here, arrows, two tints, detections off."""
 FULL: Final = 10_000
 
 
@@ -104,7 +103,7 @@ def picture_message(photo: Photo, picture: bytes) -> bytes:
 
 def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place, pins: Mapping[str, Place],
                   show: Sequence[str] = (), picture: bytes | None = None,
-                  detections: Sequence[Detection] = ()) -> bytes:
+                  detections: Sequence[Detection] = (), follow: int = 0) -> bytes:
     """Everything that pointing at windows needs: the picture, the routing of every window, the rejected ones too.
 
     Args:
@@ -116,11 +115,12 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
         show: which of SHOWS are switched on.
         picture: the encoded picture, if it is at hand; b"" where a message of its own brings it.
         detections: what the model found on the photo.
+        follow: another number than before where the stage is to take these pins in place of its own.
     """
     header = {
         "photo": photo.digest, "grid": grid_header(trace.grid, photo), "topk": trace.spec.topk,
         "caption": caption.line(trace),
-        "weights_used": trace.weights_used, "focus": focus, "pins": dict(pins), "show": list(show),
+        "weights_used": trace.weights_used, "focus": focus, "pins": dict(pins), "show": list(show), "follow": follow,
         "name": caption.picture,
         "chance": trace.spec.topk / trace.grid.n_windows,
         "found": [[found.label, found.score] for found in detections],
@@ -135,36 +135,6 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
         "boxes": np.array([found.box for found in detections], np.float32).reshape(-1, 4),
     }
     return pack(header, photo.encoded(PICTURE_SIDE) if picture is None else picture, arrays)
-
-
-def tiles_message(photo: Photo, trace: LayerTrace, caption: Caption,
-                  queries: Sequence[tuple[str, Place, bool]], picture: bytes | None = None,
-                  mean_map: Callable[[int], Tensor] | None = None) -> bytes:
-    """What the pinned tokens attend to: for each query the mean over heads, the maximum, and every head.
-
-    Args:
-        photo: the picture.
-        trace: one layer on it.
-        caption: what stands under the figures.
-        queries: role "a" or "b", place, and whether the whole window is meant instead of its token at that place.
-        picture: the encoded picture, if it is at hand; b"" where a message of its own brings it.
-        mean_map: a window -> its `attention_map`, where that was worked out elsewhere.
-    """
-    maps, heads = [], []
-    for role, place, whole in queries:
-        window, token = locate(trace.grid, photo, place)
-        made = (mean_map or trace.attention_map)(window) if whole else trace.attention_map(window, token)
-        by_head = made.float().numpy()
-        maps.append(np.concatenate([by_head.mean(0, keepdims=True), by_head.max(0, keepdims=True), by_head]))
-        row, col = trace.grid.token_of_window(window, token)
-        heads.append({"role": role, "window": window, "token": token, "row": row, "col": col, "whole": whole,
-                      "routed": trace.r_idx[0, window].tolist(), "leak": routing.padding_share(trace.grid, by_head)})
-    stack = np.stack(maps) if maps else np.zeros((0, 0, trace.grid.H, trace.grid.W), np.float32)
-    header = {"photo": photo.digest, "grid": grid_header(trace.grid, photo), "caption": caption.line(trace),
-              "queries": heads,
-              "names": ["mean", "max", *(f"head {n + 1}" for n in range(trace.spec.num_heads))],
-              "name": caption.picture, "top": float(stack.max(initial=0.0))}
-    return pack(header, photo.encoded(TILE_SIDE) if picture is None else picture, {"maps": stack})
 
 
 def rail_message(layers: Mapping[str, LayerTrace], chosen: str) -> bytes:
@@ -183,7 +153,7 @@ def rail_message(layers: Mapping[str, LayerTrace], chosen: str) -> bytes:
 
 def locate(grid: WindowGrid, photo: Photo, place: Place) -> tuple[int, int]:
     """Place on the picture -> (window, token in window) of the layer's grid; places outside go to the nearest token."""
-    height, width = _traced_size(grid, photo)
+    height, width = traced_size(grid, photo)
     x, y = place[0] / FULL * width, place[1] / FULL * height
     top, left, bottom, right = grid.box()
     # The last token's far edge belongs to no token.
@@ -192,14 +162,21 @@ def locate(grid: WindowGrid, photo: Photo, place: Place) -> tuple[int, int]:
     return grid.window_of_pixel(y, x)
 
 
-def _traced_size(grid: WindowGrid, photo: Photo) -> tuple[float, float]:
+def place_of(grid: WindowGrid, photo: Photo, window: int) -> Place:
+    """The centre of a window as a place on the picture. Inverse: `locate`."""
+    height, width = traced_size(grid, photo)
+    top, left, bottom, right = grid.box_of_window(window)
+    return round((left + right) / 2 / width * FULL), round((top + bottom) / 2 / height * FULL)
+
+
+def traced_size(grid: WindowGrid, photo: Photo) -> tuple[float, float]:
     """Height and width of the picture, in the pixels that the layer's grid counts in."""
     return (grid.image or (photo.height, photo.width))
 
 
 def grid_header(grid: WindowGrid, photo: Photo) -> dict[str, Any]:
     """A grid as views read it: sizes in tokens, and its box and the picture in pixels."""
-    height, width = _traced_size(grid, photo)
+    height, width = traced_size(grid, photo)
     top, left, bottom, right = grid.box()
     return {"n_win": grid.n_win, "h": grid.h, "w": grid.w, "H": grid.H, "W": grid.W, "window_h": grid.window_h,
             "window_w": grid.window_w, "box": [top, left, bottom, right], "height": height, "width": width,

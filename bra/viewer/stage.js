@@ -9,18 +9,18 @@ export default function mount({ parentElement, data, setStateValue }) {
   view.tell = setStateValue;
   const message = unpack(data);
   if (view.data && message.version === view.data.version) { render(view); return undefined; }
-  // The pins here are newer than those in a message, except where a new picture or a new visit begins.
-  const known = Boolean(view.data), fresh = !view.data || view.data.photo !== message.photo;
+  // The pins here are newer than those in a message, except where a new picture or a new visit begins, or where they were
+  // chosen in a chart of the page.
+  const known = Boolean(view.data), fresh = !view.data || view.data.photo !== message.photo || view.data.follow !== message.follow;
   if (fresh) {
     view.pins = { a: message.pins.a ?? null, b: message.pins.b ?? null };
     view.active = view.pins.a && !view.pins.b ? "b" : "a";
     view.hover = view.cursor = null;
   }
   if (!known) adopt(view, message.show);
-  view.data = message; view.matrix = null; view.base = null; view.pointed = null;
+  view.data = message; view.base = null; view.pointed = null;
   for (const [role, colour] of Object.entries(message.roles)) root.style.setProperty(`--role-${role}`, colour);
   for (const caption of root.querySelectorAll('[data-part="caption"]')) caption.textContent = message.caption;
-  view.ui.degree.textContent = degreeSummary(message);
   view.ui.note.textContent = message.weights_used
     ? tr("This layer multiplies keys and values by these weights.")
     : tr("This layer uses only which windows were chosen, not these weights.");
@@ -31,10 +31,10 @@ export default function mount({ parentElement, data, setStateValue }) {
 function build(root) {
   translate(root);
   const $ = (name) => root.querySelector(`[data-part="${name}"]`);
-  const ui = Object.fromEntries(["canvas", "readout", "live", "caption", "note", "rank", "rows", "matrix", "indegree",
-    "degree", "tip", "stats", "title", "a", "b", "reverse", "arrows", "bare", "tint", "save"].map((name) => [name, $(name)]));
+  const ui = Object.fromEntries(["canvas", "readout", "live", "caption", "note", "rank", "rows",
+    "tip", "stats", "title", "a", "b", "reverse", "arrows", "bare", "tint", "size", "save"].map((name) => [name, $(name)]));
   const view = { root, ui, pins: { a: null, b: null }, active: "a", hover: null, cursor: null, reverse: false, arrows: false, bare: false,
-    tint: "route", tab: "matrix", pointed: null };
+    tint: "route", pointed: null };
   const move = (event) => { view.hover = placeOnStage(view, event); view.cursor = null; schedule(view); };
   ui.canvas.addEventListener("pointermove", move);
   ui.canvas.addEventListener("pointerleave", () => { view.hover = null; schedule(view); });
@@ -47,17 +47,8 @@ function build(root) {
   for (const name of ["reverse", "arrows", "bare"]) ui[name].addEventListener("click", () => { view[name] = !view[name]; switched(view); });
   ui.tint.addEventListener("change", () => { view.tint = ui.tint.value; switched(view); });
   ui.save.addEventListener("click", () => savePicture(view));
-  for (const tab of root.querySelectorAll("[role=tab]")) {
-    tab.addEventListener("click", () => { view.tab = tab.dataset.tab; switched(view); tab.focus(); });
-    tab.addEventListener("keydown", (event) => {
-      if (!event.key.startsWith("Arrow")) return;
-      root.querySelector(`[role=tab]:not([data-tab=${tab.dataset.tab}])`).click();
-    });
-  }
   hits(view, ui.rank, (x) => { const bar = view.rankHit(x); view.pointed = bar.window; schedule(view);
     return { text: tr("window {window}: affinity {affinity}", { window: bar.window, affinity: number(bar.value) }), query: null }; });
-  hits(view, ui.matrix, (x, y) => view.matrixHit(x, y));
-  hits(view, ui.indegree, (x, y) => view.degreeHit(x, y));
   new ResizeObserver(() => { view.base = null; schedule(view); }).observe(root);
   return view;
 }
@@ -102,13 +93,11 @@ function pin(view, place) {
 function adopt(view, words) {
   for (const name of ["reverse", "arrows", "bare"]) view[name] = words.includes(name);
   view.tint = ["affinity", "in_degree"].find((name) => words.includes(name)) ?? "route";
-  view.tab = words.includes("indegree") ? "indegree" : "matrix";
   view.ui.tint.value = view.tint;
 }
 
 function switched(view) {
-  view.tell("show", [view.reverse && "reverse", view.arrows && "arrows", view.bare && "bare", view.tint !== "route" && view.tint,
-    view.tab === "indegree" && "indegree"].filter(Boolean));
+  view.tell("show", [view.reverse && "reverse", view.arrows && "arrows", view.bare && "bare", view.tint !== "route" && view.tint].filter(Boolean));
   schedule(view);
 }
 
@@ -165,15 +154,20 @@ function render(view) {
       b.scale(ratio, ratio); drawBase(view, b, view.scale); drawGrid(view, b, view.scale); });
   }
   g.drawImage(view.base, 0, 0, width, height);
+  paint(view, g, height, queries);
+  panels(view, queries, current);
+  view.root.dataset.window = current.window; view.root.dataset.ready = data.version;
+  view.root.dataset.painted = performance.now() - started;
+}
+
+// All that lies over the photograph and its grid.
+function paint(view, g, height, queries) {
   const range = drawTint(view, g, view.scale, queries);
   for (const query of queries) drawWindows(view, g, view.scale, query);
   if (!view.bare) drawFound(view, g, view.scale, queries);
   for (const query of queries) drawMarks(view, g, view.scale, query);
-  if (view.pointed !== null) frame(g, windowRect(data.grid, view.pointed, view.scale), "#ffffff", 3);
+  if (view.pointed !== null) frame(g, windowRect(view.data.grid, view.pointed, view.scale), "#ffffff", 3);
   if (range) legend(view, g, height, range);
-  panels(view, queries, current);
-  view.root.dataset.window = current.window; view.root.dataset.ready = data.version;
-  view.root.dataset.painted = performance.now() - started;
 }
 
 function legend(view, g, height, { low, high }) {
@@ -210,22 +204,23 @@ function panels(view, queries, current) {
       { share: percent(data.kept[current.window]), chance: percent(data.chance) });
   drawRank(view, ui.rank, current.window, colour);
   fillRankTable(view, ui.rows, current.window);
-  for (const tab of root.querySelectorAll("[role=tab]")) {
-    const on = tab.dataset.tab === view.tab;
-    tab.setAttribute("aria-selected", String(on)); tab.tabIndex = on ? 0 : -1;
-    root.querySelector(`#${tab.getAttribute("aria-controls")}`).hidden = !on;
-  }
-  if (view.tab === "matrix") drawMatrix(view, ui.matrix, queries); else drawDegree(view, ui.indegree, queries);
 }
 
+// What is on the stage at so many pixels for each, drawn anew, so that lines and numbers stay sharp; the caption below.
 function savePicture(view) {
-  const { canvas } = view.ui, ratio = window.devicePixelRatio || 1, line = 30 * ratio;
-  const sheet = offscreen(canvas.width, canvas.height + 2 * line, (g) => {
-    g.fillStyle = "#fff"; g.fillRect(0, 0, canvas.width, canvas.height + 2 * line);
-    g.drawImage(canvas, 0, 0);
-    g.fillStyle = "#111"; g.font = `${13 * ratio}px sans-serif`; g.textBaseline = "middle";
-    g.fillText(view.data.caption, 8 * ratio, canvas.height + line * 0.6, canvas.width - 16 * ratio);
-    g.fillText(view.ui.readout.textContent, 8 * ratio, canvas.height + line * 1.4, canvas.width - 16 * ratio);
+  const { data } = view, factor = Number(view.ui.size.value), box = extent(data.grid), line = 24;
+  const width = box.width * view.scale, height = box.height * view.scale;
+  const sheet = offscreen(Math.round(width * factor), Math.round((height + 2 * line) * factor), (g) => {
+    g.scale(factor, factor);
+    g.fillStyle = "#fff"; g.fillRect(0, 0, width, height + 2 * line);
+    g.save(); g.beginPath(); g.rect(0, 0, width, height); g.clip();
+    drawBase(view, g, view.scale); drawGrid(view, g, view.scale);
+    paint(view, g, height, queriesOf(view));
+    g.restore();
+    g.fillStyle = "#111"; g.font = "13px sans-serif"; g.textBaseline = "middle"; g.textAlign = "left";
+    g.fillText(data.caption, 8, height + line * 0.6, width - 16);
+    g.fillText(view.ui.readout.textContent, 8, height + line * 1.4, width - 16);
   });
-  download(sheet, `routing_n${view.data.grid.n_win}_k${view.data.topk}.png`);
+  const words = [data.caption, data.name, `n${data.grid.n_win}_k${data.topk}`, `${factor}x`];
+  download(sheet, `routescope_${words.join("_").replace(/[^\p{L}\p{N}._-]+/gu, "-")}.png`);
 }

@@ -1,7 +1,11 @@
 """Bi-level routing attention in Ultralytics YOLO, with Ultralytics unedited: `import bra.yolo` is all it takes."""
 
-from bra.yolo.modules import BiLevelRoutingAttention, BRABlock, C2fBRA
-from bra.yolo.registration import CFG, register
+from bra.yolo.version import check_version
+
+check_version()     # before anything that an old Ultralytics lacks is imported
+
+from bra.yolo.modules import BiLevelRoutingAttention, BRABlock, C2fBRA  # noqa: E402
+from bra.yolo.registration import CFG, register  # noqa: E402
 
 register()
 

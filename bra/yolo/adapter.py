@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import ultralytics
@@ -13,6 +13,7 @@ from ultralytics.nn import tasks
 from ultralytics.nn.modules.block import DFL
 from ultralytics.utils import ops
 
+from bra.attention import BiLevelRoutingAttention
 from bra.errors import YoloError
 from bra.messages import message
 from bra.models.base import Answer, Detection, OpenModel, Prepared
@@ -21,8 +22,10 @@ from bra.models.init import redraw
 from bra.models.steps import Step
 from bra.photo import Photo, to_tensor
 from bra.readers.checkpoint import Checkpoint
-from bra.yolo.build import build_checked, open_checkpoint
-from bra.yolo.validate import check_model
+from bra.yolo.build import assumed, build_checked, open_checkpoint
+from bra.yolo.rows import OURS, other_reading, rows_of, said_of_rows, with_rows
+from bra.yolo.rows import heads_first as heads_first_in
+from bra.yolo.validate import check_model, left_out, read_model
 
 CONFIDENCE: Final = 0.25
 OVERLAP: Final = 0.7
@@ -119,19 +122,44 @@ def open_rows(rows: Mapping[str, Any], state: Mapping[str, Tensor] | None, label
     return opened(built(rows, state), label, provenance, classes)
 
 
-def open_text(text: bytes, name: str, still: Callable[[], object] = lambda: None) -> OpenYolo:
+def open_text(text: bytes, name: str, still: Callable[[], object] = lambda: None,
+              heads_first: bool = False) -> OpenYolo:
     """A stranger's model file with random weights, at the scale that its name says, as Ultralytics reads it.
 
-    `still` is called now and then while the model is rehearsed; what it raises ends the work.
+    Args:
+        text: the file.
+        name: its name.
+        still: called now and then while the model is rehearsed; what it raises ends the work.
+        heads_first: whether rows of BiLevelRoutingAttention begin with their heads, and not with their windows.
 
     Raises:
         YoloError: it may not be built.
     """
-    content = check_model(text)
+    given = read_model(text)
+    content = check_model(with_rows(given, [heads_first_in(row) for row in rows_of(given)]) if heads_first else given)
     scale = tasks.guess_model_scale(name)
     module = build_checked(content, scale if scale in (content.get("scales") or {}) else None, still=still)
     _forget(module)
-    return opened(module, name, UNTRAINED)
+    assumptions, asks = _assumed(content, module, heads_first)
+    return replace(opened(module, name, UNTRAINED), assumptions=assumptions, asks=asks, notes=left_out(given))
+
+
+def _assumed(content: Mapping[str, Any], module: Any, swapped: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a model file leaves open about its attention layers: sentences, and the options that answer them."""
+    rows = [row for row in rows_of(content) if row.name in OURS]
+    open_rows = [row for row in rows if other_reading(row, [_width(module.model[row.index])])]
+    said = said_of_rows(rows)
+    if open_rows or swapped:
+        numbers = ", ".join(str(row.index) for row in (open_rows or rows))
+        said = (*said, message("rows {rows} read with the heads first, as the authors' class", rows=numbers) if swapped
+                else message("rows {rows} read with n_win first, as the tutorial's class; with the heads first they "
+                             "would be other layers", rows=numbers))
+    return said, ("heads_first",) if open_rows or swapped else ()
+
+
+def _width(layer: Any) -> int:
+    """Channels of an attention row, or of the first that it repeats."""
+    return next((part.spec.dim for part in layer.modules() if isinstance(part, BiLevelRoutingAttention)), 1)
 
 
 def open_saved(checkpoint: Checkpoint, name: str, still: Callable[[], object] = lambda: None) -> OpenYolo:
@@ -140,8 +168,9 @@ def open_saved(checkpoint: Checkpoint, name: str, still: Callable[[], object] = 
     Raises:
         YoloError: it has no rows, they may not be built, or its tensors are not those of its rows.
     """
-    module, _ = open_checkpoint(checkpoint, still=still)
-    return opened(module, name, message("weights from {name}", name=name))
+    module, facts = open_checkpoint(checkpoint, still=still)
+    return replace(opened(module, name, message("weights from {name}", name=name)), assumptions=assumed(checkpoint),
+                   notes=left_out(facts.yaml or {}))
 
 
 def built(model: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -13,10 +14,10 @@ from ultralytics.nn import tasks
 from bra import attention
 from bra.errors import BRAError, YoloError
 from bra.messages import message
+from bra.models.saved import KEPT, attention_options, named_together, take_settings
 from bra.readers.checkpoint import Checkpoint, Facts
 from bra.yolo.budget import rehearse
-from bra.yolo.rows import DIM_FIRST, OPTIONS, Row, rows_of, with_rows
-from bra.yolo.tutorial_compat import KEPT
+from bra.yolo.rows import DIM_FIRST, OURS, Row, rows_of, with_rows
 from bra.yolo.validate import HEADS, ModelLimits, check_model, quoted
 
 __all__ = ["ModelLimits", "build_checked", "check_model", "open_checkpoint"]
@@ -24,6 +25,9 @@ __all__ = ["ModelLimits", "build_checked", "check_model", "open_checkpoint"]
 CLASSES: Final[Mapping[str, str]] = {
     "detect": "DetectionModel", "segment": "SegmentationModel", "pose": "PoseModel", "obb": "OBBModel",
     "classify": "ClassificationModel"}
+THEIR_FILE: Final = message("give the model file and scale that it was trained with")
+THEIR_CODE: Final = message("the rows are its own, so the code that makes its layers is not the one installed here; "
+                            "look into it where it was trained, with bra.trace")
 
 
 def build_checked(model: Mapping[str, Any], scale: str | None = None, limits: ModelLimits | None = None,
@@ -102,8 +106,11 @@ def open_checkpoint(checkpoint: Checkpoint, limits: ModelLimits | None = None,
     if given is None:
         raise YoloError(message("this checkpoint holds tensors without the rows of their model: give its model file "
                                 "too."))
+    if isinstance(given, Mapping):
+        given = _by_class(given, facts)
     module: Any = build_checked(_as_saved(check_model(given, limits), checkpoint), None, limits, still)
-    _same_layers(module, facts)
+    cure = THEIR_CODE if model is None else THEIR_FILE
+    _same_layers(module, facts, cure)
     if facts.fused:
         try:
             module.fuse(verbose=False)
@@ -111,10 +118,40 @@ def open_checkpoint(checkpoint: Checkpoint, limits: ModelLimits | None = None,
             raise YoloError(message("this checkpoint was saved fused, and Ultralytics cannot fuse the layers that its "
                                     "rows make ({kind}: {error}): save it before it is fused, or exported.",
                                     kind=type(error).__name__, error=quoted(error))) from error
-    _fill(module, checkpoint.tensors)
+    _fill(module, checkpoint.tensors, cure)
+    take_settings(module, facts.parts)
     names = facts.names if len(facts.names) == module.yaml["nc"] else tuple(map(str, range(module.yaml["nc"])))
     module.names = dict(enumerate(names))
     return module.eval().requires_grad_(False), facts
+
+
+def assumed(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Sentences about settings of its attention layers that a checkpoint does not hold, or holds in another class."""
+    return named_together(tuple(said for name in checkpoint.facts.attention
+                                for said in attention_options(name, checkpoint)[1]))
+
+
+def _by_class(model: Mapping[str, Any], facts: Facts) -> Mapping[str, Any]:
+    """The rows with the class that the checkpoint holds for each: names are what some import called them.
+
+    Raises:
+        YoloError: a row has one of our names, and its layer in the checkpoint is another's class.
+    """
+    try:
+        rows = rows_of(model)
+    except YoloError:
+        return model        # `check_model` says what is wrong with it
+    named = []
+    for row in rows:
+        path = facts.layers[row.index] if row.index < len(facts.layers) else ""
+        if row.name in OURS[1:] and path.rpartition(".")[2] == row.name and not path.startswith("bra."):
+            raise YoloError(message("{row} is their class {path} in this checkpoint, and not the {name} of this "
+                                    "package: a model with it cannot be opened here.", row=row.words,
+                                    path=quoted(path), name=row.name))
+        if row.name != DIM_FIRST[0] and _attention_of(replace(row, name=DIM_FIRST[0]), facts.attention):
+            row = Row(row.index, row.source, row.repeats, DIM_FIRST[0], [])
+        named.append(row)
+    return with_rows(model, named)
 
 
 def _as_saved(model: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
@@ -124,48 +161,41 @@ def _as_saved(model: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
     them; the layer in the checkpoint says what it became.
     """
     held = checkpoint.facts.attention
-    return with_rows(model, [Row(row.index, row.source, row.repeats, row.name, [_options(name, checkpoint)])
+    return with_rows(model, [Row(row.index, row.source, row.repeats, row.name, [attention_options(name, checkpoint)[0]])
                              if row.name in DIM_FIRST and (name := _attention_of(row, held)) else row
                              for row in rows_of(model)])
 
 
 def _attention_of(row: Row, held: Mapping[str, Any]) -> str:
-    return next((name for name in (f"model.{row.index}", f"model.{row.index}.attn") if name in held), "")
+    """Name of a row's attention layer, the first of those that it repeats; "" where it has none."""
+    inside = ".attn" if row.name in OURS[1:] else ""
+    return next((name for repeat in ("", ".0") if (name := f"model.{row.index}{repeat}{inside}") in held), "")
 
 
-def _options(name: str, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Options of the attention layer of that name, from what it kept and which tensors it has."""
-    held, tensors = dict(checkpoint.facts.attention[name]), checkpoint.tensors
-    if {*OPTIONS} <= {*held}:
-        return {option: held[option] for option in OPTIONS}
-    pooling = str(held.get("kv_downsample_mode"))
-    sizes = ("kv_per_win",) if pooling.startswith("ada_") else ("kv_downsample_ratio",) if "pool" in pooling else ()
-    options = {option: held[option] for option in (*KEPT, *sizes) if option in held}
-    lepe, linear = tensors.get(f"{name}.lepe.weight"), f"{name}.qkv.qkv.weight" in tensors
-    return options | ({"qk_scale": held["scale"]} if "scale" in held else {}) | {
-        "side_dwconv": 0 if lepe is None else lepe.shape[-1],
-        "param_attention": "none" if not linear else "qkvo" if f"{name}.wo.weight" in tensors else "qkv"}
-
-
-def _same_layers(module: Any, facts: Facts) -> None:
+def _same_layers(module: Any, facts: Facts, cure: str) -> None:
     """Refuse when the checkpoint's layers are not what its rows made here, in kind or in options."""
     made = [type(layer).__name__ for layer in module.model]
     saved = [path.rpartition(".")[2] for path in facts.layers]
     for n, (ours, theirs) in enumerate(zip(made, saved, strict=False)):
-        if ours != theirs:
-            raise YoloError(message("layer {n} of this checkpoint is {theirs}, and its row makes {ours}: give the "
-                                    "model file that it was trained with.", n=n, theirs=quoted(theirs), ours=ours))
+        if ours != theirs and f"model.{n}" not in facts.attention:
+            raise YoloError(message("layer {n} of this checkpoint is {theirs}, and its row makes {ours}: {cure}.",
+                                    n=n, theirs=quoted(theirs), ours=ours, cure=cure))
     for name, part in module.named_modules():
-        if isinstance(part, attention.BiLevelRoutingAttention):
-            spec = part.spec.to_dict()
-            for option, value in facts.attention.get(name, {}).items():
-                if option in KEPT and value is not None and spec[option] != value:
-                    raise YoloError(message("{name} of this checkpoint has {option}={value}, and its row makes "
-                                            "{wanted!r}: write what it was trained with into the row.", name=name,
-                                            option=option, value=quoted(value), wanted=spec[option]))
+        if not isinstance(part, attention.BiLevelRoutingAttention):
+            continue
+        if facts.parts and name not in facts.attention:
+            theirs = facts.parts[name].path if name in facts.parts else "nothing"
+            raise YoloError(message("layer {n} of this checkpoint is {theirs}, and its row makes {ours}: {cure}.",
+                                    n=name, theirs=quoted(theirs), ours=type(part).__name__, cure=cure))
+        spec = part.spec.to_dict()
+        for option, value in facts.attention.get(name, {}).items():
+            if option in KEPT and value is not None and spec[option] != value:
+                raise YoloError(message("{name} of this checkpoint has {option}={value}, and its row makes "
+                                        "{wanted!r}: write what it was trained with into the row.", name=name,
+                                        option=option, value=quoted(value), wanted=spec[option]))
 
 
-def _fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor], cure: str) -> None:
     """Copy every tensor into the one of its name, as float32; strictly all, and none of another shape."""
     state = module.state_dict()
     missing, foreign = [n for n in state if n not in tensors], [n for n in tensors if n not in state]
@@ -176,12 +206,12 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         if foreign:
             faults.append(message("has besides {count} tensors ({names})", count=len(foreign), names=_few(foreign)))
         both = message("{one} and {other}", one=faults[0], other=faults[1]) if len(faults) > 1 else faults[0]
-        raise YoloError(message("this checkpoint {faults}, so it is not of these rows: give the model file that it was "
-                                "trained with.", faults=both))
+        raise YoloError(message("this checkpoint {faults}, so it is not of these rows: {cure}.", faults=both,
+                                cure=cure))
     for name, tensor in tensors.items():
         if tensor.shape != state[name].shape or tensor.is_floating_point() != state[name].is_floating_point():
             raise YoloError(message("{name} is {shape} {kind} in this checkpoint and {wanted} {wanted_kind} by its "
-                                    "rows: give the model file and scale that it was trained with.", name=name,
+                                    "rows: {cure}.", name=name, cure=cure,
                                     shape=tuple(tensor.shape), kind=tensor.dtype, wanted=tuple(state[name].shape),
                                     wanted_kind=state[name].dtype))
         if not bool(torch.isfinite(tensor).all()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -17,14 +17,18 @@ from bra.grid import WindowGrid
 from bra.messages import message, message_of
 from bra.spec import MAX_N_WIN, BRASpec
 from bra.yolo.edit import counterparts, read_yaml, renumbered_sources, with_rows_replaced, written
-from bra.yolo.registration import ParseModel
+from bra.yolo.registration import CFG, ParseModel
 from bra.yolo.rows import (
+    DIM_FIRST,
     OURS,
+    USUAL,
     Parse,
     Row,
     options_of,
+    other_reading,
     probe,
     rows_of,
+    said_of_rows,
     spec_of,
     with_options,
     with_rows,
@@ -54,10 +58,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Findings, and the file's text with every fix in it."""
+    """Findings, the file's text with every fix in it, and what reading it so assumes of the classes in its rows."""
 
     findings: tuple[Finding, ...]
     fixed: str
+    assumptions: tuple[str, ...] = ()
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -81,18 +86,46 @@ def lint(path: str | Path, imgsz: int = 640, base: str | None = None) -> Report:
     text = model_text(path)
     model = read_yaml(text) | {"scale": tasks.guess_model_scale(str(path))}
     rows, findings = rows_of(model), []
+    said = () if model_file(path).parent == CFG else said_of_rows([row for row in rows if _readable(row)])
+    if unknown := [row for row in rows if not _known(row.name)]:
+        findings.append(Finding("error", -1, message(
+            "{rows} are rows whose layers Ultralytics does not have: what they return is not known here, so neither "
+            "numbers of rows nor settings are judged.", rows=", ".join(f"{row.index} {row.name}" for row in unknown))))
+        return Report(tuple(findings), text, said)
     for index, row in _moved(rows, path, base).items():
         findings.append(Finding("error", index, _moved_words(rows, row), row))
         rows[index] = row
     parser = tasks.parse_model
     assert isinstance(parser, ParseModel)
-    for check in (_impossible, _padded):
+    for check in (_impossible, _open_to_both, _padded):
         for finding in check(model, rows, imgsz, parser.original):
+            if finding.fix is not None and _may_be_theirs(rows[finding.row]):
+                finding = replace(finding, fix=None)
             findings.append(finding)
             if finding.fix is not None:
                 rows[finding.row] = finding.fix
     fixes = {finding.row: rows[finding.row] for finding in findings if finding.fix is not None}
-    return Report(tuple(findings), with_rows_replaced(text, fixes) if fixes else text)
+    return Report(tuple(findings), with_rows_replaced(text, fixes) if fixes else text, said)
+
+
+def _known(name: str) -> bool:
+    """Whether Ultralytics' parser finds a layer of that name, ours among them."""
+    if name.startswith(("nn.", "torchvision.ops.")):
+        return True
+    return isinstance(getattr(tasks, name, None), type)
+
+
+def _readable(row: Row) -> bool:
+    try:
+        options_of(row)
+    except YoloError:
+        return False
+    return True
+
+
+def _may_be_theirs(row: Row) -> bool:
+    """Whether a row of one of our names may be for another class of that name: numbers by place tell nothing."""
+    return row.name in OURS[1:] and bool(row.args) and not any(isinstance(arg, Mapping) for arg in row.args)
 
 
 def model_file(path: str | Path) -> Path:
@@ -153,10 +186,9 @@ def _moved_words(rows: Sequence[Row], row: Row) -> str:
 
 def _impossible(model: Mapping[str, Any], rows: Sequence[Row], _imgsz: int, parse: Parse) -> list[Finding]:
     """Settings that no layer can have, at any scale that the file is for."""
-    scales = [model["scale"]] if model.get("scale") else list(model.get("scales") or [None])
     ours, findings = [row for row in rows if row.name in OURS], []
     try:
-        by_scale = [probe({**model, "scale": scale}, rows, 3, parse).dims for scale in scales]
+        by_scale = [probe({**model, "scale": scale}, rows, 3, parse).dims for scale in _scales(model)]
     except BRAError as error:
         return [Finding("error", -1, message_of(error))]
     except Exception as error:  # the parser's own, of any kind: rows of its layers may be wrong too
@@ -168,15 +200,48 @@ def _impossible(model: Mapping[str, Any], rows: Sequence[Row], _imgsz: int, pars
             try:
                 spec_of(row, dim)
             except YoloError as error:
-                findings.append(Finding("error", row.index, message_of(error), _possible(row, dims)))
+                text = message_of(error)
+                if _channels_written(row):
+                    text = message("{error} If {channels} is the channels, take it out, and say what the {next} after "
+                                   "it is: [{{n_win: {next}}}], or [{{num_heads: {next}}}].", error=text,
+                                   channels=row.args[0], next=row.args[1])
+                findings.append(Finding("error", row.index, text, _possible(row, dims)))
                 break
     return findings
+
+
+def _open_to_both(model: Mapping[str, Any], rows: Sequence[Row], _imgsz: int, parse: Parse) -> list[Finding]:
+    """Numbers that are possible with the windows first and with the heads first."""
+    try:
+        by_scale = [probe({**model, "scale": scale}, rows, 3, parse).dims for scale in _scales(model)]
+    except Exception:  # said by `_impossible`
+        return []
+    findings = []
+    for row in rows:
+        dims = sorted({dims[row.index] for dims in by_scale if row.index in dims})
+        other = other_reading(row, dims) if row.name in OURS else None
+        if other is not None:
+            now, then = options_of(row), options_of(other)
+            findings.append(Finding("note", row.index, message(
+                "{row} is read with the windows first, as the tutorial's class: n_win {n_win}, {heads} heads; for a "
+                "class with the heads first, such as the authors', it says n_win {other_n_win}, {other_heads} heads: "
+                "if that is yours, write {written} here.", row=row.words, n_win=now.get("n_win", USUAL["n_win"]),
+                heads=now.get("num_heads", USUAL["num_heads"]), other_n_win=then["n_win"],
+                other_heads=then["num_heads"], written=written(other))))
+    return findings
+
+
+def _scales(model: Mapping[str, Any]) -> list[Any]:
+    """Those that the file is for."""
+    return [model["scale"]] if model.get("scale") else list(model.get("scales") or [None])
 
 
 def _possible(row: Row, dims: Sequence[int]) -> Row | None:
     """The nearest row that works for all these channel counts, when one is found."""
     given = {name: value for name, value in options_of(row).items() if value is not None}
     n_win, heads = given.get("n_win", 7), given.get("num_heads", 8)
+    if _channels_written(row):
+        return None         # only its author knows whether windows or heads follow
     tries = [given]
     if isinstance(n_win, int) and n_win > MAX_N_WIN:
         tries.append({name: value for name, value in given.items() if name != "n_win"})
@@ -192,6 +257,12 @@ def _possible(row: Row, dims: Sequence[int]) -> Row | None:
             if _works(options, dims):
                 return with_options(row, options)
     return None
+
+
+def _channels_written(row: Row) -> bool:
+    """Whether a row begins with its channels, and a number of windows or heads after them."""
+    return row.name == DIM_FIRST[0] and len(row.args) > 1 and all(type(arg) is int for arg in row.args[:2]) and \
+        row.args[0] > MAX_N_WIN
 
 
 def _works(options: Mapping[str, Any], dims: Sequence[int]) -> bool:

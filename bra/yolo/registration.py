@@ -1,8 +1,8 @@
 """Makes the installed Ultralytics know our rows, from outside: none of its files is touched.
 
-It has no place to plug in, so four of its functions are wrapped where it looks them up: the parser of rows (gives
-ours their channels), the search for a model file (finds ours by name), and the writer of the script that distributed
-workers run (imports us there).
+It has no place to plug in, so five of its functions are wrapped where it looks them up: the parser of rows (gives
+ours their channels), the search for a model file (finds ours by name), the writer of the script that distributed
+workers run (imports us there), and a model's loss (`routing_loss`).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from bra.errors import YoloError
 from bra.messages import message
 from bra.spec import BRASpec
 from bra.yolo.modules import BiLevelRoutingAttention, BRABlock, C2fBRA
+from bra.yolo.routing_loss import register_routing_loss
 from bra.yolo.rows import OURS, has_ours, resolve
 from bra.yolo.tutorial_compat import ALIASES
 
-OLDEST: Final = (8, 3)
 WORKER_LINE: Final = "    from ultralytics.utils import DEFAULT_CFG_DICT"
 _ONE_AT_A_TIME: Final = threading.RLock()
 """A file's `activation:` is set on Ultralytics' Conv class while its rows are read, and left there when a row fails:
@@ -114,11 +114,10 @@ def register() -> None:
     """Make Ultralytics build, find, train and open models with our rows. Repeating it changes nothing.
 
     Raises:
-        YoloError: Ultralytics is older than 8.3, or was edited by hand to hold a class of one of our names.
+        YoloError: Ultralytics was edited by hand to hold a class of one of our names.
     """
     if getattr(tasks, "BRABlock", None) is BRABlock:
         return
-    _check_version()
     _check_unedited()
     tasks.BiLevelRoutingAttention = BiLevelRoutingAttention
     tasks.C2fBRA = C2fBRARow
@@ -127,18 +126,12 @@ def register() -> None:
     tasks.parse_model = ultralytics_nn.parse_model = ParseModel(tasks.parse_model)
     tasks.check_yaml = CheckYaml(tasks.check_yaml)
     dist.generate_ddp_file = GenerateDDPFile(dist.generate_ddp_file)
+    register_routing_loss()
     torch.serialization.add_safe_globals([
         BRASpec, BiLevelRoutingAttention, BRABlock, C2fBRA, attention.BiLevelRoutingAttention, attention.SharedQKV,
         attention.TopkRouting, attention.KVGather, attention.QKVLinear,
         *(item for item in vars(kv_pool).values() if isinstance(item, type) and item.__module__ == kv_pool.__name__)])
     tasks.BRABlock = BRABlock     # last: its presence says that all is done
-
-
-def _check_version() -> None:
-    version = tuple(int(part) for part in ultralytics.__version__.split(".")[:2])
-    if version < OLDEST:
-        raise YoloError(message("ultralytics {version} is too old: 8.3 or newer is needed; run pip install -U "
-                                "ultralytics.", version=ultralytics.__version__))
 
 
 def _check_unedited() -> None:

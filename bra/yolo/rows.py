@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from bra.errors import SpecError, YoloError
+from bra.errors import BRAError, SpecError, YoloError
 from bra.messages import message, message_of
 from bra.spec import BRASpec
 
@@ -25,6 +25,8 @@ DIM_FIRST: Final = ("BiLevelRoutingAttention", "BRABlock")
 INSIDE_C2F: Final = "C2fBRA"
 OURS: Final = (*DIM_FIRST, INSIDE_C2F)
 OPTIONS: Final = tuple(field.name for field in fields(BRASpec))[1:]
+USUAL: Final = {field.name: field.default for field in fields(BRASpec)}
+"""Defaults of the tutorial's class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,50 @@ def options_of(row: Row) -> dict[str, Any]:
     return given | {name: _literal(value) for name, value in named.items()}
 
 
+def heads_first(row: Row) -> Row:
+    """A row of BiLevelRoutingAttention whose first numbers are num_heads and n_win, in the order read here.
+
+    The authors' class takes the heads first, the tutorial's the windows; a row does not say which of them it is for.
+    """
+    if row.name != DIM_FIRST[0] or not row.args or isinstance(row.args[0], Mapping):
+        return row
+    heads, *rest = row.args
+    if rest and not isinstance(rest[0], Mapping):
+        return replace(row, args=[rest[0], heads, *rest[1:]])
+    named = dict(rest[0]) if rest else {}
+    n_win = named.pop("n_win", USUAL["n_win"])
+    return replace(row, args=[n_win, heads, *([named] if named else [])])
+
+
+def other_reading(row: Row, dims: Sequence[int]) -> Row | None:
+    """The row as written for a class with heads first, if that can be too, for all these channel counts, and differs.
+
+    None where one of the two readings is impossible: then the row says for which class it was written.
+    """
+    swapped = heads_first(row)
+    try:
+        for dim in dims:
+            if spec_of(row, dim) == spec_of(swapped, dim):
+                return None
+    except BRAError:
+        return None
+    return swapped
+
+
+def said_of_rows(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Sentences about what rows of attention leave to the class that reads them; nothing for rows that are not ours."""
+    plain = [row for row in rows if row.name == DIM_FIRST[0]]
+    needed = ("num_heads", "n_win", "topk")
+    said: list[str] = []
+    if any(not {*needed} <= {*options_of(row)} for row in plain):
+        said.append(message("assumes the tutorial's class ({heads} heads, n_win {n_win}, topk {topk})",
+                            heads=USUAL["num_heads"], n_win=USUAL["n_win"], topk=USUAL["topk"]))
+    if names := sorted({row.name for row in rows if row.name in OURS[1:]}):
+        said.append(message("{names} meant as the block of this package, not another's of that name",
+                            names=", ".join(names)))
+    return tuple(said)
+
+
 def spec_of(row: Row, dim: int) -> BRASpec:
     """The settings of a row's attention.
 
@@ -218,8 +264,7 @@ def _resolved(row: Row, dim: int) -> Row:
         args = [c2, *(shortcut or [False]), options] if options else [c2, *shortcut]
         return Row(row.index, row.source, row.repeats, row.name, args)
     last = max((OPTIONS.index(name) for name in options), default=-1)
-    defaults = {field.name: field.default for field in fields(BRASpec)}
-    values = [options.get(name, defaults[name]) for name in OPTIONS[: last + 1]]
+    values = [options.get(name, USUAL[name]) for name in OPTIONS[: last + 1]]
     return Row(row.index, row.source, row.repeats, row.name, [dim, *values])
 
 

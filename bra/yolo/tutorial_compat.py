@@ -12,11 +12,8 @@ from torch import nn
 from bra.attention import KVGather, QKVLinear, TopkRouting
 from bra.errors import YoloError
 from bra.messages import message
+from bra.models.saved import KEPT
 from bra.yolo.modules import BiLevelRoutingAttention
-
-KEPT: Final = ("n_win", "num_heads", "qk_dim", "kv_downsample_mode", "topk", "param_routing", "diff_routing",
-               "soft_routing", "auto_pad")
-"""Constructor arguments that the pasted class keeps under their own names."""
 
 
 class TutorialBRA(BiLevelRoutingAttention):

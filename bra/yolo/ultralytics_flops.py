@@ -60,7 +60,7 @@ class UltralyticsFlops:
                        added=self.other_operators, because=because)
 
 
-def printed(model: nn.Module, cost: Cost) -> UltralyticsFlops:
+def reported_flops(model: nn.Module, cost: Cost) -> UltralyticsFlops:
     """Ask Ultralytics' counter about the model and the size that `cost` is of. The model is only read.
 
     Args:

@@ -34,6 +34,13 @@ STRINGS: Final = frozenset({"nc", "kpt_shape", "None", "True", "False", "nearest
 ACTIVATIONS: Final = frozenset(f"{start}{name}()" for start in ("nn.", "torch.nn.") for name in (
     "SiLU", "ReLU", "ReLU6", "LeakyReLU", "ELU", "GELU", "Mish", "Hardswish", "Sigmoid", "Tanh", "Identity"))
 """Ultralytics evaluates this text as Python; none other reaches it."""
+KEYS: Final = frozenset({
+    "nc", "scales", "scale", "backbone", "head", "depth_multiple", "width_multiple", "activation", "kpt_shape",
+    "reg_max", "end2end", "ch", "channels", "names", "task", "yaml_file"})
+"""What Ultralytics reads in a model file, and what it writes there itself."""
+ANCHORS: Final = "anchors"
+SCALE: Final = 3
+MOST_NAMED: Final = 12
 MAX_DEPTH: Final = 8
 MAX_VALUES: Final = 10_000
 MAX_LIST: Final = 32
@@ -71,7 +78,7 @@ def check_model(model: str | bytes | Mapping[str, Any], limits: ModelLimits | No
         YoloError: not a model, or something in it is not allowed; one sentence with the cure.
     """
     limits = limits or ModelLimits()
-    given = _read(model, limits) if isinstance(model, (str, bytes)) else model
+    given = read_model(model, limits) if isinstance(model, (str, bytes)) else model
     if isinstance(given, Mapping) and "backbone" not in given and {"train", "val", "path"} & {*given}:
         raise YoloError(message("this describes a data set and not a model: give the file with 'backbone:' and "
                                 "'head:'."))
@@ -88,6 +95,7 @@ def check_model(model: str | bytes | Mapping[str, Any], limits: ModelLimits | No
     if not 2 <= len(found) <= limits.rows:
         raise YoloError(message("this model has {count} rows: 2 to {most} are possible; shorten it.", count=len(found),
                                 most=limits.rows))
+    _check_known(found)
     rows = [_row(row, limits) for row in found]
     checked = {**_settings(given, limits), "backbone": given["backbone"]}
     if not 0 < len(given["backbone"]) < len(rows) or rows[-1].name not in HEADS or any(
@@ -99,8 +107,53 @@ def check_model(model: str | bytes | Mapping[str, Any], limits: ModelLimits | No
     return with_rows(checked, rows)
 
 
-def _read(text: str | bytes, limits: ModelLimits) -> dict[str, Any]:
-    """Safe YAML without anchors, aliases, tags or merging: each value was written out, no deeper than a row nests."""
+def _check_known(rows: Sequence[Row]) -> None:
+    """Raise YoloError, with all of them named, where layers of rows are not opened here."""
+    unknown = [row for row in rows if row.name not in LAYERS and row.name not in HEADS]
+    if not unknown:
+        return
+    if len(unknown) == 1:
+        raise YoloError(message("{place} names {name}, which is not one of the layers opened here: use those of "
+                                "Ultralytics' own detection, segmentation, pose, OBB and classification models, or "
+                                "{names}.", place=message("row {number}", number=unknown[0].index),
+                                name=quoted(unknown[0].name), names=", ".join(OURS)))
+    listed = [f"{row.index} {quoted(row.name[:24])}" for row in unknown[:MOST_NAMED]]
+    raise YoloError(message("rows {listed} are not layers opened here ({count} in all): use those of Ultralytics' own "
+                            "detection, segmentation, pose, OBB and classification models, or {names}.",
+                            listed=", ".join([*listed, *(["…"] if len(unknown) > MOST_NAMED else [])]),
+                            count=len(unknown), names=", ".join(OURS)))
+
+
+def left_out(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Sentences about what a model file holds and `check_model` drops, since Ultralytics builds nothing from it."""
+    said: list[str] = []
+    keys = [str(key) for key in given if key not in KEYS]
+    rows = [key for key in keys if isinstance(given.get(key), list) and any(
+        isinstance(row, list) and len(row) == 4 and isinstance(row[2], str) for row in given[key])]
+    if rows:
+        said.append(message("The rows under {keys} are left out: Ultralytics reads backbone and head, so this is the "
+                            "model without them.", keys=", ".join(quoted(key) for key in rows[:MOST_NAMED])))
+    if others := [key for key in keys if key not in rows]:
+        said.append(message("These keys of the file are left out, as Ultralytics leaves them: {keys}.",
+                            keys=", ".join(quoted(key) for key in others[:MOST_NAMED])))
+    found = rows_of(given)
+    if any(ANCHORS in row.args for row in found if row.name in HEADS):
+        said.append(message("“anchors” in the row of the head is left out: Ultralytics' heads have none, so this is "
+                            "its head and not that of YOLOv5 or YOLOv7."))
+    scales = given.get("scales")
+    if isinstance(scales, Mapping) and any(isinstance(one, list) and len(one) > SCALE for one in scales.values()):
+        said.append(message("Of each scale the first three numbers are read, depth, width and most channels; what "
+                            "follows is left out."))
+    return tuple(said)
+
+
+def read_model(text: str | bytes, limits: ModelLimits | None = None) -> dict[str, Any]:
+    """Safe YAML without anchors, aliases, tags or merging: each value was written out, no deeper than a row nests.
+
+    Raises:
+        YoloError: it is not such a text, or not a mapping.
+    """
+    limits = limits or ModelLimits()
     if len(text) > limits.text_bytes:
         raise YoloError(message("this file has {count:,} characters: a model file has {most:,} at most; take out "
                                 "comments.", count=len(text), most=limits.text_bytes))
@@ -169,7 +222,8 @@ def _scales(given: Mapping[str, Any], limits: ModelLimits) -> dict[str, Any]:
                                 "1024]}."))
     found = {}
     for name, values in scales.items():
-        depth, width, most = _listed(f"scales.{name}", values, 3)
+        longer = values[:SCALE] if isinstance(values, list) else values      # `left_out` says so
+        depth, width, most = _listed(f"scales.{name}", longer, SCALE)
         found[name] = [_factor(f"scales.{name}", depth, limits), _factor(f"scales.{name}", width, limits),
                        _whole(f"scales.{name}", most, 8, limits.number)]
     if scale is not None and not (isinstance(scale, str) and scale in found):
@@ -180,10 +234,6 @@ def _scales(given: Mapping[str, Any], limits: ModelLimits) -> dict[str, Any]:
 
 def _row(row: Row, limits: ModelLimits) -> Row:
     name, place = row.name, message("row {number}", number=row.index)
-    if name not in LAYERS and name not in HEADS:
-        raise YoloError(message("{place} names {name}, which is not one of the layers opened here: use those of "
-                                "Ultralytics' own detection, segmentation, pose, OBB and classification models, or "
-                                "{names}.", place=place, name=quoted(name), names=", ".join(OURS)))
     _whole(message("the number of repeats in {row}", row=place), row.repeats, 1, limits.repeats)
     sources = [row.source] if isinstance(row.source, int) else row.source
     if not 1 <= len(sources) <= MAX_LIST or any(type(f) is not int or not (
@@ -193,7 +243,8 @@ def _row(row: Row, limits: ModelLimits) -> Row:
     if len(row.args) > MAX_LIST:
         raise YoloError(message("{place} has {count} arguments: {most} at most; take the rest out.", place=place,
                                 count=len(row.args), most=MAX_LIST))
-    args = [_argument(place, arg, limits, mapping=name in OURS) for arg in row.args]
+    args = [_argument(place, arg, limits, mapping=name in OURS) for arg in row.args
+            if not (name in HEADS and arg == ANCHORS)]
     checked = Row(row.index, list(sources) if isinstance(row.source, list) else row.source, row.repeats, name, args)
     if name in OURS:
         _check_options(place, options_of(checked), limits)

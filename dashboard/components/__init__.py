@@ -1,4 +1,4 @@
-"""Our browser components, each with one Python face. Each has another key in every language, by `key_in_language`."""
+"""Our browser components, a function for each. Each has another key in every language, by `key_in_language`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ def _registered(name: str, html: str, css: str, code: str) -> Mapping[str, Calla
 
 
 _stage = _registered("stage", viewer.text("stage.html"), viewer.text("viewer.css"), viewer.script(*viewer.STAGE))
-_tiles = _registered("tiles", '<div class="tiles"></div>', viewer.text("viewer.css"), viewer.script(*viewer.TILES))
 _picture = _registered("picture", "<div></div>", "", viewer.script(*viewer.PICTURE))
 _rail = _registered("rail", '<div class="rail"></div>', viewer.text("viewer.css"), viewer.script(*viewer.RAIL))
 _multiples = _registered("multiples", '<div class="multiples"></div>', viewer.text("viewer.css"),
@@ -31,20 +30,20 @@ _multiples = _registered("multiples", '<div class="multiples"></div>', viewer.te
 _gallery = _registered("gallery", '<div class="gallery"></div>', (HERE / "gallery.css").read_text(),
                        viewer.script("core") + "\n" + (HERE / "gallery.js").read_text(encoding="utf-8"))
 
-_pane = _registered("pane", '<div class="pane"></div>', (HERE / "pane.css").read_text(),
-                    viewer.script("core", "draw") + "\n" + (HERE / "pane.js").read_text(encoding="utf-8"))
-_lectern = _registered("lectern", '<div class="lectern"></div>', (HERE / "lectern.css").read_text(),
-                       viewer.script("core") + "\n" + (HERE / "lectern.js").read_text(encoding="utf-8"))
-_board = _registered("board", '<div class="board"></div>', (HERE / "board.css").read_text(),
-                     (HERE / "board.js").read_text(encoding="utf-8"))
+_lesson_picture = _registered(
+    "lesson_picture", '<div class="lesson-picture"></div>', (HERE / "lesson_picture.css").read_text(),
+    viewer.script("core", "draw") + "\n" + (HERE / "lesson_picture.js").read_text(encoding="utf-8"))
+_presenter = _registered("presenter", '<div class="presenter"></div>', (HERE / "presenter.css").read_text(),
+                         viewer.script("core") + "\n" + (HERE / "presenter.js").read_text(encoding="utf-8"))
+_number_grid = _registered("number_grid", '<div class="number-grid"></div>', (HERE / "number_grid.css").read_text(),
+                           (HERE / "number_grid.js").read_text(encoding="utf-8"))
+_reconnect = st.components.v2.component("routescope_reconnect", html="<span></span>",
+                                        js=(HERE / "reconnect.js").read_text())
 
 
-_wake = st.components.v2.component("routescope_wake", html="<span></span>", js=(HERE / "wake.js").read_text())
-
-
-def wake() -> None:
+def reconnect() -> None:
     """Let the page run again when the browser has found its server again."""
-    _wake(key="wake", on_back_change=lambda: None)
+    _reconnect(key="reconnect", on_back_change=lambda: None)
 
 
 def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callable[[], None]) -> None:
@@ -61,13 +60,8 @@ def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callab
 
 
 def picture(message: bytes, key: str) -> None:
-    """A picture for the stage and the tiles of the page, itself unseen; `message` as `picture_message` packed it."""
+    """A picture for the stage of the page, itself unseen; `message` as `picture_message` packed it."""
     _picture[language()](data=_checked(message), key=key)
-
-
-def tiles(message: bytes, key: str) -> None:
-    """Attention of the pinned queries, one small picture per head; `message` as `tiles_message` packed it."""
-    _tiles[language()](data=_checked(message), key=key_in_language(key))
 
 
 def rail(message: bytes, key: str, on_pick: Callable[[], None]) -> None:
@@ -111,7 +105,7 @@ def gallery(pictures: Sequence[tuple[str, str, bytes]], chosen: str, key: str, o
     _gallery[language()](data={"items": items, "chosen": chosen}, key=key_in_language(key), on_picked_change=on_pick)
 
 
-def pane(message: bytes, key: str, on_guess: Callable[[], None]) -> None:
+def lesson_picture(message: bytes, key: str, on_guess: Callable[[], None]) -> None:
     """The lesson's picture, to point at or to guess on.
 
     Args:
@@ -119,11 +113,11 @@ def pane(message: bytes, key: str, on_guess: Callable[[], None]) -> None:
         key: of the widget; `st.session_state[key].guess` lists the windows that were marked.
         on_guess: called when the visitor asked for the answer.
     """
-    _pane[language()](data=_checked(message), key=key, on_guess_change=on_guess)
+    _lesson_picture[language()](data=_checked(message), key=key, on_guess_change=on_guess)
 
 
-def lectern(about: Mapping[str, str | bool], key: str, on_go: Callable[[], None]) -> None:
-    """The foot of the lesson, which listens to the keys of the whole page where it is projected.
+def presenter(about: Mapping[str, str | bool], key: str, on_go: Callable[[], None]) -> None:
+    """The navigation at the foot of the lesson, which listens to the keys of the whole page where it is projected.
 
     Args:
         about: "stop", which changes from stop to stop; "place" in words; "query" of the link; "present", "first" and
@@ -131,18 +125,18 @@ def lectern(about: Mapping[str, str | bool], key: str, on_go: Callable[[], None]
         key: of the widget; `st.session_state[key].go` is "next", "back", "present" or "leave".
         on_go: called when one of these was asked for.
     """
-    _lectern[language()](data=dict(about), key=key, on_go_change=on_go)
+    _presenter[language()](data=dict(about), key=key, on_go_change=on_go)
 
 
-def board(html: str, key: str, on_token: Callable[[], None]) -> None:
-    """Figures of the worked example, of which a token may be chosen.
+def number_grid(html: str, key: str, on_token: Callable[[], None]) -> None:
+    """Figures of the worked example as grids of numbers, of which a token may be chosen.
 
     Args:
-        html: what `figures.worked_steps.board` drew.
+        html: what `figures.example_steps.board` drew.
         key: of the widget; `st.session_state[key].token` is the number of the token that was clicked.
         on_token: called when the visitor clicked.
     """
-    _board[language()](data={"html": html}, key=key_in_language(key), on_token_change=on_token)
+    _number_grid[language()](data={"html": html}, key=key_in_language(key), on_token_change=on_token)
 
 
 def _checked(message: bytes) -> bytes:

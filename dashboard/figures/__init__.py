@@ -1,1 +1,1 @@
-"""Charts as Vega-Lite specifications: records in, a plain dict out; Streamlit draws them in its own theme."""
+"""The worked example's drawings: grids of numbers and small maps as HTML that can be clicked."""

@@ -9,25 +9,30 @@ from typing import Any
 import streamlit as st
 
 from bra.experiments.compare import Setting
+from bra.figures import learn as learn_figures
+from bra.figures.learn import Bar
+from bra.figures.template import Style
 from bra.models.catalog import ModelSettings
 from bra.photo import Photo
-from bra.reports.charts import quantity
 from bra.teaching.experiments import growth
 from bra.tracing import LayerTrace
+from bra.units import percent, quantity
 from bra.viewer.pack import Place, locate
 from dashboard import components
 from dashboard.components import messages
-from dashboard.figures import learn as learn_figures
-from dashboard.figures.learn import Bar, percent
 from dashboard.i18n import tr
 from dashboard.samples import GALLERY
+from dashboard.services import compare as compare_services
 from dashboard.services import learn as learn_services
 from dashboard.services import models as model_services
 from dashboard.state import learn as learn_state
 from dashboard.state import learn_view as views
-from dashboard.state import session
 from dashboard.state.learn_view import Lesson
+from dashboard.state.widgets import init_widget
+from dashboard.widgets import chart
 
+USUAL, LARGE = 14, 18
+"""Sizes of the type in figures, in pixels; the larger one where the lesson is projected."""
 LIKENESS_SIDE = 336
 """At which the map of the cat divides into 7 × 7 windows without padding."""
 
@@ -35,23 +40,34 @@ LIKENESS_SIDE = 336
 def cost(at: Lesson) -> Lesson:
     """Full attention against BRA, by size of the picture."""
     pixels = st.slider(tr("Side of the picture, pixels"), views.PIXELS[0], views.PIXELS[-1], step=views.PIXELS.step,
-                       key=session.init_widget("learn_pixels", at.pixels, views.PIXELS))
+                       key=init_widget("learn_pixels", at.pixels, views.PIXELS))
     every = [growth(side) for side in views.PIXELS]
-    one, top = growth(pixels), every[-1].full.macs
-    st.html(learn_figures.figure(
-        tr("{tokens:,} tokens: full attention compares {pairs} pairs, BRA {fewer}.", tokens=one.tokens,
-           pairs=quantity(one.pairs), fewer=quantity(one.routed_pairs)),
-        learn_figures.columns([(each.full.macs / top, each.routed.macs / top) for each in every],
-                              views.PIXELS.index(pixels), [f"{views.PIXELS[0]} px", f"{views.PIXELS[-1]} px"]),
-        learn_figures.bars(
-            _pair(tr("multiply-adds, full"), tr("multiply-adds, BRA"), one.full.macs, one.routed.macs, "")
-            + _pair(tr("memory, full"), tr("memory, BRA"), one.full.explicit_peak_bytes, one.routed.explicit_peak_bytes,
-                    "B"))))
+    one = growth(pixels)
+    st.markdown(tr("{tokens:,} tokens: full attention compares {pairs} pairs, BRA {fewer}.", tokens=one.tokens,
+                   pairs=quantity(one.pairs), fewer=quantity(one.routed_pairs)))
+    left, right = sides()
+    with left:
+        chart.draw(learn_figures.growth(every, views.PIXELS, pixels, _style(at)), "growth", f"{pixels}px")
+    with right:
+        bars(at, tr("% of the larger"), learn_figures.GROWTH_OF, [
+            *_pair(tr("multiply-adds, full"), tr("multiply-adds, BRA"), one.full.macs, one.routed.macs, ""),
+            *_pair(tr("memory, full"), tr("memory, BRA"), one.full.explicit_peak_bytes,
+                   one.routed.explicit_peak_bytes, "B")])
     st.caption(tr("Blue: full attention; orange: BRA as it is usually set. One layer with 64 numbers per token. A "
                   "multiply-add is one multiplication and one addition, the unit of such work; k, M and G are "
                   "thousands, millions and thousands of millions. Memory: every comparison is written down, as in most "
                   "copies."))
     return replace(at, pixels=pixels)
+
+
+def _style(at: Lesson) -> Style:
+    """How the lesson's figures are dressed: in large type where it is projected."""
+    return chart.style(LARGE if at.present else USUAL)
+
+
+def bars(at: Lesson, axis: str, caption: str, rows: Sequence[Bar]) -> None:
+    """Bars in the style of the lesson; `axis` says what their length is, `caption` what the numbers are of."""
+    chart.draw(learn_figures.bars(rows, axis, _style(at), caption), "learn", at.part, at.step)
 
 
 def _pair(full: str, routed: str, a: int, b: int, unit: str) -> list[Bar]:
@@ -63,13 +79,14 @@ def windows(at: Lesson) -> Lesson:
     """A picture to point at, under windows of one's choice."""
     left, right = st.columns(2)
     n_win = left.slider(tr("Windows per side, n_win"), views.N_WINS[0], views.N_WINS[-1],
-                        key=session.init_widget("learn_n_win", at.n_win, views.N_WINS))
+                        key=init_widget("learn_n_win", at.n_win, views.N_WINS))
     ks = range(1, n_win**2 + 1)
     topk = right.slider(tr("Routed windows, topk"), 1, ks[-1],
-                        key=session.init_widget("learn_topk", min(at.topk, ks[-1]), ks))
+                        key=init_widget("learn_topk", min(at.topk, ks[-1]), ks))
     photo = model_services.sample("animal")
     settings = ModelSettings("similarity", n_win=n_win, topk=topk, side=LIKENESS_SIDE)
-    lt = next(iter(model_services.look(settings, photo).trace.layers.values()))
+    run = model_services.model_run(model_services.load_model(settings), photo)
+    lt = next(iter(run.trace.layers.values()))
     caption = tr("Content likeness: fixed rules compare colour and texture. Nothing was learned.")
     if lt.grid.padding_share:
         caption += " " + tr("Hatched: padding, see chapter 5.")
@@ -91,16 +108,16 @@ def sides() -> Sequence[Any]:
 def look(at: Lesson, photo: Photo, lt: LayerTrace, place: Place, caption: str) -> None:
     """The picture to point at."""
     picture = model_services.encoded(photo, messages.PICTURE_SIDE)
-    components.pane(messages.look_message(photo, lt, place, caption, picture, at.present), learn_state.PANE,
-                    learn_state.take_guess)
+    components.lesson_picture(messages.look_message(photo, lt, place, caption, picture, at.present),
+                              learn_state.PICTURE, learn_state.on_guess)
 
 
 def weights(at: Lesson) -> Lesson:
     """Routing weights that change while the chosen windows stay."""
     left, right = st.columns([1.6, 1], vertical_alignment="bottom")
     factor = left.segmented_control(tr("Affinities times"), views.FACTORS, format_func=lambda n: f"{n / 100:g}",
-                                    required=True, key=session.init_widget("learn_factor", at.factor, views.FACTORS))
-    session.init_widget("learn_soft", at.soft, (False, True))
+                                    required=True, key=init_widget("learn_factor", at.factor, views.FACTORS))
+    init_widget("learn_soft", at.soft, (False, True))
     soft = right.toggle("soft_routing", key="learn_soft", help=tr("Multiply keys and values by the weights."))
     photo = model_services.sample("animal")
     one = learn_services.input_of("trained", photo, 1)
@@ -109,11 +126,10 @@ def weights(at: Lesson) -> Lesson:
     found = learn_services.reweighed(photo, one, window, factor or at.factor, soft)
     rows = [Bar(tr("window {w}", w=w), share, percent(share))
             for w, share in zip(lt.r_idx[0, window].tolist(), found.after, strict=True)]
-    st.html(learn_figures.figure(
-        tr("Routing weights of window {window}: always 100 % in all.", window=window), learn_figures.bars(rows),
-        learn_figures.note(tr("The same windows are chosen.") if found.same_windows
-                           else tr("Other windows are chosen.")),
-        learn_figures.bars([Bar(tr("change of the output"), found.change, percent(found.change), "bad")])))
+    st.markdown(tr("Routing weights of window {window}: always 100 % in all.", window=window) + " "
+                + (tr("The same windows are chosen.") if found.same_windows else tr("Other windows are chosen.")))
+    bars(at, tr("routing weight, % · change of the output, %"), _whose("trained", one.name),
+         [*rows, Bar(tr("change of the output"), found.change, percent(found.change), "bad")])
     st.caption(tr("Layer {layer} of a model that was trained here on flowers and now sees the cat of chapter 2. "
                   "Change: how far the output is from that at factor 1, in per cent of its size.", layer=one.name))
     return replace(at, factor=factor or at.factor, soft=soft)
@@ -122,27 +138,26 @@ def weights(at: Lesson) -> Lesson:
 def cuts(at: Lesson) -> Lesson:
     """n_win and topk at equal coverage."""
     cut = st.segmented_control(tr("Windows per side, n_win"), views.CUTS, required=True,
-                               key=session.init_widget("learn_cut", at.cut, views.CUTS)) or at.cut
+                               key=init_widget("learn_cut", at.cut, views.CUTS)) or at.cut
     photo = model_services.sample("portrait")
     one = learn_services.input_of("trained", photo, 0)
     settings = tuple(Setting(n, n * n // 4) for n in views.CUTS)
-    compared = model_services.compared(learn_services.TRAINED, photo, one, settings, 0)
+    compared = compare_services.compared(learn_services.lesson_model("trained"), photo, one, settings, 0)
     n = views.CUTS.index(cut)
     row, lt = compared.rows[n], compared.traces[n]
     most = max(each.peak_bytes for each in compared.rows)
     above, below = sides()
     with above:
-        look(at, photo, lt, GALLERY["portrait"].focus,
-             tr("Layer {layer} of the model trained on flowers.", layer=one.name))
-    below.html(learn_figures.figure(
-        tr("n_win {n_win}, topk {topk}: {share} of the map.", n_win=cut, topk=row.topk,
-           share=percent(row.topk / cut**2)),
-        learn_figures.bars([Bar(tr("keeps of full attention"), row.recall, percent(row.recall)),
-                            Bar(tr("the nearest windows would"), row.nearest, percent(row.nearest), "other"),
-                            Bar(tr("random windows would"), row.chance, percent(row.chance), "other"),
-                     Bar(tr("multiply-adds"), row.macs / max(each.macs for each in compared.rows), quantity(row.macs),
-                         "bad"),
-                            Bar(tr("memory"), row.peak_bytes / most, f"{quantity(row.peak_bytes)}B", "bad")])))
+        look(at, photo, lt, GALLERY["portrait"].focus, _whose("trained", one.name))
+    with below:
+        st.markdown(tr("n_win {n_win}, topk {topk}: {share} of the map.", n_win=cut, topk=row.topk,
+                       share=percent(row.topk / cut**2)))
+        bars(at, tr("share, % · cost, % of the dearest"), _whose("trained", one.name), [
+            Bar(tr("keeps of full attention"), row.recall, percent(row.recall)),
+            Bar(tr("the nearest windows would"), row.nearest, percent(row.nearest), "other"),
+            Bar(tr("random windows would"), row.chance, percent(row.chance), "other"),
+            Bar(tr("multiply-adds"), row.macs / max(each.macs for each in compared.rows), quantity(row.macs), "bad"),
+            Bar(tr("memory"), row.peak_bytes / most, f"{quantity(row.peak_bytes)}B", "bad")])
     return replace(at, cut=cut)
 
 
@@ -156,8 +171,8 @@ def padding(at: Lesson) -> Lesson:
     """Windows that do not divide the map, with the padding attended or masked."""
     left, right = st.columns([1.6, 1], vertical_alignment="bottom")
     n_win = left.slider(tr("Windows per side, n_win"), views.N_WINS[0], views.N_WINS[-1],
-                        key=session.init_widget("learn_pad_win", at.pad_win, views.N_WINS))
-    session.init_widget("learn_masked", at.masked, (False, True))
+                        key=init_widget("learn_pad_win", at.pad_win, views.N_WINS))
+    init_widget("learn_masked", at.masked, (False, True))
     masked = right.toggle("mask_padding", key="learn_masked", help=tr("Leave padding out of means and attention."))
     photo = model_services.sample("street")
     one = learn_services.input_of("trained", photo, 1)
@@ -168,32 +183,34 @@ def padding(at: Lesson) -> Lesson:
         look(at, photo, lt, GALLERY["street"].focus,
              tr("Hatched: padding. Layer {layer} of the model trained on flowers, topk {k}.",
                 layer=one.name, k=topk))
-    below.html(learn_figures.figure(
-        tr("{h} × {w} tokens, padded to {H} × {W}.", h=lt.grid.h, w=lt.grid.w, H=lt.grid.H, W=lt.grid.W),
-        learn_figures.bars([Bar(tr("padding's share of the map"), found.of_map, percent(found.of_map), "other"),
-                            Bar(tr("padding's share of attention"), found.of_attention, percent(found.of_attention)),
-                            Bar(tr("the same, worst window"), found.worst, percent(found.worst)),
-                            Bar(tr("change of the output by masking"), found.change, percent(found.change), "bad")])))
+    with below:
+        st.markdown(tr("{h} × {w} tokens, padded to {H} × {W}.", h=lt.grid.h, w=lt.grid.w, H=lt.grid.H, W=lt.grid.W))
+        bars(at, tr("share, %"), _whose("trained", one.name), [
+            Bar(tr("padding's share of the map"), found.of_map, percent(found.of_map), "other"),
+            Bar(tr("padding's share of attention"), found.of_attention, percent(found.of_attention)),
+            Bar(tr("the same, worst window"), found.worst, percent(found.worst)),
+            Bar(tr("change of the output by masking"), found.change, percent(found.change), "bad")])
     return replace(at, pad_win=n_win, masked=masked)
 
 
 def worth(at: Lesson) -> Lesson:
     """Trained, untrained and alike: what each keeps, beside chance and the nearest windows."""
     weights = st.segmented_control(tr("Weights"), views.WEIGHTS, format_func=tr, required=True,
-                                   key=session.init_widget("learn_weights", at.weights, views.WEIGHTS)) or at.weights
+                                   key=init_widget("learn_weights", at.weights, views.WEIGHTS)) or at.weights
     photo = model_services.sample("animal")
     lt = learn_services.layer_of(weights, photo, 4)
     found, shared = learn_services.fidelity_of(weights, photo, 4)
     above, below = sides()
     with above:
         look(at, photo, lt, GALLERY["animal"].focus, _whose(weights, lt.name))
-    below.html(learn_figures.figure(
-        tr("Share of full attention that is kept, {k} of {n} windows:", k=found.topk, n=lt.grid.n_windows),
-        learn_figures.bars([Bar(tr("its own routing"), found.recall, percent(found.recall)),
-                     Bar(tr("the nearest windows"), found.recall_nearest, percent(found.recall_nearest), "other"),
-                     Bar(tr("random windows, chance"), found.recall_chance, percent(found.recall_chance), "other")]),
-        learn_figures.note(tr("Hubs: the {k} windows chosen most get this share of all choices:", k=found.topk)),
-        learn_figures.bars([Bar(tr("share of the hubs"), shared, percent(shared), "bad")])))
+    with below:
+        st.markdown(tr("Share of full attention that is kept, {k} of {n} windows:", k=found.topk, n=lt.grid.n_windows)
+                    + " " + tr("Hubs: the {k} windows chosen most get this share of all choices:", k=found.topk))
+        bars(at, tr("share, %"), _whose(weights, lt.name), [
+            Bar(tr("its own routing"), found.recall, percent(found.recall)),
+            Bar(tr("the nearest windows"), found.recall_nearest, percent(found.recall_nearest), "other"),
+            Bar(tr("random windows, chance"), found.recall_chance, percent(found.recall_chance), "other"),
+            Bar(tr("share of the hubs"), shared, percent(shared), "bad")])
     return replace(at, weights=weights)
 
 
@@ -208,7 +225,7 @@ def _whose(weights: str, layer: str) -> str:
 def proof(at: Lesson) -> Lesson:
     """What a layer's output is made of, and what becomes of it under other windows."""
     layer = st.segmented_control(tr("Layer"), views.LAYERS, format_func=lambda n: f"{n + 1}", required=True,
-                                 key=session.init_widget("learn_layer", at.layer, views.LAYERS))
+                                 key=init_widget("learn_layer", at.layer, views.LAYERS))
     layer = at.layer if layer is None else layer
     photo = model_services.sample("animal")
     lt = learn_services.layer_of("trained", photo, layer)
@@ -216,13 +233,14 @@ def proof(at: Lesson) -> Lesson:
     above, below = sides()
     with above:
         look(at, photo, lt, GALLERY["animal"].focus, _whose("trained", lt.name))
-    below.html(learn_figures.figure(
-        tr("What this layer puts out comes from"),
-        learn_figures.bars([Bar(tr("attention, which the picture shows"), found.attention, percent(found.attention)),
-                            Bar(tr("LePE, {side} × {side} tokens around", side=side), 1 - found.attention,
-                                percent(1 - found.attention), "other")]),
-        learn_figures.note(tr("How far the output moves, in per cent of its size, with")),
-        learn_figures.bars([Bar(tr("random windows instead"), found.at_random, percent(found.at_random), "bad"),
-                            Bar(tr("the nearest windows instead"), found.to_nearest, percent(found.to_nearest), "bad"),
-                            Bar(tr("no LePE"), found.without_lepe, percent(found.without_lepe), "bad")])))
+    with below:
+        st.markdown(tr("What this layer puts out comes from attention and from LePE (orange and grey); blue: how far "
+                       "the output moves, in per cent of its size, with other windows or without LePE."))
+        bars(at, tr("share of the output, % · change, %"), _whose("trained", lt.name), [
+            Bar(tr("attention, which the picture shows"), found.attention, percent(found.attention)),
+            Bar(tr("LePE, {side} × {side} tokens around", side=side), 1 - found.attention,
+                percent(1 - found.attention), "other"),
+            Bar(tr("random windows instead"), found.at_random, percent(found.at_random), "bad"),
+            Bar(tr("the nearest windows instead"), found.to_nearest, percent(found.to_nearest), "bad"),
+            Bar(tr("no LePE"), found.without_lepe, percent(found.without_lepe), "bad")])
     return replace(at, layer=layer)

@@ -32,9 +32,11 @@ def show_example(step: str, large: bool) -> None:
         large: whether it is projected: larger numbers.
     """
     view = example_state.current()
-    now, first = learn_services.worked(view.tokens, view.topk), learn_services.worked(FIRST, ExampleView().topk)
+    now = learn_services.example_numbers(view.tokens, view.topk)
+    first = learn_services.example_numbers(FIRST, ExampleView().topk)
     say(step)
-    components.board(board(step, Scene(now, first, view.token, tr)), example_state.BOARD, example_state.take_token)
+    components.number_grid(board(step, Scene(now, first, view.token, tr)), example_state.NUMBER_GRID,
+                           example_state.on_token)
     choose_numbers(view)
     explain(step, now, view.token)
     if not large:
@@ -87,14 +89,14 @@ def choose_numbers(view: ExampleView) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(tr("Window {w}, token {t}:", w=window, t=inside), width="content")
         for channel, letter in enumerate("₁₂"):
-            key = example_state.given(f"x{view.token}{letter}", int(view.tokens[view.token][channel]))
+            key = example_state.set_widget(f"x{view.token}{letter}", int(view.tokens[view.token][channel]))
             st.number_input(f"x{letter}", -HIGHEST, HIGHEST, key=key, label_visibility="collapsed", width=160,
-                            on_change=example_state.take_number, args=(view.token, channel, key))
-        key = example_state.given("topk", view.topk)
+                            on_change=example_state.on_number, args=(view.token, channel, key))
+        key = example_state.set_widget("topk", view.topk)
         st.markdown("topk", width="content")
         st.segmented_control("topk", TOPKS, key=key, label_visibility="collapsed", width="content",
-                             on_change=example_state.take, args=("topk", key))
-        st.button(tr("Reset"), on_click=example_state.reset,
+                             on_change=example_state.on_change, args=("topk", key))
+        st.button(tr("Reset"), on_click=example_state.on_reset,
                   disabled=(view.tokens, view.topk) == (FIRST, ExampleView().topk))
 
 

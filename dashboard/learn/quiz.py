@@ -9,21 +9,22 @@ from typing import Final
 import streamlit as st
 
 from bra.errors import BRAError
+from bra.figures.learn import Bar
 from bra.metrics.routing import shared_choices
 from bra.teaching.experiments import score
+from bra.units import percent
 from bra.viewer.pack import Place, locate
 from dashboard import components
 from dashboard.components import messages
-from dashboard.figures import learn as learn_figures
-from dashboard.figures.learn import Bar, percent
 from dashboard.i18n import tr, tr_noop, translate
+from dashboard.learn.chapters import bars
 from dashboard.samples import GALLERY
 from dashboard.services import learn as learn_services
 from dashboard.services import models as model_services
 from dashboard.state import learn as learn_state
 from dashboard.state import learn_view as views
-from dashboard.state import session
 from dashboard.state.learn_view import Lesson
+from dashboard.state.widgets import init_widget
 from dashboard.widgets.model import sentence
 
 ROUNDS: Final[tuple[tuple[str, Place], ...]] = (
@@ -43,7 +44,7 @@ def show(at: Lesson) -> Lesson:
     left, right = st.columns([1.25, 1], gap="medium")
     with right:
         who = st.segmented_control(tr("Whose answer?"), views.WEIGHTS, format_func=tr, required=True,
-                                   key=session.init_widget("learn_who", at.who, views.WEIGHTS)) or at.who
+                                   key=init_widget("learn_who", at.who, views.WEIGHTS)) or at.who
         one = (who, at.step)
         guess = learn_state.guess(one)
         if guess is None or not at.present:     # projected, there is room for what it is or for what came out
@@ -65,9 +66,9 @@ def show(at: Lesson) -> Lesson:
         caption = tr("Layer {layer}, n_win {n_win}, topk {k}", layer=lt.name, n_win=lt.grid.n_win, k=lt.spec.topk)
         if lt.grid.padding_share:
             caption += tr(". ") + tr("Hatched: padding, see chapter 5.")
-        components.pane(messages.guess_message(photo, lt, window, guess, caption,
-                                               model_services.encoded(photo, messages.PICTURE_SIDE), at.present),
-                        learn_state.PANE, learn_state.take_guess)
+        encoded = model_services.encoded(photo, messages.PICTURE_SIDE)
+        components.lesson_picture(messages.guess_message(photo, lt, window, guess, caption, encoded, at.present),
+                                  learn_state.PICTURE, learn_state.on_guess)
     with right:
         if made is None:
             st.markdown(tr("Many mark what looks like the window with the star, or what lies next to it. Does the "
@@ -76,27 +77,27 @@ def show(at: Lesson) -> Lesson:
                           "Enter. Then ask for the answer."))
         else:
             learn_state.keep_score(one, made)
-            st.html(learn_figures.figure(tr("This round, hits of {k}:", k=made.of), learn_figures.bars(
-                _bars(made.hits, made.nearest, made.chance, made.of)),
-                learn_figures.note(tr("On this picture {share} of all choices in this layer fall on the same {k} "
-                                      "windows, wherever the star is.", share=percent(shared_choices(lt)),
-                                      k=lt.spec.topk))))
-        _total()
+            st.markdown(tr("This round, hits of {k}:", k=made.of))
+            bars(at, tr("% of the windows to be found"), caption, _hits(made.hits, made.nearest, made.chance, made.of))
+            st.markdown(tr("On this picture {share} of all choices in this layer fall on the same {k} windows, "
+                           "wherever the star is.", share=percent(shared_choices(lt)), k=lt.spec.topk))
+        _total(at)
     return at
 
 
-def _bars(hits: float, nearest: float, chance: float, of: int) -> list[Bar]:
+def _hits(hits: float, nearest: float, chance: float, of: int) -> list[Bar]:
     return [Bar(tr("you"), hits / of, f"{hits:g}"),
             Bar(tr("the nearest windows"), nearest / of, f"{nearest:g}", "other"),
             Bar(tr("random windows, on average"), chance / of, f"{chance:.2f}", "other")]
 
 
-def _total() -> None:
+def _total(at: Lesson) -> None:
     done = learn_state.scores()
     if not done:
         return
     names = ("hits", "nearest", "chance", "of")
     hits, nearest, chance, of = (sum(getattr(one, name) for one in done) for name in names)
-    st.html(learn_figures.figure(tr("Rounds so far: {n}. Hits of {k}:", n=len(done), k=of),
-                                 learn_figures.bars(_bars(hits, nearest, chance, of))))
+    text = tr("Rounds so far: {n}. Hits of {k}:", n=len(done), k=of)
+    st.markdown(text)
+    bars(at, tr("% of the windows to be found"), text, _hits(hits, nearest, chance, of))
     st.button(tr("Start again"), on_click=learn_state.forget_scores)

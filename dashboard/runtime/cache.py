@@ -1,84 +1,76 @@
-"""What was worked out, kept for whoever asks next: as many megabytes as one says, the longest untouched goes first."""
+"""Bounded LRU cache of results, shared by all visitors; keys are digests of bytes and frozen settings."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from threading import Lock
 from typing import Any
 
+from cachetools import TLRUCache
+
+OVERHEAD = 1_000
+"""Bytes that an entry counts beside its value."""
+
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Something on the shelf.
+class CacheEntry:
+    """One value in the cache.
 
     Attributes:
-        value: it.
+        value: the result, read-only.
         size: its bytes.
-        until: when it is no longer true, of `time.monotonic`; None for never.
+        until: when it is no longer true, of `time.monotonic`; infinite for never.
     """
 
     value: Any
     size: int
-    until: float | None
+    until: float
+
+
+def _expiry(_key: Hashable, entry: CacheEntry, _now: float) -> float:
+    return entry.until
+
+
+def _entry_size(entry: CacheEntry) -> int:
+    return entry.size
 
 
 class ResultCache:
-    """Values by key, shared and read-only; `most` bytes together, for any number of threads."""
+    """Least recently used values go first once there are more than `max_bytes`; for any number of threads."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._kept: OrderedDict[Hashable, Kept] = OrderedDict()
-        self._passing: dict[Hashable, float] = {}      # those that are not kept for ever, and until when
-        self._size = 0
+    def __init__(self, max_bytes: int) -> None:
+        self._entries = TLRUCache(max_bytes, _expiry, time.monotonic, _entry_size)
         self._lock = Lock()
 
-    def get(self, key: Hashable) -> Kept | None:
-        """What is kept under the key, if anything."""
+    def get(self, key: Hashable) -> CacheEntry | None:
+        """The entry under the key, if there is one that is still true."""
         with self._lock:
-            found = self._kept.get(key)
-            if found is not None and found.until is not None and found.until <= time.monotonic():
-                self._take_off(key)
-                return None
-            if found is not None:
-                self._kept.move_to_end(key)
+            found: CacheEntry | None = self._entries.get(key)
             return found
 
-    def put(self, key: Hashable, value: Any, seconds: float | None = None) -> None:
-        """Keep a value, for so long; one that alone is more than all the room is not kept."""
-        size, now = 1_000 + weight(value), time.monotonic()
+    def put(self, key: Hashable, value: Any, seconds: float = math.inf) -> None:
+        """Keep a value, for so many seconds; one that alone is larger than the cache is not kept."""
+        entry = CacheEntry(value, OVERHEAD + size_of(value), time.monotonic() + seconds)
         with self._lock:
-            for old in [old for old, until in self._passing.items() if until <= now]:
-                self._take_off(old)     # nobody may ever ask for them again
-            self._take_off(key)
-            if size <= self._most:
-                self._kept[key] = Kept(value, size, None if seconds is None else now + seconds)
-                self._size += size
-                if seconds is not None:
-                    self._passing[key] = now + seconds
-            while self._size > self._most:
-                self._take_off(next(iter(self._kept)))
-
-    def _take_off(self, key: Hashable) -> None:
-        """Keep it no longer; the lock is held."""
-        gone = self._kept.pop(key, None)
-        self._passing.pop(key, None)
-        self._size -= gone.size if gone is not None else 0
+            self._entries.pop(key, None)
+            if entry.size <= self._entries.maxsize:
+                self._entries[key] = entry
 
     @property
     def size(self) -> int:
-        """Bytes of all that is kept; what two of them share counts twice."""
+        """Bytes of all entries; what two of them share counts twice."""
         with self._lock:
-            return self._size
+            return int(self._entries.currsize)
 
     def __len__(self) -> int:
         with self._lock:
-            return len(self._kept)
+            return len(self._entries)
 
 
-def weight(value: Any) -> int:
+def size_of(value: Any) -> int:
     """Bytes of the arrays, tensors, modules, tables and texts in a value; each counts once."""
     total, seen, waiting = 0, set(), [value]
     while waiting:

@@ -1,7 +1,7 @@
-"""Work in the order in which it was asked for, by a few threads of its own; whoever waits knows the place in the line.
+"""Job queue: runs work in the order of submission in threads of its own; whoever waits knows the place in the queue.
 
-A visitor's page never computes: it asks, looks up now and then, and may leave. The same work is done once, however many
-ask for it; work that nobody waits for any more is dropped, or told to stop where it can be.
+A visitor's page never computes: it submits a job, looks up now and then, and may leave. The same work is done once,
+however many submit it; a job that nobody waits for any more is dropped, or told to stop where it can be.
 """
 
 from __future__ import annotations
@@ -74,30 +74,30 @@ class Job:
 
 
 class JobQueue:
-    """Several lanes, each first come first served.
+    """Jobs by priority, first come first served within each.
 
     Args:
-        lanes: threads of each lane.
-        longest: pieces of work that may wait in each.
-        before: called in the working thread before each piece, with how many are worked on in all.
+        threads: number of threads of each priority.
+        longest: jobs that may wait in each.
+        before: called in the working thread before each job, with how many are being worked on in all.
     """
 
-    def __init__(self, priorities: Mapping[str, int], longest: int,
+    def __init__(self, threads: Mapping[str, int], longest: int,
                  before: Callable[[int], None] | None = None) -> None:
-        self._threads = dict(priorities)
+        self._threads = dict(threads)
         self._longest = longest
         self._before = before
         self._changed = Condition()
-        self._waiting: dict[str, list[Job]] = {name: [] for name in priorities}
+        self._waiting: dict[str, list[Job]] = {name: [] for name in threads}
         self._jobs: dict[tuple[str, Hashable], Job] = {}
-        self._working = dict.fromkeys(priorities, 0)
+        self._working = dict.fromkeys(threads, 0)
         self._started = self._closed = False
 
-    def ask(self, priority: str, key: Hashable, work: Callable[[Progress], Any]) -> JobHandle:
-        """Ask for a piece of work, or join those who wait for the same.
+    def submit(self, priority: str, key: Hashable, work: Callable[[Progress], Any]) -> JobHandle:
+        """Submit a job, or join those who wait for the same.
 
         Raises:
-            LineFullError: too many wait in this lane.
+            QueueFullError: too many wait in this priority.
         """
         with self._changed:
             job = self._jobs.get((priority, key))
@@ -114,13 +114,13 @@ class JobQueue:
         return JobHandle(self, priority, job)
 
     def lengths(self) -> dict[str, int]:
-        """How many pieces of work wait in each lane."""
+        """How many jobs wait in each priority."""
         with self._changed:
             return {name: sum(not one.abandoned for one in jobs) for name, jobs in self._waiting.items()}
 
     @property
     def working(self) -> int:
-        """How many pieces of work are worked on."""
+        """How many jobs are being worked on."""
         with self._changed:
             return sum(self._working.values())
 
@@ -166,7 +166,7 @@ class JobQueue:
             job.parts = (done, todo)
             with self._changed:
                 if job.abandoned or self._closed:
-                    self._end(priority, job)        # whoever asks from now on begins anew
+                    self._end(priority, job)        # whoever submits it from now on begins anew
                     raise Cancelled
 
         try:
@@ -188,9 +188,9 @@ class JobQueue:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JobHandle:
-    """One visitor's place: `with line.ask(…) as ticket`, which gives it back however the block ends."""
+    """One visitor's place in the queue: `with queue.submit(…) as handle`, given back however the block ends."""
 
-    line: JobQueue
+    queue: JobQueue
     priority: str
     job: Job
 
@@ -199,20 +199,20 @@ class JobHandle:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        with self.line._changed:
+        with self.queue._changed:
             self.job.waiting -= 1
             self.job.left = time.monotonic()
 
     def wait(self, seconds: float) -> bool:
         """Whether the work has ended, now or within so many seconds."""
-        with self.line._changed:
-            return self.line._changed.wait_for(lambda: self.job.done, seconds)
+        with self.queue._changed:
+            return self.queue._changed.wait_for(lambda: self.job.done, seconds)
 
     @property
     def before(self) -> int | None:
-        """How many pieces of work come before this one; None when it is being worked on or done."""
-        with self.line._changed:
-            waiting = self.line._waiting[self.priority]
+        """How many jobs come before this one; None when it is being worked on or done."""
+        with self.queue._changed:
+            waiting = self.queue._waiting[self.priority]
             return sum(not one.abandoned for one in waiting[:waiting.index(self.job)]) if self.job in waiting else None
 
     @property

@@ -1,10 +1,8 @@
-"""The files that visitors brought, all together: what is taken, and counted for as long as anything holds it."""
+"""Bounds and counts the files that all visitors uploaded, for as long as anything holds them."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import Lock
 from typing import Final
 from weakref import WeakValueDictionary
@@ -18,6 +16,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRe
 
 from bra.messages import message
 from dashboard.runtime.config import Limits
+from dashboard.state.upload import Upload, uploaded
 
 MB: Final = 2**20
 FILES: Final = 8
@@ -29,7 +28,7 @@ answered with an error, the visitor would see the number of that error."""
 
 
 class UploadStore:
-    """Where the files of all visitors are counted."""
+    """Counter of the uploaded files of all visitors, and gate before Streamlit's own store of them."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -39,7 +38,7 @@ class UploadStore:
         self._lock = Lock()
 
     @property
-    def held(self) -> int:
+    def total_bytes(self) -> int:
         """Bytes of all files that are here: in Streamlit's store, or in a visit or a piece of work."""
         there = [file.data for files in [*self._files.file_storage.values()] for file in [*files.values()]]
         there += [one.data for one in self._taken.values()]
@@ -74,7 +73,7 @@ class UploadStore:
     def _checked(self, file: UploadedFileRec) -> UploadedFileRec:
         if len(file.data) > self._limits.upload_mb * MB:
             return file._replace(type=LARGE, data=b"")
-        if self.held + len(file.data) > self._limits.uploads_mb * MB:
+        if self.total_bytes + len(file.data) > self._limits.uploads_mb * MB:
             return file._replace(type=FULL, data=b"")
         return file
 
@@ -105,7 +104,7 @@ class UploadStore:
         Args:
             largest_mb: what the server takes of one upload, which may be more than we do.
         """
-        room, most = self, self._limits.uploads_mb * MB
+        store, most = self, self._limits.uploads_mb * MB
 
         class Counted(MultiPartParser):
             spool_max_size = (largest_mb + 1) * MB
@@ -113,8 +112,8 @@ class UploadStore:
 
             def on_part_data(self, data: bytes, start: int, end: int) -> None:
                 self.come += end - start
-                room._coming += end - start
-                if room._coming > most:
+                store._coming += end - start
+                if store._coming > most:
                     raise MultiPartException("Too many uploads at once")
                 super().on_part_data(data, start, end)
 
@@ -122,22 +121,6 @@ class UploadStore:
                 try:
                     return await super().parse()
                 finally:
-                    room._coming -= self.come
+                    store._coming -= self.come
 
         starlette.requests.MultiPartParser = Counted        # type: ignore[misc, attr-defined]
-
-
-# A visitor's file. --------------------------------------------------------------------------------------------------
-
-@dataclass(frozen=True)     # without slots: it is counted by a weak reference for as long as it is held
-class Upload:
-    """A file that this visitor brought; kept for this session alone."""
-
-    name: str
-    data: bytes
-    digest: str
-
-
-def uploaded(name: str, data: bytes) -> Upload:
-    """A file with its digest."""
-    return Upload(name, data, hashlib.sha256(data).hexdigest())

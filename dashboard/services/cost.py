@@ -1,22 +1,22 @@
-"""What the Cost page asks for: counted models, cached like everything in `services`, of which this is a part."""
+"""What a model costs, and model files with other settings; each counted once for all visitors."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from bra.models.base import OpenModel
-from bra.models.catalog import ModelSettings
 from bra.profiling import model_cost, variants
 from bra.profiling.model_cost import Cost
 from dashboard.i18n import tr_noop
-from dashboard.runtime.jobs import Progress
-from dashboard.runtime.uploads import Upload
-from dashboard.runtime.wait import HEAVY, worked
-from dashboard.services.models import file_key, opened, server
+from dashboard.runtime.server import HEAVY
+from dashboard.runtime.wait import run_cached
+from dashboard.services.models import LoadedModel, ModelKey
+from dashboard.services.server import server
 from dashboard.state.cost_view import CostView
 
-if TYPE_CHECKING:       # Ultralytics is optional
+if TYPE_CHECKING:       # Ultralytics takes seconds to import
     from bra.yolo.ultralytics_flops import UltralyticsFlops
 
 TIMED_BYTES: Final = 2 * 2**30
@@ -24,104 +24,126 @@ TIMED_BYTES: Final = 2 * 2**30
 size of image that was not judged then."""
 
 
-def cost_of(settings: ModelSettings, view: CostView, kind: str = "as it is",
-            file: Upload | None = None) -> Cost:
-    """What a model costs, or the same model otherwise.
+class Variant(Enum):
+    """Ways to have a model."""
 
-    Args:
-        settings: the model.
-        view: image size, and the second setting.
-        kind: "as it is", "without BRA", "full attention" or "second setting".
-        file: the visitor's own model.
+    AS_IS = "as_is"
+    WITHOUT_BRA = "without_bra"
+    FULL_ATTENTION = "full_attention"
+    SECOND_SETTING = "second_setting"
+
+
+@dataclass(frozen=True, slots=True)
+class CostKey:
+    """The cost of a variant of a model; `second` is what its second setting is, (height, width) its size."""
+
+    model: ModelKey
+    variant: Variant
+    second: tuple[Any, ...]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TimedCostKey:
+    """The cost of a model with the times of its rows."""
+
+    model: ModelKey
+    size: tuple[int, int]
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlopsKey:
+    """Ultralytics' figure of a model."""
+
+    model: ModelKey
+    size: tuple[int, ...]
+
+
+def cost_of(loaded: LoadedModel, view: CostView, variant: Variant = Variant.AS_IS) -> Cost:
+    """What a model costs, as it is or otherwise; `view` has the size of the image and the second setting.
 
     Raises:
-        BRAError: the model, the size or the setting cannot be.
+        BRAError: the size or the setting cannot be.
     """
-    second = (view.narrow, *view.second.items()) if kind == "second setting" else ()
-    return _cost(settings.opens, file_key(settings, file), kind, second, (view.height, view.width),
-                 opened(settings, file))
+    module = loaded.model.module
+    second = (view.narrow, *view.second.items()) if variant is Variant.SECOND_SETTING else ()
+    size = (view.height, view.width)
+
+    def work(_: Any) -> Cost:
+        if variant is Variant.WITHOUT_BRA:
+            return model_cost.cost(variants.without_bra(module), size)
+        if variant is Variant.FULL_ATTENTION:
+            return model_cost.cost(variants.with_full_attention(module), size)
+        if variant is Variant.SECOND_SETTING:
+            return model_cost.cost(variants.with_settings(module, view.narrow, **view.second), size)
+        return model_cost.cost(module, size)
+
+    return run_cached(server(), CostKey(loaded.key, variant, second, size), work, tr_noop("Counting …"), HEAVY)
 
 
-@worked(server, tr_noop("Counting …"), HEAVY)
-def _cost(settings: ModelSettings, file: str, kind: str, second: tuple[Any, ...], size: tuple[int, int],
-          _model: OpenModel) -> Cost:
-    module = _model.module
-    if kind == "without BRA":
-        module = variants.without_bra(module)
-    elif kind == "full attention":
-        module = variants.with_full_attention(module)
-    elif kind == "second setting":
-        module = variants.with_settings(module, second[0], **dict(second[1:]))
-    return model_cost.cost(module, size)
-
-
-def timed_cost(settings: ModelSettings, view: CostView, rounds: int, file: Upload | None = None) -> Cost:
+def timed_cost(loaded: LoadedModel, view: CostView, rounds: int) -> Cost:
     """What a model costs, and how long each of its rows takes on this machine.
 
     Raises:
         BRAError: as `cost_of`.
     """
-    return _timed(settings.opens, file_key(settings, file), (view.height, view.width), rounds, opened(settings, file))
+    size = (view.height, view.width)
+    return run_cached(
+        server(), TimedCostKey(loaded.key, size, rounds),
+        lambda progress: model_cost.cost(loaded.model.module, size, rounds=rounds, progress=progress,
+                                         most_bytes=TIMED_BYTES if loaded.upload else None),
+        tr_noop("Running the model on this machine, to time it …"), HEAVY)
 
 
-@worked(server, tr_noop("Running the model on this machine, to time it …"), HEAVY)
-def _timed(settings: ModelSettings, file: str, size: tuple[int, int], rounds: int, _model: OpenModel,
-           _tell: Progress) -> Cost:
-    return model_cost.cost(_model.module, size, rounds=rounds, progress=_tell,
-                           most_bytes=TIMED_BYTES if file else None)
-
-
-def is_yolo(settings: ModelSettings, file: Upload | None = None) -> bool:
+def is_yolo(loaded: LoadedModel) -> bool:
     """Whether it is a model of Ultralytics' rows."""
-    return hasattr(opened(settings, file).module, "yaml")
+    return hasattr(loaded.model.module, "yaml")
 
 
-def ultralytics(settings: ModelSettings, cost: Cost, file: Upload | None = None) -> UltralyticsFlops:
+def ultralytics(loaded: LoadedModel, cost: Cost) -> UltralyticsFlops:
     """Ultralytics' printed figure beside ours."""
-    return _ultralytics(settings.opens, file_key(settings, file), cost.input[2:], cost, opened(settings, file))
+    def work(_: Any) -> UltralyticsFlops:
+        from bra.yolo.ultralytics_flops import reported_flops
+
+        return reported_flops(loaded.model.module, cost)
+
+    return run_cached(server(), FlopsKey(loaded.key, cost.input[2:]), work, tr_noop("Asking Ultralytics …"), HEAVY)
 
 
-@worked(server, tr_noop("Asking Ultralytics …"), HEAVY)
-def _ultralytics(settings: ModelSettings, file: str, size: tuple[int, ...], _cost: Cost,
-                 _model: OpenModel) -> UltralyticsFlops:
-    from bra.yolo.ultralytics_flops import printed
-
-    return printed(_model.module, _cost)
-
-
-def model_file(settings: ModelSettings, file: Upload | None = None) -> str | Mapping[str, Any]:
+def model_file(loaded: LoadedModel) -> str | Mapping[str, Any]:
     """The text of a YOLO model's file, or the content of one that has no text of its own."""
-    if settings.entry.family == "own" and file is not None and file.name.lower().endswith((".yaml", ".yml")):
-        return file.data.decode("utf-8-sig")       # the model is open, so this was judged already
+    settings, upload = loaded.settings, loaded.upload
+    if upload is not None and upload.name.lower().endswith((".yaml", ".yml")):
+        return upload.data.decode("utf-8-sig")       # the model is open, so this was judged already
     if settings.entry.family == "own" or settings.entry.card:
-        content: Mapping[str, Any] = opened(settings, file).module.yaml  # type: ignore[assignment]
+        content: Mapping[str, Any] = loaded.model.module.yaml  # type: ignore[assignment]
         return {name: value for name, value in content.items() if name not in ("yaml_file", "channels", "ch")}
     from bra.yolo.lint import model_file as path_of
 
     return path_of(f"{settings.chosen_variant}.yaml").read_text(encoding="utf-8")
 
 
-def resettled_yaml(settings: ModelSettings, changes: Mapping[str, Any], file: Upload | None = None,
-                   only: Collection[int] | None = None) -> str:
+def yaml_with_settings(loaded: LoadedModel, changes: Mapping[str, Any], only: Collection[int] | None = None) -> str:
     """A YOLO model's file with other settings in its BRA rows, or only in those of these numbers."""
     from bra.yolo.edit import with_row_settings
 
-    return with_row_settings(model_file(settings, file), only, **changes)
+    return with_row_settings(model_file(loaded), only, **changes)
 
 
-def second_yaml(settings: ModelSettings, view: CostView, dims: Mapping[int, int], file: Upload | None = None) -> str:
+def yaml_with_second_setting(loaded: LoadedModel, view: CostView, dims: Mapping[int, int]) -> str:
     """A YOLO model's file with the second setting in all BRA rows; `dims` are their channels, by number."""
     from bra.yolo.edit import with_row_settings
 
-    text = with_row_settings(model_file(settings, file), **view.second)
+    text = with_row_settings(model_file(loaded), **view.second)
     if view.narrow > 1:
         for row, dim in dims.items():
             text = with_row_settings(text, [row], qk_dim=dim // view.narrow)
     return text
 
 
-def placed_yaml(settings: ModelSettings, after: int, options: Mapping[str, Any], file: Upload | None = None) -> str:
+def yaml_with_row_after(loaded: LoadedModel, after: int, options: Mapping[str, Any]) -> str:
     """A YOLO model's file with one BRA row after row `after` in place of all that it has."""
     from bra.yolo.edit import with_bra_row_after
 
-    return with_bra_row_after(model_file(settings, file), after, **options)
+    return with_bra_row_after(model_file(loaded), after, **options)

@@ -1,14 +1,15 @@
-"""What Explore shows of one layer, found again by keys: an open page keeps these, and the shelf what they name."""
+"""One layer on one picture as Explore shows it and writes it to files: found again by the request that a page keeps."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from torch import Tensor
 
+from bra.figures.attention import Attended, attended
 from bra.messages import Language
 from bra.models.base import Answer, ModelRun
 from bra.models.catalog import ModelSettings
@@ -16,16 +17,17 @@ from bra.photo import Photo
 from bra.reports.files import routing_csv, trace_npz
 from bra.reports.layer_html import report_html
 from bra.tracing import LayerTrace
-from bra.viewer.pack import Caption, Place, locate, stage_message, tiles_message
+from bra.viewer.pack import Caption, Place, locate, stage_message
 from dashboard.i18n import tr_noop
-from dashboard.runtime.server import server
-from dashboard.runtime.uploads import Upload
-from dashboard.runtime.wait import AT_ONCE, HEAVY, QUICK, worked
-from dashboard.samples import GALLERY
-from dashboard.services import models as model_services
+from dashboard.runtime.jobs import Progress
+from dashboard.runtime.server import AT_ONCE, HEAVY, QUICK
+from dashboard.runtime.wait import prefetch, run_cached
+from dashboard.services.models import RunKey, load_model, model_run, photo_of, run_key, sample
+from dashboard.services.server import server
+from dashboard.state.upload import Upload
 
 Queries = Sequence[tuple[str, Place, bool]]
-"""Role, place, and whether the whole window is meant, as `tiles_message` takes them."""
+"""Role, place, and whether the whole window is meant, as `attended` takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,181 +36,213 @@ class LayerRequest:
 
     Attributes:
         settings: the model and its settings.
-        sample: the built-in picture; "" where it is the visitor's own.
-        upload: the visitor's own picture; its bytes are those that the visit keeps anyway.
-        changed: the layer whose windows the settings change, as for `services.look`.
+        model_file: the visitor's own model; its bytes, as those of a picture, are those that the session keeps anyway.
+        sample: key of the built-in picture; "" where it is the visitor's own.
+        picture_file: the visitor's own picture; not used where a built-in one is shown.
         layer: the layer that is shown.
-        file: the visitor's own model.
+        changed: the layer whose windows the settings change.
     """
 
     settings: ModelSettings
+    model_file: Upload | None
     sample: str
-    upload: Upload | None
-    changed: str
+    picture_file: Upload | None
     layer: str
-    file: Upload | None
+    changed: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerKey:
+    """One layer of a run."""
+
+    run: RunKey
+    layer: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerResult:
-    """What was found: for the moment in which it is drawn, and not to be kept by a page.
+    """What a request names: for the moment in which it is drawn, and not to be kept by a page.
 
     Attributes:
         key: what tells the layer on the picture from every other.
         photo: the picture.
-        layer: the layer.
-        look: what the model made of the picture.
+        layer: what the layer did.
     """
 
-    key: Hashable
+    key: LayerKey
     photo: Photo
     layer: LayerTrace
-    look: ModelRun
 
 
-def shown(settings: ModelSettings, photo: Photo, upload: Upload | None, changed: str, layer: str,
-          file: Upload | None) -> LayerRequest:
-    """The keys of what is looked at; `upload` is the visitor's picture, whether or not it is the one looked at."""
-    sample = next((key for key in GALLERY if model_services.sample(key).digest == photo.digest), "")
-    return LayerRequest(settings, sample, None if sample else upload, changed, layer, file)
+def photo_in(request: LayerRequest) -> Photo:
+    """The picture that a request names."""
+    if request.sample or request.picture_file is None:
+        return sample(request.sample)
+    return photo_of(request.picture_file.data, request.picture_file.digest)
 
 
-def seen(of: LayerRequest) -> LayerResult:
-    """What the keys name, from the shelf; what is not there any more is worked out again.
+def result_of(request: LayerRequest) -> LayerResult:
+    """What a request names, from the cache; what is not there any more is worked out again.
 
     Raises:
-        BRAError: as `services.look`.
+        BRAError: as `load_model` and `model_run`.
     """
-    photo = (model_services.sample(of.sample) if of.upload is None
-             else model_services.photo_of(of.upload.data, of.upload.digest))
-    look = model_services.look(of.settings, photo, of.changed, of.file)
-    key = (of.settings.opens, model_services.file_key(of.settings, of.file), of.settings.side,
-           of.settings.change_of(of.changed), photo.digest, of.layer)
-    return LayerResult(key, photo, look.trace.layers[of.layer], look)
+    photo, loaded = photo_in(request), load_model(request.settings, request.model_file)
+    run: ModelRun = model_run(loaded, photo, request.changed)
+    key = LayerKey(run_key(loaded, photo, request.changed), request.layer)
+    return LayerResult(key, photo, run.trace.layers[request.layer])
 
 
-# the stage and the tiles ----------------------------------------------------------------------------------
+# The stage and the attention of queries. ------------------------------------------------------------------------------
 
 FEW_WINDOWS, MANY_WINDOWS = 2**16, 2**21
 """Affinities, p2², that are ranked within some 10 ms, and within half a second: above, it is heavy work."""
 FEW_WEIGHTS, MANY_WEIGHTS = 2**22, 2**27
 """Attention weights, m·t·k·s, whose mean takes some 10 ms, and some tenths of a second."""
+Pins = tuple[tuple[str, Place], ...]
+"""Role and place of each pinned query."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageKey:
+    """The message of the stage."""
+
+    layer: LayerKey
+    caption: Caption
+    focus: Place
+    pins: Pins
+    show: tuple[str, ...]
+    answer: Answer
+    follow: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MapKey:
+    """The mean attention map of a window's tokens."""
+
+    layer: LayerKey
+    window: int
 
 
 def priority_of(size: int, few: int, many: int) -> str:
-    """Where work of a size is done: by the page itself, among the quick or among the heavy."""
+    """Priority of work of a size: by the page itself, quick or heavy."""
     return AT_ONCE if size <= few else QUICK if size <= many else HEAVY
 
 
-def stage_priority(key: Hashable, caption: Caption, focus: Place, pins: Hashable, show: Hashable, photo: Photo,
-                   layer: LayerTrace, answer: Answer) -> str:
-    """Where the numbers of all windows are worked out."""
+def stage_priority(layer: LayerTrace) -> str:
+    """Priority of ranking all windows of a layer."""
     return priority_of(layer.grid.n_windows**2, FEW_WINDOWS, MANY_WINDOWS)
 
 
-def map_priority(key: Hashable, window: int, layer: LayerTrace) -> str:
-    """Where a window's mean map is worked out."""
+def map_priority(layer: LayerTrace) -> str:
+    """Priority of a window's mean map."""
     weights = layer.q.shape[1] * layer.q.shape[3] * layer.spec.topk * layer.k.shape[3]
     return priority_of(weights, FEW_WEIGHTS, MANY_WEIGHTS)
 
 
 def stage_bytes(of: LayerResult, answer: Answer, caption: Caption, focus: Place, pins: Mapping[str, Place],
-                show: tuple[str, ...]) -> bytes:
-    """The message of the stage; `answer` is the look's in the words of the page."""
-    return _stage(of.key, caption, focus, tuple(pins.items()), show, of.photo, of.layer, answer)
+                show: tuple[str, ...], follow: int = 0) -> bytes:
+    """The message of the stage; `answer` is the run's in the words of the page, `follow` as for `stage_message`."""
+    photo, layer = of.photo, of.layer
+    return run_cached(
+        server(), StageKey(of.key, caption, focus, tuple(pins.items()), show, answer, follow),
+        lambda _: stage_message(photo, layer, caption, focus, dict(pins), show, b"", answer.detections, follow),
+        tr_noop("Ranking the windows …"), stage_priority(layer))
 
 
-@worked(server, tr_noop("Ranking the windows …"), stage_priority)
-def _stage(key: Hashable, caption: Caption, focus: Place, pins: tuple[tuple[str, Place], ...], show: tuple[str, ...],
-           _photo: Photo, _layer: LayerTrace, answer: Answer) -> bytes:
-    return stage_message(_photo, _layer, caption, focus, dict(pins), show, b"", answer.detections)
+def attended_of(of: LayerResult, queries: Queries) -> tuple[Attended, ...]:
+    """What queries attend to. One token's attention is worked out here and now, a whole window's in its turn."""
+    return attended(of.layer, of.photo, queries, partial(window_map, of))
 
 
-def tiles_bytes(of: LayerResult, caption: Caption, queries: Queries) -> bytes:
-    """The message of the tiles. One token's attention is worked out here and now, a whole window's in its turn."""
-    return tiles_message(of.photo, of.layer, caption, queries, b"", partial(_map_of, of))
-
-
-def beforehand(of: LayerRequest, queries: Queries) -> None:
-    """Wait for the maps of whole windows, as far as they are not at hand; in front of the fragment that shows them."""
-    found = seen(of)
+def prefetch_maps(request: LayerRequest, queries: Queries) -> None:
+    """Wait for the maps of whole windows, as far as they are not cached; in front of the fragment that shows them."""
+    if not any(whole for _, _, whole in queries):
+        return
+    of = result_of(request)
     for _, place, whole in queries:
         if whole:
-            _map.beforehand(found.key, locate(found.layer.grid, found.photo, place)[0], found.layer)
+            window = locate(of.layer.grid, of.photo, place)[0]
+            prefetch(server(), *_map_job(of, window))
 
 
-def _map_of(of: LayerResult, window: int) -> Tensor:
-    return _map(of.key, window, of.layer)
+def window_map(of: LayerResult, window: int) -> Tensor:
+    """(heads, h, w) mean attention of a window's tokens."""
+    return run_cached(server(), *_map_job(of, window))
 
 
-@worked(server, tr_noop("Adding up the attention of all tokens of the window …"), map_priority)
-def _map(key: Hashable, window: int, _layer: LayerTrace) -> Tensor:
-    return _layer.attention_map(window)
+def _map_job(of: LayerResult, window: int) -> tuple[MapKey, Callable[[Progress], Tensor], str, str]:
+    """Key, work, label and priority of a window's mean map."""
+    layer = of.layer
+    return (MapKey(of.key, window), lambda _: layer.attention_map(window),
+            tr_noop("Adding up the attention of all tokens of the window …"), map_priority(layer))
 
 
-# downloads: made outside of the visit, when they are asked for --------------------------------------------
+# Downloads: made outside of the visit, when they are asked for. -----------------------------------------------------
 
 CSV_LINES: Final = 2**16
 """Lines of a routing, p2·k, that are written within some tenths of a second."""
 NPZ_BYTES: Final = 8 * 2**20
 """Bytes that are compressed within some tenths of a second."""
+FILE_LABEL: Final = tr_noop("Writing the file …")
 
 
-def csv_priority(key: Hashable, layer: LayerTrace) -> str:
-    """Where a table of the routing is written."""
+@dataclass(frozen=True, slots=True)
+class CsvKey:
+    """A layer's routing as CSV."""
+
+    layer: LayerKey
+
+
+@dataclass(frozen=True, slots=True)
+class NpzKey:
+    """A layer's trace as NPZ."""
+
+    layer: LayerKey
+
+
+@dataclass(frozen=True, slots=True)
+class ReportKey:
+    """A layer's report in a language."""
+
+    stage: StageKey
+    whole: bool
+    language: str
+
+
+def csv_priority(layer: LayerTrace) -> str:
+    """Priority of writing a table of the routing."""
     return priority_of(layer.r_idx[0].numel(), 0, CSV_LINES)
 
 
-def npz_priority(key: Hashable, layer: LayerTrace) -> str:
-    """Where a trace is compressed."""
+def npz_priority(layer: LayerTrace) -> str:
+    """Priority of compressing a trace."""
     return priority_of(sum(part[0].numel() * part.element_size() for part in (layer.q, layer.k, layer.affinity)), 0,
                        NPZ_BYTES)
 
 
-def report_priority(key: Hashable, caption: Caption, focus: Place, pins: Hashable, whole: bool, show: Hashable,
-                    language: str, of: LayerResult, *rest: object) -> str:
-    """Where a report is written; the maps in it are at hand by then."""
-    return priority_of(of.layer.grid.n_windows**2, 0, MANY_WINDOWS)
-
-
-def routing_file(of: LayerRequest) -> str:
+def routing_file(request: LayerRequest) -> str:
     """Where each window is routed, as CSV."""
-    found = seen(of)
-    return _routing_file(found.key, found.layer)
+    of = result_of(request)
+    return run_cached(server(), CsvKey(of.key), lambda _: routing_csv(of.layer), FILE_LABEL, csv_priority(of.layer))
 
 
-@worked(server, tr_noop("Writing the file …"), csv_priority)
-def _routing_file(key: Hashable, _layer: LayerTrace) -> str:
-    return routing_csv(_layer)
-
-
-def trace_file(of: LayerRequest) -> bytes:
+def trace_file(request: LayerRequest) -> bytes:
     """The layer's trace as NPZ."""
-    found = seen(of)
-    return _trace_file(found.key, found.layer)
+    of = result_of(request)
+    return run_cached(server(), NpzKey(of.key), lambda _: trace_npz(of.layer), FILE_LABEL, npz_priority(of.layer))
 
 
-@worked(server, tr_noop("Writing the file …"), npz_priority)
-def _trace_file(key: Hashable, _layer: LayerTrace) -> bytes:
-    return trace_npz(_layer)
-
-
-def report_file(of: LayerRequest, answer: Answer, caption: Caption, focus: Place, pins: Mapping[str, Place],
-                whole: bool,
-                show: tuple[str, ...], language: Language) -> str:
+def report_file(request: LayerRequest, answer: Answer, caption: Caption, focus: Place, pins: Mapping[str, Place],
+                whole: bool, show: tuple[str, ...], language: Language) -> str:
     """The view as one HTML file; arguments as for `report_html`."""
-    found = seen(of)
+    of = result_of(request)
     places = (pins or {"a": focus}).values() if whole else ()
-    # Before, since work in the line may ask for no other work.
-    maps = {window: _map_of(found, window) for window in
-            {locate(found.layer.grid, found.photo, place)[0] for place in places}}
-    return _report_file(found.key, caption, focus, tuple(pins.items()), whole, show, language.code, found, answer,
-                        language, maps)
-
-
-@worked(server, tr_noop("Writing the file …"), report_priority)
-def _report_file(key: Hashable, caption: Caption, focus: Place, pins: tuple[tuple[str, Place], ...], whole: bool,
-                 show: tuple[str, ...], language: str, _of: LayerResult, answer: Answer, _language: Language,
-                 _maps: Mapping[int, Tensor]) -> str:
-    return report_html(_of.photo, _of.layer, caption, focus, dict(pins), whole, show, answer.detections, _language,
-                       _maps.__getitem__)
+    # Before, since a job may wait for no other job.
+    maps = {window: window_map(of, window) for window in
+            {locate(of.layer.grid, of.photo, place)[0] for place in places}}
+    key = ReportKey(StageKey(of.key, caption, focus, tuple(pins.items()), show, answer), whole, language.code)
+    return run_cached(
+        server(), key, lambda _: report_html(of.photo, of.layer, caption, focus, dict(pins), whole, show,
+                                             answer.detections, language, maps.__getitem__),
+        FILE_LABEL, priority_of(of.layer.grid.n_windows**2, 0, MANY_WINDOWS))

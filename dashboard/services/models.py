@@ -1,43 +1,47 @@
-"""The only file that caches. Keys are digests of bytes and frozen settings; what is cached is shared and read-only."""
+"""Pictures, models and runs of models on pictures, each computed once for all visitors; keys are frozen records."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
 import hashlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import streamlit as st
 
 from bra import opening
 from bra.errors import BRAError
-from bra.experiments.compare import Compared, LayerInput, Pair, Setting, compare, layer_inputs
-from bra.experiments.compare import versus as set_beside
-from bra.experiments.probes import ProbeRow, probe
-from bra.experiments.sweep_table import Summary, SweepTable, read_table, summaries
-from bra.messages import Language, message
+from bra.experiments.compare import LayerInput, layer_inputs
+from bra.messages import message
 from bra.models.base import Change, ModelRun, OpenModel
 from bra.models.card import ModelCard, cards
-from bra.models.catalog import ModelSettings
+from bra.models.catalog import DIM, ModelSettings
 from bra.models.rerun import run_from
-from bra.photo import Photo, PhotoLimits
-from bra.reports.tables import sweep_html
+from bra.photo import Photo, PhotoLimits, declared_pixels
 from bra.tracing import ModelTrace
 from bra.viewer.pack import PICTURE_SIDE, picture_message
 from dashboard.i18n import LazyText, tr_noop
-from dashboard.runtime.cache import ResultCache
 from dashboard.runtime.jobs import Progress
-from dashboard.runtime.server import limits, opening_priority, picture_priority, running_priority, server
-from dashboard.runtime.wait import HEAVY, worked
-from dashboard.state.session import Selection, Upload
+from dashboard.runtime.server import HEAVY, LARGE, QUICK
+from dashboard.runtime.wait import run_cached
+from dashboard.services.server import limits, server
+from dashboard.state.upload import Upload
+from dashboard.state.view import Selection
 
 opening.stay_offline()
-SAMPLES = Path(__file__).parents[2] / "sample_images"
-M_ARENA_MAX = -8
+SAMPLES: Final = Path(__file__).parents[2] / "sample_images"
+M_ARENA_MAX: Final = -8
 """Each rerun is a thread of its own: with an arena for each, glibc keeps much of what is free."""
+MANY: Final = 15_000_000
+"""Parameters above which running a model is heavy work: a second or more on one processor."""
+FAR: Final = 2_000_000_000
+"""Multiply-adds of attention above which that of patches is."""
+WIDE: Final = 4_000_000
+"""Pixels above which pictures are read one at a time: up to 15 bytes each for a moment, in a TIFF of floats."""
 
 
 @st.cache_resource(show_spinner=LazyText("Starting …"))
@@ -55,6 +59,15 @@ def warm_up() -> None:
     gc.freeze()
 
 
+# Pictures. ----------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, slots=True)
+class PhotoKey:
+    """A picture by the SHA-256 of its file."""
+
+    digest: str
+
+
 @st.cache_resource(max_entries=16, show_spinner=False)
 def sample(key: str) -> Photo:
     """A picture of the gallery."""
@@ -63,74 +76,20 @@ def sample(key: str) -> Photo:
 
 def photo_of(data: bytes, digest: str = "") -> Photo:
     """Bytes, and their SHA-256 if it is known -> Photo; raises PhotoError for bytes that are not a picture."""
-    return _photo(digest or hashlib.sha256(data).hexdigest(), data)
-
-
-@worked(server, tr_noop("Reading the picture …"), picture_priority)
-def _photo(digest: str, _data: bytes) -> Photo:
     most = limits()
-    return Photo.from_bytes(_data, PhotoLimits(most.picture_mb * 2**20, most.megapixels * 1_000_000))
+    bounds = PhotoLimits(most.picture_mb * 2**20, most.megapixels * 1_000_000)
+    return run_cached(server(), PhotoKey(digest or hashlib.sha256(data).hexdigest()),
+                      lambda _: Photo.from_bytes(data, bounds), tr_noop("Reading the picture …"),
+                      picture_priority(data))
 
 
-def opened(settings: ModelSettings, file: Upload | None = None) -> OpenModel:
-    """The model that settings name, or the one in the visitor's own file.
-
-    Raises:
-        BRAError: it cannot be opened; one sentence with the cure.
-    """
-    if settings.entry.family != "own":
-        return _opened(settings.opens, "", None)
-    if file is None:
-        raise BRAError(message("a model of your own needs its file: choose one in the side bar."))
-    return _opened(settings.opens, file_key(settings, file), file)
-
-
-def file_key(settings: ModelSettings, file: Upload | None) -> str:
-    """What tells one visitor's own model from another's in every key; "" for a model of the catalog.
-
-    The file's name is part of it: it says the scale, and stands on its visitor's pages alone.
-    """
-    return f"{file.digest} {file.name}" if file is not None and settings.entry.family == "own" else ""
-
-
-@worked(server, tr_noop("Opening the model …"), opening_priority)
-def _opened(settings: ModelSettings, file: str, _file: Upload | None, _tell: Progress) -> OpenModel:
-    if _file is None:
-        return opening.open_model(settings)
-    return opening.open_file(_file.data, _file.name, _tell)
-
-
-def look(settings: ModelSettings, photo: Photo, layer: str = "", file: Upload | None = None) -> ModelRun:
-    """The model's forward on the picture; `layer` is the one whose windows the settings change.
-
-    Raises:
-        BRAError: as `opened`, or the picture or the change does not suit the model.
-    """
-    model = opened(settings, file)
-    return _look(settings.opens, file_key(settings, file), settings.side, settings.change_of(layer), photo.digest,
-                 model, photo, server().shelf)
-
-
-@worked(server, tr_noop("Running the model …"), running_priority)
-def _look(settings: ModelSettings, file: str, side: int, change: Change | None, digest: str, _model: OpenModel,
-          _photo: Photo, _shelf: ResultCache) -> ModelRun:
-    key = ("kept", settings, file, side, digest)
-    before = _shelf.get(key)
-    found, kept = run_from(_model, _photo, side, change, None if before is None else before.value)
-    if kept is not None:
-        _shelf.put(key, kept)       # so that other windows in one layer run only what follows it
-    # The raw output of a detector holds its maps too, many times what its layers' traces take.
-    return ModelRun(ModelTrace(None, found.trace.layers), found.answer)
-
-
-@st.cache_resource(max_entries=1, show_spinner=False)
-def model_cards() -> dict[str, ModelCard]:
-    """The cards of the shipped models, by name."""
-    return cards()
+def picture_priority(data: bytes) -> str:
+    """Priority of reading a picture; a file that is refused for its size is not looked into."""
+    return LARGE if len(data) <= limits().picture_mb * 2**20 and declared_pixels(data) > WIDE else QUICK
 
 
 def picture_bytes(photo: Photo) -> bytes:
-    """The message with the picture of the stage and of the tiles."""
+    """The message with the picture of the stage."""
     return picture_message(photo, encoded(photo, PICTURE_SIDE))
 
 
@@ -144,82 +103,165 @@ def _encoded(digest: str, longest: int, _photo: Photo) -> bytes:
     return _photo.encoded(longest)
 
 
-def given(settings: ModelSettings, photo: Photo, layer: str, file: Upload | None = None) -> LayerInput:
+# Models. ------------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, slots=True)
+class ModelKey:
+    """What tells one model from another.
+
+    Attributes:
+        settings: `ModelSettings.opens`: what decides which model is opened.
+        file: digest and name of a visitor's own file; "" for a model of the catalog. The name is part of it: it says
+            the scale, and stands on its visitor's pages alone.
+    """
+
+    settings: ModelSettings
+    file: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedModel:
+    """An open model and what it was opened from; for one run of a page, which may not keep it.
+
+    Attributes:
+        settings: the model's settings, those of its windows and its picture included.
+        upload: the visitor's own model file, if it is one.
+        model: the open model, shared and read-only.
+    """
+
+    settings: ModelSettings
+    upload: Upload | None
+    model: OpenModel
+
+    @property
+    def key(self) -> ModelKey:
+        """What tells it from other models in every key."""
+        return _model_key(self.settings, self.upload)
+
+
+def _model_key(settings: ModelSettings, upload: Upload | None) -> ModelKey:
+    return ModelKey(settings.opens, "" if upload is None else f"{upload.digest} {upload.name}")
+
+
+def load_model(settings: ModelSettings, upload: Upload | None = None) -> LoadedModel:
+    """The model that settings name, or the one in the visitor's own file.
+
+    Args:
+        settings: the model.
+        upload: the visitor's model file; of no account where settings name a model of the catalog.
+
+    Raises:
+        BRAError: it cannot be opened; one sentence with the cure.
+    """
+    if settings.entry.family != "own":
+        upload = None
+    elif upload is None:
+        raise BRAError(message("a model of your own needs its file: choose one in the side bar."))
+
+    def work(progress: Progress) -> OpenModel:
+        if upload is None:
+            return opening.open_model(settings.opens)
+        return opening.open_file(upload.data, upload.name, progress, settings.file)
+
+    model = run_cached(server(), _model_key(settings, upload), work, tr_noop("Opening the model …"),
+                       opening_priority(settings))
+    return LoadedModel(settings, upload, model)
+
+
+def opening_priority(settings: ModelSettings) -> str:
+    """Priority of opening a model: our own small ones are quick."""
+    return QUICK if settings.entry.card or settings.entry.family == "patches" else HEAVY
+
+
+@st.cache_resource(max_entries=1, show_spinner=False)
+def model_cards() -> dict[str, ModelCard]:
+    """The cards of the shipped models, by name."""
+    return cards()
+
+
+# Runs. --------------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """A model's forward on a picture.
+
+    Attributes:
+        model: the model.
+        side: longer side of the picture in pixels when the model reads it.
+        change: other windows in one layer, if any.
+        photo: digest of the picture.
+    """
+
+    model: ModelKey
+    side: int
+    change: Change | None
+    photo: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartialRunKey:
+    """What of a forward is kept for another one on the same picture, with other windows in the same layer."""
+
+    model: ModelKey
+    side: int
+    photo: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInputsKey:
+    """What each layer of a model was given on a picture."""
+
+    model: ModelKey
+    side: int
+    photo: str
+
+
+def run_key(loaded: LoadedModel, photo: Photo, layer: str = "") -> RunKey:
+    """Key of `model_run`; arguments as there."""
+    return RunKey(loaded.key, loaded.settings.side, loaded.settings.change_of(layer), photo.digest)
+
+
+def model_run(loaded: LoadedModel, photo: Photo, layer: str = "") -> ModelRun:
+    """The model's forward on the picture; `layer` is the one whose windows the settings change.
+
+    Raises:
+        BRAError: the picture or the change does not suit the model.
+    """
+    key, cache, model = run_key(loaded, photo, layer), server().cache, loaded.model
+
+    def work(_: Progress) -> ModelRun:
+        partial_key = PartialRunKey(key.model, key.side, key.photo)
+        before = cache.get(partial_key)
+        found, kept = run_from(model, photo, key.side, key.change, None if before is None else before.value)
+        if kept is not None:
+            cache.put(partial_key, kept)       # so that other windows in one layer run only what follows it
+        # The raw output of a detector holds its maps too, many times what its layers' traces take.
+        return ModelRun(ModelTrace(None, found.trace.layers), found.answer)
+
+    return run_cached(server(), key, work, tr_noop("Running the model …"), running_priority(loaded))
+
+
+def running_priority(loaded: LoadedModel) -> str:
+    """Priority of running a model on a picture."""
+    settings = loaded.settings
+    if settings.entry.family == "own":      # a stranger's model may take long however few its parameters are
+        return HEAVY
+    if settings.entry.family == "patches":
+        pairs = (settings.side / settings.stride) ** 4 * settings.topk / settings.n_win**2
+        return HEAVY if 4 * DIM * pairs > FAR else QUICK
+    return HEAVY if sum(weights.numel() for weights in loaded.model.module.parameters()) > MANY else QUICK
+
+
+def layer_input(loaded: LoadedModel, photo: Photo, layer: str) -> LayerInput:
     """What a layer of the model was given on the picture; the one to look at first where `layer` is not routed.
 
     Raises:
-        BRAError: as `opened`, or the model has no routed layer.
+        BRAError: the picture does not suit the model, or it has no routed layer.
     """
-    model = opened(settings, file)
-    found = _given(settings.opens, file_key(settings, file), settings.side, photo.digest, model, photo)
-    first = found.get(settings.entry.layer, next(iter(found.values())))
+    def work(_: Progress) -> Mapping[str, LayerInput]:
+        return layer_inputs(loaded.model, photo, loaded.settings.side)
+
+    found = run_cached(server(), LayerInputsKey(loaded.key, loaded.settings.side, photo.digest), work,
+                       tr_noop("Running the model …"), running_priority(loaded))
+    first = found.get(loaded.settings.entry.layer, next(iter(found.values())))
     return found.get(layer, first)
-
-
-@worked(server, tr_noop("Running the model …"), running_priority)
-def _given(settings: ModelSettings, file: str, side: int, digest: str, _model: OpenModel,
-           _photo: Photo) -> Mapping[str, LayerInput]:
-    return layer_inputs(_model, _photo, side)
-
-
-def compared(settings: ModelSettings, photo: Photo, one: LayerInput, windows: tuple[Setting, ...], rounds: int,
-             file: Upload | None = None) -> Compared:
-    """Settings of one layer side by side; `rounds` forwards of each are timed."""
-    return _compared(settings.opens, file_key(settings, file), settings.side, photo.digest, one.name, windows, rounds,
-                     one)
-
-
-@worked(server, tr_noop("Comparing …"), HEAVY)
-def _compared(settings: ModelSettings, file: str, side: int, digest: str, layer: str, windows: tuple[Setting, ...],
-              rounds: int, _one: LayerInput, _tell: Progress) -> Compared:
-    return compare(_one, windows, rounds, _tell)
-
-
-Side = tuple[ModelSettings, LayerInput, Setting, Upload | None]
-"""A model, one of its layers, the windows that it gets, and the visitor's own file."""
-
-
-def versus(photo: Photo, a: Side, b: Side) -> Pair:
-    """One layer against another on a picture."""
-    one, two = (compared(settings, photo, given, (windows,), 0, file) for settings, given, windows, file in (a, b))
-    sides = tuple((settings.opens, file_key(settings, file), settings.side, given.name, windows)
-                  for settings, given, windows, file in (a, b))
-    return _versus(photo.digest, sides, one, two)
-
-
-@worked(server, tr_noop("Comparing …"), HEAVY)
-def _versus(digest: str, sides: Hashable, _a: Compared, _b: Compared) -> Pair:
-    return set_beside(_a, _b)
-
-
-def probed(settings: ModelSettings, photo: Photo, file: Upload | None = None) -> tuple[ProbeRow, ...]:
-    """What of each layer's routing survives the probes."""
-    return _probed(settings.opens, file_key(settings, file), settings.side, photo.digest, opened(settings, file), photo)
-
-
-@worked(server, tr_noop("Changing the picture and looking again …"), HEAVY)
-def _probed(settings: ModelSettings, file: str, side: int, digest: str, _model: OpenModel, _photo: Photo,
-            _tell: Progress) -> tuple[ProbeRow, ...]:
-    return probe(_model, _photo, side, progress=_tell)
-
-
-def sweep_table(file: Upload) -> tuple[SweepTable, tuple[Summary, ...]]:
-    """A sweep's table that the visitor brought, and its summaries; raises BRAError for any other file."""
-    return _sweep_table(file.digest, file.data)
-
-
-@worked(server, tr_noop("Reading the table …"), HEAVY)
-def _sweep_table(digest: str, _data: bytes, _tell: Progress) -> tuple[SweepTable, tuple[Summary, ...]]:
-    still = partial(_tell, 0, 0)
-    table = read_table(_data, still)
-    return table, summaries(table.rows, still)
-
-
-def sweep_file(file: Upload, language: Language) -> str:
-    """That table as one HTML file."""
-    return _sweep_file(file.digest, language.code, sweep_table(file)[0], language)
-
-
-@worked(server, tr_noop("Writing the file …"), HEAVY)
-def _sweep_file(digest: str, language: str, _table: SweepTable, _language: Language) -> str:
-    return sweep_html(_table, language=_language)

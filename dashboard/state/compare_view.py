@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, get_args
 
 from bra.experiments.compare import CostName, Setting, settings_of
 from bra.models.catalog import ModelSettings
+from dashboard.state import link
 from dashboard.state.view import Selection
 
 TABS: Final = ("grid", "versus", "probes", "sweeps")
@@ -51,29 +52,21 @@ class Comparison:
         """What a link asks for; whatever in it is unknown or out of range is left at its default."""
         usual = cls()
         b = {name.removeprefix(_B): value for name, value in query.items() if name.startswith(_B)}
-        tab, cost = query.get("tab", ""), query.get("cost", "")
-        return cls(tab if tab in TABS else usual.tab,
-                   _chosen(query.get("rows", ""), N_WIN_CHOICES) or usual.n_wins,
-                   _chosen(query.get("columns", ""), TOPK_CHOICES) or usual.topks, query.get("equal") == "1",
-                   next((one for one in COSTS if one == cost), usual.cost),
-                   side_b(Selection.from_query(b)) if b else usual.b)
+        return replace(link.read(usual, _PARAMS, query), b=side_b(Selection.from_query(b)) if b else usual.b)
 
     def to_query(self) -> dict[str, str]:
         """What differs from the default. Inverse of `from_query`."""
-        usual, query = Comparison(), {}
-        for name, key in (("tab", "tab"), ("cost", "cost")):
-            if getattr(self, name) != getattr(usual, name):
-                query[key] = getattr(self, name)
-        for name, key in (("n_wins", "rows"), ("topks", "columns")):
-            if getattr(self, name) != getattr(usual, name):
-                query[key] = ".".join(map(str, getattr(self, name)))
-        if self.equal:
-            query["equal"] = "1"
+        usual = Comparison()
+        query = link.write(self, usual, _PARAMS)
         if self.b != usual.b:
             # The model is always said: without a word of B the link would mean the usual one.
             query |= {f"{_B}{name}": value for name, value in
                       {"model": self.b.settings.model, **self.b.to_query()}.items()}
         return query
+
+
+_PARAMS: Final = (link.word("tab", TABS), link.word("cost", COSTS), link.numbers("n_wins", N_WIN_CHOICES, MOST, "rows"),
+                  link.numbers("topks", TOPK_CHOICES, MOST, "columns"), link.switch("equal"))
 
 
 def side_b(selection: Selection) -> Selection:
@@ -84,8 +77,3 @@ def side_b(selection: Selection) -> Selection:
 def most(numbers: Sequence[int]) -> tuple[int, ...]:
     """At most six, ascending, each once."""
     return tuple(sorted(set(numbers)))[:MOST]
-
-
-def _chosen(text: str, allowed: Sequence[int]) -> tuple[int, ...]:
-    words = text.split(".")[: 2 * MOST]
-    return most([n for n in allowed if str(n) in words])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bra.spec import MAX_N_WIN
+from dashboard.state import link
 from dashboard.state.view import N_WINS
 
 MEASURES: Final = ("macs", "params", "peak_bytes", "ms")
@@ -58,21 +59,18 @@ class CostView:
     @classmethod
     def from_query(cls, query: Mapping[str, str]) -> CostView:
         """What a link asks for; whatever in it is unknown or out of range is left at its default."""
-        usual, found = cls(), {}
-        numbers = {"height": SIDES, "width": SIDES, "n_win": N_WINS, "topk": range(1, N_WINS[-1] ** 2 + 1),
-                   "narrow": NARROW, "pool": POOLS, "row": ROWS, "tried": range(MAX_N_WIN + 1), "after": ROWS}
-        for name, allowed in numbers.items():
-            text = query.get(f"cost_{name}", "")
-            ok = text.isdecimal() and text.isascii() and len(text) < 6 and int(text) in allowed
-            found[name] = int(text) if ok else getattr(usual, name)
-        words = {"measure": MEASURES, "projections": PROJECTIONS}
-        chosen = {name: next((word for word in allowed if word == query.get(f"cost_{name}")), getattr(usual, name))
-                  for name, allowed in words.items()}
-        found["topk"] = min(found["topk"], found["n_win"] ** 2)
-        return cls(**found, **chosen)
+        found = link.read(cls(), _PARAMS, query)
+        return replace(found, topk=min(found.topk, found.n_win**2))
 
     def to_query(self) -> dict[str, str]:
         """What differs from the default. Inverse of `from_query`."""
-        usual = CostView()
-        return {f"cost_{name}": str(getattr(self, name)) for name in self.__slots__
-                if getattr(self, name) != getattr(usual, name)}
+        return link.write(self, CostView(), _PARAMS)
+
+
+_WORDS: Final = {"measure": MEASURES, "projections": PROJECTIONS}
+_NUMBERS: Final = {
+    "height": SIDES, "width": SIDES, "n_win": N_WINS, "topk": range(1, N_WINS[-1] ** 2 + 1), "narrow": NARROW,
+    "pool": POOLS, "row": ROWS, "tried": range(MAX_N_WIN + 1), "after": ROWS}
+_PARAMS: Final = tuple(
+    link.word(name, _WORDS[name], f"cost_{name}") if name in _WORDS else
+    link.number(name, _NUMBERS[name], f"cost_{name}") for name in CostView.__slots__)

@@ -1,4 +1,4 @@
-"""The worked example's hand on the session: its record, and what its widgets changed."""
+"""The worked example in the session: its record, and the callbacks of its widgets."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dashboard.i18n import key_in_language
 from dashboard.state.example_view import TOKENS, ExampleView, place_of
 from dashboard.state.view import inside
 
-RECORD: Final = "worked_view"
-BOARD: Final = "worked_board"
-"""Key of the board, of which a token is clicked."""
+RECORD: Final = "example_view"
+NUMBER_GRID: Final = "example_numbers"
+"""Key of the number grid, of which a token is clicked."""
 
 
 def current() -> ExampleView:
@@ -29,53 +29,53 @@ def current() -> ExampleView:
     return found
 
 
-def given(name: str, value: Any) -> str:
+def set_widget(name: str, value: Any) -> str:
     """Key of the widget that shows `value`, which it gets before it is drawn: the record is what counts."""
-    key = f"worked_{name}"
+    key = f"example_{name}"
     st.session_state[key] = value
     return key
 
 
-def take(name: str, key: str) -> None:
+def on_change(name: str, key: str) -> None:
     """Callback of a widget that holds one attribute of the record; None, where nothing is chosen, changes nothing."""
     value = st.session_state[key]
     if value is not None:
         _keep(replace(current(), **{name: value}))
 
 
-def take_number(token: int, channel: int, key: str) -> None:
+def on_number(token: int, channel: int, key: str) -> None:
     """Callback of a number of an input token."""
     value = st.session_state[key]
     if value is not None:
         _keep(current().with_number(token, channel, value))
 
 
-def take_token() -> None:
-    """Callback of the board: the token that was clicked is the one looked at."""
-    token = st.session_state[key_in_language(BOARD)].token
+def on_token() -> None:
+    """Callback of the number grid: the token that was clicked is the one looked at."""
+    token = st.session_state[key_in_language(NUMBER_GRID)].token
     if isinstance(token, (int, float)) and int(token) in TOKENS:
         _keep(replace(current(), token=int(token)))
 
 
-def take_place(stage: str) -> None:
+def on_place(stage: str) -> None:
     """Callback of the stage with that key: the query that was pinned is the place looked at."""
     pin = (st.session_state[key_in_language(stage)].pins or {}).get("a")
     if pin:
         _keep(replace(current(), place=inside(int(pin[0]), int(pin[1]))))
 
 
-def take_window(grid: WindowGrid, key: str) -> None:
+def on_window(grid: WindowGrid, key: str) -> None:
     """Callback of the choice of a window: its middle token is looked at."""
     middle_token = grid.window_h // 2 * grid.window_w + grid.window_w // 2
     _keep(replace(current(), place=place_of(grid, st.session_state[key], middle_token)))
 
 
-def take_token_of(grid: WindowGrid, window: int, key: str) -> None:
+def on_window_token(grid: WindowGrid, window: int, key: str) -> None:
     """Callback of the choice of a token in a window."""
     _keep(replace(current(), place=place_of(grid, window, st.session_state[key])))
 
 
-def reset() -> None:
+def on_reset() -> None:
     """Callback: the first numbers come back."""
     _keep(replace(current(), tokens=FIRST, topk=ExampleView().topk))
 

@@ -9,6 +9,9 @@ from typing import Final
 from bra.grid import WindowGrid
 from bra.teaching.example import FIRST, HIGHEST, TOPKS, Tokens
 from bra.viewer.pack import FULL, Place
+from dashboard.state import link
+from dashboard.state.link import Param
+from dashboard.state.view import place_text
 
 N_WINS: Final = range(2, 15)
 CHANNELS: Final = range(256)
@@ -50,33 +53,41 @@ class ExampleView:
     @classmethod
     def from_query(cls, query: Mapping[str, str]) -> ExampleView:
         """What a link asks for; whatever in it is unknown or out of range is left at its default."""
-        made, usual = cls(), cls()
-        for name, allowed in {"token": TOKENS, "topk": TOPKS, "n_win": N_WINS, "k": range(1, N_WINS[-1] ** 2 + 1),
-                              "channel": CHANNELS}.items():
-            number = _number(query.get(f"w_{name}", ""))
-            if number is not None and number in allowed:
-                made = replace(made, **{name: number})
-        for change in query.get("w_x", "").split("_")[:2 * len(FIRST)]:
-            parts = [_number(part) for part in change.split(".")]
-            if len(parts) == 3 and None not in parts and parts[0] in TOKENS and parts[1] in (0, 1):
-                made = made.with_number(*(int(part or 0) for part in parts))
-        place = [_number(part) for part in query.get("w_place", "").split(".")]
-        if len(place) == 2 and all(at is not None and 0 <= at <= FULL for at in place):
-            made = replace(made, place=(int(place[0] or 0), int(place[1] or 0)))
-        return replace(made, k=min(made.k, made.n_win**2), lepe=query.get("w_lepe", "1") != "0" and usual.lepe)
+        found = link.read(cls(), _PARAMS, query)
+        return replace(found, k=min(found.k, found.n_win**2))
 
     def to_query(self) -> dict[str, str]:
         """What differs from the default. Inverse of `from_query`."""
-        usual = ExampleView()
-        query = {f"w_{name}": str(getattr(self, name)) for name in ("token", "topk", "n_win", "k", "channel")
-                 if getattr(self, name) != getattr(usual, name)}
-        changed = [f"{token}.{channel}.{value:g}" for token, numbers in enumerate(self.tokens)
-                   for channel, value in enumerate(numbers) if value != FIRST[token][channel]]
-        if changed:
-            query["w_x"] = "_".join(changed)
-        if self.place is not None:
-            query["w_place"] = f"{self.place[0]}.{self.place[1]}"
-        return query if self.lepe else query | {"w_lepe": "0"}
+        return link.write(self, ExampleView(), _PARAMS)
+
+
+def _read_tokens(text: str) -> Tokens:
+    """The first numbers with changes such as "8.0.3_2.1.-1": token, channel and value."""
+    made = ExampleView()
+    for change in text.split("_")[:2 * len(FIRST)]:
+        match [link.number_in(part) for part in change.split(".")]:
+            case [int(token), int(channel), int(value)] if token in TOKENS and channel in (0, 1):
+                made = made.with_number(token, channel, value)
+    return made.tokens
+
+
+def _tokens_text(tokens: Tokens) -> str:
+    return "_".join(f"{token}.{channel}.{value:g}" for token, numbers in enumerate(tokens)
+                    for channel, value in enumerate(numbers) if value != FIRST[token][channel])
+
+
+def _read_place(text: str) -> Place | None:
+    match [link.number_in(part) for part in text.split(".")]:
+        case [int(x), int(y)] if 0 <= x <= FULL and 0 <= y <= FULL:
+            return x, y
+    return None
+
+
+_PARAMS: Final = (
+    link.number("token", TOKENS, "w_token"), link.number("topk", TOPKS, "w_topk"),
+    link.number("n_win", N_WINS, "w_n_win"), link.number("k", range(1, N_WINS[-1] ** 2 + 1), "w_k"),
+    link.number("channel", CHANNELS, "w_channel"), Param("tokens", "w_x", _read_tokens, _tokens_text),
+    Param("place", "w_place", _read_place, place_text), link.switch("lepe", "w_lepe", usual=True))
 
 
 def place_of(grid: WindowGrid, window: int, token: int) -> Place:
@@ -85,9 +96,3 @@ def place_of(grid: WindowGrid, window: int, token: int) -> Place:
     height, width = grid.image or (grid.h, grid.w)
     x, y = (left + right) / 2 / width, (top + bottom) / 2 / height
     return min(round(FULL * x), FULL), min(round(FULL * y), FULL)
-
-
-def _number(text: str) -> int | None:
-    """A whole number of few digits, or None."""
-    digits = text.removeprefix("-")
-    return int(text) if digits.isdecimal() and digits.isascii() and len(digits) < 6 else None

@@ -11,7 +11,7 @@ from dashboard.state import example as example_state
 from dashboard.state import session
 from dashboard.state.learn_view import LENGTHS, PARTS, Lesson
 
-LECTERN, PANE, PART, STEP = "lectern", "pane", "learn_part", "learn_step"
+PRESENTER, PICTURE, PART, STEP = "presenter", "lesson_picture", "learn_part", "learn_step"
 """Keys of the widgets whose callbacks stand here."""
 Round = tuple[str, int]
 """Whose routing was to be predicted, and the number of the round."""
@@ -37,30 +37,30 @@ def link() -> dict[str, str]:
     return st.query_params.to_dict()
 
 
-def take_go() -> None:
-    """Callback of the lectern: a stop on or back, and in front of a class or not."""
-    asked, at = st.session_state[LECTERN].go, current()
+def on_go() -> None:
+    """Callback of the presenter: a stop on or back, and in front of a class or not."""
+    asked, at = st.session_state[PRESENTER].go, current()
     if asked in ("next", "back"):
         save(at.moved(1 if asked == "next" else -1))
     elif asked in ("present", "leave"):
         save(replace(at, present=asked == "present", scene=Lesson().scene))
 
 
-def take_part() -> None:
+def on_part() -> None:
     """Callback of the choice of a part."""
     if st.session_state[PART] in PARTS:
         save(current().at(st.session_state[PART]))
 
 
-def take_step() -> None:
+def on_step() -> None:
     """Callback of the choice of a step."""
     at, step = current(), st.session_state[STEP]
     if step in range(1, LENGTHS[at.part] + 1):
         save(at.at(at.part, step))
 
 
-def shown(key: str, value: object) -> str:
-    """Make the widget `key` show what is so, however it came about."""
+def set_widget(key: str, value: object) -> str:
+    """Give the widget `key` its value before it is drawn, however it came about; returns the key."""
     st.session_state[key] = value
     return key
 
@@ -70,14 +70,14 @@ def answer(step: int) -> int | None:
     return st.session_state.get("lesson_answers", {}).get(step)
 
 
-def take_answer(step: int) -> None:
+def on_answer(step: int) -> None:
     """Callback of a question."""
     st.session_state.setdefault("lesson_answers", {})[step] = st.session_state[f"learn_answer_{step}"]
 
 
-def take_guess() -> None:
+def on_guess() -> None:
     """Callback of the picture: the windows that were marked."""
-    marked, at = st.session_state[PANE].guess, current()
+    marked, at = st.session_state[PICTURE].guess, current()
     if isinstance(marked, (list, tuple)) and all(isinstance(one, int) for one in marked):
         # The first guess counts: the answer is on show from then on.
         _guesses().setdefault((at.who, at.step), tuple(dict.fromkeys(marked)))

@@ -8,6 +8,7 @@ from typing import Final
 
 from bra.teaching.source import STEPS
 from dashboard.i18n import tr_noop
+from dashboard.state import link
 
 PARTS: Final = ("chapters", "example", "photo", "predict")
 SCENES: Final = ("words", "try", "ask")
@@ -23,10 +24,6 @@ CUTS: Final = (2, 4, 8, 16)
 """Windows per side of which a quarter is a whole number, and that divide 80 tokens."""
 WEIGHTS: Final = (tr_noop("trained"), tr_noop("untrained"), tr_noop("likeness"))
 LAYERS: Final = range(5)
-_WORDS: Final[Mapping[str, tuple[str, ...]]] = {"weights": WEIGHTS, "who": WEIGHTS}
-_NUMBERS: Final = {"pixels": PIXELS, "n_win": N_WINS, "topk": range(1, N_WINS[-1] ** 2 + 1), "factor": FACTORS,
-                   "cut": CUTS, "pad_win": N_WINS, "layer": LAYERS}
-_SWITCHES: Final = ("soft", "masked")
 Stop = tuple[str, int, str]
 """Part, step and scene."""
 
@@ -87,38 +84,29 @@ class Lesson:
     @classmethod
     def from_query(cls, query: Mapping[str, str]) -> Lesson:
         """What a link asks for; whatever in it is unknown or out of range is left at its default."""
-        usual = cls()
-        part = query.get("part", "") if query.get("part") in PARTS else usual.part
-        step = _number(query.get("step", ""))
-        scene = query.get("scene", "")
-        made = cls(part, step if step in range(1, LENGTHS[part] + 1) else usual.step,
-                   scene if scene in SCENES and part == "chapters" else usual.scene, query.get("present") == "1")
-        for name, allowed in _NUMBERS.items():
-            number = _number(query.get(f"learn_{name}", ""))
-            if number in allowed:
-                made = replace(made, **{name: number})
-        for name, words in _WORDS.items():
-            if query.get(f"learn_{name}") in words:
-                made = replace(made, **{name: query[f"learn_{name}"]})
-        made = replace(made, **{name: query.get(f"learn_{name}") == "1" for name in _SWITCHES})
-        return replace(made, topk=min(made.topk, made.n_win**2))
+        found = link.read(cls(), _PARAMS, query)
+        if found.step > LENGTHS[found.part]:
+            found = replace(found, step=cls().step)
+        if found.part != "chapters":
+            found = replace(found, scene=cls().scene)
+        return replace(found, topk=min(found.topk, found.n_win**2))
 
     def to_query(self) -> dict[str, str]:
         """What differs from the default. Inverse of `from_query`."""
-        usual, query = Lesson(), {}
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if value != getattr(usual, name):
-                key = name if name in ("part", "step", "scene", "present") else f"learn_{name}"
-                query[key] = "1" if value is True else str(value)
-        return query
+        return link.write(self, Lesson(), _PARAMS)
+
+
+_PARAMS: Final = (
+    link.word("part", PARTS), link.number("step", range(1, max(LENGTHS.values()) + 1)), link.word("scene", SCENES),
+    link.switch("present"), link.number("pixels", PIXELS, "learn_pixels"), link.number("n_win", N_WINS, "learn_n_win"),
+    link.number("topk", range(1, N_WINS[-1] ** 2 + 1), "learn_topk"), link.number("factor", FACTORS, "learn_factor"),
+    link.switch("soft", "learn_soft"), link.number("cut", CUTS, "learn_cut"),
+    link.number("pad_win", N_WINS, "learn_pad_win"), link.switch("masked", "learn_masked"),
+    link.word("weights", WEIGHTS, "learn_weights"), link.number("layer", LAYERS, "learn_layer"),
+    link.word("who", WEIGHTS, "learn_who"))
 
 
 def stops(present: bool) -> tuple[Stop, ...]:
     """Every stop of the lesson in order; projected, a chapter has one for each of its scenes."""
     return tuple((part, step, scene) for part in PARTS for step in range(1, LENGTHS[part] + 1)
                  for scene in (SCENES if present and part == "chapters" else SCENES[:1]))
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isdecimal() and text.isascii() and len(text) < 6 else -1

@@ -1,27 +1,28 @@
-"""What the visitor is looking at and brought along: the only hand on the session and on the link."""
+"""The visitor's session: the records of what is looked at, the uploaded files, the link, and callbacks of widgets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import streamlit as st
-from streamlit.runtime.uploaded_file_manager import DeletedFile
+from streamlit.runtime.uploaded_file_manager import DeletedFile, UploadedFile
 
+from bra.models.base import FileOptions
 from bra.models.catalog import CATALOG, ModelSettings
-from bra.viewer.pack import Place
+from bra.viewer.pack import FULL, Place
 from dashboard.i18n import chosen_language, key_in_language, tr_noop
-from dashboard.runtime.server import server
-from dashboard.runtime.uploads import Upload
 from dashboard.state.compare_view import Comparison
 from dashboard.state.cost_view import CostView
-from dashboard.state.view import LAYER_NAME, N_WINS, UPLOAD, Selection, inside, shows_of
-from dashboard.state.widgets import init_widget
+from dashboard.state.upload import Upload
+from dashboard.state.view import LAYER_NAME, N_WINS, Selection, inside, shows_of
 
 T = TypeVar("T")
 STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"
 GRID, VERSUS, CHART = "multiples", "versus", "chart"
+COST_BARS, COST_TREE, COST_PLACES = "cost_bars", "cost_tree", "cost_places"
+CHART_FORMAT, MATRIX, WHO_CHOSEN = "chart_format", "matrix", "who_chosen"
 MODEL_UPLOADER_B, SWEEP_UPLOADER = "model_uploader_b", "sweep_uploader"
 """Keys of the widgets whose callbacks stand here."""
 ATTENTION_OF = (tr_noop("One token"), tr_noop("Mean over the window"))
@@ -77,10 +78,10 @@ def save_comparison(wanted: Comparison) -> Comparison:
     return _keep("comparison", wanted)
 
 
-def card(names: Sequence[str]) -> str:
-    """Key of the choice of a model card, which begins with what the link says."""
+def linked_card(names: Sequence[str]) -> str:
+    """The model card that the link asks for, or else the first."""
     wanted = st.query_params.get("card", "")
-    return init_widget("card", wanted if wanted in names else names[0], names)
+    return wanted if wanted in names else names[0]
 
 
 def save_card(name: str) -> None:
@@ -105,7 +106,7 @@ def use_setting(n_win: int, topk: int) -> None:
         st.session_state[key] = value
 
 
-def take_multiples() -> None:
+def on_multiples() -> None:
     """Callback of the small pictures: the query that was kept is query A of every page."""
     for key in (GRID, VERSUS):
         place = st.session_state[key_in_language(key)].place if key_in_language(key) in st.session_state else None
@@ -114,16 +115,50 @@ def take_multiples() -> None:
             save(replace(current(), a=inside(int(place[0]), int(place[1]))))
 
 
-def take_opened() -> None:
+def on_setting() -> None:
     """Callback of the small pictures: a setting that was clicked is looked into next."""
     _look_into(st.session_state[key_in_language(GRID)].opened)
 
 
-def take_point() -> None:
+def on_chart_point() -> None:
     """Callback of the chart: a setting that was clicked is looked into next."""
-    picked = st.session_state[CHART].selection.get("pick") or []
-    if picked:
-        _look_into([picked[0].get("n_win"), picked[0].get("topk")])
+    about = _clicked(CHART)
+    if len(about) >= 2:     # the front and the lines of the controls tell nothing
+        _look_into([int(about[0]), int(about[1])])
+
+
+def _clicked(key: str) -> list[Any]:
+    """`customdata` of the point that was clicked in a chart; a point without any gives []."""
+    points = st.session_state[key].selection.get("points") or []
+    found = points[0].get("customdata") if points else None
+    return list(found) if isinstance(found, (list, tuple)) else []
+
+
+def on_cost_row(with_bra: Sequence[str], plain: Sequence[str], key: str) -> None:
+    """Callback of the charts of Cost: the row that was clicked is the one that advice is about.
+
+    Args:
+        with_bra: names of the rows with BRA, in order.
+        plain: names of the rows of the model without BRA, in order: a BRA row may stand after each.
+        key: of the chart that was clicked.
+    """
+    points = st.session_state[key].selection.get("points") or []
+    about = _clicked(key)
+    # A bar carries its row's name; a cell of the tree is called by it, and its parts by it and their own.
+    name = str(about[0] if about and isinstance(about[0], str) else points[0].get("id", "") if points else "")
+    row = name.partition(" › ")[0]
+    if row in with_bra:
+        st.session_state["cost_row"] = with_bra.index(row)
+        save_cost_view(replace(cost_view(), row=with_bra.index(row)))
+    elif row in plain:
+        st.session_state["cost_after"] = plain.index(row)
+        save_cost_view(replace(cost_view(), after=plain.index(row)))
+
+
+def chart_format() -> str:
+    """What charts are saved as: "PNG" or "SVG"."""
+    found: str = st.session_state.get(CHART_FORMAT, "PNG")
+    return found
 
 
 def _look_into(setting: object) -> None:
@@ -153,57 +188,55 @@ def opening_place(key: str, digest: str, focus: Place) -> Place:
     return place
 
 
-def take_picked() -> None:
+def on_gallery() -> None:
     """Callback of the gallery: the picture that was clicked becomes the visitor's."""
     picked = st.session_state[key_in_language(STRIP)].picked
     if isinstance(picked, str):
         save(replace(current(), picture=picked[:40]))
 
 
-def take_upload() -> None:
-    """Callback of the uploader: its file becomes the visitor's picture; without one, the default comes back."""
-    if not _take(UPLOADER, "upload") or (upload() is None and current().picture != UPLOAD):
-        return
-    # Saved under another name first, so that pins on an earlier upload are dropped too.
-    save(replace(current(), picture=Selection().picture, a=None, b=None))
-    if upload() is not None:
-        save(replace(current(), picture=UPLOAD))
+def uploaded_file(uploader: str) -> Upload | None:
+    """The file that was given to an uploader, also after a visit to another page."""
+    return st.session_state.get(f"{uploader}_file")
+
+
+def file_options(key: str) -> FileOptions:
+    """What the visitor said of a model file, kept on pages that do not ask for it."""
+    kept: dict[str, FileOptions] = st.session_state.get("file_options", {})
+    return kept.get(key, FileOptions())
+
+
+def save_file_options(key: str, options: FileOptions) -> None:
+    """Keep what was said of a model file; of the last few files."""
+    kept = {name: one for name, one in st.session_state.get("file_options", {}).items() if name != key}
+    st.session_state["file_options"] = dict([*kept.items(), (key, options)][-4:])
 
 
 def upload() -> Upload | None:
-    """The visitor's picture, also after a visit to another page."""
-    return st.session_state.get("upload")
-
-
-def take_model() -> None:
-    """Callback of the uploader of models: its file becomes the visitor's model; layers of the last are forgotten."""
-    if _take(MODEL_UPLOADER, "model_upload"):
-        save(replace(current(), layer=""))
+    """The visitor's own picture."""
+    return uploaded_file(UPLOADER)
 
 
 def model_upload() -> Upload | None:
-    """The visitor's own model file, also after a visit to another page."""
-    return st.session_state.get("model_upload")
+    """The visitor's own model file."""
+    return uploaded_file(MODEL_UPLOADER)
 
 
-def take_file(uploader: str) -> None:
-    """Callback of an uploader whose file changes nothing but what its own part of a page shows."""
-    _take(uploader, f"{uploader}_file")
+def refusal(uploader: str) -> str:
+    """Why the last file of an uploader was not taken; "" where it was."""
+    why: str = st.session_state.get(f"{uploader}_refused", "")
+    return why
 
 
-def _take(uploader: str, into: str) -> bool:
-    """Put the file of an uploader into the session, or that there is none; whether it came or went."""
-    file = st.session_state[uploader]
-    if isinstance(file, DeletedFile):       # one of many, which the server let go; what was taken of it stays
-        return False
-    st.session_state[into], st.session_state[f"{uploader}_refused"] = (
-        (None, "") if file is None else server().uploads.take(file, picture=uploader == UPLOADER))
-    return True
+def widget_file(uploader: str) -> UploadedFile | DeletedFile | None:
+    """The file that the widget itself holds, for its callback."""
+    found: UploadedFile | DeletedFile | None = st.session_state[uploader]
+    return found
 
 
-def brought(uploader: str) -> Upload | None:
-    """The file that was given to such an uploader, also after a visit to another page."""
-    return st.session_state.get(f"{uploader}_file")
+def keep_upload(uploader: str, file: Upload | None, refusal: str) -> None:
+    """Keep what became of an uploader's file: the file as it was taken, or why it was not."""
+    st.session_state[f"{uploader}_file"], st.session_state[f"{uploader}_refused"] = file, refusal
 
 
 def open_model(key: str) -> None:
@@ -212,29 +245,73 @@ def open_model(key: str) -> None:
     st.session_state["selection"] = replace(current(), settings=made, layer="")
 
 
-def take_layer() -> None:
+def on_layer() -> None:
     """Callback of the rail: the layer that was clicked is the one looked at."""
     picked = st.session_state[key_in_language(RAIL)].picked
     if isinstance(picked, str) and LAYER_NAME.fullmatch(picked):
         save(replace(current(), layer=picked))
 
 
-def take_whole() -> None:
+def on_whole() -> None:
     """Callback of the choice between one token and the whole window."""
     save(replace(current(), whole=st.session_state[WHOLE] == ATTENTION_OF[True]))
 
 
-def take_pins() -> None:
+def on_pins() -> None:
     """Callback of the stage: its pins become the visitor's."""
     pins = st.session_state[key_in_language(STAGE)].pins or {}
     save(replace(current(), **{
         role: inside(int(pins[role][0]), int(pins[role][1])) if pins.get(role) else None for role in ("a", "b")}))
 
 
-def take_show() -> None:
+def on_show() -> None:
     """Callback of the stage: what is switched on there becomes part of the view."""
     words = st.session_state[key_in_language(STAGE)].show
     save(replace(current(), show=shows_of(words if isinstance(words, list) else [])))
+
+
+def on_box(places: Sequence[Place], key: str) -> None:
+    """Callback of the routing matrix: the first and the last query in the box are pinned, and the stage follows.
+
+    Args:
+        places: the centre of every window.
+        key: of the chart.
+    """
+    boxes = st.session_state[key].selection.get("box") or []
+    rows = boxes[0].get("y") if boxes else None
+    if isinstance(rows, (list, tuple)) and rows and places:
+        low, high = (min(max(round(float(row)), 0), len(places) - 1) for row in (min(rows), max(rows)))
+        _pin(places[low], places[high] if high > low else None)
+
+
+def on_picture_box(places: Sequence[Place], size: tuple[float, float], key: str) -> None:
+    """Callback of a chart over the picture: the window under the middle of the box is pinned, and the stage follows.
+
+    Args:
+        places: the centre of every window.
+        size: (height, width) of the picture in the pixels of the chart's axes.
+        key: of the chart.
+    """
+    boxes = st.session_state[key].selection.get("box") or []
+    if not boxes or not places:
+        return
+    x, y = (sum(map(float, boxes[0][axis])) / len(boxes[0][axis]) for axis in ("x", "y"))
+    at = FULL * x / size[1], FULL * y / size[0]
+    _pin(min(places, key=lambda place: (place[0] - at[0])**2 + (place[1] - at[1])**2), current().b)
+
+
+def _pin(a: Place, b: Place | None) -> None:
+    save(replace(current(), a=inside(*a), b=None if b is None else inside(*b)))
+    opened = st.session_state.get("stage_opened")
+    if opened is not None:
+        st.session_state["stage_opened"] = (opened[0], current().pins, current().show)
+        st.session_state["stage_follow"] = stage_follow() + 1
+
+
+def stage_follow() -> int:
+    """How often pins were set from elsewhere than the stage, which then takes them over."""
+    found: int = st.session_state.get("stage_follow", 0)
+    return found
 
 
 def stage_opening(digest: str) -> tuple[dict[str, Place], tuple[str, ...]]:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, get_args
+from dataclasses import dataclass, field, replace
+from typing import get_args
 
-from bra.models.catalog import CATALOG, ModelSettings
+from bra.models.catalog import CATALOG, DEFAULT, ModelEntry, ModelSettings
 from bra.spec import KVDownsampleMode
 from bra.viewer.pack import FULL, SHOWS, Place
+from dashboard.state import link
+from dashboard.state.link import Param
 
 UPLOAD = "upload"
-FIRST = "flowers"
-"""The model of the first visit: the one whose routing is best by the measure of its card."""
 N_WINS = range(2, 17)
 HEADS = (1, 2, 4, 8, 16)
 STRIDES = (4, 8, 16, 32)
@@ -26,11 +26,6 @@ MAX_TOKENS = 112
 RATIOS = (2, 3, 4)
 POOLS: tuple[KVDownsampleMode, ...] = get_args(KVDownsampleMode)
 
-_NUMBERS: Mapping[str, Sequence[int]] = {
-    "n_win": N_WINS, "topk": range(1, N_WINS[-1] ** 2 + 1), "num_heads": HEADS, "stride": STRIDES,
-    "kv_downsample_ratio": RATIOS, "side": SIDES,
-}
-_SWITCHES = ("mask_padding", "untrained", "changed")
 LAYER_NAME = re.compile(r"[\w.#]{0,80}", re.ASCII)
 """Names of modules; whether the model has such a layer is seen when it is open."""
 
@@ -50,7 +45,7 @@ class Selection:
     """
 
     picture: str = "animal"
-    settings: ModelSettings = field(default_factory=lambda: ModelSettings(FIRST, side=CATALOG[FIRST].side))
+    settings: ModelSettings = field(default_factory=lambda: ModelSettings(DEFAULT, side=CATALOG[DEFAULT].side))
     layer: str = ""
     whole: bool = False
     a: Place | None = None
@@ -65,41 +60,16 @@ class Selection:
     @classmethod
     def from_query(cls, query: Mapping[str, str]) -> Selection:
         """The view that a link asks for; whatever in it is unknown or out of range is left at its default."""
-        settings: dict[str, Any] = {
-            name: int(query[name]) for name, allowed in _NUMBERS.items()
-            if query.get(name, "").isdecimal() and len(query[name]) < 6 and int(query[name]) in allowed}
-        if query.get("model") in CATALOG:
-            settings["model"] = query["model"]
-        if query.get("kv_downsample_mode") in POOLS:
-            settings["kv_downsample_mode"] = query["kv_downsample_mode"]
-        settings |= {name: query.get(name) == "1" for name in _SWITCHES}
-        settings.setdefault("model", FIRST)
-        settings.setdefault("side", CATALOG[settings["model"]].side)
-        made = ModelSettings(**settings)
-        if query.get("variant") in made.entry.variants[1:]:
-            made = replace(made, variant=query["variant"])
-        made = replace(made, topk=min(made.topk, made.n_win**2))
-        layer = query.get("layer", "")
-        return cls(query.get("picture", cls().picture)[:40], made, layer if LAYER_NAME.fullmatch(layer) else "",
-                   query.get("whole") == "1", _place(query.get("a")), _place(query.get("b")),
-                   shows_of(query.get("show", "").split(".")))
+        entry = CATALOG.get(query.get("model", DEFAULT), CATALOG[DEFAULT])
+        asked = link.read(ModelSettings(entry.key, side=entry.side), _settings_params(entry), query)
+        settings = replace(asked, topk=min(asked.topk, asked.n_win**2))
+        return link.read(cls(settings=settings), _VIEW_PARAMS, query)
 
     def to_query(self) -> dict[str, str]:
         """The link's parameters: what differs from the default view. Inverse of `from_query`."""
-        usual, query = Selection(), {}
-        same = replace(usual.settings, side=self.settings.entry.side)
-        for part in fields(ModelSettings):
-            value = getattr(self.settings, part.name)
-            if value != getattr(same, part.name):
-                query[part.name] = "1" if value is True else str(value)
-        for name in ("picture", "layer"):
-            if getattr(self, name) != getattr(usual, name):
-                query[name] = getattr(self, name)
-        if self.whole:
-            query["whole"] = "1"
-        if self.show:
-            query["show"] = ".".join(self.show)
-        return query | {role: f"{x}.{y}" for role, (x, y) in self.pins.items()}
+        usual, entry = Selection(), self.settings.entry
+        return (link.write(self.settings, replace(usual.settings, side=entry.side), _settings_params(entry))
+                | link.write(self, usual, _VIEW_PARAMS))
 
 
 def shows_of(words: Sequence[str]) -> tuple[str, ...]:
@@ -107,11 +77,35 @@ def shows_of(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(word for word in SHOWS if word in words)
 
 
-def _place(text: str | None) -> Place | None:
-    x, dot, y = (text or "").partition(".")
-    if not (dot and x.isdecimal() and y.isdecimal() and len(text or "") < 14):
+def _settings_params(entry: ModelEntry) -> tuple[Param, ...]:
+    """The model's settings in the link; which variants there are depends on the model."""
+    return (
+        link.word("model", CATALOG), link.number("n_win", N_WINS), link.number("topk", range(1, N_WINS[-1] ** 2 + 1)),
+        link.number("num_heads", HEADS), link.number("stride", STRIDES), link.word("kv_downsample_mode", POOLS),
+        link.number("kv_downsample_ratio", RATIOS), link.switch("mask_padding"), link.number("side", SIDES),
+        link.word("variant", entry.variants[1:]), link.switch("untrained"), link.switch("changed"))
+
+
+def _read_place(text: str) -> Place | None:
+    x, dot, y = text.partition(".")
+    if not (dot and x.isdecimal() and y.isdecimal() and len(text) < 14):
         return None
     return inside(int(x), int(y))
+
+
+def place_text(place: Place) -> str:
+    """A place in a link: "2500.7600"."""
+    return f"{place[0]}.{place[1]}"
+
+
+def _read_layer(text: str) -> str | None:
+    return text if LAYER_NAME.fullmatch(text) else None
+
+
+_VIEW_PARAMS = (
+    Param("picture", "picture", lambda text: text[:40]), Param("layer", "layer", _read_layer), link.switch("whole"),
+    Param("show", "show", lambda text: shows_of(text.split(".")), ".".join),
+    Param("a", "a", _read_place, place_text), Param("b", "b", _read_place, place_text))
 
 
 def inside(x: int, y: int) -> Place:

@@ -9,26 +9,31 @@ from pathlib import Path
 import streamlit as st
 
 from bra.errors import BRAError
-from bra.experiments.compare import Compared, Setting
+from bra.experiments.compare import Compared, LayerInput, Setting, amount
 from bra.experiments.probes import PROBES
+from bra.figures import compare as compare_figures
+from bra.messages import message
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.photo import Photo
-from bra.reports.charts import quantity
 from bra.reports.code import sweep_command
-from bra.reports.tables import amount, compare_csv, compare_html, model_line, over_nearest, reason
+from bra.reports.tables import compare_csv, compare_html, model_line, over_nearest, reason
+from bra.units import quantity
 from bra.viewer.multiples import multiples_message, pair_message
 from bra.viewer.pack import TILE_SIDE, Place
 from dashboard import components
-from dashboard.figures import compare as compare_figures
-from dashboard.i18n import named, tr, tr_noop, translate, visitor_language
-from dashboard.services import models as model_services
+from dashboard.i18n import option_labels, tr, tr_noop, translate, visitor_language
+from dashboard.services import compare as compare_services
+from dashboard.services import uploads as upload_services
+from dashboard.services.compare import Side
+from dashboard.services.models import LoadedModel, encoded, layer_input, load_model
 from dashboard.state import compare_view as choices
 from dashboard.state import session
 from dashboard.state.compare_view import EQUAL_TO, Comparison
 from dashboard.state.view import Selection
-from dashboard.state.widgets import init_multiselect
+from dashboard.state.widgets import init_multiselect, init_widget
+from dashboard.widgets import chart, picture
 from dashboard.widgets import model as model_widgets
-from dashboard.widgets import picture
+from dashboard.widgets.file_options import ask_file_options
 from dashboard.widgets.picture import ask_file, heads, plain
 
 EXPLORE = Path(__file__).parent / "explore.py"
@@ -47,20 +52,20 @@ def leave_if_asked() -> None:
 def choose_tab() -> Comparison:
     """Which part of the page is open."""
     wanted = session.comparison()
-    tab = st.segmented_control(tr("Compare"), choices.TABS, format_func=named(TAB_NAMES), required=True,
-                               key=session.init_widget("tab", wanted.tab, choices.TABS), label_visibility="collapsed")
+    tab = st.segmented_control(tr("Compare"), choices.TABS, format_func=option_labels(TAB_NAMES), required=True,
+                               key=init_widget("tab", wanted.tab, choices.TABS), label_visibility="collapsed")
     return session.save_comparison(replace(wanted, tab=tab or wanted.tab))
 
 
-def choose_layer(view: Selection, label: str = "") -> Selection:
+def choose_layer(view: Selection, loaded: LoadedModel, label: str = "") -> Selection:
     """Which routed layer, where there are several."""
-    names = list(model_services.opened(view.settings, session.model_upload()).specs)
+    names = list(loaded.model.specs)
     if not names:
         return view
     usual = model_widgets.shown_layer(view.settings, "", tuple(names))
     layer = view.layer if view.layer in names else usual
     if len(names) > 1:
-        layer = st.selectbox(label or tr("Layer"), names, key=session.init_widget("compare_layer", layer, names),
+        layer = st.selectbox(label or tr("Layer"), names, key=init_widget("compare_layer", layer, names),
                              width=260)
     return session.save(replace(view, layer="" if layer == usual else layer))
 
@@ -74,7 +79,7 @@ def _choose_numbers(label: str, key: str, allowed: tuple[int, ...], wanted: tupl
     return choices.most(chosen) or wanted
 
 
-def grid(view: Selection, photo: Photo, focus: Place) -> None:
+def grid(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place) -> None:
     """Small multiples, the chart that decides, and the table."""
     wanted = session.comparison()
     left, right = st.columns(2)
@@ -85,20 +90,19 @@ def grid(view: Selection, photo: Photo, focus: Place) -> None:
         columns = _choose_numbers(tr("Routed windows, topk: up to six columns"), "columns", choices.TOPK_CHOICES,
                                   wanted.topks, tr("Each window attends to so many windows."))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        view = choose_layer(view)
-        session.init_widget("equal", wanted.equal, (False, True))
+        view = choose_layer(view, loaded)
+        init_widget("equal", wanted.equal, (False, True))
         equal = st.toggle(tr("Equal coverage"), key="equal",
                           help=tr("topk is meant for n_win {n_win} and scaled with n_win² for the others, so that a "
                                   "column covers about the same share of the picture.", n_win=EQUAL_TO))
-        cost = st.segmented_control(tr("Against"), choices.COSTS, format_func=named(COST_NAMES), required=True,
-                                    key=session.init_widget("cost", wanted.cost, choices.COSTS))
+        cost = st.segmented_control(tr("Against"), choices.COSTS, format_func=option_labels(COST_NAMES), required=True,
+                                    key=init_widget("cost", wanted.cost, choices.COSTS))
     wanted = session.save_comparison(replace(wanted, n_wins=rows, topks=columns, equal=equal,
                                              cost=cost or wanted.cost))
-    one = model_services.given(view.settings, photo, view.layer, session.model_upload())
-    compared = model_services.compared(view.settings, photo, one, wanted.settings,
-                                       ROUNDS if wanted.cost == "seconds" else 0, session.model_upload())
-    model = model_services.opened(view.settings, session.model_upload())
-    caption = f"{translate(model.label)} · {one.name} · {translate(model.provenance)}"
+    given = layer_input(loaded, photo, view.layer)
+    compared = compare_services.compared(loaded, photo, given, wanted.settings,
+                                         ROUNDS if wanted.cost == "seconds" else 0)
+    caption = f"{translate(loaded.model.label)} · {given.name} · {translate(loaded.model.origin)}"
     _pictures(photo, compared, wanted, caption, focus)
     _decide(compared, wanted, caption)
 
@@ -107,17 +111,17 @@ def _pictures(photo: Photo, compared: Compared, wanted: Comparison, caption: str
     at = session.opening_place(session.GRID, photo.digest, focus)
     note = tr("★ no other setting keeps as much for less · click a name to open it in Explore")
     message = multiples_message(photo, compared, wanted.cost, at, f"{caption} · {note}",
-                                model_services.encoded(photo, TILE_SIDE))
-    components.multiples(message, session.GRID, session.take_multiples, session.take_opened)
+                                encoded(photo, TILE_SIDE))
+    components.multiples(message, session.GRID, session.on_multiples, session.on_setting)
 
 
 def _decide(compared: Compared, wanted: Comparison, caption: str) -> None:
     st.subheader(tr("Which one?"), anchor=False)
     st.markdown(translate(reason(compared.rows, wanted.cost)))
-    chart, table = st.columns([1.4, 1], gap="large")
-    with chart:
-        st.vega_lite_chart(compare_figures.deciding(compared.rows, wanted.cost), width="stretch", key=session.CHART,
-                           on_select=session.take_point, selection_mode="pick")
+    drawn, table = st.columns([1.4, 1], gap="large")
+    with drawn:
+        chart.draw(compare_figures.deciding(compared.rows, wanted.cost, chart.style(), caption), caption, wanted.cost,
+                   key=session.CHART, on_select=session.on_chart_point)
         st.caption(tr("Thick grey: the Pareto front. Dashed: what the nearest windows of the same number keep; dotted: "
                       "random ones. Click a point to open that setting in Explore."))
     with table:
@@ -137,11 +141,11 @@ def _download(label: str, data: Callable[[], str], name: str, kind: str) -> None
     st.download_button(label, data, name, kind, on_click="ignore")
 
 
-def choose_b(view: Selection, wanted: Comparison) -> Selection:
-    """Side B: model, weights and layer, its windows still as they were."""
+def choose_b(view: Selection, wanted: Comparison) -> tuple[Selection, LoadedModel]:
+    """Side B: model, weights and layer, its windows still as they were; and the model, open."""
     old, keys = wanted.b.settings, list(CATALOG)
-    key = st.selectbox(tr("B: model"), keys, format_func=named(model_widgets.MODEL_NAMES),
-                       key=session.init_widget("b_model", old.model, keys), width=300)
+    key = st.selectbox(tr("B: model"), keys, format_func=option_labels(model_widgets.MODEL_NAMES),
+                       key=init_widget("b_model", old.model, keys), width=300)
     entry, a = CATALOG[key], view.settings
     same = old if old.model == key else replace(old, model=key, variant="", untrained=False, changed=False)
     patches = entry.family == "patches" == a.entry.family
@@ -149,18 +153,17 @@ def choose_b(view: Selection, wanted: Comparison) -> Selection:
     if patches:
         same = replace(same, num_heads=a.num_heads, stride=a.stride)
     same = _choose_kind(same)
-    specs = model_services.opened(same, session.brought(session.MODEL_UPLOADER_B)).specs
-    names = list(specs)
+    loaded = load_model(same, session.uploaded_file(session.MODEL_UPLOADER_B))
+    names = list(loaded.model.specs)
     layer = next((name for name in (wanted.b.layer, view.layer) if name in names), names[0] if names else "")
     if len(names) > 1:
-        layer = st.selectbox(tr("B: layer"), names, key=session.init_widget("b_layer", layer, names), width=260)
-    return Selection(settings=same, layer=layer)
+        layer = st.selectbox(tr("B: layer"), names, key=init_widget("b_layer", layer, names), width=260)
+    return Selection(settings=same, layer=layer), loaded
 
 
-def choose_b_windows(side: Selection, wanted: Comparison) -> Selection:
+def choose_b_windows(side: Selection, loaded: LoadedModel, wanted: Comparison) -> Selection:
     """Side B with the windows that it gets."""
-    spec = model_services.opened(side.settings, session.brought(session.MODEL_UPLOADER_B)).specs.get(side.layer)
-    settings = model_widgets.choose_b_windows(side.settings, spec)
+    settings = model_widgets.choose_b_windows(side.settings, loaded.model.specs.get(side.layer))
     return session.save_comparison(replace(wanted, b=replace(side, settings=settings))).b
 
 
@@ -170,27 +173,26 @@ def _choose_kind(settings: ModelSettings) -> ModelSettings:
     if len(entry.variants) > 1:
         variants = list(entry.variants)
         variant = st.selectbox(tr("B: variant"), variants, width=260,
-                               key=session.init_widget(f"b_variant_{entry.key}", settings.chosen_variant, variants))
+                               key=init_widget(f"b_variant_{entry.key}", settings.chosen_variant, variants))
         return replace(settings, variant="" if variant == variants[0] else variant)
     if entry.card:
         options = list(model_widgets.WEIGHTS)
         weights = st.segmented_control(tr("B: weights"), options, required=True,
-                                       format_func=named(model_widgets.WEIGHTS),
-                                       key=session.init_widget(f"b_weights_{entry.key}", options[settings.untrained],
-                                                               options))
+                                       format_func=option_labels(model_widgets.WEIGHTS),
+                                       key=init_widget(f"b_weights_{entry.key}", options[settings.untrained],
+                                                       options))
         return replace(settings, untrained=weights == "untrained")
     if entry.family == "own":
-        ask_file(tr("B: model file"), model_widgets.MODEL_ENDINGS, session.MODEL_UPLOADER_B, session.take_file,
+        ask_file(tr("B: model file"), model_widgets.MODEL_ENDINGS, session.MODEL_UPLOADER_B, upload_services.on_file,
                  session.MODEL_UPLOADER_B)
+        return replace(settings, file=ask_file_options(session.uploaded_file(session.MODEL_UPLOADER_B), "b_"))
     return settings
 
 
-def setting_of(view: Selection, n_win: int, topk: int) -> Setting:
+def setting_of(settings: ModelSettings, given: LayerInput) -> Setting:
     """The windows that a side has: those that were asked for, or else the layer's own."""
-    settings = view.settings
-    if settings.entry.family == "patches" or settings.changed:
-        return Setting(settings.n_win, settings.topk)
-    return Setting(n_win, topk)
+    asked = settings if settings.entry.family == "patches" or settings.changed else given.layer
+    return Setting(asked.n_win, asked.topk)
 
 
 # The other parts of the page Compare: two sides, probes of the picture, and sweeps over many. -----------------------
@@ -200,41 +202,37 @@ PROBE_NAMES = {"brightness": tr_noop("brightness"), "flip": tr_noop("flip"), "sh
                "swap": tr_noop("swap")}
 
 
-def sides(view: Selection, photo: Photo, focus: Place) -> None:
+def sides(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place) -> None:
     """A against B on one picture."""
     st.caption(tr("A is the model of the side bar, with its windows. Set B here."))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        view = choose_layer(view, tr("A: layer"))
-        other = choose_b(view, session.comparison())
-    other = choose_b_windows(other, session.comparison())
-    one = model_services.given(view.settings, photo, view.layer, session.model_upload())
-    file = session.brought(session.MODEL_UPLOADER_B)
-    two = model_services.given(other.settings, photo, other.layer, file)
-    setting_a = setting_of(view, one.layer.n_win, one.layer.topk)
-    setting_b = setting_of(other, two.layer.n_win, two.layer.topk)
-    found = model_services.versus(photo, (view.settings, one, setting_a, session.model_upload()),
-                                  (other.settings, two, setting_b, file))
-    names = tuple(f"{translate(model_services.opened(side.settings, upload).label)}, {layer}" for side, upload, layer in
-                  ((view, session.model_upload(), one.name), (other, file, two.name)))
+        view = choose_layer(view, loaded, tr("A: layer"))
+        other, loaded_b = choose_b(view, session.comparison())
+    other = choose_b_windows(other, loaded_b, session.comparison())
+    loaded_b = replace(loaded_b, settings=other.settings)
+    a, b = (Side(model, given, setting_of(model.settings, given)) for model, given in
+            ((loaded, layer_input(loaded, photo, view.layer)), (loaded_b, layer_input(loaded_b, photo, other.layer))))
+    found = compare_services.pair(photo, a, b)
+    names = tuple(f"{translate(side.loaded.model.label)}, {side.given.name}" for side in (a, b))
     at = session.opening_place(session.VERSUS, photo.digest, focus)
     caption = "" if found.difference is not None else \
         tr("The two layers put out maps of different size or channels, so their outputs cannot be subtracted.")
-    message = pair_message(photo, found, (names[0], names[1]), at, caption, model_services.encoded(photo, TILE_SIDE))
-    components.multiples(message, session.VERSUS, session.take_multiples, session.take_opened)
-    a, b = found.rows
+    message = pair_message(photo, found, (names[0], names[1]), at, caption, encoded(photo, TILE_SIDE))
+    components.multiples(message, session.VERSUS, session.on_multiples, session.on_setting)
+    row_a, row_b = found.rows
     shared = found.shared.union_share
     st.markdown(tr("Over all queries, A and B share **{shared:.0f} %** of what either is routed to; two random choices "
                    "of that size would share {chance:.0f} %.", shared=100 * shared[shared == shared].mean(),
                    chance=100 * found.chance))
     less = tr_noop("B less A")
     st.dataframe([
-        {"": tr("keeps of its full attention"), **_shares(a.recall, b.recall, less)},
-        {"": tr("its nearest windows keep"), **_shares(a.nearest, b.nearest, less)},
-        {"": tr("multiply-adds of the layer"), "A": translate(amount(a, "macs")), "B": translate(amount(b, "macs")),
-         less: _change(a.macs, b.macs)},
-        {"": tr("memory of the layer"), "A": translate(amount(a, "peak_bytes")),
-         "B": translate(amount(b, "peak_bytes")),
-         less: _change(a.peak_bytes, b.peak_bytes)}], hide_index=True, column_config=heads([less]))
+        {"": tr("keeps of its full attention"), **_shares(row_a.recall, row_b.recall, less)},
+        {"": tr("its nearest windows keep"), **_shares(row_a.nearest, row_b.nearest, less)},
+        {"": tr("multiply-adds of the layer"), "A": translate(amount(row_a, "macs")),
+         "B": translate(amount(row_b, "macs")), less: _change(row_a.macs, row_b.macs)},
+        {"": tr("memory of the layer"), "A": translate(amount(row_a, "peak_bytes")),
+         "B": translate(amount(row_b, "peak_bytes")),
+         less: _change(row_a.peak_bytes, row_b.peak_bytes)}], hide_index=True, column_config=heads([less]))
 
 
 def _shares(a: float, b: float, less: str) -> dict[str, str]:
@@ -247,11 +245,11 @@ def _change(a: int, b: int) -> str:
     return tr("{amount} ({gain:+.0f} %)", amount=f"{sign}{quantity(abs(b - a))}", gain=100 * (b - a) / a)
 
 
-def probes(view: Selection, photo: Photo) -> None:
+def probes(loaded: LoadedModel, photo: Photo) -> None:
     """What of each layer's routing survives a changed picture."""
     st.markdown(tr("The picture is changed, the same queries are asked again, and everything is taken back to where it "
                    "was: how much of the area that each query was routed to is routed to again?"))
-    rows = model_services.probed(view.settings, photo, session.model_upload())
+    rows = compare_services.probed(loaded, photo)
     columns = {tr_noop("survives"): "survived", tr_noop("if it kept its places"): "stayed",
                tr_noop("nearest windows"): "nearest", tr_noop("random windows"): "chance"}
     table = [{tr_noop("layer"): row.layer,
@@ -272,13 +270,13 @@ def sweeps(view: Selection) -> None:
     compared, upload = session.comparison(), session.model_upload()
     st.code(sweep_command(view.settings, compared.n_wins, compared.topks, EQUAL_TO if compared.equal else None,
                           file=upload.name if upload else ""), language="bash")
-    ask_file(tr("Open its rows.parquet"), ["parquet"], session.SWEEP_UPLOADER, session.take_file,
+    ask_file(tr("Open its rows.parquet"), ["parquet"], session.SWEEP_UPLOADER, upload_services.on_file,
              session.SWEEP_UPLOADER)
-    file = session.brought(session.SWEEP_UPLOADER)
+    file = session.uploaded_file(session.SWEEP_UPLOADER)
     if file is None:
         return
     try:
-        table, rows = model_services.sweep_table(file)
+        table, rows = compare_services.sweep_table(file)
     except BRAError as error:
         st.error(plain(translate(error)), icon=":material/table:")
         return
@@ -288,39 +286,44 @@ def sweeps(view: Selection) -> None:
         return
     st.markdown(tr("{n:,} pictures. {model}", n=max(row.pictures for row in rows),
                    model=plain(translate(model_line(table.about)))))
-    layer = st.selectbox(tr("Layer"), layers, key=session.init_widget("sweep_layer", layers[0], layers)) \
+    layer = st.selectbox(tr("Layer"), layers, key=init_widget("sweep_layer", layers[0], layers)) \
         if len(layers) > 1 else layers[0]
     shown = [row for row in rows if row.layer == layer]
-    st.vega_lite_chart(compare_figures.swept(shown), width="stretch")
-    st.caption(tr("Blue: one tick per picture. Orange: 95 % interval of the mean, from resampling pictures. Green: the "
-                  "mean of the nearest windows."))
+    caption = message("{model} {layer}", model=translate(model_line(table.about)),
+                      layer=message("Layer {name}", name=layer or message("attention")))
+    chart.draw(compare_figures.swept(shown, chart.style(), caption), "sweep", layer)
+    st.caption(tr("One tick per picture; the interval is from resampling pictures. Click a name in the legend to show "
+                  "or hide its marks."))
     found = [{"n_win": row.n_win, "topk": row.topk, tr_noop("keeps"): 100 * row.recall,
               tr_noop("nearest"): 100 * row.nearest, tr_noop("over nearest, 95 %"): translate(over_nearest(row)),
               tr_noop("random"): 100 * row.chance, "MACs": quantity(row.macs),
               tr_noop("memory"): quantity(row.peak_bytes) + "B"} for row in shown]
     st.dataframe(found, hide_index=True, column_config=heads(found[0], ("keeps", "nearest", "random")))
     language = visitor_language()
-    st.download_button(tr("Report, HTML"), lambda: model_services.sweep_file(file, language), "sweep.html", "text/html",
-                       on_click="ignore")
+    st.download_button(tr("Report, HTML"), lambda: compare_services.sweep_file(file, language), "sweep.html",
+                       "text/html", on_click="ignore")
 
 
 def main() -> None:
     """Draw the page."""
     leave_if_asked()
     picture.choose_picture()
-    photo, _name, _hint, focus = picture.picture()
+    chosen = picture.chosen_picture()
     with st.sidebar:
-        view = model_widgets.choose_settings(photo)
+        view = model_widgets.choose_settings(chosen.photo)
+        chart.choose_format()
     tab = choose_tab().tab
     try:
-        if tab == "grid":
-            grid(view, photo, focus)
-        elif tab == "versus":
-            sides(view, photo, focus)
-        elif tab == "probes":
-            probes(view, photo)
-        else:
+        if tab == "sweeps":
             sweeps(view)
+            return
+        loaded = load_model(view.settings, session.model_upload())
+        if tab == "grid":
+            grid(view, loaded, chosen.photo, chosen.focus)
+        elif tab == "versus":
+            sides(view, loaded, chosen.photo, chosen.focus)
+        else:
+            probes(loaded, chosen.photo)
     except BRAError as error:
         st.error(model_widgets.sentence(error))
 

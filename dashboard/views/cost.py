@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import streamlit as st
 
 from bra.errors import BRAError
-from bra.messages import Message
-from bra.models.catalog import ModelSettings
+from bra.figures import cost as cost_figures
+from bra.messages import Message, message
 from bra.profiling.advice import Position, choices, levers, positions
 from bra.profiling.format import cost_csv, cost_json, cost_markdown, short, summary
 from bra.profiling.formula import LayerCost
 from bra.profiling.model_cost import Cost, CostRow
 from bra.spec import BRASpec
-from dashboard.figures import cost as cost_figures
-from dashboard.i18n import named, tr, tr_noop, translate
+from dashboard.i18n import option_labels, tr, tr_noop, translate
 from dashboard.services import cost as cost_services
+from dashboard.services.cost import Variant
+from dashboard.services.models import LoadedModel, load_model
 from dashboard.state import cost_view as views
 from dashboard.state import session
 from dashboard.state.cost_view import CostView
-from dashboard.state.view import N_WINS
+from dashboard.state.view import N_WINS, Selection
+from dashboard.state.widgets import init_widget
+from dashboard.widgets import chart, tables
 from dashboard.widgets import model as model_widgets
 from dashboard.widgets.picture import plain as as_is
 from dashboard.widgets.picture import table
@@ -29,9 +33,14 @@ from dashboard.widgets.picture import table
 MEASURES = {"macs": tr_noop("multiply-adds"), "params": tr_noop("parameters"), "peak_bytes": tr_noop("memory"),
             "ms": tr_noop("time")}
 ROUNDS = 7
+# How the first choice of each is called; the others are numbers. (A text of its own would be shown on the page.)
 NARROW, POOLS = {1: tr_noop("all")}, {1: tr_noop("none")}
-"""How the first choice of each is called; the others are numbers."""
-KINDS = (tr_noop("as it is"), tr_noop("without BRA"), tr_noop("full attention"), tr_noop("second setting"))
+VARIANT_NAMES = {Variant.AS_IS: tr_noop("as it is"), Variant.WITHOUT_BRA: tr_noop("without BRA"),
+                 Variant.FULL_ATTENTION: tr_noop("full attention"), Variant.SECOND_SETTING: tr_noop("second setting")}
+# Columns of the tables whose numbers are shown with one decimal.
+DECIMALS = frozenset((
+    tr_noop("share, %"), tr_noop("time, ms"), tr_noop("of the time, %"), tr_noop("parameters, %"),
+    tr_noop("multiply-adds, %"), tr_noop("peak, %"), tr_noop("covers, %"), tr_noop("padding, %")))
 
 
 def choose_view() -> tuple[CostView, bool]:
@@ -40,50 +49,63 @@ def choose_view() -> tuple[CostView, bool]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         sides = list(views.SIDES)
         height = st.selectbox(tr("Image height, px"), sides, width=140,
-                              key=session.init_widget("cost_height", old.height, sides))
+                              key=init_widget("cost_height", old.height, sides))
         width = st.selectbox(tr("Image width, px"), sides, width=140,
-                             key=session.init_widget("cost_width", old.width, sides))
+                             key=init_widget("cost_width", old.width, sides))
         chart = st.container()
-        session.init_widget("cost_time", False, (False, True))
+        init_widget("cost_time", False, (False, True))
         timed = st.toggle(tr("Measure time on this machine"), key="cost_time",
                           help=tr("Median of {n} forwards after warming up; a large model takes a while. The shares "
                                   "mean something elsewhere too.", n=ROUNDS))
         offered = views.MEASURES if timed else views.MEASURES[:-1]
-        measure = chart.segmented_control(tr("Show"), offered, format_func=named(MEASURES), required=True,
-                                          key=session.init_widget("cost_measure", old.measure, offered))
+        measure = chart.segmented_control(tr("Show"), offered, format_func=option_labels(MEASURES), required=True,
+                                          key=init_widget("cost_measure", old.measure, offered))
     return session.save_cost_view(replace(old, height=height, width=width, measure=measure or old.measure)), timed
 
 
-def page(settings: ModelSettings, view: CostView, timed: bool) -> None:
+def page(selection: Selection, view: CostView, timed: bool) -> None:
     """Everything below the choices."""
-    file = session.model_upload()
     try:
-        cost = cost_services.cost_of(settings, view, file=file)
-        plain = cost_services.cost_of(settings, view, "without BRA", file=file)
+        loaded = load_model(selection.settings, session.model_upload())
+        cost = cost_services.cost_of(loaded, view)
+        plain = cost_services.cost_of(loaded, view, Variant.WITHOUT_BRA)
         if timed:
-            cost = cost_services.timed_cost(settings, view, ROUNDS, file)
+            cost = cost_services.timed_cost(loaded, view, ROUNDS)
     except BRAError as error:
         st.error(model_widgets.sentence(error), icon=":material/error:")
         return
     for sentence in summary(cost, plain):
         st.markdown(as_is(translate(sentence)))
-    st.html(cost_figures.legend(cost_figures.bar_colours(cost, view.measure)))
-    st.vega_lite_chart(cost_figures.bars(cost, view.measure), width="stretch")
+    drawn = chart.style()
+    bars, parameters = st.tabs([tr("Every row"), tr("Parameters as a tree")], on_change="rerun", key="cost_tabs")
+    with_bra = [row for row in cost.rows if row.layers]
+    # In a model with BRA its rows have other numbers than without: there, only those with BRA mean something below.
+    pick = partial(session.on_cost_row, tuple(row.name for row in with_bra),
+                   () if with_bra else tuple(row.name for row in plain.rows))
+    with bars:
+        if bars.open:
+            chart.draw(cost_figures.bars(cost, view.measure, drawn), cost.model, view.measure, key=session.COST_BARS,
+                       on_select=partial(pick, session.COST_BARS))
+    with parameters:
+        if parameters.open:
+            chart.draw(cost_figures.icicle(cost, drawn), cost.model, "parameters", key=session.COST_TREE,
+                       on_select=partial(pick, session.COST_TREE))
+    st.caption(tr("Click a row with BRA to see below what to change in it.") if with_bra else
+               tr("Click a row to see below what a BRA row after it would cost."))
     st.caption(tr("Counted, not estimated: every operator of one forward at this image size; parts of BRA by formula, "
                   "which the count must meet. Weights do not matter: trained or not, a model costs the same."))
     _rows(cost)
-    with_bra = [row for row in cost.rows if row.layers]
     if with_bra:
-        view = _against(settings, view, plain, cost)
-    if with_bra or cost_services.is_yolo(settings, file):
+        view = _against(loaded, view, plain, cost)
+    if with_bra or cost_services.is_yolo(loaded):
         st.subheader(tr("What to change"), anchor=False)
-        show(settings, view, cost, plain)
-    if cost_services.is_yolo(settings, file):
-        beside_ultralytics(settings, cost)
+        show(loaded, view, cost, plain)
+    if cost_services.is_yolo(loaded):
+        beside_ultralytics(loaded, cost)
 
 
 def _rows(cost: Cost) -> None:
-    table(cost_figures.row_table(cost), height=320)
+    table(tables.row_table(cost), 320, DECIMALS)
     # An operator's own name, such as "mean", is a name; what is said of one is a sentence.
     left_out = tr(", ").join(f"{translate(one.name) if isinstance(one.name, Message) else one.name} {one.calls}×"
                              for one in cost.not_counted[:12])
@@ -95,22 +117,23 @@ def _rows(cost: Cost) -> None:
     st.caption(as_is(tr("Not counted, since they multiply and add nothing in pairs: {operators}.", operators=left_out)))
 
 
-def _against(settings: ModelSettings, view: CostView, plain: Cost, cost: Cost) -> CostView:
+def _against(loaded: LoadedModel, view: CostView, plain: Cost, cost: Cost) -> CostView:
     st.subheader(tr("Against the same model otherwise"), anchor=False)
     view = _second_setting(view)
     costs = {}
-    for kind in KINDS:
+    for variant, name in VARIANT_NAMES.items():
         try:
-            costs[kind] = plain if kind == "without BRA" else cost_services.cost_of(settings, view, kind,
-                                                                                    file=session.model_upload())
+            costs[variant] = plain if variant is Variant.WITHOUT_BRA else cost_services.cost_of(loaded, view, variant)
         except BRAError as error:
-            st.warning(tr("“{kind}” cannot be: {why}", kind=translate(kind), why=model_widgets.sentence(error)))
-    table(cost_figures.against_table(costs))
+            st.warning(tr("“{kind}” cannot be: {why}", kind=translate(name), why=model_widgets.sentence(error)))
+    named = {VARIANT_NAMES[variant]: one for variant, one in costs.items()}
+    table(tables.against_table(named), decimals=DECIMALS)
+    chart.draw(cost_figures.against(named, chart.style()), cost.model, "settings", f"n{view.n_win}_k{view.topk}")
     st.caption(tr("Full attention: every window routed to all. Bytes are those of the fused form used here, which "
                   "never writes attention out. The second setting stands in all BRA layers."))
-    if "second setting" in costs and cost_services.is_yolo(settings, session.model_upload()):
-        dims = {cost_figures.number_of(row.name): row.layers[0].spec.dim for row in cost.rows if row.layers}
-        text = cost_services.second_yaml(settings, view, dims, session.model_upload())
+    if Variant.SECOND_SETTING in costs and cost_services.is_yolo(loaded):
+        dims = {number: row.layers[0].spec.dim for number, row in enumerate(cost.rows) if row.layers}
+        text = cost_services.yaml_with_second_setting(loaded, view, dims)
         narrow = tr("Fewer channels of q and k are written as numbers, which fit this scale of the model.")
         st.download_button(tr("Model file with the second setting, YAML"), text, "model-bra.yaml", "text/yaml",
                            on_click="ignore", help=narrow if view.narrow > 1 else None)
@@ -121,40 +144,41 @@ def _second_setting(view: CostView) -> CostView:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         n_wins = list(N_WINS)
         n_win = st.selectbox(tr("Second setting: n_win"), n_wins,
-                             key=session.init_widget("cost_n_win", view.n_win, n_wins),
+                             key=init_widget("cost_n_win", view.n_win, n_wins),
                              width=170)
         ks = list(range(1, n_win**2 + 1))
-        topk = st.selectbox("topk", ks, key=session.init_widget("cost_topk", min(view.topk, n_win**2), ks), width=100)
+        topk = st.selectbox("topk", ks, key=init_widget("cost_topk", min(view.topk, n_win**2), ks), width=100)
         narrow = st.selectbox(tr("q and k channels"), views.NARROW, width=150,
-                              key=session.init_widget("cost_narrow", view.narrow, views.NARROW),
-                              format_func=named({n: NARROW.get(n, f"1/{n}") for n in views.NARROW}))
+                              key=init_widget("cost_narrow", view.narrow, views.NARROW),
+                              format_func=option_labels({n: NARROW.get(n, f"1/{n}") for n in views.NARROW}))
         pool = st.selectbox(tr("Mean pooling of k, v"), views.POOLS, width=160,
-                            key=session.init_widget("cost_pool", view.pool, views.POOLS),
-                            format_func=named({n: POOLS.get(n, f"{n}×{n}") for n in views.POOLS}))
+                            key=init_widget("cost_pool", view.pool, views.POOLS),
+                            format_func=option_labels({n: POOLS.get(n, f"{n}×{n}") for n in views.POOLS}))
         projections = st.selectbox(tr("Projections"), views.PROJECTIONS, width=130,
-                                   key=session.init_widget("cost_projections", view.projections, views.PROJECTIONS))
+                                   key=init_widget("cost_projections", view.projections, views.PROJECTIONS))
     return session.save_cost_view(
         replace(view, n_win=n_win, topk=topk, narrow=narrow, pool=pool, projections=projections))
 
 
 # The lower part of the page Cost: other windows, other settings, other places, and Ultralytics' figure. -------------
 
-def show(settings: ModelSettings, view: CostView, cost: Cost, plain: Cost) -> None:
+def show(loaded: LoadedModel, view: CostView, cost: Cost, plain: Cost) -> None:
     """For one row with BRA: its windows and settings. For a YOLO: where such a row could be."""
-    rows = [row for row in cost.rows if row.layers]
+    rows = [(number, row) for number, row in enumerate(cost.rows) if row.layers]
     spec = BRASpec(64)
     if rows:
-        numbers = list(range(len(rows)))
-        at = st.selectbox(tr("For the row"), numbers, width=520,
-                          format_func=[_described(row) for row in rows].__getitem__,
-                          key=session.init_widget("cost_row", min(view.row, len(rows) - 1), numbers))
+        options = list(range(len(rows)))
+        at = st.selectbox(tr("For the row"), options, width=520,
+                          format_func=[_described(row) for _, row in rows].__getitem__,
+                          key=init_widget("cost_row", min(view.row, len(rows) - 1), options))
         view = session.save_cost_view(replace(view, row=at))
-        layer = rows[at].layers[0]
+        number, row = rows[at]
+        layer = row.layers[0]
         spec = layer.spec
-        view = _windows(settings, view, rows[at], layer)
+        view = _windows(loaded, view, number, layer)
         _settings(layer)
-    if cost_services.is_yolo(settings, session.model_upload()):
-        _places(settings, view, spec, cost, plain)
+    if cost_services.is_yolo(loaded):
+        _places(loaded, view, spec, cost, plain)
 
 
 def _described(row: CostRow) -> str:
@@ -163,23 +187,22 @@ def _described(row: CostRow) -> str:
               dim=layer.spec.dim)
 
 
-def _windows(settings: ModelSettings, view: CostView, row: CostRow, layer: LayerCost) -> CostView:
+def _windows(loaded: LoadedModel, view: CostView, row: int, layer: LayerCost) -> CostView:
     spec = layer.spec
     found = {one.n_win: one for one in choices(spec, layer.grid.h, layer.grid.w)}
     st.markdown(tr("**Which n_win?** Each token of this layer sees topk / n_win² = {topk} / {windows} = {share:.1%} of "
                    "the map. Other windows at equal coverage, the cheapest first:", topk=spec.topk,
                    windows=spec.n_windows, share=spec.topk / spec.n_windows))
-    table(cost_figures.choice_table(list(found.values())), height=280)
+    table(tables.choice_table(list(found.values())), 280, DECIMALS)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         tried = st.selectbox(tr("Try"), list(found), width=170,
                              format_func=lambda n: f"n_win {n}, topk {found[n].topk}",
-                             key=session.init_widget("cost_tried", view.tried or next(iter(found)), list(found)))
+                             key=init_widget("cost_tried", view.tried or next(iter(found)), list(found)))
         one = found[tried]
         st.button(tr("Use it as the second setting"), key="cost_use", on_click=session.use_setting,
                   args=(one.n_win, one.topk), disabled=one.n_win not in N_WINS)
-        if cost_services.is_yolo(settings, session.model_upload()):
-            text = cost_services.resettled_yaml(settings, {"n_win": one.n_win, "topk": one.topk},
-                                                session.model_upload(), [cost_figures.number_of(row.name)])
+        if cost_services.is_yolo(loaded):
+            text = cost_services.yaml_with_settings(loaded, {"n_win": one.n_win, "topk": one.topk}, [row])
             st.download_button(tr("Model file with it in this row, YAML"), text, "model-bra.yaml", "text/yaml",
                                on_click="ignore")
     st.markdown(as_is(tr("n_win {n_win} {why}.", n_win=one.n_win, why=translate(one.why))))
@@ -191,12 +214,12 @@ def _settings(layer: LayerCost) -> None:
     saving, without = [one for one in found if one.params], [one for one in found if not one.params]
     st.markdown(tr("**“BiFormer has many parameters.”** This layer has {n:,}. What saves some of them, one setting "
                    "changed at a time:", n=layer.params))
-    table(cost_figures.lever_table(saving))
+    table(tables.lever_table(saving))
     st.markdown(tr("What saves none, whatever else it saves:"))
-    table(cost_figures.lever_table(without))
+    table(tables.lever_table(without))
 
 
-def _places(settings: ModelSettings, view: CostView, spec: BRASpec, cost: Cost, plain: Cost) -> None:
+def _places(loaded: LoadedModel, view: CostView, spec: BRASpec, cost: Cost, plain: Cost) -> None:
     options = _options(spec)
     found = positions(plain, **options)
     possible = [place for place in found if place.layer is not None]
@@ -204,8 +227,13 @@ def _places(settings: ModelSettings, view: CostView, spec: BRASpec, cost: Cost, 
                    options=_said(options))
                 + (tr(" The dashed line is 1 GiB.") if view.measure == "peak_bytes" else ""))
     measure = view.measure if view.measure != "ms" else "macs"
-    here = cost_figures.bra_after(cost, plain)
-    st.vega_lite_chart(cost_figures.places(found, measure, here), width="stretch")
+    here = tables.bra_after(cost, plain)
+    size = "×".join(map(str, plain.input[2:]))
+    caption = message("{model} · one image of {size} · one BRA row with {options}", model=plain.model, size=size,
+                      options=_said(options))
+    chart.draw(cost_figures.places(found, measure, here, chart.style(), caption), plain.model, "places", measure,
+               key=session.COST_PLACES, on_select=partial(
+                   session.on_cost_row, (), tuple(row.name for row in plain.rows), session.COST_PLACES))
     refused = [place for place in found if place.layer is None]
     if refused:
         st.caption(as_is(tr("{n} rows cannot have it, {row} for one: {why}", n=len(refused), row=refused[0].after,
@@ -218,13 +246,14 @@ def _places(settings: ModelSettings, view: CostView, spec: BRASpec, cost: Cost, 
         "multiply-adds, after {most} {most_params:,} and {most_macs:,.0f} M.",
         least=_place(least), params=least.layer.params, macs=least.layer.macs / 1e6,
         most=_place(most), most_params=most.layer.params, most_macs=most.layer.macs / 1e6)))
-    rows = {cost_figures.number_of(place.after): place for place in possible}
+    numbers = {row.name: number for number, row in enumerate(plain.rows)}
+    rows = {numbers[place.after]: place for place in possible}
     first = next((number for number, place in rows.items() if place.after in here), next(iter(rows)))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         after = st.selectbox(tr("After row"), list(rows), format_func=lambda n: rows[n].after, width=170,
-                             key=session.init_widget("cost_after", view.after or first, list(rows)))
+                             key=init_widget("cost_after", view.after or first, list(rows)))
         st.download_button(tr("Model file with one BRA row there, YAML"),
-                           cost_services.placed_yaml(settings, after, options, session.model_upload()),
+                           cost_services.yaml_with_row_after(loaded, after, options),
                            "model-bra.yaml", "text/yaml", on_click="ignore")
     session.save_cost_view(replace(view, after=after if after != first else 0))
     st.markdown(as_is(tr("{why}.", why=translate(rows[after].why))))
@@ -244,10 +273,10 @@ def _said(options: dict[str, Any]) -> str:
     return tr(", ").join(f"{name}={value}" for name, value in options.items()) or tr("default settings")
 
 
-def beside_ultralytics(settings: ModelSettings, cost: Cost) -> None:
+def beside_ultralytics(loaded: LoadedModel, cost: Cost) -> None:
     """Ultralytics' printed figure beside ours, and why they differ."""
     st.subheader(tr("Beside Ultralytics' figure"), anchor=False)
-    found = cost_services.ultralytics(settings, cost, session.model_upload())
+    found = cost_services.ultralytics(loaded, cost)
     with st.container(horizontal=True):
         st.metric(tr("Ultralytics prints, GFLOPs"), f"{found.printed:.3f}", width=220)
         st.metric(tr("Its counter on the whole image"), f"{found.direct:.3f}", width=220)
@@ -261,7 +290,7 @@ def main() -> None:
     with st.sidebar:
         chosen = model_widgets.choose_settings(None)
     view, timed = choose_view()
-    page(chosen.settings, view, timed)
+    page(chosen, view, timed)
 
 
 if __name__ == "__main__":

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import streamlit as st
 
+from bra.figures import routing
+from bra.figures.attention import about, attention, names_of
+from bra.metrics.routing import in_degree
 from bra.models.base import Answer, ModelRun
-from bra.viewer.pack import Caption, Place, rail_message
+from bra.tracing import LayerTrace
+from bra.viewer.pack import TILE_SIDE, Caption, Place, locate, place_of, rail_message, traced_size
 from dashboard import components
-from dashboard.i18n import tr, translate, visitor_language
+from dashboard.i18n import option_labels, tr, translate, visitor_language
 from dashboard.services import explore as explore_services
-from dashboard.services import models as model_services
-from dashboard.services.explore import LayerRequest
-from dashboard.state import session
-from dashboard.state import widgets as widget_state
+from dashboard.services.explore import LayerRequest, LayerResult
+from dashboard.services.models import encoded, picture_bytes
+from dashboard.state import job_status, session
 from dashboard.state.view import Selection
+from dashboard.state.widgets import init_widget
+from dashboard.widgets import chart, picture
 from dashboard.widgets import model as model_widgets
-from dashboard.widgets import picture
 
 
-def rail(look: ModelRun, chosen: str) -> None:
+def rail(run: ModelRun, chosen: str) -> None:
     """Every layer of the model at once, where it has several."""
-    if len(look.trace.layers) > 1:
-        components.rail(rail_message(look.trace.layers, chosen), session.RAIL, session.take_layer)
+    if len(run.trace.layers) > 1:
+        components.rail(rail_message(run.trace.layers, chosen), session.RAIL, session.on_layer)
 
 
-def explorer(view: Selection, shown: LayerRequest, answer: Answer, caption: Caption, focus: Place) -> None:
-    """All that is seen of one layer; what takes long is waited for here, where it can be called off."""
-    explore_services.beforehand(shown, _queries(session.current(), focus))
-    _explorer(view, shown, answer, caption, focus)
+def explorer(view: Selection, request: LayerRequest, answer: Answer, caption: Caption, focus: Place) -> None:
+    """All that is seen of one layer; what takes long is waited for here, where it can be cancelled."""
+    explore_services.prefetch_maps(request, _queries(session.current(), focus))
+    _explorer(view, request, answer, caption, focus)
 
 
 def _queries(selection: Selection, focus: Place) -> list[tuple[str, Place, bool]]:
@@ -37,61 +42,128 @@ def _queries(selection: Selection, focus: Place) -> list[tuple[str, Place, bool]
 
 
 @st.fragment
-def _explorer(view: Selection, shown: LayerRequest, answer: Answer, caption: Caption, focus: Place) -> None:
+def _explorer(view: Selection, request: LayerRequest, answer: Answer, caption: Caption, focus: Place) -> None:
     """The stage, the attention of its pinned queries, and the downloads.
 
     Streamlit keeps the arguments of a fragment and what its downloads hold for as long as the page is open: keys, and
     never what they name.
     """
     # The buttons of a fragment may not stand in a place outside of it.
-    widget_state.set_status_slot(st.container())
+    job_status.set_status_slot(st.container())
     selection = replace(session.current(), settings=view.settings, layer=view.layer)
-    seen = explore_services.seen(shown)
+    found = explore_services.result_of(request)
     # By itself, since a message that is the same as before is not sent again: a new topk then brings numbers only.
-    components.picture(model_services.picture_bytes(seen.photo), "picture")
-    pins, show = session.stage_opening(seen.photo.digest)
-    components.stage(explore_services.stage_bytes(seen, answer, caption, focus, pins, show), session.STAGE,
-                     session.take_pins, session.take_show)
-
-    heading, choice = st.columns([2.2, 1], vertical_alignment="bottom")
-    heading.subheader(tr("What the query tokens attend to"), anchor=False)
-    with choice:
-        whole = picture.choose_attention(selection.whole)
+    components.picture(picture_bytes(found.photo), "picture")
+    pins, show = session.stage_opening(found.photo.digest)
+    components.stage(explore_services.stage_bytes(found, answer, caption, focus, pins, show, session.stage_follow()),
+                     session.STAGE, session.on_pins, session.on_show)
+    whole = _charts(found, selection, caption, focus)
     # Read here: a download is made outside of the visitor's session, where there is no view to ask for.
     pins, language = selection.pins, visitor_language()
-    stem = f"routing_n{seen.layer.spec.n_win}_k{seen.layer.spec.topk}"
-    queries = _queries(replace(selection, whole=whole), focus)
-    components.tiles(explore_services.tiles_bytes(seen, caption, queries), "tiles")
+    stem = f"routing_n{found.layer.spec.n_win}_k{found.layer.spec.topk}"
 
     with st.container(horizontal=True):
-        st.download_button(tr("Routing, CSV"), lambda: explore_services.routing_file(shown), f"{stem}.csv", "text/csv",
-                           on_click="ignore")
-        st.download_button(tr("Trace, NPZ"), lambda: explore_services.trace_file(shown), f"{stem}.npz",
+        st.download_button(tr("Routing, CSV"), lambda: explore_services.routing_file(request), f"{stem}.csv",
+                           "text/csv", on_click="ignore")
+        st.download_button(tr("Trace, NPZ"), lambda: explore_services.trace_file(request), f"{stem}.npz",
                            "application/octet-stream", on_click="ignore")
         st.download_button(
-            tr("Report, HTML"), lambda: explore_services.report_file(shown, answer, caption, focus, pins, whole,
+            tr("Report, HTML"), lambda: explore_services.report_file(request, answer, caption, focus, pins, whole,
                                                                      selection.show, language),
             f"{stem}.html", "text/html", on_click="ignore",
             help=tr("This view as one file that opens anywhere, without a network."))
 
 
+def _charts(found: LayerResult, selection: Selection, caption: Caption, focus: Place) -> bool:
+    """Charts of the pinned queries, each made when its tab is opened; whether attention is that of whole windows."""
+    layer, grid, style, line = found.layer, found.layer.grid, chart.style(), caption.line(found.layer)
+    name = caption.model, caption.layer, caption.picture, f"n{grid.n_win}_k{layer.spec.topk}"
+    small, size = encoded(found.photo, TILE_SIDE), traced_size(grid, found.photo)
+    windows = [(role, locate(grid, found.photo, place)[0]) for role, place, _ in _queries(selection, focus)]
+    attending, ranking, matrix, chosen = st.tabs(
+        [tr("What the query tokens attend to"), tr("Ranking of A and B"), tr("Routing matrix"), tr("Who is chosen")],
+        on_change="rerun", key="explore_tabs")
+    whole = selection.whole
+    with attending:
+        if attending.open:
+            whole = _attention(found, selection, focus, small, name, line)
+    with ranking:
+        if ranking.open:
+            chart.draw(routing.ranking(layer, windows, style, line), *name, "ranking")
+    with matrix:
+        if matrix.open and not routing.drawable(layer):
+            st.info(tr("A matrix of {n} × {n} windows is more than a browser can draw: lower n_win.", n=grid.n_windows))
+        elif matrix.open:
+            st.caption(tr("Draw a box: its first and last row become the queries A and B of the stage."))
+            chart.draw(routing.matrix(layer, windows, style, line), *name, "matrix", key=session.MATRIX,
+                       on_select=partial(session.on_box, _centres(found), session.MATRIX), modes=("box",))
+    with chosen:
+        if chosen.open:
+            st.caption(_degrees(layer) + " " + tr("Draw a box: the window under its middle becomes query A."))
+            chart.draw(routing.in_degree(layer, small, size, windows, style, line), *name, "in-degree",
+                       key=session.WHO_CHOSEN, modes=("box",), on_select=partial(
+                           session.on_picture_box, _centres(found), size, session.WHO_CHOSEN))
+    return whole
+
+
+def _attention(found: LayerResult, selection: Selection, focus: Place, small: bytes, name: tuple[str, ...],
+               line: str) -> bool:
+    """What the queries attend to: as maps over the picture, and by window."""
+    layer = found.layer
+    names = names_of(layer.spec.num_heads)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        whole = picture.choose_attention(selection.whole)
+        options = ["both", "every", *range(2, len(names))]
+        labels = {"both": tr("Mean and maximum"), "every": tr("Every head")}
+        shown = st.selectbox(tr("Heads"), options, width=220, label_visibility="collapsed", key=init_widget(
+            "heads", "both", options), format_func=option_labels(labels | {n: names[n] for n in options[2:]}))
+    which = {"both": [0, 1], "every": list(range(len(names)))}.get(shown, [shown])
+    queries = explore_services.attended_of(found, _queries(replace(selection, whole=whole), focus))
+    for query in queries:
+        st.markdown(translate(about(layer, query)))
+    style = chart.style()
+    chart.draw(attention(queries, which, layer.grid, small, traced_size(layer.grid, found.photo), style, line), *name,
+               "attention")
+    with st.expander(tr("Where the attention of {role} goes, by window", role=queries[0].role.upper()),
+                     on_change="rerun", key="explore_where") as below:
+        if below.open:
+            masses = routing.window_masses(layer.grid, queries[0].maps)
+            chart.draw(routing.where(layer, (queries[0].role, queries[0].window), masses, style, line), *name, "where")
+    return whole
+
+
+def _centres(found: LayerResult) -> tuple[Place, ...]:
+    return tuple(place_of(found.layer.grid, found.photo, window) for window in range(found.layer.grid.n_windows))
+
+
+def _degrees(layer: LayerTrace) -> str:
+    counts = in_degree(layer)
+    hub = int(counts.argmax())
+    return tr("Most chosen: window {hub}, by {most} of {all}. Never chosen: {never} of {all} windows. Even routing "
+              "would give {even} each.", hub=hub, most=int(counts[hub]), all=len(counts),
+              never=int((counts == 0).sum()), even=layer.spec.topk)
+
+
 def main() -> None:
     """Draw the page."""
     picture.choose_picture()
-    photo, name, hint, focus = picture.picture()
+    chosen = picture.chosen_picture()
     with st.sidebar:
-        chosen = model_widgets.choose_settings(photo)
-    view, model, look = model_widgets.looked(chosen, photo)
-    picture.heading(name, hint, photo.notes)
-    picture.say(look.answer)
-    layer = look.trace.layers[model_widgets.layer_of(view, tuple(look.trace.layers))]
-    rail(look, layer.name)
+        view = model_widgets.choose_settings(chosen.photo)
+        chart.choose_format()
+    view, loaded, run = model_widgets.run_chosen(view, chosen.photo)
+    picture.heading(chosen.name, chosen.hint, chosen.photo.notes)
+    picture.say(run.answer)
+    layer = run.trace.layers[model_widgets.layer_of(view, tuple(run.trace.layers))]
+    rail(run, layer.name)
     picture.warn_of_padding(layer.grid)
     picture.warn_of_hubs(layer)
-    provenance = model_widgets.provenance_of(view.settings, model.provenance)
-    changed = model_widgets.shown_layer(view.settings, view.layer, tuple(model.specs))
-    shown = explore_services.shown(view.settings, photo, session.upload(), changed, layer.name, session.model_upload())
-    explorer(view, shown, look.answer, Caption(translate(model.label), layer.name, provenance, name), focus)
+    provenance = model_widgets.provenance_of(view.settings, loaded.model.origin)
+    changed = model_widgets.shown_layer(view.settings, view.layer, tuple(loaded.model.specs))
+    request = LayerRequest(view.settings, loaded.upload, chosen.sample, None if chosen.sample else session.upload(),
+                           layer.name, changed)
+    caption = Caption(translate(loaded.model.label), layer.name, provenance, chosen.name)
+    explorer(view, request, run.answer, caption, chosen.focus)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,8 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from dashboard import components
-from dashboard.figures import learn as learn_figures
 from dashboard.i18n import tr, tr_noop, translate
 from dashboard.learn import chapters, example, quiz
-from dashboard.learn import chapters as more
 from dashboard.learn import text as chapter_texts
 from dashboard.learn.step_texts import NAMES
 from dashboard.learn.text import Chapter
@@ -32,13 +30,13 @@ CHAPTER_NAMES: Final = (
     tr_noop("Padding"), tr_noop("Trained or not"), tr_noop("Pretty maps"))
 TRIALS: Final[tuple[Callable[[Lesson], Lesson], ...]] = (
     chapters.cost, chapters.windows, chapters.weights, chapters.cuts,
-    more.padding, more.worth, more.proof)
+    chapters.padding, chapters.worth, chapters.proof)
 
 
 def page() -> None:
     """Everything on the page."""
     at = learn_state.current()
-    style = (HERE / "lesson.css").read_text() + ((HERE / "presenter.css").read_text() if at.present else "")
+    style = (HERE / "lesson.css").read_text() + ((HERE / "presentation.css").read_text() if at.present else "")
     st.html(f"<style>{style}</style>")
     if not at.present:
         _choose(at)
@@ -46,7 +44,7 @@ def page() -> None:
                                                        "predict": quiz.show}
     at = learn_state.save(parts[at.part](at))
     with st.container(key="lesson_foot"):
-        _lectern(at)
+        _presenter(at)
 
 
 def _choose(at: Lesson) -> None:
@@ -54,12 +52,12 @@ def _choose(at: Lesson) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.segmented_control(tr("Part"), views.PARTS, format_func=lambda part: translate(PART_NAMES[part]),
                              required=True,
-                             key=learn_state.shown(learn_state.PART, at.part), on_change=learn_state.take_part,
+                             key=learn_state.set_widget(learn_state.PART, at.part), on_change=learn_state.on_part,
                              label_visibility="collapsed")
     steps = range(1, views.LENGTHS[at.part] + 1)
     names = {step: _step_name(at.part, step) for step in steps}
     st.pills(tr("Step"), steps, format_func=names.__getitem__, required=True,
-             key=learn_state.shown(learn_state.STEP, at.step), on_change=learn_state.take_step,
+             key=learn_state.set_widget(learn_state.STEP, at.step), on_change=learn_state.on_step,
              label_visibility="collapsed")
 
 
@@ -104,12 +102,17 @@ def _question(at: Lesson, text: Chapter) -> None:
     st.markdown(text.question)
     given = learn_state.answer(at.step)
     choice = st.radio(tr("Your answer"), range(len(text.choices)), format_func=text.choices.__getitem__, index=None,
-                      key=learn_state.shown(f"learn_answer_{at.step}", given), label_visibility="collapsed",
-                      on_change=learn_state.take_answer, args=(at.step,))
+                      key=learn_state.set_widget(f"learn_answer_{at.step}", given), label_visibility="collapsed",
+                      on_change=learn_state.on_answer, args=(at.step,))
     if choice is not None:
         right = choice == text.right
         say = st.success if right else st.error
-        say(learn_figures.verdict(right, tr("Right.") if right else tr("No."), text.answer))
+        say(_verdict(right, tr("Right.") if right else tr("No."), text.answer))
+
+
+def _verdict(right: bool, word: str, answer: str) -> str:
+    """The answer to a question in Markdown, its first word in bold: not by colour alone."""
+    return f"{':material/check_circle:' if right else ':material/cancel:'} **{word}** {answer}"
 
 
 def _example(at: Lesson) -> Lesson:
@@ -124,15 +127,15 @@ def _photo(at: Lesson) -> Lesson:
     return at
 
 
-def _lectern(at: Lesson) -> None:
+def _presenter(at: Lesson) -> None:
     stops = views.stops(at.present)
     n = stops.index(at.stop)
     place = tr("{part}, {n} of {all}", part=translate(PART_NAMES[at.part]), n=at.step, all=views.LENGTHS[at.part])
     if at.present and at.part == "chapters":
         place += f" · {views.SCENES.index(at.scene) + 1}/{len(views.SCENES)}"
-    components.lectern({"stop": "/".join(map(str, at.stop)), "place": place, "query": urlencode(learn_state.link()),
-                        "present": at.present, "first": n == 0, "last": n == len(stops) - 1},
-                       learn_state.LECTERN, learn_state.take_go)
+    components.presenter({"stop": "/".join(map(str, at.stop)), "place": place, "query": urlencode(learn_state.link()),
+                          "present": at.present, "first": n == 0, "last": n == len(stops) - 1},
+                         learn_state.PRESENTER, learn_state.on_go)
 
 
 def main() -> None:

@@ -6,30 +6,32 @@ from pathlib import Path
 
 import streamlit as st
 
+from bra.figures import card as card_figures
 from bra.messages import comma_joined
 from bra.models.card import WEIGHTS, ModelCard
 from bra.models.catalog import CATALOG
 from dashboard import i18n
-from dashboard.figures import card as card_figures
-from dashboard.i18n import named, tr, tr_noop, translate
+from dashboard.i18n import option_labels, tr, tr_noop, translate
 from dashboard.services import models as model_services
 from dashboard.state import session
+from dashboard.state.widgets import init_widget
+from dashboard.widgets import chart
 from dashboard.widgets.picture import heads
+from dashboard.widgets.tables import score_table
 
 EXPLORE = Path(__file__).parent / "explore.py"
-RECALL = tr_noop("Share of full attention that falls on the routed windows")
+# What a card was made with; anything else is the name of a package.
 MADE = {"date": tr_noop("date")}
-"""What a card was made with; anything else is the name of a package."""
-OVERLAP = tr_noop("Likeness of labels between a window and those it is routed to")
 
 
 def choose_card(known: dict[str, ModelCard]) -> ModelCard:
     """Which card to read; the address remembers it."""
     st.subheader(tr("Models that were trained here"), anchor=False)
     names = list(known)
+    titles = {key: card.title.partition(":")[0] for key, card in known.items()}
     name = st.segmented_control(tr("Model card"), names, required=True, label_visibility="collapsed",
-                                format_func=named({key: card.title.partition(":")[0] for key, card in known.items()}),
-                                key=session.card(names)) or names[0]
+                                format_func=option_labels(titles),
+                                key=init_widget("card", session.linked_card(names), names)) or names[0]
     session.save_card(name)
     return known[name]
 
@@ -50,22 +52,23 @@ def show(card: ModelCard) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown("#### " + tr("How well it does"))
-        scores = card_figures.score_table(card)
+        scores = score_table(card)
         st.dataframe(scores, hide_index=True, width="stretch", column_config=heads(scores[0]))
         st.caption(tr("After the last epoch; mean over seeds, smallest to largest in brackets. The weights are those "
                       "of {run}.", run=card.shipped))
         for sentence in card.comparison:
             st.markdown(f"- {translate(sentence)}")
         for metric in [*next(iter(card.scores.values())), "loss"]:
-            label = card_figures.METRICS.get(metric, metric)
-            st.vega_lite_chart(card_figures.curves(card, metric, translate(label)), width="stretch")
+            chart.draw(card_figures.curves(card, metric, chart.style()), card.name, metric)
     with right:
         st.markdown("#### " + tr("Does its routing mean anything?"))
         for sentence in card.verdict:
             st.markdown(f"- {translate(sentence)}")
-        st.vega_lite_chart(card_figures.quality(card, "recall", translate(RECALL)), width="stretch")
+        st.markdown(tr("Share of full attention that falls on the routed windows"))
+        chart.draw(card_figures.quality(card, "recall", chart.style()), card.name, "recall")
         if any(row.overlap is not None for row in card.quality["trained"]):
-            st.vega_lite_chart(card_figures.quality(card, "overlap", translate(OVERLAP)), width="stretch")
+            st.markdown(tr("Likeness of labels between a window and those it is routed to"))
+            chart.draw(card_figures.quality(card, "overlap", chart.style()), card.name, "overlap")
         st.caption(tr("Mean over {n} pictures that it did not learn from, and over their windows. Controls are those "
                       "of the trained layers.", n=card.judged))
         st.markdown("#### " + tr("What it is not good for"))

@@ -7,16 +7,20 @@ from dataclasses import replace
 import streamlit as st
 
 from bra.errors import BRAError
-from bra.models.base import ModelRun, OpenModel
+from bra.models.base import ModelRun
 from bra.models.catalog import BIFORMERS, CATALOG, YOLO_FILES, YOLO_SCALES, ModelEntry, ModelSettings, grid_on
 from bra.photo import Photo
 from bra.spec import BRASpec
-from dashboard.i18n import named, tr, tr_noop, translate
-from dashboard.services import models as model_services
+from dashboard.i18n import option_labels, tr, tr_noop, translate
+from dashboard.services import uploads as upload_services
+from dashboard.services.models import LoadedModel, load_model, model_run
+from dashboard.services.server import limits
 from dashboard.state import session
 from dashboard.state import view as views
 from dashboard.state.view import Selection
-from dashboard.widgets.picture import ask_file, plain, worded
+from dashboard.state.widgets import init_widget
+from dashboard.widgets.file_options import ask_file_options
+from dashboard.widgets.picture import ask_file, plain, translated
 
 MODEL_ENDINGS = ["yaml", "yml", "pt", "pth", "safetensors"]
 MODEL_NAMES = {key: entry.label for key, entry in CATALOG.items()}
@@ -36,8 +40,8 @@ def choose_settings(photo: Photo | None) -> Selection:
     """Model and settings, as far as the model lets one choose; without a photo the model alone."""
     view = session.current()
     old = view.settings
-    key = st.selectbox(tr("Model"), list(CATALOG), format_func=named(MODEL_NAMES),
-                       key=session.init_widget("model", old.model, list(CATALOG)))
+    key = st.selectbox(tr("Model"), list(CATALOG), format_func=option_labels(MODEL_NAMES),
+                       key=init_widget("model", old.model, list(CATALOG)))
     entry = CATALOG[key]
     st.caption(translate(entry.about))
     if entry.family == "patches":
@@ -48,11 +52,12 @@ def choose_settings(photo: Photo | None) -> Selection:
     same = old if old.model == key else ModelSettings(key, side=entry.side)
     settings = ModelSettings(key, variant=_choose_variant(entry, same), untrained=_choose_weights(entry, same))
     if entry.family == "own":
-        ask_file(tr("Model file"), MODEL_ENDINGS, session.MODEL_UPLOADER, session.take_model,
+        ask_file(tr("Model file"), MODEL_ENDINGS, session.MODEL_UPLOADER, upload_services.on_model,
                  help=tr("Up to {size} MB. It is forgotten soon after you leave, and what was worked out from it when "
-                         "newer work needs the room; nobody else sees it.", size=model_services.limits().upload_mb))
+                         "newer work needs the room; nobody else sees it.", size=limits().upload_mb))
+        settings = replace(settings, file=ask_file_options(session.model_upload()))
     if photo is None:
-        kept = replace(same, variant=settings.variant, untrained=settings.untrained)
+        kept = replace(same, variant=settings.variant, untrained=settings.untrained, file=settings.file)
         return session.save(replace(view, settings=kept, layer=view.layer if kept.opens == old.opens else ""))
     side = _choose_side(key, same.side, views.SIDES if entry.family != "biformer" else views.SIDES[:-1])
     settings = replace(settings, side=side)
@@ -63,7 +68,7 @@ def choose_settings(photo: Photo | None) -> Selection:
 def _choose_side(key: str, side: int, sides: tuple[int, ...]) -> int:
     # Each model keeps a size of its own: what suits one is too much for another.
     return st.segmented_control(tr("Picture size, longer side in px"), sides, required=True,
-                                key=session.init_widget(f"side_{key}", side, sides)) or side
+                                key=init_widget(f"side_{key}", side, sides)) or side
 
 
 def _choose_variant(entry: ModelEntry, old: ModelSettings) -> str:
@@ -75,15 +80,15 @@ def _choose_variant(entry: ModelEntry, old: ModelSettings) -> str:
         stem, scale = next((stem, letter) for stem in stems for letter in YOLO_SCALES
                            if stem.format(letter) == old.chosen_variant)
         stem = st.selectbox(tr("Model file"), stems, format_func={stem: _file_name(stem) for stem in stems}.__getitem__,
-                            key=session.init_widget("yolo_file", stem, stems))
+                            key=init_widget("yolo_file", stem, stems))
         scales = list(YOLO_SCALES)
         letter = st.segmented_control(tr("Scale"), scales, required=True,
-                                      key=session.init_widget("yolo_scale", scale, scales))
+                                      key=init_widget("yolo_scale", scale, scales))
         chosen = stem.format(letter or scale)
     else:
         names = list(BIFORMERS)
-        chosen = st.selectbox(tr("Size"), names, format_func=named(BIFORMER_NAMES),
-                              key=session.init_widget("biformer", old.chosen_variant, names))
+        chosen = st.selectbox(tr("Size"), names, format_func=option_labels(BIFORMER_NAMES),
+                              key=init_widget("biformer", old.chosen_variant, names))
     return "" if chosen == entry.variants[0] else chosen
 
 
@@ -97,8 +102,8 @@ def _choose_weights(entry: ModelEntry, old: ModelSettings) -> bool:
     if not entry.card:
         return False
     options = list(WEIGHTS)
-    chosen = st.segmented_control(tr("Weights"), options, format_func=named(WEIGHTS), required=True,
-                                  key=session.init_widget(f"weights_{entry.key}", options[old.untrained], options),
+    chosen = st.segmented_control(tr("Weights"), options, format_func=option_labels(WEIGHTS), required=True,
+                                  key=init_widget(f"weights_{entry.key}", options[old.untrained], options),
                                   help=tr("The same layers on the same picture, as they learned or with random "
                                           "numbers."))
     return chosen == "untrained"
@@ -107,7 +112,7 @@ def _choose_weights(entry: ModelEntry, old: ModelSettings) -> bool:
 def _choose_change(settings: ModelSettings, old: ModelSettings, layer: str) -> ModelSettings:
     """Other windows for the layer that is looked at."""
     try:
-        specs = model_services.opened(settings, session.model_upload()).specs
+        specs = load_model(settings, session.model_upload()).model.specs
     except BRAError:
         return settings     # the page says why
     name = shown_layer(settings, layer, tuple(specs))
@@ -117,7 +122,7 @@ def _choose_change(settings: ModelSettings, old: ModelSettings, layer: str) -> M
     spec = specs[name]
     st.caption(tr("Layer {name} was built with n_win {n_win}, topk {topk}, {heads} heads, {dim} channels.", name=name,
                   n_win=spec.n_win, topk=spec.topk, heads=spec.num_heads, dim=spec.dim))
-    session.init_widget("changed", old.changed, (False, True))
+    init_widget("changed", old.changed, (False, True))
     if not st.toggle(tr("What if it had other windows?"), key="changed",
                      help=tr("The weights stay; only this layer's n_win and topk change.")):
         return settings
@@ -127,10 +132,10 @@ def _choose_change(settings: ModelSettings, old: ModelSettings, layer: str) -> M
 
 def _choose_windows(n_win: int, topk: int) -> tuple[int, int]:
     n_win = st.slider(tr("Windows per side, n_win"), views.N_WINS[0], views.N_WINS[-1],
-                      key=session.init_widget("n_win", n_win, views.N_WINS),
+                      key=init_widget("n_win", n_win, views.N_WINS),
                       help=tr("The map is cut into n_win × n_win windows of equal size."))
     ks = range(1, n_win**2 + 1)
-    topk = st.slider(tr("Routed windows, topk"), 1, ks[-1], key=session.init_widget("topk", topk, ks),
+    topk = st.slider(tr("Routed windows, topk"), 1, ks[-1], key=init_widget("topk", topk, ks),
                      help=tr("Each window attends to so many windows. All of them is full attention."))
     st.caption(tr("Each token sees {topk} of {n} windows: {share:.1f} % of the map.", topk=topk, n=n_win**2,
                   share=100 * topk / n_win**2))
@@ -143,7 +148,7 @@ def choose_b_windows(settings: ModelSettings, spec: BRASpec | None) -> ModelSett
     if not patches:
         if spec is None:
             return settings
-        session.init_widget("b_changed", settings.changed, (False, True))
+        init_widget("b_changed", settings.changed, (False, True))
         label = tr("B: other windows than its own n_win {n_win}, topk {topk}", n_win=spec.n_win, topk=spec.topk)
         if not st.toggle(label, key="b_changed"):
             return replace(settings, changed=False)
@@ -152,10 +157,10 @@ def choose_b_windows(settings: ModelSettings, spec: BRASpec | None) -> ModelSett
     left, right = st.columns(2)
     with left:
         n_win = st.slider(tr("B: windows per side, n_win"), views.N_WINS[0], views.N_WINS[-1],
-                          key=session.init_widget("b_n_win", n_win, views.N_WINS))
+                          key=init_widget("b_n_win", n_win, views.N_WINS))
     ks = range(1, n_win**2 + 1)
     with right:
-        topk = st.slider(tr("B: routed windows, topk"), 1, ks[-1], key=session.init_widget("b_topk", topk, ks))
+        topk = st.slider(tr("B: routed windows, topk"), 1, ks[-1], key=init_widget("b_topk", topk, ks))
     return replace(settings, n_win=n_win, topk=topk, changed=not patches)
 
 
@@ -163,11 +168,11 @@ def _patch_settings(photo: Photo, model: str, old: ModelSettings) -> ModelSettin
     patches = CATALOG[old.model].family == "patches"
     n_win, topk = _choose_windows(old.n_win, old.topk)
     heads = st.segmented_control(tr("Heads"), views.HEADS, required=True,
-                                 key=session.init_widget("num_heads", old.num_heads, views.HEADS))
+                                 key=init_widget("num_heads", old.num_heads, views.HEADS))
     side = _choose_side("patches", old.side if patches else CATALOG[model].side, views.SIDES)
     strides = [stride for stride in views.STRIDES if side <= views.MAX_TOKENS * stride]
     stride = st.segmented_control(tr("Pixels per token, stride"), strides, required=True,
-                                  key=session.init_widget("stride", old.stride, strides)) or strides[0]
+                                  key=init_widget("stride", old.stride, strides)) or strides[0]
     if len(strides) < len(views.STRIDES):
         st.caption(tr("A finer stride than {stride} at {side} px would take minutes: first choose a smaller size.",
                       stride=strides[0], side=side))
@@ -180,13 +185,13 @@ def _choose_pooling(photo: Photo, settings: ModelSettings, old: ModelSettings) -
     room = min(grid.window_h, grid.window_w)
     ratios = [ratio for ratio in views.RATIOS if ratio <= room]
     pools = views.POOLS if ratios else views.POOLS[:1]
-    pool = st.selectbox(tr("Pooling of keys and values"), pools, format_func=named(POOL_NAMES),
-                        key=session.init_widget("kv_downsample_mode", old.kv_downsample_mode, pools))
+    pool = st.selectbox(tr("Pooling of keys and values"), pools, format_func=option_labels(POOL_NAMES),
+                        key=init_widget("kv_downsample_mode", old.kv_downsample_mode, pools))
     ratio = old.kv_downsample_ratio
     if pool != "identity":
         label = tr("Keys per window side") if pool.startswith("ada_") else tr("Pooling ratio")
         ratio = st.segmented_control(label, ratios, required=True,
-                                     key=session.init_widget("kv_downsample_ratio", ratio, ratios)) or ratios[0]
+                                     key=init_widget("kv_downsample_ratio", ratio, ratios)) or ratios[0]
     if len(ratios) < len(views.RATIOS):
         size = f"{grid.window_h}×{grid.window_w}"
         st.caption(tr("Windows are {size} tokens here: no ratio above {ratio} fits.", size=size, ratio=ratios[-1])
@@ -198,29 +203,28 @@ def _choose_pooling(photo: Photo, settings: ModelSettings, old: ModelSettings) -
         st.caption(tr("{size} tokens are padded to {padded}: {share:.1f} % is padding, and {empty} of {n} windows hold "
                       "nothing else.", **sizes, empty=empty, n=grid.n_windows) if empty
                    else tr("{size} tokens are padded to {padded}: {share:.1f} % is padding.", **sizes))
-        session.init_widget("mask_padding", old.mask_padding, (False, True))
+        init_widget("mask_padding", old.mask_padding, (False, True))
         mask = st.toggle(tr("Mask the padding"), key="mask_padding",
                          help=tr("The original attends to padding as if it were picture. Masked, it gets no "
                                  "attention."))
     return replace(settings, kv_downsample_mode=pool, kv_downsample_ratio=ratio, mask_padding=mask)
 
 
-def looked(view: Selection, photo: Photo) -> tuple[Selection, OpenModel, ModelRun]:
-    """The model and what it did on the picture; says so where that cannot be, and shows the usual model instead."""
+def run_chosen(view: Selection, photo: Photo) -> tuple[Selection, LoadedModel, ModelRun]:
+    """The chosen model and its run on the picture; says so where that cannot be, and takes the usual model instead."""
     file = session.model_upload()
     if view.settings.entry.family == "own" and file is None:
         st.info(tr("Drop a model file in the side bar: YAML, .pt, .pth or .safetensors. Until then, the usual model."),
                 icon=":material/upload_file:")
     else:
         try:
-            model = model_services.opened(view.settings, file)
-            layer = shown_layer(view.settings, view.layer, tuple(model.specs))
-            look = model_services.look(view.settings, photo, layer, file)
-            return view, model, ModelRun(look.trace, worded(look.answer))
+            loaded = load_model(view.settings, file)
+            run = model_run(loaded, photo, shown_layer(view.settings, view.layer, tuple(loaded.model.specs)))
+            return view, loaded, ModelRun(run.trace, translated(run.answer))
         except BRAError as error:
             st.error(sentence(error), icon=":material/error:")
-    view = replace(view, settings=ModelSettings(), layer="")
-    return view, model_services.opened(view.settings), model_services.look(view.settings, photo)
+    usual = load_model(ModelSettings())
+    return replace(view, settings=usual.settings, layer=""), usual, model_run(usual, photo)
 
 
 def sentence(error: BRAError) -> str:

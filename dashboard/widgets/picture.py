@@ -1,4 +1,4 @@
-"""Labelled inputs about the picture. Each takes the view as it is and returns it as the visitor wants it."""
+"""Widgets about the picture: the gallery, uploads, notes on a picture and its answer, and tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -21,12 +21,14 @@ from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import FULL, Place
 from dashboard import components
-from dashboard.i18n import language, named, tr, tr_noop, translate
+from dashboard.i18n import language, option_labels, tr, tr_noop, translate
 from dashboard.samples import GALLERY
 from dashboard.services import models as model_services
+from dashboard.services import uploads as upload_services
+from dashboard.services.server import limits
 from dashboard.state import session
-from dashboard.state import widgets as widget_state
 from dashboard.state.view import UPLOAD
+from dashboard.state.widgets import init_widget
 
 HINT = tr_noop("Point at a window to see where it is routed; click to keep it.")
 WORD_JOINER = "\N{WORD JOINER}"
@@ -46,12 +48,12 @@ def choose_picture() -> None:
             with suppress(PhotoError):
                 mine = model_services.photo_of(upload.data, upload.digest)
                 pictures.insert(0, (UPLOAD, tr("Yours"), model_services.encoded(mine, THUMBNAIL)))
-        components.gallery(pictures, session.current().picture, session.STRIP, session.take_picked)
+        components.gallery(pictures, session.current().picture, session.STRIP, session.on_gallery)
     with drop:
-        size = model_services.limits().picture_mb
+        size = limits().picture_mb
         ask_file(
             tr("Your own picture: choose, drop or paste"), ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
-            session.UPLOADER, session.take_upload, size=size,
+            session.UPLOADER, upload_services.on_picture, size=size,
             help=tr("PNG, JPEG, WebP, BMP, GIF or TIFF of up to {size} MB. It is forgotten soon after you leave, and "
                     "what was worked out from it when newer work needs the room; nobody else sees it.", size=size))
 
@@ -69,10 +71,10 @@ def ask_file(label: str, endings: list[str], key: str, on_change: Callable[..., 
         size: the largest file in MB; 0 for what this server takes.
         help: more, on a question mark.
     """
-    size = size or model_services.limits().upload_mb
+    size = size or limits().upload_mb
     file = st.file_uploader(label, endings, key=key, on_change=on_change, args=args, max_upload_size=size, help=help)
-    if file is not None and widget_state.refusal(key):
-        st.error(plain(translate(widget_state.refusal(key))), icon=":material/error:")
+    if file is not None and session.refusal(key):
+        st.error(plain(translate(session.refusal(key))), icon=":material/error:")
     if language() == "en":
         return
     # Streamlit's own words on it can be had in no other way than by style.
@@ -92,15 +94,32 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)     # style sheets quote as JSON does, but know no \\u
 
 
-def picture() -> tuple[Photo, str, str, Place]:
-    """The chosen picture, its name, what to try on it, and where to look first.
+@dataclass(frozen=True, slots=True, eq=False)
+class ChosenPicture:
+    """The picture of a page; for one run of it, which may not keep the photo.
 
-    A sentence on the page says why, when the upload cannot be read.
+    Attributes:
+        photo: the picture.
+        sample: its key in the gallery; "" for the visitor's own.
+        name: its name, as the visitor reads it.
+        hint: what to try on it.
+        focus: where to look first.
     """
+
+    photo: Photo
+    sample: str
+    name: str
+    hint: str
+    focus: Place
+
+
+def chosen_picture() -> ChosenPicture:
+    """The visitor's picture, or one of the gallery; a sentence on the page says why, when it is not the one chosen."""
     selection, upload = session.current(), session.upload()
     if selection.picture == UPLOAD and upload is not None:
         try:
-            return model_services.photo_of(upload.data, upload.digest), shown_name(upload.name), translate(HINT), CENTRE
+            return ChosenPicture(model_services.photo_of(upload.data, upload.digest), "", shown_name(upload.name),
+                                 translate(HINT), CENTRE)
         except PhotoError as error:
             st.error(plain(translate(error)), icon=":material/broken_image:")
     elif selection.picture == UPLOAD:
@@ -110,7 +129,8 @@ def picture() -> tuple[Photo, str, str, Place]:
         st.info(tr("There is no built-in picture of that name; this is {name}.",
                    name=translate(GALLERY["animal"].name)))
     key = selection.picture if selection.picture in GALLERY else "animal"
-    return model_services.sample(key), translate(GALLERY[key].name), translate(GALLERY[key].about), GALLERY[key].focus
+    sample = GALLERY[key]
+    return ChosenPicture(model_services.sample(key), key, translate(sample.name), translate(sample.about), sample.focus)
 
 
 def shown_name(name: str) -> str:
@@ -143,7 +163,7 @@ def plain(text: str) -> str:
     return re.sub(r"([!-/:-@[-`{-~])", r"\\\1", apart)     # before anything else, such as ×, a backslash stays
 
 
-def worded(answer: Answer) -> Answer:
+def translated(answer: Answer) -> Answer:
     """The answer in the visitor's language, as far as its words are those of our own models."""
     return Answer(tuple(replace(found, label=translate(found.label)) for found in answer.detections),
                   tuple((translate(label), share) for label, share in answer.classes))
@@ -169,8 +189,8 @@ def choose_attention(whole: bool) -> bool:
     """Attention of one token or of the whole window."""
     options = session.ATTENTION_OF
     chosen = st.segmented_control(tr("Attention of"), options, required=True, label_visibility="collapsed",
-                                  format_func=named({one: one for one in options}), on_change=session.take_whole,
-                                  key=session.init_widget(session.WHOLE, options[whole], options))
+                                  format_func=option_labels({one: one for one in options}), on_change=session.on_whole,
+                                  key=init_widget(session.WHOLE, options[whole], options))
     return chosen == options[True]
 
 
@@ -185,13 +205,19 @@ def heads(names: Iterable[str], percents: Collection[str] = ()) -> dict[str, Any
             else st.column_config.Column(translate(name)) for name in names if name}
 
 
-def table(rows: list[dict[str, Any]], height: int | str = "content") -> None:
-    """Numbers with thousands apart, sortable."""
+def table(rows: list[dict[str, Any]], height: int | str = "content", decimals: Collection[str] = ()) -> None:
+    """A sortable table of numbers with thousands apart.
+
+    Args:
+        rows: the lines, by the heads of their columns in English.
+        height: of the table in pixels, or "content".
+        decimals: columns whose numbers are shown with one decimal.
+    """
     frame = pd.DataFrame(rows)
     formats = heads(frame.columns)
     formats |= {name: st.column_config.TextColumn(translate(name), width=width)
                 for name, width in (("change", "medium"), ("why", "large")) if name in frame}
     formats |= {name: st.column_config.NumberColumn(translate(name),
-                                                    format="%.1f" if "%" in name or "ms" in name else "localized")
+                                                    format="%.1f" if name in decimals else "localized")
                 for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])}
     st.dataframe(frame, hide_index=True, width="stretch", height=height, column_config=formats)

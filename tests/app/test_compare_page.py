@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 from test_state import selections
 
-from bra.experiments.compare import Setting, SettingRow, front
+from bra.experiments.compare import Setting, SettingRow
 from bra.experiments.sweep_table import table_of, to_parquet
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.opening import look
 from bra.photo import Photo
 from bra.viewer.pack import unpack
-from dashboard.figures import compare as compare_figures
 from dashboard.runtime.jobs import Cancelled
-from dashboard.services import models as model_services
+from dashboard.services import compare as compare_services
 from dashboard.state import compare_view as choices
 from dashboard.state.compare_view import Comparison, side_b
 from dashboard.state.view import Selection
@@ -68,21 +67,8 @@ def test_equal_coverage_by_hand() -> None:
     assert wanted.settings == (Setting(4, 1), Setting(14, 16))     # 4 of 49 is 8.2 %: 1.3 of 16, and 16 of 196
 
 
-# the chart ------------------------------------------------------------------------------------------------
-
-
 def row(n_win: int, topk: int, recall: float, macs: int) -> SettingRow:
     return SettingRow(n_win, topk, n_win**2, 0.0, recall, topk / n_win**2, recall - 0.1, 0.9, 0.5, macs, 5 * macs)
-
-
-def test_the_chart_holds_the_rows_and_marks_the_front() -> None:
-    rows = [row(4, 1, 0.2, 2_000_000), row(4, 2, 0.4, 4_000_000), row(7, 2, 0.3, 5_000_000)]
-    spec = compare_figures.deciding(rows, "macs")
-    values = spec["data"]["values"]
-    assert [(v["cost"], v["recall"], v["front"]) for v in values] == [(2, 0.2, True), (4, 0.4, True), (5, 0.3, False)]
-    assert [v["front"] for v in values] == list(front(rows, "macs"))
-    assert spec["params"][0]["views"] == [layer["name"] for layer in spec["layer"] if "name" in layer]
-    assert compare_figures.deciding(rows, "seconds")["data"]["values"] == []     # nothing was timed
 
 
 # the page -------------------------------------------------------------------------------------------------
@@ -186,16 +172,15 @@ def test_a_sweep_is_opened_and_another_file_is_refused(app: AppTest) -> None:
 
 
 def test_reading_a_sweep_ends_when_it_is_called_off() -> None:
-    translate: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
 
     def tell(done: int, todo: int) -> None:
-        translate.append((done, todo))
+        reported.append((done, todo))
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        model_services._sweep_table.__wrapped__(
-            "", to_parquet(table_of([("0.png", "a", row(4, 2, 0.3, 1000))], {})), tell)
-    assert translate == [(0, 0)]
+        compare_services.read_sweep(to_parquet(table_of([("0.png", "a", row(4, 2, 0.3, 1000))], {})), tell)
+    assert reported == [(0, 0)]
 
 
 @pytest.mark.parametrize("query", [{"tab": "x"}, {"rows": "0.99"}, {"columns": "nan"}, {"b_model": "<b>"},

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
+from sent_figures import figures
 from streamlit.testing.v1 import AppTest
 
 import bra
 from bra.models.catalog import ModelSettings
 from bra.opening import open_file, open_model
 from bra.profiling.advice import choices, levers, positions
-from bra.profiling.format import PARTS, summary
+from bra.profiling.format import summary
 from bra.profiling.variants import with_full_attention, with_settings, without_bra
-from dashboard.figures import cost as cost_figures
 from dashboard.services import cost as cost_services
+from dashboard.services.models import load_model
 from dashboard.state import cost_view as views
 from dashboard.state.cost_view import CostView
 from dashboard.state.view import N_WINS
@@ -28,7 +26,7 @@ from dashboard.state.view import N_WINS
 pytest.importorskip("ultralytics")
 from bra.yolo.build import ModelLimits, build_checked
 from bra.yolo.registration import CFG
-from bra.yolo.ultralytics_flops import printed
+from bra.yolo.ultralytics_flops import reported_flops
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 
@@ -43,11 +41,9 @@ def page(**query: str) -> AppTest:
     return app
 
 
-def chart(app: AppTest, at: int) -> list[dict[str, Any]]:
-    """The values of a chart, which Streamlit sends as a table beside it."""
-    sent = app.get("vega_lite_chart")[at].proto
-    found: list[dict[str, Any]] = convert_arrow_bytes_to_pandas_df(sent.data.data).to_dict("records")
-    return found
+def chart(app: AppTest, at: int) -> list[float]:
+    """The values of the bars of a figure, as they are."""
+    return [about[1] for one in figures(app)[at]["data"] for about in one["customdata"]]
 
 
 def shown(app: AppTest) -> str:
@@ -60,7 +56,7 @@ def test_the_page_shows_what_bra_cost_counts() -> None:
     cost, plain = bra.cost(module, (320, 256)), bra.cost(without_bra(module), (320, 256))
     assert len(summary(cost, plain)) == 3
     assert all(sentence in shown(app) for sentence in summary(cost, plain))
-    assert sum(value["value"] for value in chart(app, 0)) == cost.total.macs
+    assert sum(chart(app, 0)) == cost.total.macs
 
     rows = app.dataframe[0].value
     assert rows["multiply-adds"].tolist() == [row.macs for row in cost.rows]
@@ -72,7 +68,7 @@ def test_the_page_shows_what_bra_cost_counts() -> None:
     for name, field in {"multiply-adds": "macs", "parameters": "params", "peak, bytes": "peak_bytes"}.items():
         assert against[name].tolist() == [getattr(one.total, field) for one in (cost, plain, full, second)]
     assert against["multiply-adds, %"][1] == pytest.approx(100 * plain.total.macs / cost.total.macs)
-    assert str(printed(module, cost)) in shown(app)
+    assert str(reported_flops(module, cost)) in shown(app)
     assert app.metric[2].value == f"{2 * cost.total.macs / 1e9:.3f}"
     assert any(one.name in caption.value for one in cost.not_counted for caption in app.caption)
 
@@ -81,49 +77,25 @@ def test_places_are_those_of_the_same_row_in_the_model_without_bra() -> None:
     app = page(model="yolo", variant="yolo11n-bra-p3", cost_measure="params", cost_after="9")
     plain = bra.cost(without_bra(open_model(ModelSettings("yolo", variant="yolo11n-bra-p3")).module), 640)
     found = {place.after: place for place in positions(plain) if place.layer is not None}
-    values = json.loads(app.get("vega_lite_chart")[1].proto.spec)["layer"][0]["data"]["values"]
-    assert {value["after"]: value["value"] for value in values} == \
+    drawn = figures(app)[-1]["data"]
+    assert {about[0]: about[2] for one in drawn for about in one["customdata"]} == \
         {after: place.layer.params for after, place in found.items()}
-    assert [value["after"] for value in values if value["kind"] == "has one now"] == ["4 C3k2"]
+    assert [about[0] for one in drawn if one["name"] == "has one now" for about in one["customdata"]] == ["4 C3k2"]
     assert app.selectbox(key="cost_after").value == 9
     assert found["9 SPPF"].why in shown(app)
-
-
-@pytest.mark.parametrize("measure", ["macs", "params", "peak_bytes"])
-@pytest.mark.parametrize("settings", [ModelSettings("cells"), ModelSettings("yolo", variant="yolov8n-bra-c2f"),
-                                         ModelSettings("flowers"), ModelSettings("similarity")],
-                            ids=lambda made: made.chosen_variant or made.model)
-def test_bars_add_up_to_their_rows(settings: ModelSettings, measure: str) -> None:
-    cost = bra.cost(open_model(settings).module, 224)
-    values = cost_figures.bar_values(cost, measure)
-    for row in cost.rows:
-        assert sum(value["value"] for value in values if value["row"] == row.name) == getattr(row, measure)
-    drawn = sum(one["shown"] for one in cost_figures.bars(cost, measure)["data"]["values"])
-    drawn *= cost_figures.UNITS[measure][0]
-    assert drawn == pytest.approx(sum(getattr(row, measure) for row in cost.rows))
-
-
-def test_every_part_has_a_colour_of_its_own() -> None:
-    cost = bra.cost(bra.BiLevelRoutingAttention(16, n_win=2, kv_downsample_mode="conv", kv_downsample_ratio=2), 16)
-    assert {value["part"] for value in cost_figures.bar_values(cost, "macs")} == set(PARTS.values())
-    scale = cost_figures.bars(cost, "macs")["encoding"]["color"]["scale"]
-    assert len(set(scale["range"])) == len(scale["domain"]) == len(PARTS)
-    words = cost_figures.legend(cost_figures.bar_colours(cost, "macs"))
-    assert all(f'{colour}">■</span> {name}<' in words
-               for name, colour in zip(scale["domain"], scale["range"], strict=True))
 
 
 def test_time_is_measured_when_asked_for_only() -> None:
     app = page(model="similarity", cost_height="64", cost_width="64", cost_measure="ms")
     assert "time, ms" not in app.dataframe[0].value
-    assert sum(value["value"] for value in chart(app, 0)) == \
+    assert sum(chart(app, 0)) == \
         bra.cost(open_model(ModelSettings("similarity")).module, 64).total.macs
     app.toggle(key="cost_time").set_value(True).run()
     app.segmented_control(key="cost_measure").set_value("ms").run()
     assert not app.exception
     table = app.dataframe[0].value
     assert table["of the time, %"].sum() == pytest.approx(100)
-    assert [value["value"] for value in chart(app, 0)] == table["time, ms"].tolist()
+    assert sorted(chart(app, 0)) == sorted(table["time, ms"].tolist())
 
 
 def test_the_adviser_sets_the_second_setting_by_one_click() -> None:
@@ -163,7 +135,7 @@ def test_a_model_of_patches_and_one_without_bra_are_counted() -> None:
     app = page(model="similarity", cost_height="320", cost_width="320")
     assert "BRA adds" in shown(app)
     assert not app.error
-    assert len(app.get("vega_lite_chart")) == 1         # places are asked for in YOLO models only
+    assert len(figures(app)) == 2         # bars, and ways to have the model; places are asked for in YOLO models only
     plain = build_checked({"nc": 3, "backbone": [[-1, 1, "Conv", [16, 3, 2]]], "head": [[[0], 1, "Detect", ["nc"]]]})
     cost = bra.cost(plain, 64)
     assert summary(cost, cost)[0].endswith("none of it for BRA: it has no BRA layer.")
@@ -212,15 +184,18 @@ scales: {n: [1.0, 1.0, 8192]}
 def test_the_file_with_the_second_setting_builds_what_was_counted(settings: ModelSettings) -> None:
     view = CostView(n_win=5, topk=3, narrow=2, pool=2, projections="qkv")
     module = open_model(settings).module
-    dims = {cost_figures.number_of(row.name): row.layers[0].spec.dim
-            for row in bra.cost(module, 320).rows if row.layers}
-    text = cost_services.second_yaml(settings, view, dims)
+    rows = bra.cost(module, 320).rows
+    # Ultralytics' rows are named by their numbers, which are their places.
+    assert [row.name.partition(" ")[0] for row in rows] == [str(number) for number in range(len(rows))]
+    dims = {number: row.layers[0].spec.dim for number, row in enumerate(rows) if row.layers}
+    text = cost_services.yaml_with_second_setting(load_model(settings), view, dims)
     built = bra.cost(build_checked(yaml.safe_load(text), "n"), 320)
     assert built.total.to_dict() == bra.cost(with_settings(module, 2, **view.second), 320).total.to_dict()
 
 
 def test_comments_stay_in_a_downloaded_file() -> None:
-    made = cost_services.second_yaml(ModelSettings("yolo", variant="yolov8n-bra-c2f"), CostView(), {})
+    loaded = load_model(ModelSettings("yolo", variant="yolov8n-bra-c2f"))
+    made = cost_services.yaml_with_second_setting(loaded, CostView(), {})
     assert made.splitlines()[0] == (CFG / "yolov8-bra-c2f.yaml").read_text().splitlines()[0]
     assert made.splitlines()[0].startswith("#")
 

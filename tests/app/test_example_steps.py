@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
-from bra.teaching.example import FIRST, HIGHEST, TOPKS, work
+from bra.teaching.example import FIRST, HIGHEST, TOPKS, run_example
 from bra.teaching.source import STEPS, lines_of
 from bra.viewer.pack import unpack
 from dashboard.figures.number_grid import number
@@ -44,7 +44,7 @@ def opened(step: str, photo: bool = False, large: bool = False, **query: str) ->
 def drawn(app: AppTest) -> str:
     """The board's figures."""
     (html,) = [json.loads(block.proto.json)["html"] for block in app.get("bidi_component")
-               if block.proto.component_name.startswith("routescope_board")]
+               if block.proto.component_name.startswith("routescope_number_grid")]
     return str(html)
 
 
@@ -64,7 +64,7 @@ def test_topk_moves_what_comes_after_it() -> None:
     assert not app.exception
     assert app.query_params["w_topk"] == "3"
     made = drawn(app)
-    for value in work(FIRST, 3).mixed[0, 0, 0].tolist():
+    for value in run_example(FIRST, 3).mixed[0, 0, 0].tolist():
         assert f">{number(value)}<" in made
     assert "wx-mark" in made
 
@@ -76,7 +76,7 @@ def test_a_number_of_a_token_moves_what_comes_after_it_and_goes_back() -> None:
     first.set_value(3).run()
     assert not app.exception
     assert app.query_params["w_x"] == "8.0.3"
-    nudged = work(ExampleView().with_number(8, 0, 3).tokens)
+    nudged = run_example(ExampleView().with_number(8, 0, 3).tokens)
     assert f">{number(nudged.affinity[0, 1, 2].item())}<" in drawn(app)
     app.button[-1].click().run()
     assert app.query_params.get("w_x") is None
@@ -162,4 +162,4 @@ def test_no_link_asks_for_what_cannot_be(query: dict[str, str]) -> None:
     assert made.topk in TOPKS
     assert made.k <= made.n_win**2
     assert all(abs(value) <= HIGHEST for token in made.tokens for value in token)
-    work(made.tokens, made.topk)
+    run_example(made.tokens, made.topk)

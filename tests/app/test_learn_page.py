@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sent_figures import figures
 from streamlit.testing.v1 import AppTest
 
 from bra.experiments.compare import Setting, compare, layer_input
@@ -21,13 +21,11 @@ from bra.models.base import OpenModel
 from bra.models.catalog import ModelSettings
 from bra.opening import look, open_model
 from bra.photo import Photo
-from bra.reports.charts import quantity
 from bra.teaching import experiments
 from bra.teaching.source import STEPS
 from bra.tracing import LayerTrace
+from bra.units import percent, quantity
 from bra.viewer.pack import locate, unpack
-from dashboard.figures import learn as learn_figures
-from dashboard.figures.learn import Bar, percent
 from dashboard.i18n import CATALOGUES, LANGUAGES, TEXT
 from dashboard.learn import quiz
 from dashboard.learn.step_texts import NAMES
@@ -62,8 +60,7 @@ def page(**query: str) -> AppTest:
 
 def numbers(app: AppTest) -> list[str]:
     """The number beside every bar, in order."""
-    return [unescape(text) for block in app.get("html")
-            for text in re.findall(r'class="rs-text">([^<]*)<', block.proto.body)]
+    return [text for figure in figures(app) for one in figure["data"] if one["type"] == "bar" for text in one["text"]]
 
 
 def message(app: AppTest) -> str:
@@ -76,8 +73,8 @@ def component(app: AppTest, name: str) -> Any:
                 if block.proto.component_name.removesuffix("_zh") == f"routescope_{name}")
 
 
-def pane_of(app: AppTest) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    header, _, arrays = unpack(component(app, "pane").bytes)
+def picture_of(app: AppTest) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    header, _, arrays = unpack(component(app, "lesson_picture").bytes)
     return header, arrays
 
 
@@ -206,7 +203,7 @@ def test_cost_is_that_of_the_formula(pixels: int) -> None:
 def test_windows_are_those_of_the_module() -> None:
     app = page(step="2", learn_n_win="5", learn_topk="3")
     lt = look(ModelSettings("similarity", n_win=5, topk=3, side=336), photo("animal")).trace.layers["layers.0"]
-    header, arrays = pane_of(app)
+    header, arrays = picture_of(app)
     np.testing.assert_array_equal(arrays["r_idx"], lt.r_idx[0])
     assert header["query"] == locate(lt.grid, photo("animal"), GALLERY["animal"].focus)[0]
     assert f"{3 * lt.grid.n_tokens:,} tokens instead of {lt.grid.H * lt.grid.W:,}" in message(app)
@@ -240,7 +237,7 @@ def test_a_quarter_is_cut_as_the_comparison_cuts_it(flowers: OpenModel, cut: int
     row = found.rows[0]
     assert numbers(app) == [percent(row.recall), percent(row.nearest), percent(row.chance), quantity(row.macs),
                             f"{quantity(row.peak_bytes)}B"]
-    np.testing.assert_array_equal(pane_of(app)[1]["r_idx"], found.traces[0].r_idx[0])
+    np.testing.assert_array_equal(picture_of(app)[1]["r_idx"], found.traces[0].r_idx[0])
 
 
 def test_smaller_windows_keep_more_at_equal_coverage_as_the_chapter_says(flowers: OpenModel) -> None:
@@ -287,7 +284,7 @@ def test_voices_are_those_of_the_layer(layer: int) -> None:
     found = experiments.voices(lt)
     assert numbers(app) == [percent(x) for x in (found.attention, 1 - found.attention, found.at_random,
                                                  found.to_nearest, found.without_lepe)]
-    np.testing.assert_array_equal(pane_of(app)[1]["r_idx"], lt.r_idx[0])
+    np.testing.assert_array_equal(picture_of(app)[1]["r_idx"], lt.r_idx[0])
 
 
 # predict, then see -----------------------------------------------------------------------------------------
@@ -296,7 +293,7 @@ def test_voices_are_those_of_the_layer(layer: int) -> None:
 @pytest.mark.parametrize("who", views.WEIGHTS)
 def test_a_guess_is_answered_by_the_module_and_scored(who: str) -> None:
     app = page(part="predict", step="3", learn_who=who)
-    header, arrays = pane_of(app)
+    header, arrays = picture_of(app)
     assert not header["answered"]
     assert len(arrays["answer"]) == 0                             # the answer is not in the page before it is asked for
     assert numbers(app) == []
@@ -310,7 +307,7 @@ def test_a_guess_is_answered_by_the_module_and_scored(who: str) -> None:
     app.session_state["lesson_guesses"] = {(who, 3): marks}       # what the callback of the pane keeps
     app.run()
     assert not app.exception
-    header, arrays = pane_of(app)
+    header, arrays = picture_of(app)
     assert header["query"] == window
     assert (arrays["answer"].tolist(), arrays["marked"].tolist()) == (answer, list(marks))
     made = experiments.score(lt, window, marks)
@@ -326,7 +323,7 @@ def test_a_guess_that_no_page_sends_is_said_and_asked_anew(forged: tuple[int, ..
     app.run()
     assert not app.exception
     assert len(app.error) == 1
-    assert not pane_of(app)[0]["answered"]
+    assert not picture_of(app)[0]["answered"]
     assert numbers(app) == []
     app.run()
     assert not app.error
@@ -343,7 +340,7 @@ def test_rounds_add_up_and_can_be_begun_again() -> None:
     app.button[[b.label for b in app.button].index("Start again")].click().run()
     assert not app.exception
     assert numbers(app) == []
-    assert not pane_of(app)[0]["answered"]
+    assert not picture_of(app)[0]["answered"]
 
 
 # the worked example ----------------------------------------------------------------------------------------
@@ -383,8 +380,8 @@ def test_projected_a_chapter_comes_in_three_scenes(step: int, scene: str) -> Non
     assert "stHeader" in message(app)                                # the style that hides it
 
 
-def told_by_the_lectern(words: list[object]) -> None:
-    """A page that hears `words` from the lectern, one after the other, and shows its link."""
+def told_by_the_presenter(words: list[object]) -> None:
+    """A page that hears `words` from the presenter, one after the other, and shows its link."""
     from types import SimpleNamespace
     from urllib.parse import urlencode
 
@@ -392,8 +389,8 @@ def told_by_the_lectern(words: list[object]) -> None:
 
     from dashboard.state import learn as learn_state
     for word in words:
-        st.session_state["lectern"] = SimpleNamespace(go=word)
-        learn_state.take_go()
+        st.session_state["presenter"] = SimpleNamespace(go=word)
+        learn_state.on_go()
     st.text(urlencode(learn_state.link()))
 
 
@@ -401,36 +398,33 @@ def told_by_the_lectern(words: list[object]) -> None:
     (["next"], "step=2"), (["next", "back"], ""), (["back"], ""), (["present"], "present=1"),
     (["present", "next"], "scene=try&present=1"), (["present", "next", "leave"], ""),
     (["present", *["next"] * 3], "step=2&present=1"), (["next"] * 7, "part=example"), ([None, 7, "jump"], "")])
-def test_the_lectern_goes_on_presents_and_leaves(words: list[object], link: str) -> None:
-    app = AppTest.from_function(told_by_the_lectern, args=(words,)).run()
+def test_the_presenter_goes_on_presents_and_leaves(words: list[object], link: str) -> None:
+    app = AppTest.from_function(told_by_the_presenter, args=(words,)).run()
     assert not app.exception
     assert app.text[0].value == link
 
 
-def told_by_the_pane(marked: object) -> None:
-    """A page that hears of marks from the pane, and then of others."""
+def told_by_the_picture(marked: object) -> None:
+    """A page that hears of marks from the picture, and then of others."""
     from types import SimpleNamespace
 
     import streamlit as st
 
     from dashboard.state import learn as learn_state
     for marks in (marked, [9, 9]):
-        st.session_state["pane"] = SimpleNamespace(guess=marks)
-        learn_state.take_guess()
+        st.session_state["lesson_picture"] = SimpleNamespace(guess=marks)
+        learn_state.on_guess()
     st.text(str(learn_state.guess(("trained", 1))))
 
 
 @pytest.mark.parametrize(("marked", "kept"),
                             [([3, 1, 3], "(3, 1)"), (None, "(9,)"), (["a"], "(9,)"), ("31", "(9,)")])
 def test_the_first_guess_counts_and_nonsense_does_not(marked: object, kept: str) -> None:
-    app = AppTest.from_function(told_by_the_pane, args=(marked,)).run()
+    app = AppTest.from_function(told_by_the_picture, args=(marked,)).run()
     assert not app.exception
     assert app.text[0].value == kept
 
 
-def test_bars_say_what_they_show_and_escape_it() -> None:
-    made = learn_figures.bars([Bar("<b>", 0.25, "25 %"), Bar("more", 1.87, "187 %")])
-    assert "<b>" not in made
-    assert re.findall(r"width: ([\d.]+)%", made) == ["25.00", "100.00"]
+def test_a_share_is_0_or_100_per_cent_only_where_it_is_exactly() -> None:
     assert [percent(x) for x in (0, 0.0001, 0.0714, 0.0999, 0.431, 0.9999, 1)] == \
         ["0.0 %", "<0.1 %", "7.1 %", "10 %", "43 %", "99.9 %", "100 %"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sent_figures import figures, maps
 from streamlit.testing.v1 import AppTest
 
 from bra.models.catalog import ModelSettings, build
@@ -29,11 +30,11 @@ def app() -> AppTest:
 
 
 def messages(app: AppTest) -> dict[str, tuple[dict, bytes, dict[str, np.ndarray]]]:
-    """What the components were sent, by "picture", "stage" and "tiles"."""
+    """What the components were sent, by "picture" and "stage"."""
     found = {}
     for block in app.get("bidi_component"):
         name = block.proto.component_name
-        if name in ("routescope_picture", "routescope_stage", "routescope_tiles"):
+        if name in ("routescope_picture", "routescope_stage"):
             found[name.removeprefix("routescope_")] = unpack(block.proto.bytes)
     return found
 
@@ -56,26 +57,29 @@ def test_explore_opens_on_a_picture_with_the_modules_numbers(app: AppTest) -> No
     header, picture, arrays = messages(app)["stage"]
     # The picture comes by itself, so that a new topk does not bring it again.
     assert not picture
-    assert not messages(app)["tiles"][1]
     alone, picture, _ = messages(app)["picture"]
-    assert alone["photo"] == header["photo"] == messages(app)["tiles"][0]["photo"]
+    assert alone["photo"] == header["photo"]
     r_weight, r_idx, attn = expected(ModelSettings(), CAT)
     np.testing.assert_array_equal(arrays["r_idx"], r_idx[0])
     np.testing.assert_allclose(arrays["r_weight"], r_weight[0], atol=1e-6)
     assert Image.open(io.BytesIO(picture)).format == "WEBP"
     assert "not learned" in header["caption"]
 
-    header, _, arrays = messages(app)["tiles"]
-    query, grid = header["queries"][0], header["grid"]
+    assert len(figures(app)) == 1                                   # the others are made when their tabs are opened
+    first = maps(figures(app)[0])
+    app.selectbox(key="heads").set_value("every").run()
+    query, grid = figures(app)[0]["layout"]["meta"]["queries"][0], header["grid"]
     rows = attn[query["window"], :, query["token"]]
-    assert arrays["maps"].shape == (1, 2 + 8, grid["H"], grid["W"])
+    drawn = maps(figures(app)[0])
+    assert drawn.shape == (2 + 8, grid["H"], grid["W"])
+    np.testing.assert_array_equal(first, drawn[:2])
     for rank, window in enumerate(r_idx[0, query["window"]].tolist()):
         j, i = divmod(window, grid["n_win"])
         h, w = grid["window_h"], grid["window_w"]
-        tile = arrays["maps"][0, 2:, j * h:(j + 1) * h, i * w:(i + 1) * w].reshape(8, -1)
+        tile = drawn[2:, j * h:(j + 1) * h, i * w:(i + 1) * w].reshape(8, -1)
         np.testing.assert_allclose(tile, rows[:, rank * h * w:(rank + 1) * h * w], atol=1e-6)
-    np.testing.assert_allclose(arrays["maps"][0, 0], arrays["maps"][0, 2:].mean(0), atol=1e-7)
-    np.testing.assert_allclose(arrays["maps"][0, 1], arrays["maps"][0, 2:].max(0), atol=0)
+    np.testing.assert_allclose(drawn[0], drawn[2:].mean(0), atol=1e-7)
+    np.testing.assert_allclose(drawn[1], drawn[2:].max(0), atol=1e-7)
 
 
 def test_the_first_visit_meets_a_trained_model_on_a_picture() -> None:
@@ -119,9 +123,9 @@ def test_a_link_opens_its_view(app: AppTest) -> None:
     assert header["grid"]["n_win"] == 8
     assert "layers.1" in header["caption"]
     assert "untrained" in header["caption"]
-    queries = messages(app)["tiles"][0]["queries"]
+    queries = figures(app)[0]["layout"]["meta"]["queries"]
     assert [q["window"] for q in queries] == [2 * 8 + 2, 7 * 8 + 6]
-    assert all(q["whole"] for q in queries)
+    assert all(q["token"] is None for q in queries)
 
 
 @pytest.mark.parametrize("query", [
@@ -179,9 +183,8 @@ def test_every_pooling_is_explored(app: AppTest, mode: str, mask: str) -> None:
     app.query_params["mask_padding"] = mask
     app.run()
     assert not app.exception
-    header, _, arrays = messages(app)["tiles"]
-    np.testing.assert_allclose(arrays["maps"].sum((-2, -1))[:, [0, 2]], 1, atol=1e-5)
-    assert (header["queries"][0]["leak"] == 0) or mask == "0"
+    np.testing.assert_allclose(maps(figures(app)[0])[0].sum(), 1, atol=1e-5)
+    assert mask == "0" or not any("falls on padding" in block.value for block in app.markdown)
 
 
 def test_the_guide_opens_and_the_view_is_still_there_afterwards(app: AppTest) -> None:

@@ -1,4 +1,4 @@
-"""A view that many open is worked out once, in the line; an open page keeps nothing that the shelf does not count."""
+"""A view that many open is worked out once, by a job; an open page keeps nothing that the cache does not count."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from typing import Any
 import numpy as np
 import pytest
 import streamlit as st
+from numpy.typing import NDArray
+from sent_figures import figures, maps
 from streamlit.testing.v1 import AppTest
 
 pytest.importorskip("ultralytics")
 
 from bra import opening
 from bra.messages import ENGLISH
-from bra.models.base import Answer
 from bra.models.catalog import ModelSettings
 from bra.reports.files import routing_csv, trace_npz
 from bra.reports.layer_html import report_html
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Caption, locate, unpack
 from dashboard.runtime.config import Limits
-from dashboard.runtime.wait import AT_ONCE, HEAVY, QUICK, Server, worked
+from dashboard.runtime.server import AT_ONCE, HEAVY, QUICK, Server
+from dashboard.runtime.wait import run_cached
+from dashboard.services import compare as compare_services
 from dashboard.services import explore as explore_services
 from dashboard.services import learn as learn_services
 from dashboard.services import models as model_services
@@ -40,7 +43,7 @@ FINEST = ModelSettings("similarity", n_win=2, topk=4, num_heads=16, stride=4, si
 
 
 @pytest.fixture(autouse=True)
-def fresh_office() -> Iterator[None]:
+def fresh_server() -> Iterator[None]:
     model_services.server.clear()
     yield
     model_services.server.clear()
@@ -84,26 +87,34 @@ def layer_of(settings: ModelSettings) -> LayerTrace:
     return next(iter(opening.look(settings, model_services.sample("animal")).trace.layers.values()))
 
 
-def test_a_shared_link_to_whole_windows_is_worked_out_once_and_in_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def every_head(app: AppTest) -> NDArray[Any]:
+    """(queries, 2 + heads, H, W): mean, maximum and every head, as the page draws them."""
+    app.selectbox(key="heads").set_value("every").run()
+    assert not app.exception
+    drawn = figures(app)[0]
+    found = maps(drawn)
+    return found.reshape(len(drawn["layout"]["meta"]["queries"]), -1, *found.shape[1:])
+
+
+def test_a_shared_link_to_whole_windows_is_worked_out_once_by_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = watched(monkeypatch, LayerTrace, "attention_map", of_whole_window)
-    first = message(opened(**QUERY), "tiles")
+    first = every_head(opened(**QUERY))
     assert len(threads) == 2                                        # two pins in two windows
     assert all(name.startswith("quick ") for name in threads)
-    second = opened(**QUERY)
-    second.run()
+    second = every_head(opened(**QUERY))
     assert len(threads) == 2
-    np.testing.assert_array_equal(message(second, "tiles")[2]["maps"], first[2]["maps"])
+    np.testing.assert_array_equal(second, first)
     monkeypatch.undo()
     photo = model_services.sample("animal")
     layer = layer_of(ModelSettings("similarity", n_win=2, topk=4, stride=4, side=224))
     for at, place in enumerate(((2000, 2000), (8000, 8000))):
         wanted = layer.attention_map(locate(layer.grid, photo, place)[0])
-        np.testing.assert_allclose(first[2]["maps"][at, 2:], wanted, atol=1e-6)
+        np.testing.assert_allclose(first[at, 2:], wanted, atol=1e-6)
 
 
 def test_other_windows_settings_and_pictures_have_maps_of_their_own() -> None:
     base = {**QUERY, "side": "224", "stride": "8"}
-    shown = [message(opened(**{**base, **other}), "tiles")[2]["maps"] for other in (
+    shown = [every_head(opened(**{**base, **other})) for other in (
         {}, {"a": "8000.2000"}, {"num_heads": "8", "topk": "3"}, {"picture": "street"}, {"layer": "layers.1"},
         {"side": "320"}, {"model": "flowers"}, {"model": "flowers", "untrained": "1"},
         {"model": "flowers", "changed": "1"}, {"model": "flowers", "changed": "1", "topk": "3"},
@@ -116,7 +127,7 @@ def test_other_windows_settings_and_pictures_have_maps_of_their_own() -> None:
 def test_one_token_is_attended_to_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     app = opened(**{**QUERY, "whole": "0"})
     threads = watched(monkeypatch, LayerTrace, "attention_map")
-    monkeypatch.setattr(model_services.server().line, "ask", lambda *_: pytest.fail("a query went into the line"))
+    monkeypatch.setattr(model_services.server().queue, "submit", lambda *_: pytest.fail("a query became a job"))
     app.session_state["selection"] = replace(app.session_state["selection"], a=(8000, 2000))
     app.run()
     assert not app.exception
@@ -124,30 +135,29 @@ def test_one_token_is_attended_to_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert not [name for name in threads if name.startswith(("quick", "heavy"))]
 
 
-def test_the_lane_follows_the_size() -> None:
+def test_the_priority_follows_the_size() -> None:
     small = layer_of(ModelSettings("similarity", side=224))         # 8 heads, 49 windows of a few tokens
-    assert explore_services.map_priority("", 0, small) == AT_ONCE
+    assert explore_services.map_priority(small) == AT_ONCE
     medium = layer_of(ModelSettings("similarity", n_win=2, topk=4, stride=4, side=224))     # 9 million weights
-    assert explore_services.map_priority("", 0, medium) == QUICK
+    assert explore_services.map_priority(medium) == QUICK
     finest = layer_of(FINEST)                                       # 290 million weights
-    assert explore_services.map_priority("", 0, finest) == HEAVY
-    assert explore_services.npz_priority("", small) == QUICK
-    assert explore_services.npz_priority("", replace(finest, q=finest.q.repeat(1, 1, 1, 1, 8))) == HEAVY
+    assert explore_services.map_priority(finest) == HEAVY
+    assert explore_services.npz_priority(small) == QUICK
+    assert explore_services.npz_priority(replace(finest, q=finest.q.repeat(1, 1, 1, 1, 8))) == HEAVY
     many = replace(small, grid=replace(small.grid, n_win=64), r_idx=small.r_idx.repeat(1, 100, 16))
-    assert explore_services.csv_priority("", small) == QUICK
-    assert explore_services.csv_priority("", many) == HEAVY
-    nothing = (Caption("", "", "", ""), (0, 0), (), (), model_services.sample("animal"))
-    assert explore_services.stage_priority("", *nothing, small, Answer()) == AT_ONCE
-    assert explore_services.stage_priority("", *nothing, many, Answer()) == HEAVY
+    assert explore_services.csv_priority(small) == QUICK
+    assert explore_services.csv_priority(many) == HEAVY
+    assert explore_services.stage_priority(small) == AT_ONCE
+    assert explore_services.stage_priority(many) == HEAVY
 
 
-def test_the_stage_is_on_the_shelf_and_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stage_is_cached_with_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
     made = watched(monkeypatch, explore_services, "stage_message")
     app = opened(model="similarity", n_win="16", topk="9")
     sent = next(block.proto.bytes for block in app.get("bidi_component")
                 if block.proto.component_name == "routescope_stage")
-    shelf = model_services.server().shelf
-    sizes = [kept.size for kept in shelf._kept.values() if kept.value == sent]
+    cache = model_services.server().cache
+    sizes = [entry.size for entry in cache._entries.values() if entry.value == sent]
     assert len(sizes) == 1
     assert sizes[0] >= len(sent) > 250_000                          # 256 × 256 affinities
     opened(model="similarity", n_win="16", topk="9")
@@ -171,7 +181,7 @@ def test_an_open_page_and_its_downloads_keep_no_trace(monkeypatch: pytest.Monkey
     monkeypatch.setattr(st, "download_button", kept)        # as the server keeps what it is given
     app = opened(model="similarity", n_win="5")
     assert len(files) == 3
-    assert traces() > before                                        # on the shelf
+    assert traces() > before                                        # in the cache
     model_services.server.clear()
     assert traces() == before
     app.run()                                                       # and the page finds all again
@@ -179,18 +189,18 @@ def test_an_open_page_and_its_downloads_keep_no_trace(monkeypatch: pytest.Monkey
     assert message(app, "stage")[0]["grid"]["n_win"] == 5
 
 
-def test_downloads_are_made_in_the_line_from_keys_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_downloads_are_made_by_jobs_from_a_request_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     settings, photo = ModelSettings("similarity", n_win=4, topk=2), model_services.sample("animal")
     look = opening.look(settings, photo)
     name, layer = next(iter(look.trace.layers.items()))
-    shown = explore_services.shown(settings, photo, None, "", name, None)
+    request = explore_services.LayerRequest(settings, None, "animal", None, name, "")
     caption, pins = Caption("m", name, "p", "Cat"), {"a": (5000, 5000)}
     threads = {made: watched(monkeypatch, explore_services, made) for made in
                ("routing_csv", "trace_npz", "report_html")}
     wholes = watched(monkeypatch, LayerTrace, "attention_map", of_whole_window)
     for _ in range(2):
         with ThreadPoolExecutor(1) as server:                       # as the server asks: a thread without a visit
-            got = [server.submit(make, shown, *rest).result() for make, rest in (
+            got = [server.submit(make, request, *rest).result() for make, rest in (
                 (explore_services.routing_file, ()), (explore_services.trace_file, ()),
                 (explore_services.report_file, (look.answer, caption, (1, 1), pins, True, ("arrows",), ENGLISH)))]
     assert all(len(names) == 1 and names[0].startswith("quick ") for names in threads.values()), threads
@@ -203,16 +213,15 @@ def test_downloads_are_made_in_the_line_from_keys_alone(monkeypatch: pytest.Monk
 
 def test_a_download_that_takes_too_long_is_given_up() -> None:
     server, wanted = Server.of(Limits(seconds=1)), threading.Event()
-    late = worked(lambda: server, "Writing the file …", HEAVY)(lambda seconds: wanted.wait(seconds))
     try:
         with pytest.raises(TimeoutError, match="ROUTESCOPE_SECONDS"):
-            late(30)
+            run_cached(server, "late", lambda _: wanted.wait(30), "Writing the file …", HEAVY)
     finally:
         wanted.set()
 
 
-def test_a_against_b_is_worked_out_once_and_in_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = watched(monkeypatch, model_services, "set_beside")
+def test_a_against_b_is_worked_out_once_by_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = watched(monkeypatch, compare_services, "pair_of")
     query = {"model": "similarity", "tab": "versus"}
     for _ in range(2):
         app = opened(**query)
@@ -222,10 +231,11 @@ def test_a_against_b_is_worked_out_once_and_in_the_line(monkeypatch: pytest.Monk
     assert threads == ["heavy 0"]
 
 
-def test_the_maps_of_the_lesson_are_worked_out_once_and_in_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_maps_of_the_lesson_are_worked_out_once_by_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = watched(monkeypatch, learn_services, "layer_maps")
-    maps = [learn_services.photo_maps(5, 4, model_services.sample("animal")) for _ in range(2)]
+    photo = model_services.sample("animal")
+    maps = [learn_services.photo_maps(photo, learn_services.photo_layer(5, 4, photo)) for _ in range(2)]
     assert maps[0] is maps[1]
     assert len(threads) == 1
     assert threads[0].startswith("quick ")
-    assert maps[0] in [kept.value for kept in model_services.server().shelf._kept.values()]
+    assert maps[0] in [entry.value for entry in model_services.server().cache._entries.values()]

@@ -86,7 +86,7 @@ def test_the_line_is_seen_called_off_and_left(host: str) -> None:
         quick.run()
         took = []
         for n in range(10):
-            quick.translate("stage", "pins", {"a": [1000 * n, 5000]})
+            quick.set_state("stage", "pins", {"a": [1000 * n, 5000]})
             took.append(quick.run(fragment=True))
         assert np.median(took) < 1, took
 
@@ -105,17 +105,17 @@ def test_a_query_of_a_whole_large_window_waits_in_sight(host: str) -> None:
     busy, asks, quick = people
     try:
         asks.run()
-        first = asks.component("tiles")[0]["queries"]
+        first = asks.queries()
         quick.run()
         busy.go("Compare")
         becomes(busy, "Comparing …")
 
-        asks.translate("stage", "pins", {"a": [9000, 9000]})
+        asks.set_state("stage", "pins", {"a": [9000, 9000]})
         asks.send(fragment=True)
         becomes(asks, "Adding up the attention of all tokens of the window … You are next.")
         took = []
         for n in range(10):     # one token of another visitor's is at once
-            quick.translate("stage", "pins", {"a": [1000 * n, 5000]})
+            quick.set_state("stage", "pins", {"a": [1000 * n, 5000]})
             took.append(quick.run(fragment=True))
         assert np.median(took) < 1, took
         asks.click("Call it off")       # the page waits in its stead
@@ -127,9 +127,9 @@ def test_a_query_of_a_whole_large_window_waits_in_sight(host: str) -> None:
         becomes(asks, "You are next.")
         busy.close()
         asks.wait()
-        second = asks.component("tiles")[0]["queries"]
+        second = asks.queries()
         assert (first[0]["window"], second[0]["window"]) == (0, 3)
-        assert (first[0]["whole"], second[0]["whole"]) == (True, True)
+        assert (first[0]["token"], second[0]["token"]) == (None, None)
         assert not standing(asks)
         assert not any(one.errors for one in people)
     finally:
@@ -144,21 +144,23 @@ def script(seconds: int, queue: int, parts: int) -> None:
     import streamlit as st
 
     from dashboard.runtime.config import Limits
-    from dashboard.runtime.wait import HEAVY, Server, worked
-    from dashboard.state import widgets as widget_state
+    from dashboard.runtime.jobs import Progress
+    from dashboard.runtime.server import HEAVY, Server
+    from dashboard.runtime.wait import run_cached
+    from dashboard.state import job_status
 
     @st.cache_resource
     def server(seconds: int, queue: int) -> Server:
         return Server.of(Limits(seconds=seconds, queue=queue))
 
-    def long(parts: int, _tell) -> str:  # type: ignore[no-untyped-def]
+    def long(progress: Progress) -> str:
         for n in range(parts):
             time.sleep(0.1)
-            _tell(n, parts)
+            progress(n, parts)
         return f"made of {parts}"
 
-    widget_state.set_status_slot(st.container())
-    st.write(worked(lambda: server(seconds, queue), "Comparing …", HEAVY)(long)(parts))
+    job_status.set_status_slot(st.container())
+    st.write(run_cached(server(seconds, queue), parts, long, "Comparing …", HEAVY))
     st.write("the rest of the page")
 
 

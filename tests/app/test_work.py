@@ -24,8 +24,8 @@ from bra.models.catalog import ModelSettings
 from bra.opening import open_model
 from bra.photo import Photo
 from bra.viewer.pack import unpack
-from dashboard.runtime import server
 from dashboard.services import models as model_services
+from dashboard.services import server
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "dashboard" / "app.py"
@@ -33,7 +33,7 @@ CAT = ROOT / "sample_images" / "animal.jpg"
 
 
 @pytest.fixture
-def fresh_office(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing worked out yet, and all work on one thread as here: sums in another order turn near ties of a routing."""
     monkeypatch.setattr(server, "_share_processors", lambda _working: torch.set_num_threads(1))
     model_services.server.clear()
@@ -68,7 +68,7 @@ def stage(app: AppTest) -> dict[str, np.ndarray]:
     ("yolo", "model.23", False), ("yolo", "model.15", False), ("cells", "model.19.attn", False),
     ("flowers", "stages.2.2.attn", False), ("cells", "model.19.attn", True)])
 def test_another_topk_runs_from_its_layer_on_and_shows_what_the_whole_model_would(
-        app: AppTest, model: str, layer: str, first: bool, fresh_office: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        app: AppTest, model: str, layer: str, first: bool, fresh_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
     app.query_params["model"], app.query_params["layer"] = model, layer
     if first:       # a link that opens on other windows
         app.query_params["changed"], app.query_params["topk"] = "1", "3"
@@ -77,7 +77,7 @@ def test_another_topk_runs_from_its_layer_on_and_shows_what_the_whole_model_woul
         app.toggle(key="changed").set_value(True).run()
     n_win = app.slider(key="n_win").value
     settings = ModelSettings(model, side=224)
-    steps = model_services.opened(settings).steps()
+    steps = model_services.load_model(settings).model.steps()
     at = next(n for n, step in enumerate(steps) if step.holds(layer))
     LazyText = {module for step in steps[at + 1:] if isinstance(step.run, nn.Module) for module in step.run.modules()}
     before = {module for step in steps[:at] if isinstance(step.run, nn.Module) for module in step.run.modules()}
@@ -139,7 +139,8 @@ def test_another_query_computes_the_asked_rows_and_nothing_else(app: AppTest, mo
     assert work.found["matmul"] + work.found["bmm"] == 6
     assert work.found["softmax"] + work.found["_softmax"] == 2
     assert not [name for name in work.found if "conv" in name or name in ("linear", "addmm", "topk", "layer_norm")]
-    layer = model_services.look(ModelSettings(model, side=224), model_services.sample("animal")).trace.layers
+    layer = model_services.model_run(
+        model_services.load_model(ModelSettings(model, side=224)), model_services.sample("animal")).trace.layers
     shown = layer.get("stages.2.2.attn", next(iter(layer.values())))
     # The gathered keys and values of one window are the most that is touched, or one map per head.
     assert work.largest <= shown.spec.topk * shown.k[0, :, 0].numel()

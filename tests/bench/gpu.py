@@ -27,7 +27,7 @@ def explicit(q: Any, k: Any, v: Any, r_idx: Any, scale: float, real_keys: Any = 
 
 
 FORMS: dict[str, Callable[..., torch.Tensor]] = {
-    "explicit": explicit, "gathered": BF.attend_routed, "block mask": flex.attend}
+    "explicit": explicit, "gathered": BF.attend_gathered, "block mask": flex.attend}
 
 
 def measured(form: Callable[..., torch.Tensor], inputs: dict[str, Any], backward: bool) -> tuple[float, float]:

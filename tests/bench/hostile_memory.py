@@ -1,6 +1,6 @@
 """Memory of a process before and after many hostile files: pictures, weights, tables, model files, checkpoints.
 
-They go the way of a visitor's files: through the app's services, its line and its shelf, which may keep 16 MB here.
+They go the way of a visitor's files: through the app's services, job queue and cache, which may keep 16 MB here.
 Every file is another one: a catalogue of files made to harm, each changed a little, and sound files with changed bytes.
 """
 
@@ -23,8 +23,9 @@ from pathlib import Path
 
 from bra.errors import BRAError
 from bra.models.catalog import ModelSettings
-from dashboard.runtime.uploads import uploaded
+from dashboard.services import compare as compare_services
 from dashboard.services import models as model_services
+from dashboard.state.upload import uploaded
 
 TESTS = Path(__file__).parents[1]
 KEPT_MB = 16
@@ -32,12 +33,12 @@ QUIET = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "YOLO_VERBOSE": "false", 
 
 
 def opened(name: str) -> Callable[[bytes], object]:
-    return lambda data: model_services.opened(ModelSettings("own"), uploaded(name, data))
+    return lambda data: model_services.load_model(ModelSettings("own"), uploaded(name, data))
 
 
 ENTER: dict[str, Callable[[bytes], object]] = {
     "picture": model_services.photo_of, "weights": opened("x.safetensors"), "model file": opened("x.yaml"),
-    "checkpoint": opened("x.pt"), "table": lambda data: model_services.sweep_table(uploaded("x.parquet", data))}
+    "checkpoint": opened("x.pt"), "table": lambda data: compare_services.sweep_table(uploaded("x.parquet", data))}
 
 
 class Runs:
@@ -118,7 +119,7 @@ def main() -> None:
         peak = max(peak, resident_mb())
     result = {"files": args.count, **ends, "before_mb": round(before, 1), "after_mb": round(settled(), 1),
               "highest_between_mb": round(peak, 1), "slowest_s": round(slowest[0], 2), "slowest_door": slowest[1],
-              "shelf_mb": round(model_services.server().shelf.size / 2**20, 1)}
+              "cache_mb": round(model_services.server().cache.size / 2**20, 1)}
     print(json.dumps(result) if args.json else "\n".join(f"{name}: {value}" for name, value in result.items()))
 
 

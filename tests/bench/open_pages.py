@@ -1,6 +1,6 @@
-"""How much memory an open page of Explore takes beside the shelf: visitors with a picture of their own each, who stay.
+"""How much memory an open page of Explore takes beside the cache: visitors with a picture of their own each, who stay.
 
-The shelf is as small as it may be, so that what grows is what the pages themselves keep.
+The cache is as small as it may be, so that what grows is what the pages themselves keep.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def main() -> int:
             visitor.run()
             assert visitor.upload("uploader", f"{number}.png", image_of(number)) == 204
             visitor.run()
-            visitor.translate("stage", "pins", {"a": [5000, 5000]})
+            visitor.set_state("stage", "pins", {"a": [5000, 5000]})
             visitor.run(fragment=True)
             taken.append(memory(server.pid))
-        # The first ones also fill the shelf and what the server keeps once and for all.
+        # The first ones also fill the cache and what the server keeps once and for all.
         quarter = max(1, chosen.pages // 4)
         per_page = (taken[-1] - taken[quarter - 1]) / max(1, chosen.pages - quarter)
         print("resident MB after each page:", " ".join(f"{mb:.0f}" for mb in taken))

@@ -18,17 +18,27 @@ from pathlib import Path
 
 import torch
 
+from bra.figures.attention import attended, attention
 from bra.models.base import Change
 from bra.models.catalog import ModelSettings
 from bra.models.rerun import run_from
 from bra.opening import open_model, stay_offline
 from bra.photo import Photo
-from bra.viewer.pack import PICTURE_SIDE, Caption, picture_message, stage_message, tiles_message
+from bra.tracing import LayerTrace
+from bra.viewer.pack import PICTURE_SIDE, TILE_SIDE, Caption, Place, picture_message, stage_message, traced_size
 
 ROOT = Path(__file__).parents[2]
 ROUNDS, SIDE = 5, 640
 IMPORT = ("import time; a = time.perf_counter(); import torch; b = time.perf_counter(); import bra; "
           "print(b - a, time.perf_counter() - b)")
+
+
+def drawn(photo: Photo, layer: LayerTrace, caption: Caption, queries: list[tuple[str, Place, bool]]) -> str:
+    """The figure of what queries attend to, mean and maximum, as the browser gets it."""
+    figure = attention(attended(layer, photo, queries), [0, 1], layer.grid, photo.encoded(TILE_SIDE),
+                       traced_size(layer.grid, photo), caption=caption.line(layer))
+    text: str = figure.to_json()
+    return text
 
 
 def medians(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
@@ -64,7 +74,7 @@ def forwards() -> None:
     layer = next(iter(look.trace.layers.values()))
     caption = Caption(model.label, layer.name, model.provenance, "Cat")
     place = [("a", (2500, 2500), False)]
-    ways["another query, one token"] = lambda: tiles_message(photo, layer, caption, place, b"")
+    ways["another query, one token"] = lambda: drawn(photo, layer, caption, place)
     with torch.inference_mode():
         took = medians(ways)
     print(f"\n{'yolov8n-bra, ' + 'x'.join(map(str, x.shape[-2:])):36} {'ms':>8}  of a bare forward")
@@ -72,10 +82,10 @@ def forwards() -> None:
         print(f"{name:36} {seconds * 1e3:8.1f}  {seconds / took['bare forward']:.2f}")
     picture = photo.encoded(PICTURE_SIDE)
     stage = stage_message(photo, layer, caption, place[0][1], {}, (), b"", look.answer.detections)
-    tiles = tiles_message(photo, layer, caption, place, b"")
+    figure = drawn(photo, layer, caption, place)
     print(f"\nbytes to the browser: the picture once {len(picture_message(photo, picture)):,}, 1/"
           f"{photo.rgb.nbytes / len(picture):.0f} of its pixels; a changed topk {len(stage):,} for the stage and "
-          f"{len(tiles):,} for the tiles; another query {len(tiles):,}")
+          f"{len(figure):,} for the attention; another query {len(figure):,}")
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
 
 from raw_visitor import Message, Visitor, serving  # noqa: E402, F401
+from sent_figures import maps  # noqa: E402
 
 from bra import opening  # noqa: E402
 from bra.models.catalog import ModelSettings  # noqa: E402
@@ -90,11 +91,11 @@ class Explorer:
 
     def check_query(self, visitor: Visitor, place: tuple[int, int]) -> None:
         """The attention that came is that of the window at this place."""
-        header, _, arrays = visitor.component("tiles")
         layer = self.truth[self.setting][self.layer]
         window, token = locate(layer.grid, self.photo, place)
         wanted = layer.attention_map(window, token).float().numpy()
-        if header["queries"][0]["window"] != window or not np.allclose(arrays["maps"][0, 2:], wanted, atol=1e-5):
+        drawn = maps(visitor.figure())
+        if visitor.queries()[0]["window"] != window or not np.allclose(drawn[0], wanted.mean(0), atol=1e-5):
             self.seen.errors.append(f"visitor {self.number}: the attention of window {window} is another's")
         self.seen.checked += 1
 
@@ -114,7 +115,7 @@ class Explorer:
                 what = rng.random()
                 if what < 0.75:
                     place = (rng.randrange(10_000), rng.randrange(10_000))
-                    visitor.translate("stage", "pins", {"a": list(place)})
+                    visitor.set_state("stage", "pins", {"a": list(place)})
                     self.seen.queries.append(visitor.run(fragment=True))
                     self.check_query(visitor, place)
                 elif what < 0.95:
@@ -125,7 +126,7 @@ class Explorer:
                     self.check(visitor)
                 else:
                     self.layer = "layers.1" if self.layer == "layers.0" else "layers.0"
-                    visitor.translate("rail", "picked", self.layer, trigger=True)
+                    visitor.set_state("rail", "picked", self.layer, trigger=True)
                     self.seen.changes.append(visitor.run())
                     self.check(visitor)
             self.seen.errors += visitor.errors

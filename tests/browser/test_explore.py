@@ -92,19 +92,15 @@ def test_upload_point_pin_and_change_topk_show_the_modules_numbers(context: Any,
     canvas(page).click(position=at(page, 0.36, 0.22))
     expect(page.locator('[data-part="a"]')).to_contain_text("window 9")
     page.wait_for_function("() => location.search.includes('a=')")
-    head = page.locator(".tiles h3").first
-    expect(head).to_contain_text("of window 9")
-    token = int(re.search(r"token (\d+)", head.inner_text())[1])
-
-    tile = page.locator(".tiles canvas").first
-    tile.scroll_into_view_if_needed()
-    box = tile.bounding_box()
+    told = page.get_by_text(re.compile("A attends to: token .* of window 9"))
+    expect(told).to_be_visible()
+    token = int(re.search(r"token (\d+)", told.inner_text())[1])
+    plot = page.locator(".js-plotly-plot").first
+    plot.locator(".heatmaplayer image").first.wait_for(state="attached")
+    drawn = plot.evaluate("(p) => p.calcdata[0][0].z.map((row) => Array.from(row, (v) => v ?? 0))")
     key = int(r_idx[9, 0])
     row, col = grid.token_of_window(key, 0)
-    tile.hover(position={"x": (col + 0.5) / grid.W * box["width"], "y": (row + 0.5) / grid.H * box["height"]})
-    value = page.locator(".tiles figcaption span:last-child").first
-    expect(value).to_have_text(re.compile("%"))
-    assert float(value.inner_text().split()[0]) == pytest.approx(100 * attn[9, :, token, 0].mean().item(), abs=0.51)
+    assert drawn[row][col] == pytest.approx(100 * attn[9, :, token, 0].mean().item(), abs=1e-3)
 
     slider = page.get_by_role("slider", name="Routed windows, topk")
     slider.focus()
@@ -284,10 +280,15 @@ def test_downloads_hold_what_is_shown(context: Any, app_url: str) -> None:
         page.get_by_role("button", name="Trace, NPZ").click()
     with np.load(got.value.path()) as npz:
         np.testing.assert_array_equal(npz["r_idx"], r_idx)
-    with page.expect_download() as got:
-        page.locator('[data-part="save"]').click()
-    with Image.open(got.value.path()) as saved:
-        assert saved.format == "PNG"
+    shown_at = canvas(page).bounding_box()
+    for factor in (2, 4):
+        page.locator('[data-part="size"]').select_option(str(factor))
+        with page.expect_download() as got:
+            page.locator('[data-part="save"]').click()
+        assert f"n4_k2_{factor}x.png" in got.value.suggested_filename
+        with Image.open(got.value.path()) as saved:
+            assert saved.format == "PNG"
+            assert saved.width == pytest.approx(factor * shown_at["width"], abs=factor)
     with page.expect_download() as got:
         page.get_by_role("button", name="Report, HTML").click()
     report = context.new_page()
@@ -295,7 +296,7 @@ def test_downloads_hold_what_is_shown(context: Any, app_url: str) -> None:
     path.write_bytes(got.value.path().read_bytes())
     report.goto(path.as_uri())
     report.wait_for_selector(".stage[data-ready]")
-    report.wait_for_selector(".tiles[data-ready]")
+    expect(report.locator(".figure .js-plotly-plot")).to_have_count(4)
     assert_shows(report, 6, r_weight, r_idx)  # the pin's window, not the one where the picture opens
 
 

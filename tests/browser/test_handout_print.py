@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bra.teaching.example import FIRST, work
+from bra.teaching.example import FIRST, run_example
 from dashboard.learn.handout import handout
 from dashboard.state.example_view import NUDGED, ExampleView
 
@@ -21,9 +21,9 @@ PRINTED = (297 - 12 - 10) / 25.4 * 96
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("solved", [False, True])
 def test_it_prints_on_exactly_two_pages_of_a4(context: Any, language: str, solved: bool) -> None:
-    nudged = work(ExampleView().with_number(*NUDGED).tokens)
+    nudged = run_example(ExampleView().with_number(*NUDGED).tokens)
     page = context.new_page()
-    page.set_content(handout(work(FIRST), nudged, solved, language))
+    page.set_content(handout(run_example(FIRST), nudged, solved, language))
     printed = page.pdf(prefer_css_page_size=True, print_background=True)
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 2
     boxes = re.findall(rb"/MediaBox\s*\[\s*0 0 ([\d.]+) ([\d.]+)", printed)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bra.teaching.example import FIRST, work
+from bra.teaching.example import FIRST, run_example
 from bra.teaching.source import STEPS
 from dashboard.figures.example_steps import Scene, board
 from dashboard.i18n import tr_in
@@ -22,8 +22,8 @@ def shown(context: Any, html: str) -> Any:
     """A page with the component alone, which notes what it tells Python."""
     page = context.new_page()
     code = (HERE / "board.js").read_text(encoding="utf-8").replace("export default", "window.mount =")
-    page.set_content(f'<style>{(HERE / "board.css").read_text(encoding="utf-8")}</style>'
-                     f'<div id="host"><div class="board"></div></div><script>{code}</script>')
+    page.set_content(f'<style>{(HERE / "number_grid.css").read_text(encoding="utf-8")}</style>'
+                     f'<div id="host"><div class="number-grid"></div></div><script>{code}</script>')
     draw(page, html)
     return page
 
@@ -37,7 +37,7 @@ def draw(page: Any, html: str) -> None:
 
 
 def made(step: str, token: int = 0, topk: int = 1, language: str = "en") -> str:
-    return board(step, Scene(work(FIRST, topk), work(), token, partial(tr_in, language)))
+    return board(step, Scene(run_example(FIRST, topk), run_example(), token, partial(tr_in, language)))
 
 
 def test_a_click_and_the_keyboard_choose_a_token(context: Any) -> None:

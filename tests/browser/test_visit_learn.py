@@ -12,9 +12,9 @@ from playwright.sync_api import expect
 from bra.models.catalog import ModelSettings
 from bra.opening import look
 from bra.photo import Photo
-from bra.reports.charts import quantity
 from bra.teaching import experiments
 from bra.tracing import LayerTrace
+from bra.units import quantity
 from bra.viewer.pack import Place, locate
 from dashboard.i18n import TEXT
 from dashboard.learn.quiz import ROUNDS
@@ -29,7 +29,7 @@ FITS = ("() => { const m = document.querySelector('[data-testid=stMain]'), d = d
 
 
 def at(page: Any, stop: str) -> None:
-    expect(page.locator(".lectern")).to_have_attribute("data-ready", stop)
+    expect(page.locator(".presenter")).to_have_attribute("data-ready", stop)
     expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
 
 
@@ -66,7 +66,7 @@ def test_a_slider_keeps_its_keys_and_escape_leaves_step_by_step(context: Any, ap
     slider = page.get_by_role("slider", name="Side of the picture, pixels")
     slider.focus()
     page.keyboard.press("ArrowRight")
-    expect(page.locator(".rs-text").first).to_have_text(quantity(experiments.growth(504).full.macs))
+    expect(page.locator(".barlayer .bartext").first).to_have_text(quantity(experiments.growth(504).full.macs))
     at(page, "chapters/1/try")
     assert "learn_pixels=504" in page.url
     page.keyboard.press("Escape")                       # out of the slider
@@ -88,10 +88,10 @@ def test_every_step_has_a_link_that_can_be_copied(context: Any, app_url: str) ->
     page = open_page(context, f"{app_url}/learn?step=3&lang=en", "chapters/3/words")
     page.get_by_role("button", name="Next").click()
     at(page, "chapters/4/words")
-    page.locator(".lectern .copy").click()
-    expect(page.locator(".lectern .said")).to_have_text("Copied")
+    page.locator(".presenter .copy").click()
+    expect(page.locator(".presenter .status")).to_have_text("Copied")
     link = page.evaluate("() => navigator.clipboard.readText()")
-    assert link == f"{app_url}/learn?step=4&lang=en" == page.locator(".lectern .address").input_value()
+    assert link == f"{app_url}/learn?step=4&lang=en" == page.locator(".presenter .address").input_value()
     other = context.new_page()
     other.goto(link)
     at(other, "chapters/4/words")
@@ -108,7 +108,7 @@ def test_projected_nothing_scrolls(context: Any, app_url: str, language: str) ->
     for part, step, scene in stops(True) if language == "en" else stops(True)[:LENGTHS["chapters"] * len(SCENES)]:
         at(page, f"{part}/{step}/{scene}")
         if (scene == "try" and step not in (1, 3)) or part == "predict":
-            page.wait_for_selector(".pane[data-ready]")
+            page.wait_for_selector(".lesson-picture[data-ready]")
         if scene == "ask":
             text = taken_apart((TEXT / language / f"learn_{step}.md").read_text(encoding="utf-8"))
             page.get_by_test_id("stRadioOption").nth(text.right).click()
@@ -133,11 +133,11 @@ def asked(number: int) -> tuple[LayerTrace, int, list[int]]:
 
 
 def numbers(page: Any) -> list[str]:
-    return page.locator(".rs-text").all_inner_texts()
+    return page.locator(".barlayer .bartext").all_text_contents()
 
 
 def centre(page: Any, window: int) -> Place:
-    box = page.locator(".pane canvas").bounding_box()
+    box = page.locator(".lesson-picture canvas").bounding_box()
     return round((window % 5 + 0.5) / 5 * box["width"]), round((window // 5 + 0.5) / 5 * box["height"])
 
 
@@ -145,29 +145,29 @@ def test_windows_are_marked_by_pointer_and_the_module_answers(context: Any, app_
     lt, window, answer = asked(1)
     wrong = [w for w in range(25) if w not in answer]
     page = open_page(context, f"{app_url}/learn?part=predict&lang=en", "predict/1/words")
-    pane, show = page.locator(".pane[data-ready]"), page.locator(".pane .show")
+    pane, show = page.locator(".lesson-picture[data-ready]"), page.locator(".lesson-picture .show")
     expect(show).to_be_disabled()
     # The first is unmarked again, the last is one too many.
     for one in (wrong[0], wrong[1], wrong[0], wrong[2], wrong[3], answer[0], wrong[4]):
         x, y = centre(page, one)
-        page.locator(".pane canvas").click(position={"x": x, "y": y})
+        page.locator(".lesson-picture canvas").click(position={"x": x, "y": y})
     marks = [wrong[1], wrong[2], wrong[3], answer[0]]
     expect(pane).to_have_attribute("data-marked", ",".join(map(str, marks)))
     assert numbers(page) == []
     show.click()
-    expect(page.locator(".rs-text")).to_have_count(6)
+    expect(page.locator(".barlayer .bartext")).to_have_count(6)
     made = experiments.score(lt, window, marks)
     assert made.hits == 1
     assert numbers(page)[:3] == ["1", str(made.nearest), f"{made.chance:.2f}"]
-    expect(page.locator(".pane .readout")).to_contain_text("✓")
+    expect(page.locator(".lesson-picture .readout")).to_contain_text("✓")
     expect(show).to_be_hidden()
     x, y = centre(page, answer[1])
-    page.locator(".pane canvas").click(position={"x": x, "y": y})       # nothing is marked after the answer
+    page.locator(".lesson-picture canvas").click(position={"x": x, "y": y})       # nothing is marked after the answer
     expect(pane).to_have_attribute("data-marked", ",".join(map(str, marks)))
 
     page.get_by_role("button", name="Next").click()
     at(page, "predict/2/words")
-    expect(page.locator(".pane .readout")).to_have_text("Marked 0 of 4.")
+    expect(page.locator(".lesson-picture .readout")).to_have_text("Marked 0 of 4.")
     assert numbers(page)[0] == "1"                       # the total of one round
 
 
@@ -175,8 +175,8 @@ def test_windows_are_marked_by_pointer_and_the_module_answers(context: Any, app_
 def test_windows_are_marked_by_keyboard_also_when_projected(context: Any, app_url: str) -> None:
     lt, window, answer = asked(1)
     page = open_page(context, f"{app_url}/learn?part=predict&present=1&lang=en", "predict/1/words")
-    page.wait_for_selector(".pane[data-ready]")
-    page.locator(".pane canvas").focus()
+    page.wait_for_selector(".lesson-picture[data-ready]")
+    page.locator(".lesson-picture canvas").focus()
     here = window
     for one in answer:
         for key, steps in (("ArrowDown", one // 5 - here // 5), ("ArrowRight", one % 5 - here % 5)):
@@ -185,24 +185,24 @@ def test_windows_are_marked_by_keyboard_also_when_projected(context: Any, app_ur
                 page.keyboard.press(key if steps > 0 else back)
         page.keyboard.press("Space")
         here = one
-    expect(page.locator(".pane")).to_have_attribute("data-marked", ",".join(map(str, answer)))
-    expect(page.locator(".pane [aria-live]")).to_have_text(
+    expect(page.locator(".lesson-picture")).to_have_attribute("data-marked", ",".join(map(str, answer)))
+    expect(page.locator(".lesson-picture [aria-live]")).to_have_text(
         re.compile(rf"Row {here // 5 + 1}, column {here % 5 + 1}: marked\. Marked 4 of 4\."))
     at(page, "predict/1/words")                          # the keys were the board's
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    expect(page.locator(".rs-text")).to_have_count(6)
+    expect(page.locator(".barlayer .bartext")).to_have_count(6)
     assert numbers(page)[0] == str(experiments.score(lt, window, answer).hits) == "4"
     assert page.evaluate(FITS) <= 0
 
 
 def test_pointing_in_a_chapter_shows_the_modules_windows(context: Any, app_url: str) -> None:
     page = open_page(context, f"{app_url}/learn?step=6&lang=en", "chapters/6/words")
-    page.wait_for_selector(".pane[data-ready]")
+    page.wait_for_selector(".lesson-picture[data-ready]")
     photo = Photo.from_bytes((SAMPLES / "animal.jpg").read_bytes())
     lt = look(ModelSettings("flowers", side=320), photo).trace.layers["stages.2.2.attn"]
     for window in (0, 13):
         x, y = centre(page, window)
-        page.locator(".pane canvas").hover(position={"x": x, "y": y})
-        expect(page.locator(".pane .readout")).to_have_text(
+        page.locator(".lesson-picture canvas").hover(position={"x": x, "y": y})
+        expect(page.locator(".lesson-picture .readout")).to_have_text(
             f"Window {window} is routed to {', '.join(map(str, lt.r_idx[0, window].tolist()))}.")

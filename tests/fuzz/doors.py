@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import json
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 from unittest import mock
 from urllib.parse import parse_qsl
 
@@ -20,17 +20,17 @@ from checkpointfiles import checkpoint_files
 from hypothesis import strategies as st
 from modelfiles import model_files
 from mutations import mutants
+from recordingfiles import recording_files
 from tablefiles import table_files
 from weightfiles import weight_files
 
 from bra.errors import BRAError
-from bra.experiments import sweep_table
 from bra.experiments.sweep_table import read_table
 from bra.opening import open_file
 from bra.photo import Photo
 from bra.profiling import model_cost, variants
-from bra.readers import checkpoint
-from bra.readers.child import parquet
+from bra.readers import checkpoint, parquet, sandbox
+from bra.readers.child import parquet as child_parquet
 from bra.readers.child.checkpoint import unpack
 from bra.reports.tables import sweep_html
 from dashboard.state.compare_view import Comparison
@@ -105,12 +105,26 @@ def _enter_checkpoint(data: bytes) -> None:
 def _enter_table(data: bytes) -> None:
     """As everywhere, but what the reading process does is done in this one."""
 
-    def here(options: object, code: str, arguments: Sequence[str], files: tuple[IO[bytes], IO[bytes], IO[bytes]],
-             *rest: object) -> int:
-        return parquet.main(json.loads(arguments[0]), *files)
+    def here(_reader: str, data: bytes, wanted: object, *_: object) -> sandbox.Ended:
+        out, words = io.BytesIO(), io.BytesIO()
+        status = child_parquet.main(wanted, io.BytesIO(data), out, words)
+        return sandbox.Ended(status, out.getvalue(), words.getvalue())
 
-    with mock.patch.object(sweep_table, "ran", here):
+    with mock.patch.object(parquet, "run_reader", here):
         sweep_html(read_table(data))
+
+
+def _enter_recording(data: bytes) -> None:
+    """Opened, looked into, and asked for other windows, as the pages do."""
+    model = open_file(data, "x.bra")
+    photo = model.photo or Photo.from_array(np.full((40, 90, 3), 99, np.uint8))
+    layers = model.look(photo, 96).trace.layers
+    for name, layer in layers.items():
+        if layer.attention_known:
+            layer.attention_map(0)
+        for n_win, topk in ((4, 3), (16, 1)):
+            with contextlib.suppress(BRAError):  # a layer may have no such windows
+                model.trace_with(name, n_win, topk)
 
 
 def _enter_link(query: str) -> None:
@@ -141,6 +155,7 @@ DOORS = (
     Door("model files", model_files(), _enter_model, 60, 100),
     Door("checkpoints", checkpoint_files(), _enter_checkpoint, 30, 400),
     Door("safetensors", weight_files(), lambda data: open_file(data, "x.safetensors"), 10, 300),
+    Door("recordings", recording_files(), _enter_recording, 10, 300),
     Door("tables", table_files(), _enter_table, 20, 300),
     Door("links", links.queries(), _enter_link, 2, 1500),
 )

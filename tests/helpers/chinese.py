@@ -49,8 +49,8 @@ def in_chinese(sentence: object) -> str:
     """The sentence in Chinese; fails where a part of it has no translation or keeps words of English."""
     assert isinstance(sentence, Message), f"no memory: {sentence}"
     assert [text for text in templates(sentence) if text not in CHINESE.words] == []
-    bare = CHINESE.tell(without_values(sentence))
+    bare = CHINESE.translate(without_values(sentence))
     for command in COMMANDS:
         bare = bare.replace(command, "")
     assert not ENGLISH.findall(bare), bare
-    return CHINESE.tell(sentence)
+    return CHINESE.translate(sentence)

@@ -116,6 +116,18 @@ class Visitor:
                      and one.bidi_component.component_name == f"routescope_{name}"]
         return unpack(found[0].bytes)
 
+    def figure(self) -> dict[str, Any]:
+        """The first plotly figure on the page."""
+        part = self.element("plotly_chart")
+        assert part is not None
+        found: dict[str, Any] = json.loads(part.spec)
+        return found
+
+    def queries(self) -> list[dict[str, Any]]:
+        """Whose attention is drawn: role, window and token of each query."""
+        found: list[dict[str, Any]] = self.figure()["layout"]["meta"]["queries"]
+        return found
+
     @property
     def texts(self) -> list[str]:
         """Every text and alert that stands on the page."""
@@ -138,7 +150,7 @@ class Visitor:
         state.double_array_value.data.append(value)
         self._widgets[part.id] = state
 
-    def translate(self, key: str, name: str, value: Any, trigger: bool = False) -> None:
+    def set_state(self, key: str, name: str, value: Any, trigger: bool = False) -> None:
         """What a component of ours tells: a state, or a click."""
         part = self.element("bidi_component", key)
         assert part is not None, key

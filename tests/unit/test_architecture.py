@@ -49,7 +49,7 @@ def test_nobody_hooks_into_modules_that_visitors_share() -> None:
                 for line, name in names_in(path) if name.startswith("register_") and "hook" in name]
 
 
-HOOKS: frozenset[str] = frozenset()
+HOOKS: frozenset[str] = frozenset({"bra/bra_record.py"})
 """What may hook a model that its caller owns, for one call."""
 
 
@@ -79,3 +79,11 @@ def test_no_state_at_module_level_but_the_recorder() -> None:
 def test_imports_are_absolute() -> None:
     assert not [short(path) for path in [*BRA, *DASHBOARD] for node in ast.walk(tree_of(path))
                 if isinstance(node, ast.ImportFrom) and node.level]
+
+
+def test_no_page_script_has_a_bare_text_after_its_docstring() -> None:
+    """Streamlit shows a bare text of a page's script to the visitor."""
+    pages = [path for path in (ROOT / "dashboard" / "views").glob("*.py") if path.name != "__init__.py"]
+    assert pages
+    assert not [(short(path), node.lineno) for path in pages for node in tree_of(path).body[1:]
+                if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]

@@ -18,7 +18,7 @@ from dashboard import i18n
 
 ROOT = Path(__file__).parents[2]
 PYTHON = [path for folder in ("bra", "dashboard") for path in sorted((ROOT / folder).rglob("*.py"))
-          if path.name != "words.py"]
+          if path.name != "i18n.py"]
 SCRIPTS = [path for folder in ("bra", "dashboard") for path in sorted((ROOT / folder).rglob("*.js"))]
 SKELETONS = sorted((ROOT / "bra").rglob("*.html"))
 CARDS = sorted((ROOT / "bra" / "weights").glob("*.json"))

@@ -31,11 +31,11 @@ from bra.messages import Message, comma_joined, from_plain, message, message_of,
 from bra.metrics.agreement import windows_at
 from bra.metrics.overlap import label_map
 from bra.models.base import Change, OpenModel, with_windows
-from bra.models.biformer import from_state
+from bra.models.biformer import BiFormer, from_state
 from bra.models.card import cards, shipped
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.models.patches import PatchSpec
-from bra.opening import look, named, open_file, open_model
+from bra.opening import look, model_and_variant, open_file, open_model
 from bra.photo import Photo, PhotoLimits
 from bra.profiling import timing
 from bra.profiling.advice import choices, levers, positions
@@ -43,7 +43,7 @@ from bra.profiling.format import PARTS, REST, summary
 from bra.profiling.model_cost import cost
 from bra.profiling.variants import without_bra
 from bra.readers.checkpoint import CheckpointLimits, read_checkpoint
-from bra.reports.tables import compare_html, model_line, over_nearest, reason, sweep_html, words
+from bra.reports.tables import compare_html, model_line, over_nearest, reason, sweep_html
 from bra.reports.view import show
 from bra.tracing import trace
 from bra.viewer.pack import Caption
@@ -52,8 +52,10 @@ from dashboard import i18n as app
 ROOT = Path(__file__).parents[2]
 KINDS = {name for name in vars(errors) if name.endswith("Error")}
 COMMAND_LINE = {
-    "cli", "cli.compare", "cli.cost", "cli.main", "cli.yolo", "experiments.sweep", "training.classifier",
-    "training.flowers", "training.dataset", "training.quality", "training.checkpointing", "yolo.entrypoint",
+    "cli", "cli.compare", "cli.cost", "cli.file_options", "cli.main", "cli.quality", "cli.yolo",
+    "experiments.sweep",
+    "training.classifier", "training.distillation", "training.flowers", "training.labelled", "training.lessons",
+    "training.dataset", "training.photos", "training.quality", "training.checkpointing", "yolo.entrypoint",
     "yolo.training", "yolo.training.demos", "yolo.training.release", "yolo.training.trainer", "overlap", "scorecard"}
 """No page reaches these modules, and the command line speaks English."""
 
@@ -134,10 +136,11 @@ ERRORS: dict[str, Callable[[], object]] = {
     "strides": lambda: read_checkpoint(saved({"a": torch.ones(1).expand(5)})),
     "TorchScript": lambda: read_checkpoint(archive(code__model=b"1", data_pkl=b"\x80\x02N.")),
     # models
+    "settings not known": lambda: from_state(BiFormer((1, 1, 1, 1), (32,) * 4, topks=(1, 1, 1, 1)).state_dict()),
     "no BiFormer": lambda: from_state({"a.weight": torch.ones(2)}),
     "half a BiFormer": lambda: from_state({"stages.0.0.norm1.weight": torch.ones(64)}),
     "safetensors": lambda: open_file(b"hello", "a.safetensors"), "no file": lambda: open_model(ModelSettings("own")),
-    "no such name": lambda: named("nothing"), "no such model": lambda: ModelSettings("nothing").entry,
+    "no such name": lambda: model_and_variant("nothing"), "no such model": lambda: ModelSettings("nothing").entry,
     "no such variant": lambda: ModelSettings("yolo", variant="x").chosen_variant,
     "side": lambda: ModelSettings(side=1), "no weights": lambda: shipped("nothing"),
     "patch stride": lambda: PatchSpec(BRASpec(64), stride=1), "depth": lambda: PatchSpec(BRASpec(64), depth=9),
@@ -255,7 +258,7 @@ def sentences() -> dict[str, Sequence[object]]:
         + [place.why for place in positions(counted, n_win=2, topk=5)],
         "choices": [one.why for one in [*choices(spec, 16, 16), *huge]],
         "levers": [one.why for one in levers(spec, 9, 9)],
-        "compared": [reason(rows), reason(rows[:1]), *(words(row) for row in rows)],
+        "compared": [reason(rows), reason(rows[:1])],
         "swept": [over_nearest(found), over_nearest(replace(found, gain=(math.nan, math.nan))),
                   over_nearest(replace(found, gain=(-1.0, 1.0))), over_nearest(replace(found, gain=(-1.0, -0.5))),
                   model_line({}), model_line({"settings": {"model": "flowers", "untrained": True}})],
@@ -373,7 +376,7 @@ def test_an_exported_comparison_is_chinese() -> None:
     page = compare_html(rows, "T", "A", language=CHINESE)
     assert '<html lang="zh">' in page
     texts = texts_of(page)
-    assert {"召回率", CHINESE.words["nearest windows"], "100%", "由 RouteScope 生成。"} <= {*texts}
+    assert {"召回率", "由 RouteScope 生成。"} <= {*texts}
     assert [text for text in texts if ENGLISH.search(text) or " %" in text] == []
     assert texts_of(compare_html(rows, "T", "A"))[-1] == "Made by RouteScope."
 

@@ -1,27 +1,24 @@
-"""A process of its own that reads one checkpoint: the file on stdin, safetensors with facts in them on stdout.
+"""Reads one checkpoint in a process of its own: safetensors with facts in them go out.
 
 It imports the standard library only, so it starts at once and has little that a file could reach. What cannot be read
-ends with a sentence on stderr, as JSON, and the status `REFUSED`.
+ends with a sentence, as JSON, and the status `REFUSED`.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import fields
 from typing import IO, Any, Final, TypeGuard
 
 from bra.errors import CheckpointError
 from bra.messages import message, message_of, to_plain
-from bra.readers.child.pickle_machine import Thing
+from bra.readers.child.main import REFUSED
+from bra.readers.child.pickle_machine import PickledObject
 from bra.readers.child.torch_archive import Archive, Layout, Stored
 from bra.spec import BRASpec
 
-REFUSED: Final = 3
-OUT_OF_MEMORY: Final = 4
 MAX_MODULES: Final = 20_000
 MAX_DEPTH: Final = 32
 MAX_NAME: Final = 250
@@ -31,23 +28,30 @@ MAX_PLAIN_TEXT: Final = 2**20   # characters of them all
 MAX_WHOLE: Final = 2**63        # of whole numbers, which a pickle can spell with as many digits as it likes
 ATTENTION: Final = "BiLevelRoutingAttention"
 OPTIONS: Final = tuple(field.name for field in fields(BRASpec))
+SIGNS: Final = ({"n_win", "topk", "num_heads"}, {"router", "qkv"})
+"""Values and modules that a layer of bi-level routing attention keeps, whatever its class is called."""
+SETTINGS: Final = (
+    "eps", "stride", "padding", "dilation", "groups", "kernel_size", "negative_slope", "alpha", "approximate",
+    "scale_factor", "mode", "align_corners", "ceil_mode", "add", "d", "num_heads", "scale", "pre_norm")
+"""What modules keep beside their tensors that decides what they compute."""
+MAX_SETTINGS: Final = 400_000   # values of all of them
 FLOATS: Final = {"F16": "e", "F32": "f", "F64": "d"}
 
 
-def main(limits: Mapping[str, int]) -> int:
-    """Read stdin, write stdout; the exit status.
+def main(_wanted: None, source: IO[bytes], out: IO[bytes], words: IO[bytes]) -> int:
+    """Read a checkpoint and write what `unpack` does; the exit status.
 
     Args:
-        limits: "memory" and "output" in bytes, "cpu" in seconds, as this process may use them.
+        _wanted: nothing; every reader has it.
+        source: the file.
+        out: gets safetensors.
+        words: gets the reason of a refusal, as JSON of a message.
     """
-    _limit(limits)
     try:
-        unpack(sys.stdin.buffer, sys.stdout.buffer)
+        unpack(source, out)
     except CheckpointError as error:
-        sys.stderr.write(json.dumps(to_plain(message_of(error))))
+        words.write(json.dumps(to_plain(message_of(error))).encode())
         return REFUSED
-    except MemoryError:
-        return OUT_OF_MEMORY
     return 0
 
 
@@ -60,10 +64,10 @@ def unpack(file: IO[bytes], out: IO[bytes]) -> None:
     archive = Archive(file)
     root = archive.root()
     model = _best(root)
-    if isinstance(model, Thing):
+    if isinstance(model, PickledObject):
         found = dict(_walked(model))
         tensors = {name: part for name, part in found.items() if isinstance(part, Stored)}
-        modules = {name: part for name, part in found.items() if isinstance(part, Thing)}
+        modules = {name: part for name, part in found.items() if isinstance(part, PickledObject)}
     else:
         tensors, modules = {_name(key): part for key, part in model.items() if isinstance(part, Stored)}, {}
     if not tensors or len(tensors) > MAX_MODULES:
@@ -93,13 +97,13 @@ def _write(archive: Archive, tensors: Mapping[str, Stored], places: Mapping[str,
     out.flush()
 
 
-def _best(root: Any) -> Thing | dict[Any, Any]:
+def _best(root: Any) -> PickledObject | dict[Any, Any]:
     """The model that predicts best: averaged weights before those of the last step, as Ultralytics does."""
     if _is_module(root):
         return root
     if isinstance(root, dict):
-        parts = [root.get(key) for key in ("ema", "model_ema", "model", "state_dict")]
-        found: list[Thing | dict[Any, Any]] = [*filter(_is_module, parts), *filter(_is_state, parts)]
+        parts = [root.get(key) for key in ("ema", "model_ema", "state_dict_ema", "model", "state_dict")]
+        found: list[PickledObject | dict[Any, Any]] = [*filter(_is_module, parts), *filter(_is_state, parts)]
         if found:
             return found[0]
         if _is_state(root):
@@ -108,15 +112,16 @@ def _best(root: Any) -> Thing | dict[Any, Any]:
                                   "wrote, such as best.pt."))
 
 
-def _is_module(value: Any) -> TypeGuard[Thing]:
-    return isinstance(value, Thing) and isinstance(value.state, dict) and isinstance(value.state.get("_modules"), dict)
+def _is_module(value: Any) -> TypeGuard[PickledObject]:
+    return (isinstance(value, PickledObject) and isinstance(value.state, dict)
+            and isinstance(value.state.get("_modules"), dict))
 
 
 def _is_state(value: Any) -> TypeGuard[dict[Any, Any]]:
     return isinstance(value, dict) and any(isinstance(part, Stored) for part in value.values())
 
 
-def _walked(root: Thing) -> Iterator[tuple[str, Any]]:
+def _walked(root: PickledObject) -> Iterator[tuple[str, Any]]:
     """Every module and every tensor of its state_dict, by dotted name."""
     waiting, seen = [("", root, 0)], 0
     while waiting:
@@ -145,35 +150,50 @@ def _name(name: Any) -> str:
     return name
 
 
-def _facts(archive: Archive, root: Any, model: Thing | dict[Any, Any], modules: Mapping[str, Thing],
+def _facts(archive: Archive, root: Any, model: PickledObject | dict[Any, Any], modules: Mapping[str, PickledObject],
            tensors: Mapping[str, Stored]) -> dict[str, Any]:
     """What the file says beside its tensors, as plain values; none of it is believed here."""
     about: dict[Any, Any] = root if isinstance(root, dict) else {}
-    state: dict[Any, Any] = model.state if isinstance(model, Thing) else {}
+    state: dict[Any, Any] = model.state if isinstance(model, PickledObject) else {}
     args, given = _state(about.get("train_args")), _state(state.get("args"))
     bare = not any(".bn." in name for name in tensors) and any(name.endswith(".conv.bias") for name in tensors)
     left = [MAX_PLAIN, MAX_PLAIN_TEXT]
     return {
-        "root": model.path[:MAX_NAME] if isinstance(model, Thing) else "",
+        "root": model.path[:MAX_NAME] if isinstance(model, PickledObject) else "",
         "task": _plain(state.get("task", given.get("task", args.get("task"))), left),
         "imgsz": _plain(args.get("imgsz", given.get("imgsz")), left),
         "epoch": _plain(about.get("epoch"), left), "version": _plain(about.get("version"), left),
         "yaml": _plain(state.get("yaml"), left), "names": _plain(state.get("names"), left),
         "nc": _plain(state.get("nc"), left), "stride": _numbers(archive, state.get("stride")), "fused": bare,
         "layers": [modules[f"model.{n}"].path[:MAX_NAME] for n in range(len(modules)) if f"model.{n}" in modules],
-        "attention": {name: _settings(module, left) for name, module in modules.items()
-                      if module.path.rpartition(".")[2] == ATTENTION}}
+        "attention": {name: _options(module, left) for name, module in modules.items() if _is_attention(module)},
+        "parts": _parts(modules)}
+
+
+def _is_attention(module: PickledObject) -> bool:
+    """Whether it is bi-level routing attention, by the name of its class or by what it keeps."""
+    values, inside = SIGNS
+    return module.path.rpartition(".")[2] == ATTENTION or (
+        values <= {*module.state} and inside <= {*module.state["_modules"]})
+
+
+def _parts(modules: Mapping[str, PickledObject]) -> dict[str, Any]:
+    """Class and settings of every module, by name."""
+    left = [MAX_SETTINGS, MAX_PLAIN_TEXT]
+    return {name: [module.path[:MAX_NAME], {
+        setting: _plain(module.state[setting], left) for setting in SETTINGS
+        if isinstance(module.state.get(setting), (str, int, float, tuple, list))}] for name, module in modules.items()}
 
 
 def _state(value: Any) -> dict[Any, Any]:
-    value = value.state if isinstance(value, Thing) else value
+    value = value.state if isinstance(value, PickledObject) else value
     return value if isinstance(value, dict) else {}
 
 
-def _settings(module: Thing, left: list[int]) -> dict[str, Any]:
+def _options(module: PickledObject, left: list[int]) -> dict[str, Any]:
     """Options of an attention layer, ours or a pasted one's, as far as it keeps them."""
     spec = module.state.get("spec")
-    if isinstance(spec, Thing) and isinstance(spec.state, (list, tuple)):
+    if isinstance(spec, PickledObject) and isinstance(spec.state, (list, tuple)):
         return {name: _plain(value, left) for name, value in zip(OPTIONS, spec.state, strict=False)}
     return {name: _plain(module.state[name], left) for name in (*OPTIONS, "scale")
             if isinstance(module.state.get(name), (str, int, float))}
@@ -213,15 +233,3 @@ def _text(value: object, left: list[int]) -> str:
         raise CheckpointError(message("This checkpoint's yaml and names hold more than {most:,} characters: save the "
                                       "model again from its own yaml.", most=MAX_PLAIN_TEXT))
     return text
-
-
-def _limit(limits: Mapping[str, int]) -> None:
-    with suppress(ImportError):                 # Windows has no such limits: the parent's timeout is left
-        import resource
-
-        for what, most in ((resource.RLIMIT_AS, limits["memory"]), (resource.RLIMIT_CPU, limits["cpu"]),
-                           (resource.RLIMIT_FSIZE, limits["output"]), (resource.RLIMIT_CORE, 0)):
-            with suppress(OSError, ValueError):     # a system may know a limit and refuse to set it
-                hard = resource.getrlimit(what)[1]
-                most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-                resource.setrlimit(what, (most, most))

@@ -1,4 +1,4 @@
-"""A process of its own that reads one Parquet file: the file on stdin, its columns as plain numbers on stdout.
+"""Reads one Parquet file in a process of its own: its columns go out as plain numbers.
 
 A few kilobytes of Parquet can stand for terabytes, and only decoding them tells. So that is done here, with bounds on
 memory and time, and a table that is handed on has words of ordinary length. It imports pyarrow and nothing of torch.
@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-REFUSED: Final = 3
-OUT_OF_MEMORY: Final = 4
+from bra.readers.child.main import REFUSED
+
 BATCH: Final = 16_384       # rows decoded at a time
 MAX_WORD: Final = 400       # bytes of a name
 MAX_WORDS: Final = 2**26    # bytes of all names, each as often as it stands there
@@ -44,8 +44,8 @@ def main(wanted: Mapping[str, Any], source: IO[bytes], out: IO[bytes], words: IO
     except RefusedError as error:
         words.write(str(error).encode())
         return REFUSED
-    except MemoryError:         # Arrow's own is one too
-        return OUT_OF_MEMORY
+    except MemoryError:         # Arrow's own is an ArrowException too
+        raise
     except (pa.ArrowException, OSError, ValueError, RecursionError, OverflowError):
         words.write(b"damaged")
         return REFUSED
@@ -55,19 +55,6 @@ def main(wanted: Mapping[str, Any], source: IO[bytes], out: IO[bytes], words: IO
         out.write(part)
     out.flush()
     return 0
-
-
-def limit(memory: int, seconds: int, output: int) -> None:
-    """Bound what this process may use, in bytes and in seconds of a processor, and what it may write, in bytes."""
-    with suppress(ImportError):                 # Windows has no such limits: the parent's timeout is left
-        import resource
-
-        for what, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds),
-                           (resource.RLIMIT_FSIZE, output), (resource.RLIMIT_CORE, 0)):
-            with suppress(OSError, ValueError):
-                hard = resource.getrlimit(what)[1]
-                most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-                resource.setrlimit(what, (most, most))
 
 
 def unpack(data: bytes, wanted: Mapping[str, Any]) -> tuple[dict[str, Any], list[bytes]]:

@@ -26,7 +26,7 @@ class Name:
 
 
 @dataclass(slots=True, eq=False)
-class Thing:
+class PickledObject:
     """An object that a pickle would make: what it would call, with which arguments, and the state it would be given."""
 
     path: str
@@ -40,7 +40,7 @@ def values(data: bytes, known: Mapping[str, Callable[..., Any]], stored: Callabl
 
     Args:
         data: the pickle, in protocol 2 or newer.
-        known: what may be called, by the path that the pickle names it with; everything else becomes a `Thing`.
+        known: what may be called, by the path that the pickle names it with; everything else becomes a `PickledObject`.
         stored: from a persistent id to the value that stands for it.
         max_steps: instructions before it is given up.
 
@@ -164,7 +164,7 @@ def _called(m: _Machine, what: Any, args: Any) -> None:
     if not isinstance(args, tuple):
         raise TypeError
     path = what.path if isinstance(what, Name) else ""
-    m.stack.append(m.known[path](*args) if path in m.known else Thing(path, args))
+    m.stack.append(m.known[path](*args) if path in m.known else PickledObject(path, args))
 
 
 def _new(m: _Machine) -> None:
@@ -179,7 +179,7 @@ def _new_with_keywords(m: _Machine) -> None:
 
 def _build(m: _Machine) -> None:
     state = m.stack.pop()
-    if isinstance(m.stack[-1], Thing):
+    if isinstance(m.stack[-1], PickledObject):
         m.stack[-1].state = state
 
 

@@ -15,7 +15,7 @@ from typing import IO, Any, Final
 
 from bra.errors import CheckpointError
 from bra.messages import message
-from bra.readers.child.pickle_machine import Name, Thing, damaged, values
+from bra.readers.child.pickle_machine import Name, PickledObject, damaged, values
 
 DTYPES: Final[Mapping[str, tuple[str, int]]] = {
     "torch.HalfStorage": ("F16", 2), "torch.BFloat16Storage": ("BF16", 2), "torch.FloatStorage": ("F32", 4),
@@ -92,7 +92,7 @@ class Archive:
                                           "another one."))
 
     def root(self) -> Any:
-        """What the file's pickle describes, tensors as `Stored` and every object as a `Thing`."""
+        """What the file's pickle describes, tensors as `Stored` and every object as a `PickledObject`."""
         return values(self._small("data.pkl"), KNOWN, _storage)
 
     def layout(self, name: str, tensor: Stored) -> Layout:
@@ -236,8 +236,8 @@ def _list(items: Any = (), *_: Any) -> list[Any]:
     return list(items)
 
 
-def _reconstructed(kind: Any, *_: Any) -> Thing:
-    return Thing(kind.path if isinstance(kind, Name) else "")
+def _reconstructed(kind: Any, *_: Any) -> PickledObject:
+    return PickledObject(kind.path if isinstance(kind, Name) else "")
 
 
 KNOWN: Final[Mapping[str, Callable[..., Any]]] = {

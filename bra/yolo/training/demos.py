@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ from bra.yolo.training.trainer import DetectorRecipe, data_file, train_detector
 
 PICO: Final = [0.33, 0.125, 1024]
 """Depth, width and most channels of a scale below n: an eighth of the full width."""
+ROUTE: Final = 0.2
+"""Weight of the routing loss in the variants that are taught."""
 TILE: Final = 320
 STEP: Final = 240
 
@@ -33,19 +35,24 @@ class Demo:
         file: its data file, in the folder of the data.
         recipe: of every run, but for model and seed.
         variants: model of each variant, by the variant's name; the first is the one that is shipped.
+        route: weight of the routing loss, by the variant's name; 0 for a variant that is not here.
     """
 
     name: str
     file: str
     recipe: DetectorRecipe
     variants: Mapping[str, str]
+    route: Mapping[str, float] = field(default_factory=dict)
 
 
 DEMOS: Final = {demo.name: demo for demo in (
     Demo("bccd", "bccd.yaml", DetectorRecipe("", epochs=20, imgsz=224),
-         {"residual": "yolov8n-bra-residual.yaml", "none": "yolov8n.yaml", "plain": "yolov8n-bra.yaml"}),
+         {"residual": "yolov8n-bra-residual.yaml", "none": "yolov8n.yaml", "plain": "yolov8n-bra.yaml",
+          "residual-taught": "yolov8n-bra-residual.yaml", "plain-taught": "yolov8n-bra.yaml"},
+         {"residual-taught": ROUTE, "plain-taught": ROUTE}),
     Demo("aerial", "aerial.yaml", DetectorRecipe("", epochs=12, imgsz=TILE, close_mosaic=3),
-         {"residual-p3": "pico-bra-p3.yaml", "none": "pico.yaml"}),
+         {"residual-p3": "pico-bra-p3.yaml", "none": "pico.yaml", "residual-p3-taught": "pico-bra-p3.yaml"},
+         {"residual-p3-taught": ROUTE}),
 )}
 
 
@@ -79,7 +86,7 @@ def train_demo(demo: Demo, source: Path, out: Path, seeds: Sequence[int], epochs
     curves = {}
     for seed in seeds:
         for variant, model in demo.variants.items():
-            recipe = replace(demo.recipe, model=_model(model, out), seed=seed,
+            recipe = replace(demo.recipe, model=_model(model, out), seed=seed, route=demo.route.get(variant, 0.0),
                              epochs=demo.recipe.epochs if epochs is None else epochs,
                              imgsz=demo.recipe.imgsz if imgsz is None else imgsz)
             name = run_name(variant, seed)

@@ -34,6 +34,7 @@ class DetectorRecipe:
         rate: AdamW's learning rate, falling to a hundredth of it along a straight line.
         close_mosaic: epochs at the end without mosaics.
         seed: of weights and augmentations.
+        route: weight of the routing loss.
     """
 
     model: str
@@ -43,6 +44,7 @@ class DetectorRecipe:
     rate: float = 2e-3
     close_mosaic: int = 4
     seed: int = 0
+    route: float = 0.0
 
 
 def train_detector(recipe: DetectorRecipe, data: Path, folder: Path,
@@ -72,7 +74,7 @@ def train_detector(recipe: DetectorRecipe, data: Path, folder: Path,
     model.train(data=str(data), epochs=recipe.epochs, imgsz=recipe.imgsz, batch=recipe.batch, nbs=recipe.batch,
                 optimizer="AdamW", lr0=recipe.rate, warmup_epochs=1.0, close_mosaic=recipe.close_mosaic,
                 seed=recipe.seed, project=str(folder.parent.resolve()), name=folder.name, exist_ok=True, device="cpu",
-                workers=0, amp=False, cache="ram", plots=False, verbose=False)
+                workers=0, amp=False, cache="ram", plots=False, verbose=False, bra_route=recipe.route)
     return read_curve(folder / "results.csv")
 
 

@@ -6,6 +6,7 @@ import copy
 import inspect
 import math
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -190,3 +191,22 @@ def test_a_graph_traced_at_one_size_holds_at_others(options: dict[str, object]) 
     for size in ((6, 6), (12, 13), (7, 20)):
         x = image(1, 16, *size)
         torch.testing.assert_close(graph(x), m(x))
+
+
+def test_with_spec_is_another_layer_over_the_same_weights() -> None:
+    layer = BiLevelRoutingAttention(16, n_win=4, num_heads=2, topk=3).eval().requires_grad_(False)
+    layer.i = 7                                     # as a parser of rows notes it
+    x, before = torch.rand(1, 16, 20, 20), layer.state_dict()
+    again = layer.with_spec(layer.spec)
+    assert torch.equal(again(x), layer(x))
+    other = layer.with_spec(replace(layer.spec, n_win=5, topk=2, mask_padding=True), routing_scale=0.5)
+    made = BiLevelRoutingAttention(16, n_win=5, num_heads=2, topk=2, mask_padding=True).eval()
+    made.load_state_dict(before)
+    made.router.scale = 0.5
+    assert torch.equal(other(x), made(x))
+    assert (other.n_win, other.topk, other.router.topk, other.i, other.training) == (5, 2, 2, 7, False)
+    assert all(one is two for one, two in zip(layer.parameters(), other.parameters(), strict=True))
+    assert not any(p.requires_grad for p in layer.parameters())
+    assert (layer.spec.n_win, layer.topk, layer.router.topk, layer.router.scale) == (4, 3, 3, 16**-0.5)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        layer.with_spec(replace(layer.spec, kv_downsample_mode="conv"))

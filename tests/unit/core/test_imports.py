@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-HEAVY = ("ultralytics", "plotly", "pandas", "pyarrow", "streamlit", "joblib", "torchvision", "PIL", "cv2", "safetensors", "yaml",
-         "torch._dynamo", "torch._inductor", "torch.utils.flop_counter", "torch.nn.attention.flex_attention")
+HEAVY = ("ultralytics", "plotly", "pandas", "pyarrow", "streamlit", "joblib", "torchvision", "PIL", "cv2",
+         "safetensors", "yaml", "torch._dynamo", "torch._inductor", "torch.utils.flop_counter",
+         "torch.nn.attention.flex_attention")
 TIMED = """
 import sys, time
 start = time.perf_counter()

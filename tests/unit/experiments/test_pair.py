@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -101,4 +103,7 @@ def test_tables_say_what_was_found() -> None:
     page = compare_html(rows, "<Title>", "about")
     assert "&lt;Title&gt;" in page
     assert "<Title>" not in page
-    assert page.count("<circle") == 3
+    drawn = json.loads(re.search(r'<script type="application/json">(.*?)</script>', page)[1])["data"]
+    assert [one["y"] for one in drawn if one["name"] == "n_win 4"] == [[row.recall for row in rows]]
+    assert page.count("plotly.js v") == 1
+    assert not re.findall(r"<(?:script|link)[^>]+(?:src|href)=", page)

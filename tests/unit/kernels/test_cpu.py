@@ -16,6 +16,7 @@ from bra import BiLevelRoutingAttention
 from bra import functional as BF
 from bra.kernels import cpu
 from bra.kernels.cpu import attend_chunked
+from bra.kernels.dispatch import LEAST_TOKENS, takes_chunked
 
 B, M, P2, T, S, C_QK, C_V, K = 2, 3, 9, 6, 5, 4, 7, 3
 SCALE = 0.7
@@ -105,7 +106,7 @@ def test_a_layer_learns_as_the_explicit_one(options: dict[str, Any], monkeypatch
     monkeypatch.setattr(cpu, "CHUNK_ELEMENTS", 2**14)
     m, x = layer(**options)
     m, x, grads = m.double(), x.double(), []
-    assert BF.by_chunks(torch.empty(1, 1, 1, 42, 1))
+    assert takes_chunked(torch.empty(1, 1, 1, 42, 1))
     for explicit in (False, True):
         m.zero_grad()
         leaf = x.clone().requires_grad_()
@@ -125,14 +126,14 @@ def test_checkpointing_recomputes_it() -> None:
 
 
 def test_it_steps_aside_where_operators_are_written_down_or_numbers_are_short() -> None:
-    q = torch.empty(1, 1, 1, BF.LEAST_TOKENS, 4)
-    assert BF.by_chunks(q)
-    assert not BF.by_chunks(q[:, :, :, 1:])
-    assert not BF.by_chunks(q.bfloat16())
-    assert not BF.by_chunks(q.to("meta"))
+    q = torch.empty(1, 1, 1, LEAST_TOKENS, 4)
+    assert takes_chunked(q)
+    assert not takes_chunked(q[:, :, :, 1:])
+    assert not takes_chunked(q.bfloat16())
+    assert not takes_chunked(q.to("meta"))
     with torch.autocast("cpu"):
-        assert not BF.by_chunks(q)
-    graph = torch.jit.trace(lambda t: t + float(BF.by_chunks(t)), q, check_trace=False)
+        assert not takes_chunked(q)
+    graph = torch.jit.trace(lambda t: t + float(takes_chunked(t)), q, check_trace=False)
     torch.testing.assert_close(graph(torch.zeros_like(q)), torch.zeros_like(q))
 
 

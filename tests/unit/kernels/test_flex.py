@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bra import BiLevelRoutingAttention
 from bra import functional as BF
-from bra.kernels import flex
+from bra.kernels import dispatch, flex
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 compiles = pytest.mark.skipif(shutil.which("g++") is None, reason="FlexAttention's CPU kernel is compiled by g++")
@@ -197,57 +197,40 @@ def test_no_mask_of_tokens_by_tokens_is_made(masked: bool) -> None:
     assert largest.elements <= max(2 * 64 * 65, 64 * 448)       # by blocks, and one word per key
 
 
-def test_by_itself_it_is_never_taken_on_a_cpu_nor_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(flex.CHOICE, raising=False)
-    large = shapes(64, 64, 64, 8, b=8, m=8, qk=32, c=32)
-    assert flex.large_enough(large)
-    for wish in ("auto", "flex"):
-        monkeypatch.setenv(flex.CHOICE, wish)
-        assert not flex.taken(large)
-        assert not flex.taken(large._replace(device=torch.device("meta")))
-
-
-@pytest.mark.parametrize(("capability", "able"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
-def test_what_is_taken_on_a_device_that_can(capability: tuple[int, int], able: bool,
-                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_taken_only_where_it_is_asked_for_and_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
     # The rule alone, with a device's answers put in its place: no kernel runs here.
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
-    trials: list[bool] = []
-    monkeypatch.setattr(flex, "faster", lambda _shapes: trials[-1])
-    large = shapes(64, 64, 64, 8, b=8, m=8, qk=32, c=32, device="cuda:0")
-    small = shapes(64, 64, 64, 4, b=1, m=8, device="cuda:0")
-    for wish, trial, one, wanted in (("auto", True, large, True), ("auto", False, large, False),
-                                     ("auto", True, small, False), ("flex", False, small, True),
-                                     ("flex", False, large, True), ("gather", True, large, False)):
-        monkeypatch.setenv(flex.CHOICE, wish)
-        trials.append(trial)
-        assert flex.taken(one) == (wanted and able)
-        assert not flex.taken(one, factor=torch.ones(1))
-        assert not flex.taken(one._replace(dtype=torch.float64))
-
-
-def test_small_maps_few_tokens_and_full_attention_are_left_to_the_other_form() -> None:
-    # k and v of 2 · 8 heads · 8 channels, 4 windows of 64 keys for each of 64 windows: 2,097,152 numbers an image.
-    one = shapes(64, 64, 64, 4, b=1, m=8)
-    assert not flex.large_enough(one)
-    two = shapes(64, 64, 64, 4, b=2, m=8)
-    assert flex.large_enough(two)
-    assert not flex.large_enough(two._replace(topk=64))
-    assert not flex.large_enough(shapes(31, 64, 64, 4, b=64, m=8))
-
-
-def test_a_trial_that_cannot_run_says_no() -> None:
-    assert not flex.faster(shapes(16, 16, 4, 2, device="cuda:63"))
+    q = torch.empty(1, 2, 4, 64, 8)
+    monkeypatch.setenv(dispatch.CHOICE, "flex")
+    assert not dispatch.takes_flex(q, None)
+    assert not dispatch.takes_flex(q.to("meta"), None)
+    monkeypatch.setattr(Tensor, "is_cuda", property(lambda _: True))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    for capability, able in (((7, 5), False), ((8, 0), True), ((9, 0), True)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device, one=capability: one)
+        for wish in ("flex", "auto", "gather", ""):
+            monkeypatch.setenv(dispatch.CHOICE, wish)
+            assert dispatch.takes_flex(q, None) == (able and wish == "flex")
+        monkeypatch.setenv(dispatch.CHOICE, "flex")
+        assert not dispatch.takes_flex(q, torch.ones(1))
+        assert not dispatch.takes_flex(q.double(), None)
+    monkeypatch.delenv(dispatch.CHOICE)
+    assert not dispatch.takes_flex(q, None)
 
 
 def forced(monkeypatch: pytest.MonkeyPatch, kernel: Any) -> list[Any]:
-    """Take this form on the CPU too, by some kernel; the list gets a word for each time."""
+    """Take this form on the CPU too, by some kernel; the list gets the shape of q each time."""
     ran: list[Any] = []
-    monkeypatch.setattr(flex, "taken", lambda shapes, factor: ran.append(shapes) or factor is None)
+
+    def possible(q: Tensor, factor: Tensor | None) -> bool:
+        ran.append(tuple(q.shape))
+        return factor is None
+
+    monkeypatch.setenv(dispatch.CHOICE, "flex")
+    monkeypatch.setattr(flex, "possible", possible)
     monkeypatch.setattr(flex, "_compiled", lambda: kernel)
+    monkeypatch.setattr(dispatch, "takes_chunked", lambda _q: False)
     monkeypatch.setattr(Tensor, "is_cuda", property(lambda _: True))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(flex, "_failed", set())
     return ran
 
 
@@ -270,47 +253,19 @@ def test_a_layer_that_takes_it_gives_the_same_map_and_gradients(options: dict[st
         torch.testing.assert_close(ours, usual, atol=1e-4, rtol=1e-4)
 
 
-def test_a_kernel_that_does_not_compile_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [torch._dynamo.exc.TorchDynamoException,
+                                   torch._dynamo.exc.FailOnRecompileLimitHit])
+def test_a_kernel_that_does_not_compile_is_done_without(error: type[Exception],
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> Tensor:
-        raise torch._dynamo.exc.TorchDynamoException("no compiler")
+        raise error("no compiler")
 
     ran = forced(monkeypatch, broken)
     inputs = flex.example(shapes(16, 16, 4, 2))
-    torch.testing.assert_close(flex.attend_routed(**inputs), explicit(**inputs), atol=2e-6, rtol=1e-5)
+    with pytest.warns(RuntimeWarning, match=r"did not compile for q \(2, 2, 4, 16, 8\)"):
+        out = dispatch.attend_routed(**inputs)
+    torch.testing.assert_close(out, explicit(**inputs), atol=2e-6, rtol=1e-5)
     assert len(ran) == 1
-
-
-def test_more_shapes_than_torch_compiles_are_done_without_and_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[int] = []
-
-    def full(*_: Any, **__: Any) -> Tensor:
-        tried.append(1)
-        raise torch._dynamo.exc.FailOnRecompileLimitHit("recompile_limit reached")
-
-    forced(monkeypatch, full)
-    inputs = flex.example(shapes(16, 16, 4, 3))
-    for _ in range(2):
-        torch.testing.assert_close(flex.attend_routed(**inputs), explicit(**inputs), atol=2e-6, rtol=1e-5)
-    assert tried == [1]
-
-
-class Ticking:
-    """In place of a CUDA event, on a machine without CUDA: the block mask is always the faster one."""
-
-    ms = 0.0
-
-    def __init__(self, **_: Any) -> None:
-        pass
-
-    def record(self) -> None:
-        pass
-
-    def synchronize(self) -> None:
-        pass
-
-    def elapsed_time(self, _end: Any) -> float:
-        Ticking.ms += 1
-        return Ticking.ms
 
 
 @pytest.fixture
@@ -320,36 +275,25 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     noted = torch.compile(by_mask, fullgraph=True, dynamic=False,
                           backend=lambda graph, _: graphs.append(graph) or graph.forward)
     torch._dynamo.reset()
-    monkeypatch.setattr(flex, "_compiled", lambda: noted)
-    monkeypatch.setattr(Tensor, "is_cuda", property(lambda _: True))
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(torch.cuda, "device", lambda _device: nullcontext())
-    monkeypatch.setattr(torch.cuda, "Event", Ticking)
-    monkeypatch.setattr(flex, "possible", lambda _shapes, factor: factor is None)
-    monkeypatch.setattr(flex, "LEAST_GATHERED", 0)
-    monkeypatch.setattr(Ticking, "ms", 0.0)
-    flex.faster.cache_clear()
+    forced(monkeypatch, noted)
     yield graphs
-    flex.faster.cache_clear()
-    flex._failed.clear()
     torch._dynamo.reset()
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("mode", [nullcontext, torch.no_grad, torch.inference_mode,
                                      lambda: torch.autocast("cpu", torch.bfloat16)])
-def test_what_was_tried_is_what_runs(mode: Any, as_on_a_gpu: list[Any]) -> None:
+def test_it_is_compiled_once_for_each_shape(mode: Any, as_on_a_gpu: list[Any]) -> None:
     layer = BiLevelRoutingAttention(32, n_win=3, num_heads=2)
     for side in (18, 24):           # windows of 36 tokens, filled up to 48, and of 64
         x = torch.randn(1, 32, side, side)
         with mode():
             for _ in range(2):
                 layer(x)
-    assert flex.faster.cache_info().misses == 2
-    assert flex.faster.cache_info().hits == 2
     assert len(as_on_a_gpu) == 2
-    assert not flex._failed
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_more_shapes_are_compiled_than_torch_would(as_on_a_gpu: list[Any]) -> None:
     layer = BiLevelRoutingAttention(32, n_win=2, topk=2, num_heads=2)
     sides = range(6, 24)
@@ -358,20 +302,17 @@ def test_more_shapes_are_compiled_than_torch_would(as_on_a_gpu: list[Any]) -> No
             layer(torch.randn(1, 32, 2 * side, 2 * side))
     blocks = {flex.padded(side**2, flex.tile_of(side**2)) for side in sides}
     assert len(as_on_a_gpu) == len(blocks) > torch._dynamo.config.recompile_limit
-    assert not flex._failed
 
 
-def test_a_trial_is_seen_by_nobody(as_on_a_gpu: list[Any]) -> None:
+def test_checkpointing_recomputes_it_and_who_counts_operators_sees_the_other_form(as_on_a_gpu: list[Any]) -> None:
     layer, x = BiLevelRoutingAttention(32, n_win=3, num_heads=2), torch.randn(1, 32, 24, 24, requires_grad=True)
     checkpoint(layer, x, use_reentrant=False).sum().backward()      # saves as much when it runs a second time
-    flex.faster.cache_clear()
-    counted = []
-    for _ in range(2):
-        with FlopCounterMode(display=False) as counter:
-            layer(x)
-        counted.append(counter.get_total_flops())
     assert as_on_a_gpu
-    assert counted[0] == counted[1]
+    compiled = len(as_on_a_gpu)
+    with FlopCounterMode(display=False) as counter:
+        layer(x)
+    assert counter.get_total_flops() > 0
+    assert len(as_on_a_gpu) == compiled
 
 
 def test_shapes_without_numbers_get_the_other_form() -> None:
@@ -412,17 +353,7 @@ def test_on_a_gpu_it_is_attention_written_out(t: int, s: int, p2: int, topk: int
 def test_on_a_gpu_a_layer_gives_the_same_whichever_form_it_takes(topk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = BiLevelRoutingAttention(64, topk=topk).cuda(), torch.randn(4, 64, 80, 80, device="cuda")
     outs = []
-    for wish in ("gather", "flex", "auto"):
-        monkeypatch.setenv(flex.CHOICE, wish)
+    for wish in ("gather", "flex"):
+        monkeypatch.setenv(dispatch.CHOICE, wish)
         outs.append(layer(x))
-    for out in outs[1:]:
-        torch.testing.assert_close(out, outs[0], atol=5e-3, rtol=5e-3)
-
-
-@on_gpu
-def test_on_a_gpu_the_trial_answers_and_is_made_once() -> None:
-    flex.faster.cache_clear()
-    large = shapes(64, 64, 64, 8, b=8, m=8, qk=32, c=32, device="cuda:0")
-    assert flex.faster(large) in (True, False)
-    assert flex.faster(large) == flex.faster(large)
-    assert flex.faster.cache_info().misses == 1
+    torch.testing.assert_close(outs[1], outs[0], atol=5e-3, rtol=5e-3)

@@ -11,7 +11,7 @@ import torch
 from bra import BiLevelRoutingAttention
 from bra.errors import TraceError
 from bra.metrics.activations import layer_maps, score_map
-from bra.teaching.example import FIRST, SIDE, example_module, work
+from bra.teaching.example import FIRST, SIDE, example_module, run_example
 from bra.tracing import LayerTrace, trace
 
 OPTIONS: list[dict[str, Any]] = [
@@ -57,7 +57,7 @@ def test_scores_become_the_attention() -> None:
 
 
 def test_maps_of_the_worked_example_are_its_numbers() -> None:
-    made = work(FIRST, 2)
+    made = run_example(FIRST, 2)
     x = torch.tensor(FIRST, dtype=torch.float32).view(1, SIDE, SIDE, 2).permute(0, 3, 1, 2)
     maps = layer_maps(trace(example_module(2), x).layers[""])
     for name, same in {"q": "q_map", "k": "k_map", "v": "v_map", "mixed": "mixed", "lepe": "lepe", "summed": "summed",

@@ -12,6 +12,7 @@ import bra
 from bra import BiLevelRoutingAttention
 from bra.metrics import routing as bf
 from bra.metrics.dense import attention_share, dense_attention, output_change, recall
+from bra.metrics.query_dependence import query_dependence_of
 from bra.metrics.summary import report
 from bra.models.biformer import FullAttention
 
@@ -33,6 +34,8 @@ def test_a_report_is_the_mean_over_windows_on_the_map_and_heads() -> None:
         "in_degree_max": max(lt.r_idx[1, mapped].flatten().tolist().count(w) for w in mapped),
         "in_degree_skew": bf.in_degree_skew(lt, 1), "hubs": bf.hubs(lt, 1).sum() / 6,
         "never_chosen": sum(w not in lt.r_idx[1, mapped] for w in mapped) / 6,
+        "shared_choices": sum(sorted(np.bincount(lt.r_idx[1].flatten(), minlength=9))[-2:]) / 18,
+        "query_dependence": query_dependence_of(lt.affinity[1, mapped].double().numpy()),
         "self_routed": sum(w in lt.r_idx[1, w] for w in mapped) / 6,
         "distance": bf.mean_distance(lt, 1)[mapped].mean(), "distance_chance": bf.window_distances(lt)[mapped].mean(),
         "distance_nearest": (0 + 2) / 2,

@@ -191,7 +191,8 @@ def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(("state", "options", "words"), [
     ({}, {}, "not a BiFormer's"),
-    ({"model.0.conv.weight": torch.zeros(3)}, {}, "not a BiFormer's"),
+    ({"model.0.conv.weight": torch.zeros(3)}, {}, "weights of a YOLO .* choose the best.pt"),
+    ({"encoder.weight": torch.zeros(3)}, {}, "not a BiFormer's"),
     (changed(stages__3__0__attn__proj__bias=None), {}, "'stages.3.0.attn.proj.bias' is missing"),
     (changed(stages__1__0__norm1__weight=None), {}, "'stages.1.0.norm1.weight' is missing"),
     (changed(stages__0__0__norm1__weight=torch.zeros(())), {}, "missing or empty"),
@@ -205,7 +206,7 @@ def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
     (changed(), {"topks": (1, 4, 16, 49)}, "need 1 or more, 1 or more, 1 or more, -2"),
     (changed(), {"topks": (1, 4, 16)}, "topks=.1, 4, 16. does not suit"),
     (changed(), {"n_win": 1}, "topk=4 is not possible"),
-    (BiFormer(**SMALL, topks=(1, 4, 16, 49)).state_dict(), {}, "cannot be read from weights: pass topks")])
+    (BiFormer(**SMALL, topks=(1, 4, 16, 49)).state_dict(), {}, "cannot be read from weights: give the topk of each")])
 def test_what_is_no_biformer_is_refused_with_words(state: dict[str, torch.Tensor], options: dict[str, Any],
                                                    words: str) -> None:
     with pytest.raises(BRAError, match=words):

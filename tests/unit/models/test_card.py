@@ -10,7 +10,7 @@ import torch
 
 from bra.errors import BRAError
 from bra.models.card import WEIGHTS, LayerQuality, ModelCard, cards, ship, shipped
-from bra.models.catalog import CATALOG
+from bra.models.catalog import CATALOG, DEFAULT
 
 ROW = LayerQuality("a", 7, 4, recall=0.30, recall_chance=0.08, recall_nearest=0.25, recall_oracle=0.5)
 CARD = ModelCard(
@@ -40,6 +40,36 @@ def test_the_verdict_is_made_of_the_numbers() -> None:
     assert "50% to 96% fall on the same topk windows" in alike.verdict[1]
     assert replace(CARD, quality={"trained": (labelled,), "untrained": (ROW,)}).verdict[1].endswith(
         "trained 1 of 1, untrained 0 of 1.")
+
+
+def test_a_layer_collapsed_where_choices_are_shared_and_hardly_depend_on_the_query() -> None:
+    layers = [replace(ROW, shared=shared, query_dependence=dependence)
+              for shared, dependence in ((0.8, 0.1), (0.8, 0.9), (0.3, 0.1), (0.8, None), (None, 0.1))]
+    assert [layer.collapsed for layer in layers] == [True, False, False, False, False]
+    card = replace(CARD, quality={"trained": tuple(layers), "untrained": (layers[1],)})
+    assert card.verdict[-1].endswith("hardly matters where one points: trained 1 of 5, untrained 0 of 1.")
+
+
+def routed(name: str, overlap: float, nearest: float, shared: float = 0.2, dependence: float = 0.8) -> LayerQuality:
+    return replace(ROW, layer=name, overlap=overlap, overlap_nearest=nearest, shared=shared,
+                   query_dependence=dependence)
+
+
+def test_the_clearest_layer_is_above_the_nearest_windows_on_all_pictures_and_did_not_collapse() -> None:
+    layers = routed("a", 0.70, 0.65), routed("b", 0.90, 0.80), routed("c", 0.9, 0.5, 0.95, 0.05)
+    quality = {"trained": layers, "untrained": (ROW,)}
+    assert replace(CARD, quality=quality).clearest_layer == "b"
+    others = routed("a", 0.6, 0.5), routed("b", 0.4, 0.5), routed("c", 0.9, 0.5)
+    assert replace(CARD, quality={**quality, "cells": others}).clearest_layer == "a"
+    assert replace(CARD, quality={**quality, "seed0": others}).clearest_layer == "b"        # another seed's weights
+    assert CARD.clearest_layer == ""
+    assert replace(CARD, quality={"trained": layers[2:], "untrained": (ROW,)}).clearest_layer == ""
+
+
+def test_what_is_looked_at_first_is_a_model_and_a_layer_that_answer() -> None:
+    entry = CATALOG[DEFAULT]
+    assert [name for name, card in cards().items() if card.clearest_layer] == [entry.card]
+    assert cards()[entry.card].clearest_layer == entry.layer
 
 
 def test_variants_are_compared_seed_by_seed() -> None:

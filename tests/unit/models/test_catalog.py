@@ -23,7 +23,7 @@ def photo(height: int, width: int) -> Photo:
     return Photo.from_array(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
 
 
-PATCHES = [key for key, entry in CATALOG.items() if entry.family == "patches"]
+PATCHES = [key for key, entry in CATALOG.items() if entry.is_built_from_settings]
 
 
 @pytest.mark.parametrize("model", CATALOG)
@@ -33,6 +33,14 @@ def test_an_entry_says_what_it_is(model: str) -> None:
     assert entry.label
     assert entry.about.endswith(".")
     assert entry.card or "not learned" in entry.provenance or "untrained" in entry.provenance
+
+
+@pytest.mark.parametrize(("model", "told"), [
+    ("similarity", "is_built_from_settings"), ("untrained", "is_built_from_settings"), ("flowers", "is_biformer"),
+    ("biformer", "is_biformer"), ("cells", "needs_ultralytics"), ("yolo", "needs_ultralytics"), ("own", "needs_file")])
+def test_an_entry_says_what_its_models_can_do(model: str, told: str) -> None:
+    names = ("is_built_from_settings", "is_biformer", "needs_ultralytics", "needs_file")
+    assert [name for name in names if getattr(CATALOG[model], name)] == [told]
 
 
 @pytest.mark.parametrize("model", PATCHES)
@@ -92,7 +100,7 @@ def test_equal_settings_share_a_cache_key_and_build_equal_models() -> None:
 
 
 def test_what_is_not_there_is_refused() -> None:
-    with pytest.raises(BRAError, match="model='gpt' is not known: choose one of flowers, cells, vehicles, "):
+    with pytest.raises(BRAError, match="model='gpt' is not known: choose one of photos, flowers, cells, vehicles, "):
         open_model(ModelSettings("gpt"))
     with pytest.raises(BRAError, match="yolo does not come as 'yolov9n-bra'"):
         open_model(ModelSettings("yolo", variant="yolov9n-bra"))

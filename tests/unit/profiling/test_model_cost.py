@@ -131,9 +131,9 @@ def test_nothing_is_left_on_the_model() -> None:
 
 
 def test_time_adds_up_and_tells_of_its_progress() -> None:
-    translate: list[tuple[int, int]] = []
-    cost = bra.cost(biformer_tiny(), 64, rounds=3, progress=lambda *at: translate.append(at))
-    assert translate == [(n, 5) for n in range(1, 6)]
+    reported: list[tuple[int, int]] = []
+    cost = bra.cost(biformer_tiny(), 64, rounds=3, progress=lambda *at: reported.append(at))
+    assert reported == [(n, 5) for n in range(1, 6)]
     assert sum(row.ms or 0 for row in cost.rows) == pytest.approx(cost.total.ms)
     assert sum(row.time_share or 0 for row in cost.rows) == pytest.approx(1)
     times = {row.name: row.ms or 0 for row in cost.rows}
@@ -225,8 +225,8 @@ def test_what_takes_too_much_memory_is_counted_and_not_timed() -> None:
     counted = bra.cost(model, 64, most_bytes=1)
     timed = bra.cost(model, 64, rounds=1, most_bytes=counted.total.alive_bytes)
     assert timed.total.ms is not None
-    translate: list[int] = []
+    reported: list[int] = []
     with pytest.raises(CostError, match=r"timing this model on 64×64 px takes 16 MB at one time, and at most 16 MB"):
-        bra.cost(model, 64, rounds=1, progress=lambda done, todo: translate.append(done),
+        bra.cost(model, 64, rounds=1, progress=lambda done, todo: reported.append(done),
                  most_bytes=counted.total.alive_bytes - 1)
-    assert not translate
+    assert not reported

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import random
 import signal
@@ -22,7 +21,7 @@ import torch
 from torch_files import Small, archive, refusal, saved
 
 from bra.errors import BRAError, CheckpointError
-from bra.readers import checkpoint
+from bra.readers import checkpoint, sandbox
 from bra.readers.checkpoint import CheckpointLimits, read_checkpoint
 from bra.readers.child.checkpoint import unpack
 
@@ -50,12 +49,17 @@ BUSY = b"]0" * 4_000_000 + b"N."
 
 
 @pytest.fixture
-def endless_pickles(monkeypatch: pytest.MonkeyPatch) -> None:
+def endless_pickles(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The reading process without its own bound on steps, so that only the system's bounds are left."""
-    loosened = checkpoint.START.replace("import json;", "import json, bra.readers.child.torch_archive as t, functools; "
-                                        "t.values = functools.partial(t.values, max_steps=2**40);")
-    assert loosened != checkpoint.START
-    monkeypatch.setattr(checkpoint, "START", loosened)
+    loosened = tmp_path_factory.mktemp("entry") / "loosened.py"
+    loosened.write_text(f"""import functools, runpy, sys
+entry = runpy.run_path({str(sandbox.ENTRY)!r})
+entry["make_package"]()
+import bra.readers.child.torch_archive as archive
+archive.values = functools.partial(archive.values, max_steps=2**40)
+sys.exit(entry["main"](*sys.argv[1:]))
+""")
+    monkeypatch.setattr(sandbox, "ENTRY", loosened)
 
 
 @linux
@@ -92,14 +96,15 @@ def test_a_reading_process_that_is_killed(nothing_left: Path) -> None:
 @linux
 @pytest.mark.usefixtures("nothing_left")
 def test_no_more_is_written_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    dumps = json.dumps
-    monkeypatch.setattr(json, "dumps", lambda value: dumps(value | {"output": 1000}))
-    assert "stopped" in refusal(saved({"w": torch.zeros(2**16)}))
+    data = saved({"w": torch.zeros(2**16)})
+    monkeypatch.setattr(checkpoint, "SPARE_OUTPUT", 1000 - 2 * len(data))
+    assert "stopped" in refusal(data)
 
 
-def test_the_reading_process_has_the_standard_library_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = checkpoint.START.partition("import json;")[0] + "print(*sys.modules, sep=chr(10))"
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code, str(Path(checkpoint.__file__).parents[1])],
+def test_the_reading_process_has_the_standard_library_only() -> None:
+    code = ("import runpy, sys; entry = runpy.run_path(sys.argv[1]); entry['make_package'](); "
+            "import bra.readers.child.checkpoint; print(*sys.modules, sep=chr(10))")
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code, str(sandbox.ENTRY)],
                           capture_output=True, text=True, check=True)
     names = {name.partition(".")[0] for name in done.stdout.split()}
     assert "bra" in names

@@ -1,4 +1,4 @@
-"""The server's settings, and the shelf that one of them bounds."""
+"""The server's settings, and the cache that one of them bounds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bra.errors import BRAError
-from dashboard.runtime.cache import ResultCache, weight
+from dashboard.runtime.cache import ResultCache, size_of
 from dashboard.runtime.config import PREFIX, Limits, processors
 
 ROOT = Path(__file__).parents[3]
@@ -79,32 +79,32 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
         assert f"| `{PREFIX}{one.name.upper()}` | {one.default:,} |" in text
 
 
-def test_the_shelf_holds_no_more_than_it_may_and_lets_the_longest_untouched_go() -> None:
-    shelf = ResultCache(4_000_000)
+def test_the_cache_holds_no_more_than_it_may_and_lets_the_longest_untouched_go() -> None:
+    cache = ResultCache(4_000_000)
     for n in range(3):
-        shelf.put(n, np.zeros(1_000_000, np.uint8))
-    shelf.get(0)
-    shelf.put(3, torch.zeros(250_000))
-    assert [shelf.get(n) is not None for n in range(4)] == [True, False, True, True]
-    assert shelf.size <= 4_000_000
-    shelf.put(4, bytes(5_000_000))
-    assert shelf.get(4) is None
-    assert len(shelf) == 3
-    shelf.put(0, bytes(5))
-    assert shelf.size == 2 * 1_001_000 + 1_005
+        cache.put(n, np.zeros(1_000_000, np.uint8))
+    cache.get(0)
+    cache.put(3, torch.zeros(250_000))
+    assert [cache.get(n) is not None for n in range(4)] == [True, False, True, True]
+    assert cache.size <= 4_000_000
+    cache.put(4, bytes(5_000_000))
+    assert cache.get(4) is None
+    assert len(cache) == 3
+    cache.put(0, bytes(5))
+    assert cache.size == 2 * 1_001_000 + 1_005
 
 
 def test_what_is_kept_for_a_while_goes_by_itself() -> None:
-    shelf = ResultCache(10_000)
-    shelf.put("a", 1, seconds=-1)
-    shelf.put("b", None, seconds=60)
-    assert shelf.get("a") is None
-    assert shelf.get("b") is not None
-    assert shelf.size == 1_000
+    cache = ResultCache(10_000)
+    cache.put("a", 1, seconds=-1)
+    cache.put("b", None, seconds=60)
+    assert cache.get("a") is None
+    assert cache.get("b") is not None
+    assert cache.size == 1_000
 
 
 def test_the_weight_of_what_is_kept() -> None:
     numbers = torch.zeros(1000)
-    assert weight(numbers) == weight([numbers, numbers[:10], {"x": numbers.view(10, 100)}]) == 4000
-    assert weight(torch.nn.Linear(10, 10)) == 440
-    assert weight((np.zeros(8), b"1234", "ab")) == 64 + 6
+    assert size_of(numbers) == size_of([numbers, numbers[:10], {"x": numbers.view(10, 100)}]) == 4000
+    assert size_of(torch.nn.Linear(10, 10)) == 440
+    assert size_of((np.zeros(8), b"1234", "ab")) == 64 + 6

@@ -1,4 +1,4 @@
-"""The line: in turn, once for all who ask, dropped or stopped when nobody waits, never held up by slow work."""
+"""The queue: in turn, once for all who ask, dropped or stopped when nobody waits, never held up by slow work."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
-from dashboard.runtime import jobs as lines
+from dashboard.runtime import jobs as jobs
 from dashboard.runtime.jobs import Cancelled, JobQueue, Progress, QueueFullError
 
 
 @pytest.fixture(autouse=True)
 def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "GRACE", 0.2)
+    monkeypatch.setattr(jobs, "GRACE", 0.2)
 
 
 class Gate:
@@ -40,140 +40,140 @@ def value(of: object) -> Callable[[Progress], object]:
 
 
 def test_each_waits_for_those_before_and_all_are_done_in_turn() -> None:
-    line, gate, order = JobQueue({"heavy": 1}, 10), Gate(), []
-    with line.ask("heavy", "first", gate) as first:
+    queue, gate, order = JobQueue({"heavy": 1}, 10), Gate(), []
+    with queue.submit("heavy", "first", gate) as first:
         assert gate.begun.wait(5)
-        tickets = [line.ask("heavy", n, lambda tell, n=n: order.append(n)) for n in range(4)]
+        handles = [queue.submit("heavy", n, lambda tell, n=n: order.append(n)) for n in range(4)]
         assert first.before is None
-        assert [ticket.before for ticket in tickets] == [0, 1, 2, 3]
+        assert [handle.before for handle in handles] == [0, 1, 2, 3]
         assert first.wait(0) is False
         time.sleep(0.05)
         assert first.job.parts == (1, 3)
-        with tickets[1]:
+        with handles[1]:
             pass                # this visitor leaves
         time.sleep(0.3)
-        assert [tickets[n].before for n in (0, 2, 3)] == [0, 1, 2]
+        assert [handles[n].before for n in (0, 2, 3)] == [0, 1, 2]
         gate.let.set()
-        assert tickets[3].wait(5)
+        assert handles[3].wait(5)
         assert first.result() == "done"
     assert order == [0, 2, 3], "what nobody waits for is not done"
 
 
 def test_the_same_work_is_done_once_for_all_who_ask() -> None:
-    line, gate = JobQueue({"heavy": 2}, 10), Gate()
-    tickets = [line.ask("heavy", "one", gate) for _ in range(5)]
+    queue, gate = JobQueue({"heavy": 2}, 10), Gate()
+    handles = [queue.submit("heavy", "one", gate) for _ in range(5)]
     assert gate.begun.wait(5)
-    for ticket in tickets[:3]:
-        with ticket:
+    for handle in handles[:3]:
+        with handle:
             pass
     time.sleep(0.3)             # those who are left still want it
     gate.let.set()
-    assert all(ticket.wait(5) and ticket.result() == "done" for ticket in tickets[3:])
+    assert all(handle.wait(5) and handle.result() == "done" for handle in handles[3:])
     assert gate.times == 1
 
 
 def test_slow_work_holds_up_no_quick_work() -> None:
-    line, gate = JobQueue({"quick": 1, "heavy": 1}, 10), Gate()
-    with line.ask("heavy", "slow", gate):
+    queue, gate = JobQueue({"quick": 1, "heavy": 1}, 10), Gate()
+    with queue.submit("heavy", "slow", gate):
         assert gate.begun.wait(5)
-        with line.ask("quick", "fast", value(7)) as ticket:
-            assert ticket.wait(5)
-            assert ticket.result() == 7
+        with queue.submit("quick", "fast", value(7)) as handle:
+            assert handle.wait(5)
+            assert handle.result() == 7
         gate.let.set()
 
 
 def test_a_place_is_kept_for_a_page_that_runs_again() -> None:
-    line, gate = JobQueue({"heavy": 1}, 10), Gate()
-    with line.ask("heavy", "slow", gate):
+    queue, gate = JobQueue({"heavy": 1}, 10), Gate()
+    with queue.submit("heavy", "slow", gate):
         assert gate.begun.wait(5)
-        tickets = [line.ask("heavy", n, value(n)) for n in range(3)]
-        with tickets[0]:
+        handles = [queue.submit("heavy", n, value(n)) for n in range(3)]
+        with handles[0]:
             pass
-        with line.ask("heavy", 0, value(0)) as again:
+        with queue.submit("heavy", 0, value(0)) as again:
             assert again.before == 0
             gate.let.set()
             assert again.wait(5)
 
 
 def test_work_that_everybody_left_is_stopped_and_begun_anew_for_the_next() -> None:
-    line, gate = JobQueue({"heavy": 1}, 10), Gate()
-    with line.ask("heavy", "slow", gate):
+    queue, gate = JobQueue({"heavy": 1}, 10), Gate()
+    with queue.submit("heavy", "slow", gate):
         assert gate.begun.wait(5)
     assert gate.ended.wait(5), "it was told that nobody waits"
     assert not gate.let.is_set()
     gate.let.set()
-    with line.ask("heavy", "slow", gate) as ticket:
-        assert ticket.wait(5)
-        assert ticket.result() == "done"
+    with queue.submit("heavy", "slow", gate) as handle:
+        assert handle.wait(5)
+        assert handle.result() == "done"
     assert gate.times == 2
 
 
 def test_a_full_line_takes_nobody_else_but_those_for_work_that_is_there() -> None:
-    line, gate = JobQueue({"heavy": 1}, 2), Gate()
-    with line.ask("heavy", "slow", gate):
+    queue, gate = JobQueue({"heavy": 1}, 2), Gate()
+    with queue.submit("heavy", "slow", gate):
         assert gate.begun.wait(5)
-        tickets = [line.ask("heavy", n, value(n)) for n in range(2)]
+        handles = [queue.submit("heavy", n, value(n)) for n in range(2)]
         with pytest.raises(QueueFullError):
-            line.ask("heavy", 2, value(2))
-        line.ask("heavy", 1, value(1))
-        assert line.lengths() == {"heavy": 2}
-        with tickets[0]:
+            queue.submit("heavy", 2, value(2))
+        queue.submit("heavy", 1, value(1))
+        assert queue.lengths() == {"heavy": 2}
+        with handles[0]:
             pass
         time.sleep(0.3)
-        with line.ask("heavy", 2, value(2)) as ticket:
+        with queue.submit("heavy", 2, value(2)) as handle:
             gate.let.set()
-            assert ticket.wait(5)
+            assert handle.wait(5)
 
 
 def test_a_line_of_one_takes_one_while_a_thread_is_free() -> None:
-    line = JobQueue({"quick": 2}, 1)
+    queue = JobQueue({"quick": 2}, 1)
     gates = [Gate() for _ in range(3)]
     for n, gate in enumerate(gates):
-        line.ask("quick", n, gate)          # two are taken at once, the third waits
+        queue.submit("quick", n, gate)          # two are taken at once, the third waits
     with pytest.raises(QueueFullError):
-        line.ask("quick", 3, value(3))
+        queue.submit("quick", 3, value(3))
     for gate in gates:
         gate.let.set()
 
 
 def test_what_the_work_raises_everybody_gets_and_the_thread_lives_on() -> None:
-    line = JobQueue({"heavy": 1}, 10)
+    queue = JobQueue({"heavy": 1}, 10)
 
     def fails(tell: Progress) -> None:
         time.sleep(0.05)
         raise ValueError("no")
 
-    tickets = [line.ask("heavy", "bad", fails) for _ in range(3)]
-    for ticket in tickets:
-        assert ticket.wait(5)
+    handles = [queue.submit("heavy", "bad", fails) for _ in range(3)]
+    for handle in handles:
+        assert handle.wait(5)
         with pytest.raises(ValueError, match="no"):
-            ticket.result()
-    with line.ask("heavy", "good", value(1)) as ticket:
-        assert ticket.wait(5)
-    assert line.working == 0
+            handle.result()
+    with queue.submit("heavy", "good", value(1)) as handle:
+        assert handle.wait(5)
+    assert queue.working == 0
 
 
 def test_work_that_says_nothing_cannot_be_stopped_but_its_visitor_can_leave() -> None:
-    line, let = JobQueue({"heavy": 1}, 10), threading.Event()
-    with line.ask("heavy", "deaf", lambda tell: let.wait(5)):
+    queue, let = JobQueue({"heavy": 1}, 10), threading.Event()
+    with queue.submit("heavy", "deaf", lambda tell: let.wait(5)):
         pass
     time.sleep(0.3)
-    with line.ask("heavy", "next", value(1)) as ticket:
-        assert ticket.before == 0
+    with queue.submit("heavy", "next", value(1)) as handle:
+        assert handle.before == 0
         let.set()
-        assert ticket.wait(5)
+        assert handle.wait(5)
 
 
 def test_a_hundred_visitors_come_and_go() -> None:
-    line, done, wrong = JobQueue({"quick": 2, "heavy": 1}, 1_000), [], []
+    queue, done, wrong = JobQueue({"quick": 2, "heavy": 1}, 1_000), [], []
 
     def visitor(n: int) -> None:
         for turn in range(10):
-            with line.ask("heavy" if n % 3 else "quick", (n // 2, turn), value((n // 2, turn))) as ticket:
+            with queue.submit("heavy" if n % 3 else "quick", (n // 2, turn), value((n // 2, turn))) as handle:
                 if (n + turn) % 4 == 0:
                     continue
                 try:
-                    if not ticket.wait(10) or ticket.result() != (n // 2, turn):
+                    if not handle.wait(10) or handle.result() != (n // 2, turn):
                         wrong.append((n, turn))
                 except Cancelled:
                     wrong.append((n, turn))
@@ -187,14 +187,14 @@ def test_a_hundred_visitors_come_and_go() -> None:
     assert not wrong
     assert len(done) == 750
     time.sleep(0.3)
-    assert line.lengths() == {"quick": 0, "heavy": 0}
+    assert queue.lengths() == {"quick": 0, "heavy": 0}
 
 
 def test_a_line_that_is_closed_stops_its_work_and_begins_no_other() -> None:
-    line, gate, begun = JobQueue({"heavy": 1}, 10), Gate(), threading.Event()
-    with line.ask("heavy", "slow", gate), line.ask("heavy", "next", lambda tell: begun.set()):
+    queue, gate, begun = JobQueue({"heavy": 1}, 10), Gate(), threading.Event()
+    with queue.submit("heavy", "slow", gate), queue.submit("heavy", "next", lambda tell: begun.set()):
         assert gate.begun.wait(5)
-        line.close()
+        queue.close()
         assert gate.ended.is_set()
-        assert line.working == 0
+        assert queue.working == 0
         assert not begun.wait(0.3)

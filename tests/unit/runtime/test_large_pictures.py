@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from bra.photo import Photo, declared_pixels
-from dashboard.runtime import server
-from dashboard.runtime.wait import LARGE, QUICK
+from dashboard.runtime.server import LARGE, QUICK
 from dashboard.services import models as model_services
 
 WIDE = hostile_files.written(Image.new("F", (2_100, 2_000)), "TIFF", compression="tiff_deflate")
@@ -36,10 +35,10 @@ def test_what_is_no_picture_declares_nothing(data: bytes) -> None:
     assert declared_pixels(data) == 0
 
 
-def test_lanes_by_size() -> None:
-    assert server.picture_priority("", WIDE) == LARGE
-    assert server.picture_priority("", SMALL) == QUICK
-    assert server.picture_priority("", WIDE + bytes(21 * 2**20)) == QUICK, "refused by its bytes alone"
+def test_priorities_by_size() -> None:
+    assert model_services.picture_priority(WIDE) == LARGE
+    assert model_services.picture_priority(SMALL) == QUICK
+    assert model_services.picture_priority(WIDE + bytes(21 * 2**20)) == QUICK, "refused by its bytes alone"
 
 
 def test_large_pictures_are_read_one_at_a_time_and_small_ones_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:

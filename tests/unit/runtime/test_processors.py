@@ -13,8 +13,11 @@ import torch
 from bra.models.base import Answer, OpenModel, Prepared
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.photo import Photo
-from dashboard.runtime import config, server
-from dashboard.runtime.wait import HEAVY, QUICK
+from dashboard.runtime import config
+from dashboard.runtime.server import HEAVY, QUICK
+from dashboard.services import models as model_services
+from dashboard.services import server
+from dashboard.services.models import LoadedModel
 
 ROOT = Path(__file__).parents[3]
 
@@ -76,13 +79,13 @@ def test_the_environment_bounds_the_threads(monkeypatch: pytest.MonkeyPatch, six
 def test_told_to_use_one_thread_workers_start_no_others() -> None:
     code = """
 import os, threading, torch
-from dashboard import office
+from dashboard.services import server
 os.sched_getaffinity = lambda _: set(range(8))
 torch.rand(8)
 def tasks(): return len(os.listdir("/proc/self/task"))
 before, done, over = tasks(), threading.Barrier(5), threading.Event()
 def worker():
-    office._share_processors(1)
+    server._share_processors(1)
     torch.rand(64, 64, 64).sigmoid()
     done.wait()
     over.wait()         # as a worker who waits for more
@@ -112,4 +115,4 @@ def model_of(parameters: int) -> OpenModel:
     ("own", 1, HEAVY), ("flowers", 1_600_000, QUICK), ("yolo", 3_000_000, QUICK), ("yolo", 40_000_000, HEAVY)])
 def test_a_strangers_model_is_heavy_however_small(name: str, parameters: int, priority: str) -> None:
     assert name in CATALOG
-    assert server.running_priority(ModelSettings(name), "", 320, model_of(parameters)) == priority
+    assert model_services.running_priority(LoadedModel(ModelSettings(name), None, model_of(parameters))) == priority

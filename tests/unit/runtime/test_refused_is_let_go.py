@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ from dashboard.runtime import wait
 from dashboard.runtime.cache import ResultCache
 from dashboard.runtime.config import Limits
 from dashboard.runtime.jobs import JobQueue, without_traceback
-from dashboard.runtime.wait import Server, worked
+from dashboard.runtime.server import Server
+from dashboard.runtime.wait import run_cached
 
 
 class File:
@@ -36,14 +38,14 @@ def reading(shared: Server) -> Callable[..., Any]:
     def decoded(data: bytes) -> None:
         raise RuntimeError(f"{len(data)} bytes too many")
 
-    def read(digest: str, _file: File) -> None:
-        data = _file.data
+    def read(file: File) -> None:
+        data = file.data
         try:
             decoded(data)
         except RuntimeError as error:
             raise PhotoError(message("This picture is damaged: {n} bytes.", n=len(data))) from error
 
-    return worked(lambda: shared, "Reading …")(read)
+    return lambda digest, file: run_cached(shared, digest, lambda _: read(file), "Reading …")
 
 
 def ask(read: Callable[..., Any], file: File) -> BRAError:
@@ -60,7 +62,7 @@ def test_a_refused_file_is_freed_while_its_refusal_is_kept() -> None:
     watched = [weakref.ref(file) for file in files]
 
     def page(file: File) -> None:
-        for _ in range(2):          # the second time it comes from the shelf
+        for _ in range(2):          # the second time it comes from the cache
             with suppress(PhotoError):
                 read("digest", file)
 
@@ -70,23 +72,23 @@ def test_a_refused_file_is_freed_while_its_refusal_is_kept() -> None:
     del file
     gc.collect()
     assert [one() for one in watched] == [None, None]
-    assert len(shared.shelf) == 1
-    assert shared.shelf.size < 2_000
+    assert len(shared.cache) == 1
+    assert shared.cache.size < 2_000
 
 
 def test_each_is_told_by_an_error_of_its_own_with_the_sentence_as_it_was_made() -> None:
     shared = server()
     read = reading(shared)
-    translate = [ask(read, File()) for _ in range(3)]
-    assert len({id(error) for error in translate}) == 3
-    for error in translate:
+    refusals = [ask(read, File()) for _ in range(3)]
+    assert len({id(error) for error in refusals}) == 3
+    for error in refusals:
         assert error.args[0].template == "This picture is damaged: {n} bytes."
         assert error.args[0].values == {"n": 100}
         assert error.__cause__ is None
         assert error.__context__ is None
         frames = [entry.tb_frame.f_code.co_name for entry in tracebacks(error)]
         assert "decoded" not in frames
-    depths = [len(tracebacks(error)) for error in translate[1:]]
+    depths = [len(tracebacks(error)) for error in refusals[1:]]
     assert depths[0] == depths[1], "it does not grow with each who is told"
 
 
@@ -99,22 +101,22 @@ def tracebacks(error: BaseException) -> list[Any]:
 
 
 def test_a_job_keeps_no_frame_of_its_work() -> None:
-    line, watched = JobQueue({"quick": 1}, 5), []
+    queue, watched = JobQueue({"quick": 1}, 5), []
 
     def work(tell: Callable[[int, int], None]) -> None:
         file = File()
         watched.append(weakref.ref(file))
         raise ValueError("no")
 
-    with line.ask("quick", "one", work) as ticket:
-        assert ticket.wait(5)
+    with queue.submit("quick", "one", work) as handle:
+        assert handle.wait(5)
         gc.collect()
         assert watched[0]() is None
         for _ in range(2):
             with pytest.raises(ValueError, match="no"):
-                ticket.result()
-        assert ticket.job.error is not None
-        assert ticket.job.error.__traceback__ is None
+                handle.result()
+        assert handle.job.error is not None
+        assert handle.job.error.__traceback__ is None
 
 
 def test_an_error_that_cannot_be_made_again_is_still_told() -> None:
@@ -125,44 +127,50 @@ def test_an_error_that_cannot_be_made_again_is_still_told() -> None:
     assert str(without_traceback(OddError(1, 2))) == "OddError: 1 and 2"
 
 
-def test_what_nobody_asks_for_again_leaves_the_shelf(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nobody_asks_for_again_leaves_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wait, "REFUSED", 0.05)
     shared = server()
 
-    @worked(lambda: shared, "Reading …")
     def read(number: int) -> int:
-        if number:
-            raise PhotoError(message("no"))
-        return number
+        def work(_: object) -> int:
+            if number:
+                raise PhotoError(message("no"))
+            return number
+
+        return run_cached(shared, number, work, "Reading …")
 
     for number in range(1, 30):
         with pytest.raises(PhotoError):
             read(number)
     time.sleep(0.1)
     read(0)
-    assert len(shared.shelf) == 1
-    assert shared.shelf.size == 1_000
+    assert len(shared.cache) == 1
+    assert shared.cache.size == 1_000
 
 
 def test_a_new_value_under_a_passing_key_stays() -> None:
-    shelf = ResultCache(10_000)
-    shelf.put("a", 1, seconds=0.01)
-    shelf.put("a", 2)
+    cache = ResultCache(10_000)
+    cache.put("a", 1, seconds=0.01)
+    cache.put("a", 2)
     time.sleep(0.05)
-    shelf.put("b", 3)
-    found = shelf.get("a")
+    cache.put("b", 3)
+    found = cache.get("a")
     assert found is not None
     assert found.value == 2
 
 
-def test_functions_of_the_same_name_have_keys_of_their_own() -> None:
+@dataclass(frozen=True)
+class OneKey:
+    digest: str
+
+
+@dataclass(frozen=True)
+class OtherKey:
+    digest: str
+
+
+def test_records_of_two_classes_with_the_same_fields_are_two_keys() -> None:
     shared = server()
-
-    def made(module: str) -> Callable[[int], str]:
-        def read(number: int) -> str:
-            return module
-
-        read.__module__, read.__qualname__ = module, "read"
-        return worked(lambda: shared, "Reading …")(read)
-
-    assert [made(module)(1) for module in ("one", "two")] == ["one", "two"]
+    found = [run_cached(shared, key("same"), lambda _, name=key.__name__: name, "Reading …")
+             for key in (OneKey, OtherKey)]
+    assert found == ["OneKey", "OtherKey"]

@@ -16,7 +16,8 @@ from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileMan
 from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
 
 from dashboard.runtime.config import Limits
-from dashboard.runtime.uploads import FILES, FULL, LARGE, MB, Upload, UploadStore
+from dashboard.runtime.uploads import FILES, FULL, LARGE, MB, UploadStore
+from dashboard.state.upload import Upload
 
 LIMITS = Limits(upload_mb=2, picture_mb=1, uploads_mb=7)
 
@@ -72,14 +73,14 @@ def test_all_visitors_together_are_bounded_and_told_by_what(room: UploadStore,
 
 def test_what_a_visit_or_work_still_holds_counts_once(room: UploadStore, store: MemoryUploadedFileManager) -> None:
     held = [taken(room, bring(store, visit, "one", 2)) for visit in ("a", "b", "c")]
-    assert room.held == 6 * MB, "the store and the visit have the same bytes"
+    assert room.total_bytes == 6 * MB, "the store and the visit have the same bytes"
     for visit in ("a", "b", "c"):
         store.remove_file(visit, "one")     # the browser takes it back, the visit goes on with it
-    assert room.held == 6 * MB
+    assert room.total_bytes == 6 * MB
     assert "ROUTESCOPE_UPLOADS_MB" in refused(room, bring(store, "d", "one", 2))
     held.clear()
     gc.collect()
-    assert room.held == 0
+    assert room.total_bytes == 0
     taken(room, bring(store, "d", "two", 2))
 
 
@@ -97,7 +98,7 @@ def test_a_file_that_comes_after_its_visit_ended_is_not_kept(room: UploadStore,
                                                              store: MemoryUploadedFileManager) -> None:
     assert bring(store, "gone", "one", 1) is None
     assert not store.file_storage
-    assert room.held == 0
+    assert room.total_bytes == 0
 
 
 @pytest.mark.parametrize(("mb", "picture", "setting"), [(2.1, False, "UPLOAD_MB"), (1.1, True, "PICTURE_MB")])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bra.grid import WindowGrid
-from bra.teaching.example import FIRST, TOPKS, work
+from bra.teaching.example import FIRST, TOPKS, run_example
 from bra.teaching.source import STEPS
 from dashboard.figures.example_steps import Scene, board
 from dashboard.figures.number_grid import number
@@ -38,7 +38,7 @@ def texts(figure: ElementTree.Element, kind: tuple[str, ...] = ("", "wx-changed"
 
 
 def scene(token: int = 0, topk: int = 1, tokens: object = FIRST) -> Scene:
-    return Scene(work(tokens, topk), work(), token, EN)
+    return Scene(run_example(tokens, topk), run_example(), token, EN)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -60,12 +60,12 @@ def test_every_board_is_drawn_whole(step: str, topk: int, token: int) -> None:
 
 def test_the_affinities_on_the_board_are_the_modules() -> None:
     made = texts(figures(board("topk", scene()))["A row: asks, column: is asked"])
-    assert made == [number(a) for row in work().affinity[0].tolist() for a in row]
+    assert made == [number(a) for row in run_example().affinity[0].tolist() for a in row]
 
 
 @pytest.mark.parametrize("token", range(16))
 def test_scores_and_shares_on_the_board_are_those_of_the_tokens_window(token: int) -> None:
-    made, now = figures(board("softmax", scene(token, 2))), work(FIRST, 2)
+    made, now = figures(board("softmax", scene(token, 2))), run_example(FIRST, 2)
     window = scene(token).at[0]
     for title, name in (("S", "scores"), ("P each row sums to 1", "attention")):
         expected = getattr(now, name)[0, 0, window].flatten().tolist()
@@ -74,7 +74,7 @@ def test_scores_and_shares_on_the_board_are_those_of_the_tokens_window(token: in
 
 def test_products_stand_where_their_factors_meet() -> None:
     cells = texts(next(iter(figures(board("affinity", scene())).values())))
-    now = work()
+    now = run_example()
     top, rows = cells[1:9], [cells[9 + 6 * n:15 + 6 * n] for n in range(4)]     # factors have two numbers
     assert top == [number(v) for mean in now.k_mean[0].tolist() for v in mean]
     for n, row in enumerate(rows):
@@ -118,7 +118,7 @@ def test_a_number_is_written_short_and_near(value: float) -> None:
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("topk", TOPKS)
 def test_formulas_hold_their_results(step: str, topk: int) -> None:
-    made = work(NUDGED_TOKENS, topk)
+    made = run_example(NUDGED_TOKENS, topk)
     for token in range(16):
         latex = example.formula(step, made, token)
         assert latex.count("{") == latex.count("}")
@@ -136,7 +136,7 @@ def test_formulas_hold_their_results(step: str, topk: int) -> None:
 
 
 def test_shapes_name_as_many_axes_as_there_are() -> None:
-    made = work(FIRST, 3)
+    made = run_example(FIRST, 3)
     for step in STEPS:
         for line in example.shapes(step, made):
             letters, sizes = re.fullmatch(r".+? \((.+)\) = \((.+)\)", line).groups()
@@ -154,7 +154,7 @@ def test_every_step_has_its_words() -> None:
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_the_handout_asks_and_the_solution_answers(language: str) -> None:
-    first, nudged = work(), work(NUDGED_TOKENS)
+    first, nudged = run_example(), run_example(NUDGED_TOKENS)
     asked, solved = (handout(first, nudged, done, language) for done in (False, True))
     answers = {number(v) for v in [*first.affinity[0, 0].tolist(), *first.out[0, 0, 0].tolist(),
                                    *first.mixed[0, 0, 0].tolist()]}

@@ -22,7 +22,7 @@ from bra.cli.main import main
 from bra.errors import CostError
 from bra.profiling import meter
 from bra.profiling.advice import positions
-from bra.yolo.ultralytics_flops import network_of, printed
+from bra.yolo.ultralytics_flops import network_of, reported_flops
 
 FILES = sorted(path.stem for path in bra.yolo.CFG.glob("*.yaml"))
 
@@ -83,7 +83,7 @@ def test_repeated_rows_stay_one(tmp_path: Path) -> None:
 def test_ultralytics_figure_stands_beside_ours_and_is_explained() -> None:
     plain, ours = network_of("yolov8n.yaml"), at_scale("yolov8-bra-p5")
     before = {name: set(vars(m)) for name, m in ours.named_modules()}
-    base, more = printed(plain, bra.cost(plain, 640)), printed(ours, bra.cost(ours, 640))
+    base, more = reported_flops(plain, bra.cost(plain, 640)), reported_flops(ours, bra.cost(ours, 640))
     assert {name: set(vars(m)) for name, m in ours.named_modules()} == before
     # Without attention nothing depends on the size, so extrapolating is exact.
     assert base.extrapolated == pytest.approx(0, abs=1e-6)
@@ -141,7 +141,7 @@ def test_the_command_takes_yolo_files(capsys: pytest.CaptureFixture[str], monkey
 def test_without_its_counter_ultralytics_prints_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "thop", None)
     model = at_scale("yolov8-bra-p5")
-    assert "prints no GFLOPs" in str(printed(model, bra.cost(model, 320)))
+    assert "prints no GFLOPs" in str(reported_flops(model, bra.cost(model, 320)))
 
 
 @pytest.mark.parametrize("stem", ["yolov8-bra-residual", "yolo11-bra-c2f"])
@@ -155,7 +155,7 @@ def test_asking_ultralytics_multiplies_nothing_and_changes_no_figure(
 
     monkeypatch.setattr("bra.yolo.ultralytics_flops.get_flops", watched)
     model, size = at_scale(stem), (96, 160)
-    counted = printed(model, bra.cost(model, size))
+    counted = reported_flops(model, bra.cost(model, size))
     assert asked == [{"meta"}]
     assert counted.printed == get_flops(copy.deepcopy(model), list(size))
     really, _ = thop.profile(copy.deepcopy(model), inputs=[torch.rand(1, 3, *size)], verbose=False)

@@ -125,7 +125,7 @@ def test_windows_of_padding_only(tmp_path: Path) -> None:
 
 
 def test_no_padding_no_words(tmp_path: Path) -> None:
-    path = edited(tmp_path, row(15, "[5]"), row(19, "[4]"), row(23, "[10]"))
+    path = edited(tmp_path, row(15, "[5]"), row(19, "[{n_win: 4}]"), row(23, "[10]"))
     assert lint(path).findings == ()
     assert lint(path, imgsz=320).findings == ()
 
@@ -155,6 +155,95 @@ def test_what_is_not_there_and_what_does_not_build(tmp_path: Path) -> None:
     with pytest.raises(YoloError, match="imgsz=0"):
         lint("yolov8n-bra.yaml", imgsz=0)
     report = lint(edited(tmp_path, ("1, SPPF,", "1, Nonsense,")))
+    assert "9 Nonsense are rows whose layers Ultralytics does not have" in report.errors[0].text
+    report = lint(edited(tmp_path, ("SPPF, [1024, 5]", "SPPF, [1024, 5, 1, 2, 3]")))
     assert "cannot build this model" in report.errors[0].text
     report = lint(edited(tmp_path, row(15, "[{depth: 3}]")))
     assert "names depth" in report.errors[0].text
+
+
+# rows that are read two ways, and rows that are not known ---------------------------------------------------
+
+
+def test_numbers_that_suit_two_classes_are_said_and_left(tmp_path: Path) -> None:
+    """8 windows or 8 heads of 192, 384, … channels: both can be, so nothing is corrected."""
+    path = edited(tmp_path, row(15, "[4, 8]"), row(19, "[8]"), row(23, "[5, 8]"))
+    notes = {finding.row: finding for finding in lint(path).findings if "first" in finding.text}
+    assert set(notes) == {15, 19}, "5 does not divide 384, so row 23 can only have the windows first"
+    assert {finding.level for finding in notes.values()} == {"note"}
+    assert "n_win 4, 8 heads; for a class with the heads first" in notes[15].text
+    assert "n_win 8, 4 heads: if that is yours, write [-1, 1, BiLevelRoutingAttention, [8, 4]] here" in notes[15].text
+    assert "it says n_win 7, 8 heads: if that is yours, write [-1, 1, BiLevelRoutingAttention, [7, 8]]" in \
+        notes[19].text
+    assert all(finding.fix is None for finding in notes.values())
+
+
+def test_channels_before_a_number_of_two_meanings_are_not_taken_out_by_us(tmp_path: Path) -> None:
+    report = lint(edited(tmp_path, row(19, "[384, 8]")))
+    error, = report.errors
+    assert error.fix is None
+    assert "say what the 8 after it is: [{n_win: 8}], or [{num_heads: 8}]." in error.text
+
+
+def test_it_is_said_whose_classes_are_meant(tmp_path: Path) -> None:
+    assert lint("yolov8-bra.yaml").assumptions == lint("yolov8-bra-residual.yaml").assumptions == ()
+    assert lint(edited(tmp_path)).assumptions == ("assumes the tutorial's class (8 heads, n_win 7, topk 4)",)
+    mine = lint(edited(tmp_path, stem="yolov8-bra-residual"))
+    assert mine.assumptions == ("BRABlock meant as the block of this package, not another's of that name",)
+
+
+@pytest.mark.parametrize("args", ["[256]", "[8, 7]", "[8, 8]"])
+def test_a_block_of_our_name_by_place_may_be_another_s_and_is_not_rewritten(args: str, tmp_path: Path) -> None:
+    text = edited(tmp_path, stem="yolov8-bra-residual").read_text()
+    assert "BRABlock, []]" in text
+    path = tmp_path / "yolov8-theirs.yaml"
+    path.write_text(text.replace("BRABlock, []]", f"BRABlock, {args}]"))
+    report = lint(path)
+    assert report.fixed == path.read_text()
+    assert not [finding for finding in report.findings if finding.fix]
+    path.write_text(text.replace("BRABlock, []]", "BRABlock, [{n_win: 8, num_heads: 7}]]"))
+    assert lint(path).fixed != path.read_text(), "options by name are ours alone"
+
+
+YOLOV5 = """
+nc: 80
+depth_multiple: 0.33
+width_multiple: 0.50
+backbone:
+  - [-1, 1, efficientnet_of_theirs, []]      # 0 to 4: five maps
+  - [-1, 1, SPPF, [1024, 5]]                 # 5
+head:
+  - [-1, 1, Conv, [512, 1, 1]]
+  - [-1, 1, nn.Upsample, [None, 2, 'nearest']]
+  - [[-1, 3], 1, Concat, [1]]
+  - [-1, 3, C3, [512, False]]                # 9
+  - [-1, 1, BiLevelRoutingAttention, []]
+  - [-1, 1, Conv, [256, 1, 1]]               # 11
+  - [-1, 1, nn.Upsample, [None, 2, 'nearest']]
+  - [[-1, 2], 1, Concat, [1]]
+  - [-1, 3, C3, [256, False]]                # 14
+  - [-1, 1, Conv, [256, 3, 2]]
+  - [[-1, 11], 1, Concat, [1]]
+  - [-1, 3, C3, [512, False]]                # 17
+  - [-1, 1, Conv, [512, 3, 2]]
+  - [[-1, 6], 1, Concat, [1]]
+  - [-1, 3, C3, [1024, False]]               # 20
+  - [[14, 17, 20], 1, Detect, [nc]]
+"""
+
+
+def test_a_file_with_rows_that_are_not_known_is_never_rewired(tmp_path: Path) -> None:
+    """Its first row yields five maps, so its numbers are right where ours count them otherwise."""
+    path = tmp_path / "yolov5s-theirs.yaml"
+    path.write_text(YOLOV5)
+    for base in (None, "yolov5.yaml"):
+        report = lint(path, base=base)
+        finding, = report.findings
+        assert finding.level == "error"
+        assert finding.text.startswith("0 efficientnet_of_theirs are rows whose layers Ultralytics does not have")
+        assert report.fixed == YOLOV5
+    path.write_text(YOLOV5.replace("efficientnet_of_theirs, []", "Conv, [64, 6, 2, 2]"))
+    assert [finding for finding in lint(path).findings if "before rows were inserted" in finding.text], \
+        "with layers that are known its numbers are judged"
+    path.write_text(YOLOV5.replace("SPPF,", "SPPTheirs,"))
+    assert "0 efficientnet_of_theirs, 1 SPPTheirs are rows" in lint(path).findings[0].text

@@ -120,4 +120,4 @@ def test_the_printed_figure_is_explained_in_chinese(figures: tuple[float, float,
 
 def test_what_a_model_is_called_is_told_in_chinese() -> None:
     made = open_text(TINY.encode(), "tiny.yaml")
-    assert CHINESE.tell(made.provenance) == "未训练，随机权重"
+    assert CHINESE.translate(made.provenance) == "未训练，随机权重"

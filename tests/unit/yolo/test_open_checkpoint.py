@@ -106,17 +106,17 @@ def test_checkpoints_that_are_not_of_their_rows() -> None:
             open_checkpoint(read_checkpoint(written(half(changed))))
         return str(caught.value)
 
-    assert "by its rows: give the model file and scale" in words(lambda m: m.yaml.update(scale="s"))
+    assert "by its rows: the rows are its own" in words(lambda m: m.yaml.update(scale="s"))
     assert "model.25.cv3" in words(lambda m: m.yaml.update(nc=7))
-    assert "layer 15 of this checkpoint is 'BiLevelRoutingAttention', and its row makes BRABlock" in words(
-        lambda m: m.yaml["head"].__setitem__(5, [-1, 1, "BRABlock", []]))
+    assert "layer 16 of this checkpoint is 'C2f', and its row makes C3" in words(
+        lambda m: m.yaml["head"].__setitem__(6, [-1, 3, "C3", [512]]))
     assert "lacks 1 tensors (model.0.conv.weight)" in words(lambda m: m.model[0].conv._parameters.pop("weight"))
     assert "has besides 1 tensors (model.0.conv.extra)" in words(
         lambda m: m.model[0].conv.register_buffer("extra", torch.ones(1)))
     assert "not finite" in words(lambda m: m.model[0].conv.weight.data.fill_(float("nan")))
     assert "int64 in this checkpoint" in words(
         lambda m: m.model[0].bn.register_buffer("running_var", torch.ones(16, dtype=torch.int64)))
-    assert "not one of the layers" in words(lambda m: m.yaml["head"].__setitem__(5, [-1, 1, "os.system", []]))
+    assert "not one of the layers" in words(lambda m: m.yaml["head"].__setitem__(6, [-1, 1, "os.system", []]))
     assert "without the rows" in words(lambda m: m.__dict__.pop("yaml"))
     assert "n_win=99" in words(lambda m: object.__setattr__(m.model[15].spec, "n_win", 99))
 

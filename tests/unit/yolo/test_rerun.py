@@ -25,7 +25,7 @@ from bra.yolo.registration import CFG
 
 SAMPLES = Path(__file__).parents[3] / "sample_images"
 BUTTONS = Photo.from_bytes((SAMPLES / "repeated_objects.jpg").read_bytes())
-MODELS = {"cells": ModelSettings("cells"), "vehicles": ModelSettings("vehicles"), "flowers": ModelSettings("flowers"),
+MODELS = {**{name: ModelSettings(name) for name in ("cells", "vehicles", "flowers", "photos")},
           **{name: ModelSettings("biformer", variant=name) for name in ("biformer_tiny", "biformer_stl")},
           **{f"{base}n-bra{place}": ModelSettings("yolo", variant=f"{base}n-bra{place}")
              for base in ("yolov8", "yolo11") for place in ("", "-p5", "-c2f", "-residual")}}

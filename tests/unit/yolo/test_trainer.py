@@ -72,7 +72,10 @@ def test_a_demo_runs_every_variant_of_every_seed(tmp_path: Path, monkeypatch: py
     asked = []
     monkeypatch.setattr(demos, "train_detector", lambda recipe, _, out, __: asked.append((recipe, out.name)) or [])
     curves = train_demo(DEMOS["bccd"], tmp_path, tmp_path / "out", [0, 1], epochs=1)
-    assert list(curves) == [f"{variant}-seed{seed}" for seed in (0, 1) for variant in ("residual", "none", "plain")]
+    assert list(curves) == [f"{variant}-seed{seed}" for seed in (0, 1)
+                            for variant in ("residual", "none", "plain", "residual-taught", "plain-taught")]
+    assert {name: recipe.route for recipe, name in asked if name.endswith("seed1")} == {
+        "residual-seed1": 0, "none-seed1": 0, "plain-seed1": 0, "residual-taught-seed1": 0.2, "plain-taught-seed1": 0.2}
     assert {recipe.model for recipe, _ in asked} == {"yolov8n-bra-residual.yaml", "yolov8n.yaml", "yolov8n-bra.yaml"}
     assert {(recipe.epochs, recipe.imgsz, recipe.batch) for recipe, _ in asked} == {(1, 224, 8)}
     with pytest.raises(YoloError, match=r"no bccd\.yaml"):
@@ -95,7 +98,7 @@ def test_aerial_trains_on_one_flight_and_is_judged_on_the_other(tmp_path: Path) 
     aerial(tmp_path / "in", (400, 330))
     curves = train_demo(DEMOS["aerial"], tmp_path / "in", tmp_path / "out", [0], epochs=1, imgsz=64,
                         progress=lambda _: None)
-    assert list(curves) == ["residual-p3-seed0", "none-seed0"]
+    assert list(curves) == ["residual-p3-seed0", "none-seed0", "residual-p3-taught-seed0"]
     names = {part: {path.name.split("_")[0] for path in (tmp_path / "out/tiles" / part / "images").iterdir()}
              for part in ("train", "val")}
     assert names == {"train": {"MOS155", "MOS156"}, "val": {"MOS74", "MOS75"}}

@@ -1,0 +1,111 @@
+"""A recording as a model that can be looked into: the picture, the answer and the traces are those of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from bra.errors import BRAError
+from bra.listening import rerouted
+from bra.messages import message
+from bra.models.base import Answer, Change, Detection, ModelRun, OpenModel, Prepared, on_photo
+from bra.photo import Photo
+from bra.readers.recording import Recording, TableRow, read_recording, trace_of
+from bra.spec import BRASpec
+from bra.tracing import LayerTrace, ModelTrace
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenRecording(OpenModel):
+    """One recorded forward: it looks at its own picture only, and nothing of the model runs.
+
+    Other windows in one layer are computed from the recorded q, k and v; layers after it stay as they were.
+
+    Attributes:
+        recording: what the file holds.
+    """
+
+    recording: Recording = field(kw_only=True)
+
+    @property
+    def photo(self) -> Photo | None:
+        """What the network read, as a picture."""
+        return self.recording.photo
+
+    @property
+    def table(self) -> tuple[TableRow, ...]:
+        """Rows of the recorded model."""
+        return self.recording.table
+
+    @property
+    def specs(self) -> Mapping[str, BRASpec]:
+        """Settings of every layer whose windows can be changed, by name."""
+        return MappingProxyType({name: layer.spec for name, layer in self.recording.trace.layers.items()
+                                 if layer.attention_known})
+
+    def prepare(self, photo: Photo, side: int) -> Prepared:
+        """An empty input of the recorded size: nothing runs on it."""
+        shape = self.recording.input
+        h, w = (shape[2], shape[3]) if len(shape) == 4 else (photo.height, photo.width)
+        return Prepared(torch.empty(1, 3, 0, 0), 0, 0, h, w)
+
+    def answer(self, out: Any, prepared: Prepared) -> Answer:
+        """What the recorded model said."""
+        return Answer(tuple(Detection(*one) for one in self.recording.detections), self.recording.classes)
+
+    def look(self, photo: Photo, side: int, change: Change | None = None) -> ModelRun:
+        """The recorded forward.
+
+        Args:
+            photo: the recording's own; any other is refused.
+            side: of no effect.
+            change: other windows in one layer.
+
+        Raises:
+            BRAError: another picture, or a change that cannot be.
+        """
+        if self.photo is not None and photo != self.photo:
+            raise BRAError(message("a recording holds one picture and no model that could run on another: record that "
+                                   "picture, or choose the model's file."))
+        layers = dict(self.recording.trace.layers)
+        if change is not None:
+            layers[change.layer] = self.trace_with(change.layer, change.n_win, change.topk)
+        prepared = self.prepare(photo, side)
+        laid = {name: on_photo(layer, prepared) for name, layer in layers.items()}
+        trace = ModelTrace(None, MappingProxyType(laid), self.recording.trace.unknown)
+        return ModelRun(trace, self.answer(None, prepared))
+
+    def trace_with(self, layer: str, n_win: int, topk: int) -> LayerTrace:
+        """A layer's trace with other windows, from its recorded q, k and v.
+
+        Args:
+            layer: its name.
+            n_win: windows per side, as the layer is set; its own rule makes windows of it.
+            topk: windows that each is routed to.
+
+        Raises:
+            BRAError: there is no such layer, its attention is not known, or it cannot have such windows.
+        """
+        heard = self.recording.layers.get(layer)
+        if heard is None:
+            raise BRAError(message("layer {layer!r} has no windows to change: choose one of {layers}.", layer=layer,
+                                   layers=", ".join(self.specs)))
+        shape = self.recording.input
+        image = (shape[2], shape[3]) if len(shape) == 4 else None
+        return trace_of(rerouted(heard, n_win, topk), image)
+
+
+def open_recording(data: bytes, name: str) -> OpenRecording:
+    """The bytes of a recording -> a model that can be looked into.
+
+    Raises:
+        BRAError: it is none, is damaged, or asks for too much.
+    """
+    recording = read_recording(data)
+    return OpenRecording(nn.Identity(), name, message("recorded with {model}", model=recording.model),
+                         recording=recording)

@@ -1,0 +1,54 @@
+"""Figures in a page that opens anywhere: plotly.js once and inline, light or dark as the reader's system is."""
+
+from __future__ import annotations
+
+import json
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from bra.figures.template import export_config, template
+from bra.messages import ENGLISH, Language, message
+
+_DRAW = """
+const templates = $templates, words = $words, dark = matchMedia("(prefers-color-scheme: dark)");
+const save = (form, scale) => ({ name: form, title: words[form], icon: Plotly.Icons.camera, click: (graph) =>
+  Plotly.downloadImage(graph, { format: form, scale, filename: graph.dataset.name,
+    width: graph.clientWidth, height: graph.clientHeight }) });
+for (const place of document.querySelectorAll(".figure")) {
+  const { data, layout, config } = JSON.parse(place.querySelector("script").textContent);
+  const graph = document.createElement("div");
+  graph.dataset.name = place.dataset.name;
+  place.append(graph);
+  const draw = () => Plotly.react(graph, data, { ...layout, template: templates[Number(dark.matches)] }, { ...config,
+    modeBarButtonsToRemove: [...config.modeBarButtonsToRemove, "toImage"],
+    modeBarButtonsToAdd: [...config.modeBarButtonsToAdd, save("svg", 1), save("png", 4)] });
+  draw();
+  dark.addEventListener("change", draw);
+}
+"""
+
+
+def figure_html(figure: go.Figure, name: str) -> str:
+    """A figure's place in a page; `figures_script` draws it.
+
+    Args:
+        figure: in the language of the page.
+        name: of the files that its mode bar saves, from `file_name`.
+    """
+    made = json.loads(figure.to_json())
+    made["layout"].pop("template", None)
+    content = json.dumps({**made, "config": export_config(name)}, ensure_ascii=False)
+    # Nothing in a script of data ends it, whatever a stranger called his picture.
+    content = content.replace("<", "\\u003c")
+    return f'<div class="figure" data-name="{name}"><script type="application/json">{content}</script></div>'
+
+
+def figures_script(language: Language = ENGLISH) -> str:
+    """What draws every figure of a page; it stands once, at its end."""
+    templates = json.dumps([json.loads(go.Figure(layout={"template": template(dark)}).to_json())["layout"]["template"]
+                            for dark in (False, True)])
+    words = json.dumps({"svg": language.translate(message("Save as SVG")),
+                        "png": language.translate(message("Save as PNG, 4 pixels for each"))}, ensure_ascii=False)
+    code = _DRAW.replace("$templates", templates).replace("$words", words)
+    return f"<script>{get_plotlyjs()}</script><script>{code}</script>"

@@ -1,0 +1,83 @@
+"""Rows of the tables on the pages Cost and Models, by the heads of their columns in English."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bra.figures.card import metric_name
+from bra.models.card import ModelCard
+from bra.profiling.advice import Choice, Lever
+from bra.profiling.model_cost import Cost
+from dashboard.i18n import tr, tr_noop, translate
+
+Table = list[dict[str, Any]]
+
+
+def bra_after(cost: Cost, plain: Cost) -> set[str]:
+    """Names, without BRA, of the rows that a BRA row stands after."""
+    found, at = set(), -1
+    for row in cost.rows:
+        kind = row.name.partition(" ")[2].removesuffix("BRA")
+        if at + 1 < len(plain.rows) and plain.rows[at + 1].name.partition(" ")[2] == kind:
+            at += 1
+        elif row.layers and at >= 0:
+            found.add(plain.rows[at].name)
+    return found
+
+
+def row_table(cost: Cost) -> Table:
+    """The rows, numbers as they are, fit to be sorted."""
+    found = []
+    for row in cost.rows:
+        grid = row.grid
+        line: dict[str, Any] = {
+            tr_noop("row"): translate(row.name), tr_noop("parameters"): row.params, tr_noop("multiply-adds"): row.macs,
+            tr_noop("share, %"): 100 * row.share, tr_noop("peak, bytes"): row.peak_bytes}
+        if row.ms is not None:
+            line |= {tr_noop("time, ms"): row.ms, tr_noop("of the time, %"): 100 * (row.time_share or 0)}
+        line[tr_noop("tokens")] = f"{grid.h}×{grid.w}" if grid else ""
+        line[tr_noop("padding")] = tr("{share:.1f} %", share=100 * grid.padding_share) if grid else ""
+        found.append(line)
+    return found
+
+
+def against_table(costs: dict[str, Cost]) -> Table:
+    """One line per way to have the model: its totals, and each in per cent of the first."""
+    first = next(iter(costs.values())).total
+    names = {tr_noop("parameters"): "params", tr_noop("multiply-adds"): "macs", tr_noop("peak, bytes"): "peak_bytes"}
+    shares = {tr_noop("parameters, %"): "params", tr_noop("multiply-adds, %"): "macs", tr_noop("peak, %"): "peak_bytes"}
+    return [{"": translate(kind), **{name: getattr(cost.total, field) for name, field in names.items()},
+             **{name: 100 * getattr(cost.total, field) / (getattr(first, field) or 1)
+                for name, field in shares.items()}} for kind, cost in costs.items()]
+
+
+def choice_table(choices: Sequence[Choice]) -> Table:
+    """Ways to cut a map at equal coverage."""
+    over = {(): "", ("explicit",): tr_noop("attention written out"), ("fused",): tr_noop("fused"),
+            ("explicit", "fused"): tr_noop("attention written out and fused")}
+    return [{"n_win": one.n_win, "topk": one.topk, tr_noop("covers, %"): 100 * one.coverage,
+             tr_noop("padding, %"): 100 * one.padding_share, tr_noop("multiply-adds"): one.layer.macs,
+             tr_noop("fused, bytes"): one.layer.peak_bytes,
+             tr_noop("written out, bytes"): one.layer.explicit_peak_bytes,
+             tr_noop("over 1 GiB"): translate(over[one.explodes])} for one in choices]
+
+
+def lever_table(levers: Sequence[Lever]) -> Table:
+    """What each change of one setting saves."""
+    return [{tr_noop("change"): one.change, tr_noop("parameters saved"): one.params, tr_noop("multiply-adds "
+                                                                                             "saved"): one.macs,
+             tr_noop("bytes saved"): one.peak_bytes, tr_noop("why"): translate(one.why)} for one in levers]
+
+
+def score_table(card: ModelCard) -> list[dict[str, str]]:
+    """One row per variant: each metric's mean over seeds, and its smallest and largest value."""
+    rows = []
+    for variant, metrics in card.scores.items():
+        row = {tr_noop("variant"): variant, tr_noop("seeds"): str(len(next(iter(metrics.values()))))}
+        for metric, values in metrics.items():
+            mean = sum(values) / len(values)
+            row[metric_name(metric)] = f"{mean:.3f}" if len(values) == 1 else \
+                tr("{mean:.3f} ({low:.3f} to {high:.3f})", mean=mean, low=min(values), high=max(values))
+        rows.append(row)
+    return rows
