@@ -32,6 +32,7 @@ __all__ = [
     "WindowGrid",
     "cost",
     "load",
+    "record",
     "recording",
     "show",
     "trace",

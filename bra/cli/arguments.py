@@ -14,10 +14,10 @@ from bra.opening import model_and_variant, open_file, open_model
 from bra.spec import KVDownsampleMode
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser, default: str = ModelSettings().model) -> None:
     """Which model, with which weights, and how large it reads the picture."""
     usual = ModelSettings()
-    parser.add_argument("--model", default=usual.model, metavar="NAME|FILE",
+    parser.add_argument("--model", default=default, metavar="NAME|FILE",
                         help=f"{', '.join(key for key in CATALOG if key != 'own')}; a variant such as yolov8n-bra, "
                              "biformer_tiny; or your own file (YAML, .pt, .pth, .safetensors); default %(default)s")
     parser.add_argument("--untrained", action="store_true", help="random weights in place of trained ones")

@@ -152,7 +152,7 @@ def _inspect(args: argparse.Namespace) -> int:
     model, settings = open_asked_for(args)
     name = next(iter(model.specs), "") if args.layer is None else args.layer
     change = None
-    if asked and not settings.entry.is_built_from_settings and name in model.specs:
+    if asked and not settings.entry.is_built_from_settings:
         spec = model.specs[name]
         change = Change(name, **{"n_win": spec.n_win, "topk": spec.topk, **asked})
     look = model.look(photo, settings.side, change)

@@ -12,6 +12,7 @@ from typing import Any
 from bra.cli.arguments import add_model, add_patch_windows, open_asked_for
 from bra.errors import BRAError
 from bra.models.card import LayerQuality
+from bra.models.catalog import DEFAULT
 from bra.training.labelled import evenly, labelled_files, read_labelled
 from bra.training.quality import routing_quality
 
@@ -23,7 +24,7 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=Path, metavar="MASKS",
                         help="folder with a file per picture, of the same stem: PNG whose pixels are numbers of "
                              "classes, or YOLO .txt boxes; without it nothing is said of overlap")
-    add_model(parser)
+    add_model(parser, DEFAULT)
     add_patch_windows(parser)
     parser.add_argument("--ignore", type=int, nargs="+", default=[], metavar="CLASS", help="classes that do not count")
     parser.add_argument("--limit", type=int, default=60, help="most pictures, evenly spread; default %(default)s")

@@ -80,7 +80,7 @@ def test_an_error_that_names_no_file_says_what_it_says(capsys: pytest.CaptureFix
     def refuse(*_: object) -> None:
         raise FileNotFoundError("'lost.yaml' does not exist")
 
-    monkeypatch.setattr("bra.cli.main.model_asked_for", refuse)
+    monkeypatch.setattr("bra.cli.main.open_asked_for", refuse)
     assert main(["inspect", os.devnull]) == 2
     assert capsys.readouterr().err == "bra: 'lost.yaml' does not exist: check the path.\n"
 
