@@ -151,7 +151,7 @@ def explore_code(settings: ModelSettings, layer: str, window: int, token: int | 
         f"r_idx, r_weight, attention = r_idx[0, {window}], r_weight[0, {window}], attn[{window}{rows}]", *_printed()])
 
 
-def recording_code(path: str, layer: str, window: int, token: int | None = None, image: int = 0) -> str:
+def recording_code(path: str, layer: str, window: int, token: int | None = None) -> str:
     """The program that makes what Explore shows of one query of a recording, a trace that `bra.record` wrote.
 
     Args:
@@ -159,12 +159,11 @@ def recording_code(path: str, layer: str, window: int, token: int | None = None,
         layer: the layer's name in it.
         window: the query window.
         token: its token; None for all.
-        image: which image of the batch.
     """
-    asked = "".join([str(window), "" if token is None else f", token={token}", f", image={image}" if image else ""])
+    asked = f"{window}" if token is None else f"{window}, token={token}"
     return _program(["import bra"], [
         f"layer = bra.load({path!r}).layers[{layer!r}]",
-        f"r_idx, r_weight = layer.r_idx[{image}, {window}], layer.r_weight[{image}, {window}]",
+        f"r_idx, r_weight = layer.r_idx[0, {window}], layer.r_weight[0, {window}]",
         f"attention = layer.attention({asked})", *_printed()])
 
 

@@ -12,8 +12,8 @@ from bra.messages import Language, Message
 CATALOGUE = Path(__file__).parents[2] / "dashboard" / "text" / "zh.json"
 CHINESE = Language("zh", json.loads(CATALOGUE.read_text(encoding="utf-8")))
 CODE = ("pip install --force-reinstall --no-deps ultralytics", "pip install -U ultralytics", "bra lint",
-        "pip install 'bra[yolo]'", "pip install ultralytics", "apt-get install libgl1 libglib2.0-0", "bra sweep", "(batch, , height, width)",
-        "(height, width, 3)")
+        "pip install 'bra[yolo]'", "pip install ultralytics", "apt-get install libgl1 libglib2.0-0", "bra sweep",
+        "(batch, , height, width)", "(height, width, 3)")
 """Commands and shapes, which no language translates."""
 _WORD = r"(?<![\w'])[A-Za-z][a-z']+(?![\w=(.])"
 ENGLISH = re.compile(rf"{_WORD}(?:[ ,]+{_WORD})+")

@@ -57,7 +57,7 @@ def test_a_command_runs_as_printed(line: str, folder: Path, monkeypatch: pytest.
 
 def test_the_commands_of_the_readme_are_found() -> None:
     assert len(COMMANDS) >= 13
-    assert {shlex.split(line)[1] for line in COMMANDS} == {
+    assert {shlex.split(line, comments=True)[1] for line in COMMANDS} == {
         "inspect", "cost", "compare", "sweep", "probe", "lint", "transplant", "train", "predict", "train-demo"}
 
 
