@@ -19,6 +19,7 @@ from bra.models.biformer import biformer_nano
 from bra.models.catalog import ModelSettings
 from bra.opening import open_model
 from bra.photo import Photo
+from bra.reports.figure_html import figures_script
 
 RGB = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
 PHOTO = Photo.from_array(RGB)
