@@ -16,6 +16,7 @@ from bra.messages import message
 from bra.models.base import WARNING
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.photo import Photo
+from bra.reports.code import sweep_command
 from bra.reports.tables import compare_csv, compare_html, model_line, over_nearest, reason
 from bra.units import quantity
 from bra.viewer.multiples import multiples_message, pair_message
@@ -264,11 +265,13 @@ def probes(loaded: LoadedModel, photo: Photo) -> None:
                   "above “if it kept its places”, and with less local choices, does a high number speak for content."))
 
 
-def sweeps() -> None:
-    """Opens the table of a sweep, and says how to make one."""
+def sweeps(view: Selection) -> None:
+    """Opens the table of a sweep, and says how to make one of the model and the settings of this page."""
     st.markdown(tr("A folder of any size is swept on the command line; a run that was cut off goes on where it "
                    "stopped."))
-    st.code("bra sweep FOLDER --n-win 4,7,8 --topk 1,2,4,8 --jobs 2 -o sweep", language="bash")
+    compared, upload = session.comparison(), session.model_upload()
+    st.code(sweep_command(view.settings, compared.n_wins, compared.topks, EQUAL_TO if compared.equal else None,
+                          file=upload.name if upload else ""), language="bash")
     ask_file(tr("Open its rows.parquet"), ["parquet"], session.SWEEP_UPLOADER)
     file = session.uploaded_file(session.SWEEP_UPLOADER)
     if file is None:
@@ -313,7 +316,7 @@ def main() -> None:
     tab = choose_tab().tab
     try:
         if tab == "sweeps":
-            sweeps()
+            sweeps(view)
             return
         loaded = load_model(view.settings, session.model_upload())
         with picture.result_area(chosen.stands_in, loaded.model.label, chosen.name):
