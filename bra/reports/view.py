@@ -6,7 +6,9 @@ Plain HTML with everything inside, in a frame of its own: several on one page do
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -38,15 +40,23 @@ class View:
 
     Attributes:
         layer: the layer's name.
-        page: a whole HTML page, which needs no network and no server.
+        frame: the stage as an HTML page, which needs no network and no server: what a notebook shows and keeps. The
+            charts are left out, since notebooks refuse cells of many megabytes: marimo those above 8 MB.
+        make: makes the same page with the charts of the pinned queries.
     """
 
     layer: str
-    page: str = field(repr=False)
+    frame: str = field(repr=False)
+    make: Callable[[], str] = field(repr=False)
+
+    @property
+    def page(self) -> str:
+        """The whole page, charts included, as `save` writes it."""
+        return self.make()
 
     def _repr_html_(self) -> str:
         # Not sandboxed: a frame that may not reach its page cannot follow the page's theme and height.
-        return (f'<iframe srcdoc="{escape(self.page)}" title="{escape(self.layer or "attention")}" '
+        return (f'<iframe srcdoc="{escape(self.frame)}" title="{escape(self.layer or "attention")}" '
                 f'style="width:100%;height:{HEIGHT}px;border:0;display:block"></iframe>')
 
     def save(self, path: str | Path) -> Path:
@@ -79,6 +89,7 @@ def show(model_or_trace: Any, photo: Any, layer: str | None = None, side: int | 
     label: str = message("a trace")
     provenance: str = message("weights as given")
     detections: tuple[Detection, ...] = ()
+    untrained = False
     given: Any = model_or_trace
     if isinstance(given, ModelRun):
         given, detections = given.trace, given.answer.detections
@@ -88,13 +99,15 @@ def show(model_or_trace: Any, photo: Any, layer: str | None = None, side: int | 
         model, usual = _model(given)
         run = model.look(picture, usual if side is None else side)
         given, detections, label, provenance = run.trace, run.answer.detections, model.label, model.provenance
+        untrained = model.untrained
     routed = [one for one, found in given.layers.items() if found.routed]
     wanted = layer if layer is not None else (routed or [*given.layers])[0]
     trace = given.layers[wanted]
     _check_shape(trace, picture)
     pins = {role: _place(place) for role, place in (("a", a), ("b", b)) if place is not None}
-    return View(wanted, report_html(picture, trace, Caption(label, wanted, provenance, name), _place(at), pins,
-                                    detections=detections))
+    written = partial(report_html, picture, trace, Caption(label, wanted, provenance, name, untrained), _place(at), pins,
+                      detections=detections)
+    return View(wanted, written(charts=False), written)
 
 
 def _place(place: tuple[float, float]) -> Place:

@@ -40,7 +40,11 @@ def test_a_view_is_one_frame_with_the_whole_page_in_it(tmp_path: Path) -> None:
     view = bra.show(TRACE, PHOTO, a=(10, 20))
     (tag, attributes), = Frame(view._repr_html_()).tags
     assert tag == "iframe"
-    assert attributes["srcdoc"] == view.page == view.save(tmp_path / "view.html").read_text(encoding="utf-8")
+    assert attributes["srcdoc"] == view.frame
+    assert view.page == view.save(tmp_path / "view.html").read_text(encoding="utf-8")
+    assert len(view._repr_html_()) < 1_000_000          # what draws the charts is not in it
+    assert "topk 3" in view.frame
+    assert not re.findall(r"(?:src|href)=|url\(|https?://(?!www.w3.org/)|@import", view.frame)
     drawing = figures_script()              # plotly.js names hosts of maps, which the page's policy forbids to ask
     assert drawing in view.page
     ours = re.sub(r"http://www.w3.org/\S+", "", view.page.replace(drawing, ""))
@@ -70,6 +74,11 @@ def test_a_model_may_come_in_any_usual_form() -> None:
     model = biformer_nano(5).train()
     assert bra.show(model, PHOTO, layer="stages.1.0.attn").layer == "stages.1.0.attn"
     assert model.training
+
+
+def test_untrained_weights_are_said_in_the_view() -> None:
+    assert "class=warning" in bra.show("untrained", PHOTO, side=96).frame
+    assert "class=warning" not in bra.show("similarity", PHOTO, side=96).frame
 
 
 def test_an_ultralytics_model_is_shown_as_it_is() -> None:
