@@ -105,8 +105,8 @@ def show(model_or_trace: Any, photo: Any, layer: str | None = None, side: int | 
     trace = given.layers[wanted]
     _check_shape(trace, picture)
     pins = {role: _place(place) for role, place in (("a", a), ("b", b)) if place is not None}
-    written = partial(report_html, picture, trace, Caption(label, wanted, provenance, name, untrained), _place(at), pins,
-                      detections=detections)
+    caption = Caption(label, wanted, provenance, name, untrained)
+    written = partial(report_html, picture, trace, caption, _place(at), pins, detections=detections)
     return View(wanted, written(charts=False), written)
 
 
