@@ -27,9 +27,10 @@ st.html("""<style>
 .st-key-picture { position: absolute; }
 .st-key-stand_in { opacity: .4; filter: grayscale(1); }
 [data-testid="stFileUploaderDropzoneInstructions"] span { white-space: normal; }
-/* Streamlit's own grey is 3.8 : 1. */
+/* Streamlit's own grey is 3.8 : 1, its numbers in code 2.6 : 1. */
 [data-testid="stCaptionContainer"], [data-testid="stFileUploaderDropzoneInstructions"] span {
   color: inherit !important; opacity: .82; }
+[data-testid="stCode"] .token { color: inherit !important; }
 </style>""")
 st.logo(str(HERE / "icon.png"), size="large")
 i18n.switch()
