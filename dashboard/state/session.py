@@ -59,6 +59,11 @@ def put_link(parameters: Mapping[str, str]) -> None:
         st.session_state["link"] = link
 
 
+def shared_link() -> dict[str, str]:
+    """The link's parameters for others: as they are, but never as a projected page."""
+    return {name: value for name, value in st.query_params.to_dict().items() if name != "present"}
+
+
 def _record(key: str, from_query: Callable[[Mapping[str, str]], T]) -> T:
     """One of the visitor's records; a new visit begins with what its link says."""
     if key not in st.session_state:
