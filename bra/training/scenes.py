@@ -101,7 +101,7 @@ def draw_scene(seed: int, side: int = SIDE) -> Scene:
 
 
 def scene_net(router: Router) -> BiFormer:
-    """Two stages down to stride 8 whose three layers route to 4 of 8×8 windows; 0.13 M parameters, random weights."""
+    """Two stages down to stride 8 whose three layers route to 4 of 8×8 windows; 124,166 parameters, random weights."""
     differentiable = router == "straight-through"
     specs = {layer_name(stage, at, False): BRASpec(dim, n_win=N_WIN, num_heads=dim // HEAD_DIM, topk=TOPK,
                                                    side_dwconv=5, diff_routing=differentiable)
