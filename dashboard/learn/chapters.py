@@ -269,7 +269,7 @@ def router(at: Lesson) -> Lesson:
     with below:
         st.markdown(tr("Likeness of labels between a window and the {k} it is routed to, and how much of the routing "
                        "depends on the query:", k=lt.spec.topk))
-        parts = {tr("its own routing"): ("routed", "routed"), tr("the nearest windows"): ("nearest", "other"),
+        parts = {tr("its own routing"): ("routed", "main"), tr("the nearest windows"): ("nearest", "other"),
                  tr("random windows, chance"): ("chance", "other")}
         bars(at, tr("likeness of labels, % · share, %"), whose, [
             *(Bar(name, share, percent(share), kind) for name, (field, kind) in parts.items()

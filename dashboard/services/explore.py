@@ -86,6 +86,11 @@ def photo_in(request: LayerRequest) -> Photo:
     return photo_of(request.picture_file.data, request.picture_file.digest)
 
 
+def is_recording(request: LayerRequest) -> bool:
+    """Whether the request's model is a recording, which has a picture of its own and runs nothing."""
+    return load_model(request.settings, request.model_file).model.photo is not None
+
+
 def result_of(request: LayerRequest) -> LayerResult:
     """What a request names, from the cache; what is not there any more is worked out again.
 
