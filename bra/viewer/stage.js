@@ -92,7 +92,7 @@ function pin(view, place) {
 // The switches of the stage travel as a list of words, so that a link can hold them.
 function adopt(view, words) {
   for (const name of ["reverse", "arrows", "bare"]) view[name] = words.includes(name);
-  view.tint = ["affinity", "in_degree"].find((name) => words.includes(name)) ?? "route";
+  view.tint = ["affinity", "query_part", "in_degree"].find((name) => words.includes(name)) ?? "route";
   view.ui.tint.value = view.tint;
 }
 
@@ -175,8 +175,12 @@ function paint(view, g, height, queries) {
 }
 
 function legend(view, g, height, { low, high }) {
-  g.fillStyle = "rgba(17,17,17,.8)"; g.fillRect(8, height - 38, 168, 30);
+  const words = view.tint === "query_part" ? tr("not what the layer did") : "";
+  g.font = "12px sans-serif";
+  const wide = words ? g.measureText(words).width + 14 : 0;
+  g.fillStyle = "rgba(17,17,17,.8)"; g.fillRect(8, height - 38, 168 + wide, 30);
   colourBar(g, 14, height - 33, 156, low, high, "#fff");
+  g.textAlign = "left"; g.textBaseline = "middle"; g.fillText(words, 182, height - 23);
 }
 
 function panels(view, queries, current) {

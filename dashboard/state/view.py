@@ -20,7 +20,7 @@ UPLOAD = "upload"
 N_WINS = range(2, 17)
 HEADS = (1, 2, 4, 8, 16)
 STRIDES = (4, 8, 16, 32)
-SIDES = (224, 320, 448, 640)
+SIDES = (224, 320, 384, 448, 640)
 MAX_TOKENS = 112
 """Tokens along the longer side: full attention over 112×112 takes seconds on two cores, over 160×160 a minute."""
 RATIOS = (2, 3, 4)

@@ -25,7 +25,7 @@ from bra.reports.code import (
     sweep_table_code,
     versus_code,
 )
-from bra.reports.tables import compare_csv, compare_html, model_line, over_nearest, reason
+from bra.reports.tables import COLLAPSED, compare_csv, compare_html, depends, model_line, over_nearest, reason
 from bra.units import quantity
 from bra.viewer.multiples import multiples_message, pair_message
 from bra.viewer.pack import TILE_SIDE, Place
@@ -150,8 +150,11 @@ def _decide(compared: Compared, wanted: Comparison, caption: str, provenance: st
         shares = {tr_noop("keeps"): "recall", tr_noop("nearest"): "nearest", tr_noop("chance"): "chance",
                   tr_noop("best"): "oracle", tr_noop("padding"): "padding_share"}
         st.dataframe([{"n_win": row.n_win, "topk": row.topk,
-                       **{name: 100 * getattr(row, field) for name, field in shares.items()}}
+                       **{name: 100 * getattr(row, field) for name, field in shares.items()},
+                       tr_noop("depends on the query"): translate(depends(row))}
                       for row in compared.rows], hide_index=True, height=360, column_config=heads(shares, shares))
+        if any(row.collapsed for row in compared.rows):
+            st.caption(translate(COLLAPSED))
         title, language = tr("Settings side by side"), visitor_language()
         with st.container(horizontal=True):
             _download(tr("Table, CSV"), lambda: compare_csv(compared.rows, provenance), "settings.csv", "text/csv")
@@ -251,6 +254,7 @@ def sides(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place, seen
     st.dataframe([
         {"": tr("keeps of its full attention"), **_shares(row_a.recall, row_b.recall, less)},
         {"": tr("its nearest windows keep"), **_shares(row_a.nearest, row_b.nearest, less)},
+        {"": tr("depends on the query"), "A": translate(depends(row_a)), "B": translate(depends(row_b)), less: ""},
         {"": tr("multiply-adds of the layer"), "A": translate(amount(row_a, "macs")),
          "B": translate(amount(row_b, "macs")), less: _change(row_a.macs, row_b.macs)},
         {"": tr("memory of the layer"), "A": translate(amount(row_a, "peak_bytes")),
@@ -324,9 +328,12 @@ def sweeps(view: Selection) -> None:
                   "or hide its marks."))
     found = [{"n_win": row.n_win, "topk": row.topk, tr_noop("keeps"): 100 * row.recall,
               tr_noop("nearest"): 100 * row.nearest, tr_noop("over nearest, 95 %"): translate(over_nearest(row)),
-              tr_noop("random"): 100 * row.chance, "MACs": quantity(row.macs),
+              tr_noop("random"): 100 * row.chance, tr_noop("depends on the query"): translate(depends(row)),
+              "MACs": quantity(row.macs),
               tr_noop("memory"): quantity(row.peak_bytes) + "B"} for row in shown]
     st.dataframe(found, hide_index=True, column_config=heads(found[0], ("keeps", "nearest", "random")))
+    if any(row.collapsed for row in shown):
+        st.caption(translate(COLLAPSED))
     language = visitor_language()
     st.download_button(tr("Report, HTML"), lambda: compare_services.sweep_file(file, language), "sweep.html",
                        "text/html", on_click="ignore")

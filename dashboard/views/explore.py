@@ -178,7 +178,7 @@ def show(view: Selection, loaded: LoadedModel, run: ModelRun, chosen: picture.Ch
     picture.warn_of_padding(layer)
     if loaded.model.photo is None:      # a recording holds no input that could be padded anew
         model_widgets.choose_mask(view.settings, layer)
-    picture.warn_of_hubs(layer)
+    picture.say_dependence(layer)
     provenance = model_widgets.provenance_of(view.settings, loaded.model.origin)
     changed = model_widgets.shown_layer(view.settings, view.layer, tuple(loaded.model.specs))
     request = LayerRequest(view.settings, loaded.upload, chosen.sample, None if chosen.sample else session.upload(),

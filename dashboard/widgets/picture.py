@@ -18,7 +18,8 @@ from streamlit.delta_generator import DeltaGenerator
 from bra.errors import PhotoError
 from bra.grid import WindowGrid
 from bra.messages import comma_joined
-from bra.metrics.routing import chosen_padding, shared_choices
+from bra.metrics import query_dependence
+from bra.metrics.routing import chosen_padding
 from bra.models.base import Answer
 from bra.photo import Photo
 from bra.tracing import LayerTrace
@@ -170,12 +171,13 @@ def heading(name: str, hint: str, notes: tuple[str, ...]) -> None:
     st.markdown(" ".join(message + [tr("({note})", note=translate(note)) for note in notes]))
 
 
-def warn_of_hubs(layer: LayerTrace) -> None:
-    """Say so where a layer routes every window to much the same few: it then hardly matters where one points."""
-    share = shared_choices(layer)
-    if share > 0.8 and layer.routed and layer.spec.topk < layer.grid.n_windows:
-        st.caption(tr("In this layer {share:.0f} % of all choices fall on the same {topk} windows: it hardly matters "
-                      "where you point.", share=100 * share, topk=layer.spec.topk))
+def say_dependence(layer: LayerTrace) -> None:
+    """How much of a layer's routing depends on the query; marked where it collapsed."""
+    words = translate(query_dependence.in_words(layer))
+    if words and query_dependence.collapsed(layer):
+        st.warning(words, icon=":material/adjust:")
+    elif words:
+        st.caption(words)
 
 
 def plain(text: str) -> str:

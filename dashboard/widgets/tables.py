@@ -75,6 +75,18 @@ def lever_table(levers: Sequence[Lever]) -> Table:
              tr_noop("memory saved"): one.peak_bytes, tr_noop("why"): translate(one.why)} for one in levers]
 
 
+def routing_table(card: ModelCard) -> Table:
+    """One row per layer of the shipped weights: whether its routing depends on the query and brings like to like."""
+    rows = []
+    for layer in card.quality["trained"]:
+        shares = {tr_noop("shared choices"): layer.shared, tr_noop("depends on the query"): layer.query_dependence,
+                  tr_noop("overlap"): layer.overlap, tr_noop("overlap of the nearest"): layer.overlap_nearest}
+        rows.append({tr_noop("layer"): layer.layer,
+                     **{name: None if share is None else 100 * share for name, share in shares.items()},
+                     tr_noop("collapsed"): translate(tr_noop("yes")) if layer.collapsed else ""})
+    return rows
+
+
 def score_table(card: ModelCard) -> list[dict[str, str]]:
     """One row per variant: each metric's mean over seeds, and its smallest and largest value."""
     rows = []
