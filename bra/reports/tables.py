@@ -213,9 +213,9 @@ def over_nearest(row: Summary) -> str:
     """Whether routing beats the nearest windows, in a word and with its interval."""
     low, high = row.gain
     if math.isnan(low):
-        return message("{gain:+.1f} %", gain=100 * (row.recall - row.nearest))
+        return message("{gain:+.1f} points", gain=100 * (row.recall - row.nearest))
     word = message("more") if low > 0 else message("less") if high < 0 else message("open")
-    return message("{low:+.1f} to {high:+.1f} % ({word})", low=100 * low, high=100 * high, word=word)
+    return message("{low:+.1f} to {high:+.1f} points ({word})", low=100 * low, high=100 * high, word=word)
 
 
 def _layer(name: str, rows: Sequence[Summary], model: str, language: Language) -> str:

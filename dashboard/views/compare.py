@@ -12,7 +12,7 @@ from bra.errors import BRAError
 from bra.experiments.compare import Compared, LayerInput, Setting, amount
 from bra.experiments.probes import PROBES
 from bra.figures import compare as compare_figures
-from bra.messages import message
+from bra.messages import message, semicolon_joined
 from bra.models.base import WARNING
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.photo import Photo
@@ -111,8 +111,8 @@ def grid(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place, seen:
         made: dict[int, list[int]] = {}
         for setting in wanted.settings:
             made.setdefault(setting.n_win, []).append(setting.topk)
-        st.caption(tr("Equal coverage made of it: {made}.", made=tr("; ").join(
-            f"n_win {n_win}: topk {', '.join(map(str, topks))}" for n_win, topks in made.items())))
+        st.caption(tr("Equal coverage made of it: {made}.", made=translate(semicolon_joined([
+            f"n_win {n_win}: topk {', '.join(map(str, topks))}" for n_win, topks in made.items()]))))
     given = layer_input(loaded, photo, view.layer)
     compared = compare_services.compared(loaded, photo, given, wanted.settings,
                                          ROUNDS if wanted.cost == "seconds" else 0)
