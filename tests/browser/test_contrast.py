@@ -27,7 +27,7 @@ MEASURE = """() => {
   const found = [], seen = new Set();
   const judge = (element, text) => {
     const box = element.getBoundingClientRect();
-    if (!box.width || !box.height || seen.has(element)) return;
+    if (!box.width || !box.height || box.bottom <= 0 || seen.has(element)) return;    // as a skip link
     seen.add(element);
     const chain = []; for (let node = element; node; node = up(node)) chain.push(node);
     const styles = chain.map((node) => getComputedStyle(node));
@@ -83,6 +83,9 @@ def test_words_stand_out(browser: Any, app_url: str, place: str, theme: str) -> 
     ready = {"explore": ".stage[data-ready]", "guide": "h1, h2, h3"}.get(place, ".js-plotly-plot .main-svg")
     page.wait_for_selector(ready, state="attached", timeout=120_000)
     page.wait_for_timeout(1500)             # what comes after it: the table, the captions
+    # While a page runs, what is not yet drawn anew is faded.
+    page.wait_for_selector('.stApp[data-test-script-state="notRunning"]', timeout=120_000)
+    page.wait_for_timeout(500)
     found = measured(page)
     context.close()
     assert len(found) > 20
