@@ -224,7 +224,8 @@ def summaries(table: pa.Table, still: Callable[[], object] = lambda: None) -> tu
         made[at] = Summary(name, int(columns["n_win"][these[0]]), int(columns["topk"][these[0]]), len(these),
                            tuple(recall.tolist()), interval=interval(recall, drawn),
                            gain=interval(recall - nearest, drawn), **means,
-                           **{name: _mean(columns[name][these]) for name in LATER})
+                           shared_choices=_mean(columns["shared_choices"][these]),
+                           query_dependence=_mean(columns["query_dependence"][these]))
     return tuple(made[int(at)] for at in np.argsort(first, kind="stable"))
 
 
