@@ -141,9 +141,11 @@ def reason(rows: Sequence[SettingRow], cost: CostName = "macs") -> str:
         if best is not None:
             return message("n_win {n_win}, topk {topk} is the cheapest here that keeps {goal:.0f} % of full attention "
                            "and more than its controls: {recall:.1f} %, its nearest windows {nearest:.1f} %, random "
-                           "ones {chance:.1f} %, for {cost}.", n_win=best.n_win, topk=best.topk, goal=100 * goal,
+                           "ones {chance:.1f} %. It takes {macs} multiply-adds and {memory}, and {padding:.1f} % of "
+                           "its tokens are padding.", n_win=best.n_win, topk=best.topk, goal=100 * goal,
                            recall=100 * best.recall, nearest=100 * best.nearest, chance=100 * best.chance,
-                           cost=amount(best, cost))
+                           macs=quantity(best.macs), memory=amount(best, "peak_bytes"),
+                           padding=100 * best.padding_share)
     return message("No routed setting here keeps {goal:.0f} % of full attention and more than its controls: raise "
                    "topk, or lower n_win.", goal=100 * GOALS[-1])
 

@@ -10,14 +10,14 @@ function drawBase(view, g, scale) {
 
 function drawGrid(view, g, scale) {
   const { grid } = view.data, { width, height } = extent(grid);
-  const path = new Path2D();
+  g.beginPath();
   for (let n = 1; n < grid.n_win; n++) {
     const x = Math.round(n * grid.window_w * grid.stride[1] * scale), y = Math.round(n * grid.window_h * grid.stride[0] * scale);
-    path.moveTo(x, 0); path.lineTo(x, height * scale);
-    path.moveTo(0, y); path.lineTo(width * scale, y);
+    g.moveTo(x, 0); g.lineTo(x, height * scale);
+    g.moveTo(0, y); g.lineTo(width * scale, y);
   }
-  g.strokeStyle = "rgba(0,0,0,.35)"; g.lineWidth = 2; g.stroke(path);
-  g.strokeStyle = "rgba(255,255,255,.7)"; g.lineWidth = 0.75; g.stroke(path);
+  g.strokeStyle = "rgba(0,0,0,.35)"; g.lineWidth = 2; g.stroke();
+  g.strokeStyle = "rgba(255,255,255,.7)"; g.lineWidth = 0.75; g.stroke();
 }
 
 // The windows that belong to a query: those it chose, or in the reverse view those that chose it.

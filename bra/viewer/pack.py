@@ -123,7 +123,7 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
         "photo": photo.digest, "grid": grid_header(trace.grid, photo), "topk": trace.spec.topk,
         "caption": caption.line(trace), "untrained": caption.untrained,
         "weights_used": trace.weights_used, "focus": focus, "pins": dict(pins), "show": list(show), "follow": follow,
-        "name": caption.picture,
+        "name": caption.picture, "parts": [caption.model, caption.layer],
         "chance": trace.spec.topk / trace.grid.n_windows,
         "found": [[found.label, found.score] for found in detections],
     }

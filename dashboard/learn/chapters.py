@@ -47,7 +47,7 @@ def cost(at: Lesson) -> Lesson:
     one = growth(pixels)
     st.markdown(tr("{tokens:,} tokens: full attention compares {pairs} pairs, BRA {fewer}.", tokens=one.tokens,
                    pairs=quantity(one.pairs), fewer=quantity(one.routed_pairs)))
-    left, right = sides()
+    left, right = sides(at)
     with left:
         chart.draw(learn_figures.growth(every, views.PIXELS, pixels, _style(at)), "growth", f"{pixels}px")
     with right:
@@ -101,10 +101,10 @@ def windows(at: Lesson) -> Lesson:
     return replace(at, n_win=n_win, topk=topk)
 
 
-def sides() -> Sequence[Any]:
-    """Where the picture and its figures go: beside each other where there is room."""
+def sides(at: Lesson) -> Sequence[Any]:
+    """Where the picture and its figures go: beside each other where there is room; projected, the picture is larger."""
     with st.container(key="lesson_sides"):
-        return st.columns([1.12, 1], gap="medium")
+        return st.columns([1.7 if at.present else 1.12, 1], gap="medium")
 
 
 def look(at: Lesson, photo: Photo, lt: LayerTrace, place: Place, caption: str) -> None:
@@ -148,7 +148,7 @@ def cuts(at: Lesson) -> Lesson:
     n = views.CUTS.index(cut)
     row, lt = compared.rows[n], compared.traces[n]
     most = max(each.peak_bytes for each in compared.rows)
-    above, below = sides()
+    above, below = sides(at)
     with above:
         look(at, photo, lt, GALLERY["portrait"].focus, _whose("trained", one.name))
     with below:
@@ -180,7 +180,7 @@ def padding(at: Lesson) -> Lesson:
     one = learn_services.input_of("trained", photo, 1)
     topk = max(1, round(COVERED * n_win**2))
     lt, found = learn_services.leak(photo, one, n_win, topk, masked)
-    above, below = sides()
+    above, below = sides(at)
     with above:
         look(at, photo, lt, GALLERY["street"].focus,
              tr("Hatched: padding. Layer {layer} of the model trained on flowers, topk {k}.",
@@ -202,7 +202,7 @@ def worth(at: Lesson) -> Lesson:
     photo = model_services.sample("animal")
     lt = learn_services.layer_of(weights, photo, 4)
     found, shared = learn_services.fidelity_of(weights, photo, 4)
-    above, below = sides()
+    above, below = sides(at)
     with above:
         look(at, photo, lt, GALLERY["animal"].focus, _whose(weights, lt.name))
     with below:
@@ -232,7 +232,7 @@ def proof(at: Lesson) -> Lesson:
     photo = model_services.sample("animal")
     lt = learn_services.layer_of("trained", photo, layer)
     found, side = learn_services.voices(photo, layer), lt.spec.side_dwconv
-    above, below = sides()
+    above, below = sides(at)
     with above:
         look(at, photo, lt, GALLERY["animal"].focus, _whose("trained", lt.name))
     with below:

@@ -87,6 +87,7 @@ def show(at: Lesson) -> Lesson:
                            "wherever the star is.", share=percent(shared_choices(lt)), k=lt.spec.topk))
         _total(at)
         if not at.present:
+            learn_state.save(at)
             share.offer(explore_code(learn_services.MODELS[who], lt.name, window,
                                      picture=share.picture_file(key, None)))
     return at

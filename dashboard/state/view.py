@@ -65,6 +65,12 @@ class Selection:
         settings = replace(asked, topk=min(asked.topk, asked.n_win**2))
         return link.read(cls(settings=settings), _VIEW_PARAMS, query)
 
+    @staticmethod
+    def refused(query: Mapping[str, str]) -> tuple[str, ...]:
+        """Parameters of a link that `from_query` leaves at their defaults because they ask for what cannot be."""
+        entry = CATALOG.get(query.get("model", DEFAULT), CATALOG[DEFAULT])
+        return link.refused((*_settings_params(entry), *_VIEW_PARAMS), query)
+
     def to_query(self) -> dict[str, str]:
         """The link's parameters: what differs from the default view. Inverse of `from_query`."""
         usual, entry = Selection(), self.settings.entry

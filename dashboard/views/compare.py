@@ -44,7 +44,7 @@ from dashboard.widgets import model as model_widgets
 from dashboard.widgets.file_options import ask_file_options
 from dashboard.widgets.picture import ask_file, heads, plain
 
-EXPLORE = Path(__file__).parent / "explore.py"
+EXPLORE, COST = (Path(__file__).parent / f"{page}.py" for page in ("explore", "cost"))
 TAB_NAMES = {"grid": tr_noop("All settings at once"), "versus": tr_noop("A against B"),
              "probes": tr_noop("Does it follow content?"), "sweeps": tr_noop("Many pictures")}
 COST_NAMES = {"macs": tr_noop("multiply-adds"), "peak_bytes": tr_noop("memory"), "seconds": tr_noop("time")}
@@ -107,6 +107,12 @@ def grid(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place, seen:
                                     key=init_widget("cost", wanted.cost, choices.COSTS))
     wanted = session.save_comparison(replace(wanted, n_wins=rows, topks=columns, equal=equal,
                                              cost=cost or wanted.cost))
+    if equal:
+        made: dict[int, list[int]] = {}
+        for setting in wanted.settings:
+            made.setdefault(setting.n_win, []).append(setting.topk)
+        st.caption(tr("Equal coverage made of it: {made}.", made=tr("; ").join(
+            f"n_win {n_win}: topk {', '.join(map(str, topks))}" for n_win, topks in made.items())))
     given = layer_input(loaded, photo, view.layer)
     compared = compare_services.compared(loaded, photo, given, wanted.settings,
                                          ROUNDS if wanted.cost == "seconds" else 0)
@@ -136,6 +142,8 @@ def _decide(compared: Compared, wanted: Comparison, caption: str, provenance: st
     with drawn:
         chart.draw(compare_figures.deciding(compared.rows, wanted.cost, chart.style(), caption), caption, wanted.cost,
                    key=session.CHART, on_select=session.on_chart_point)
+        st.page_link(COST, label=tr("What each part of the layer costs, and what to change: Cost"),
+                     icon=":material/payments:")
         st.caption(tr("Thick grey: the Pareto front. Dashed: what the nearest windows of the same number keep; dotted: "
                       "random ones. Click a point to open that setting in Explore."))
     with table:
@@ -259,7 +267,7 @@ def sides(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place, seen
 
 def _shares(a: float, b: float, less: str) -> dict[str, str]:
     return {"A": tr("{share:.1f} %", share=100 * a), "B": tr("{share:.1f} %", share=100 * b),
-            less: tr("{gain:+.1f} %", gain=100 * (b - a))}
+            less: tr("{gain:+.1f} points", gain=100 * (b - a))}
 
 
 def _change(a: int, b: int) -> str:

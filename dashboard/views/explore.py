@@ -25,6 +25,8 @@ from dashboard.state.widgets import init_widget
 from dashboard.widgets import chart, picture, share
 from dashboard.widgets import model as model_widgets
 
+HEIGHT = 420      # about that of the first chart, so that little moves when it comes
+
 
 def rail(run: ModelRun, chosen: str) -> None:
     """Every layer of the model at once, where it has several."""
@@ -56,8 +58,9 @@ def _explorer(view: Selection, request: LayerRequest, answer: Answer, caption: C
     # By itself, since a message that is the same as before is not sent again: a new topk then brings numbers only.
     components.picture(picture_bytes(found.photo), "picture")
     pins, show = session.stage_opening(found.photo.digest)
-    components.stage(explore_services.stage_bytes(found, answer, caption, focus, pins, show, session.stage_follow()),
-                     session.STAGE, session.on_pins, session.on_show)
+    components.stage(
+        explore_services.stage_bytes(found, answer, caption, focus, pins, show, session.stage_follow()), session.STAGE,
+        session.on_pins, session.on_show, session.on_ready)
     whole = _charts(found, selection, caption, focus)
     # Read here: a download is made outside of the visitor's session, where there is no view to ask for.
     pins, language = selection.pins, visitor_language()
@@ -139,8 +142,12 @@ def _attention(found: LayerResult, selection: Selection, focus: Place, small: by
     for query in queries:
         st.markdown(translate(about(layer, query)))
     style = chart.style()
-    chart.draw(attention(queries, which, layer.grid, small, traced_size(layer.grid, found.photo), style, line), *name,
-               "attention")
+    # Before the stage is drawn there is none: a browser would load plotly first, and one could not point for seconds.
+    if session.stage_drawn():
+        chart.draw(attention(queries, which, layer.grid, small, traced_size(layer.grid, found.photo), style, line),
+                   *name, "attention")
+    else:
+        st.skeleton(height=HEIGHT)
     with st.expander(tr("Where the attention of {role} goes, by window", role=queries[0].role.upper()),
                      on_change="rerun", key="explore_where") as below:
         if below.open:

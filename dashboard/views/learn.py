@@ -45,6 +45,7 @@ def page() -> None:
         _choose(at)
     parts: Mapping[str, Callable[[Lesson], Lesson]] = {"chapters": _chapter, "example": _example, "photo": _photo,
                                                        "predict": quiz.show}
+    at = learn_state.save(at)       # its link is offered while the part is drawn
     at = learn_state.save(parts[at.part](at))
     with st.container(key="lesson_foot"):
         _presenter(at)
@@ -85,7 +86,7 @@ def _chapter(at: Lesson) -> Lesson:
     with right:
         st.markdown(f"**{tr('Try it')}**")
         st.markdown(text.trying)
-        tried = trial(at)
+        tried = learn_state.save(trial(at))
         share.offer(chapter_program(tried))
         return tried
 
