@@ -79,5 +79,19 @@ def _proof(at: Lesson) -> str:
                       picture_file("animal", None), trace=True)
 
 
+def _router(at: Lesson) -> str:
+    scene, shown = learn_services.SCENE, learn_services.SCENE_SIDE
+    return f"""from bra.metrics.overlap import semantic_overlap
+from bra.metrics.query_dependence import query_dependence
+from bra.metrics.routing import shared_choices
+from bra.photo import Photo, encode
+from bra.training.scenes import SIDE, draw_scene, open_scene_net
+
+photo = Photo.from_bytes(encode(draw_scene({scene}, {shown}).rgb, "PNG"))
+*_, layer = open_scene_net("{at.router}").look(photo, SIDE).trace.layers.values()
+print(semantic_overlap(layer, draw_scene({scene}).labels).to_dict(), shared_choices(layer), query_dependence(layer))
+"""
+
+
 _PROGRAMS: Final[Mapping[int, Callable[[Lesson], str]]] = MappingProxyType({
-    1: _growth, 2: _windows, 3: _weights, 4: _cuts, 5: _padding, 6: _worth, 7: _proof})
+    1: _growth, 2: _windows, 3: _weights, 4: _cuts, 5: _padding, 6: _worth, 7: _proof, 8: _router})

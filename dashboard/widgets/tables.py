@@ -82,7 +82,7 @@ def routing_table(card: ModelCard) -> Table:
         shares = {tr_noop("shared choices"): layer.shared, tr_noop("depends on the query"): layer.query_dependence,
                   tr_noop("overlap"): layer.overlap, tr_noop("overlap of the nearest"): layer.overlap_nearest}
         rows.append({tr_noop("layer"): layer.layer,
-                     **{name: None if share is None else 100 * share for name, share in shares.items()},
+                     **{name: 100 * share for name, share in shares.items() if share is not None},
                      tr_noop("collapsed"): translate(tr_noop("yes")) if layer.collapsed else ""})
     return rows
 

@@ -267,3 +267,13 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["sweep", str(folder), *usual, "-o", str(tmp_path / "out")]) == 0
     assert "12 rows" in capsys.readouterr().out
     assert "Routing over 2 pictures" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_table_of_an_earlier_version_opens_without_what_it_lacks() -> None:
+    made = table_of([("a.png", "layer", replace(row(0.5, 0.4), shared_choices=0.9, query_dependence=0.1))], {})
+    now, before = (read_table(to_parquet(one)).rows for one in
+                   (made, made.drop_columns(["shared_choices", "query_dependence"])))
+    assert summaries(now)[0].query_dependence == pytest.approx(0.1)
+    assert summaries(now)[0].collapsed
+    assert summaries(before)[0].query_dependence is None
+    assert not summaries(before)[0].collapsed

@@ -82,3 +82,9 @@ def test_a_collapsed_layer_is_told_from_one_that_answers() -> None:
     assert not collapsed_by(0.6, 0.1, 0.4)                  # a third of the way from even to the same for all
     assert collapsed_by(0.75, 0.1, 0.4)
     assert not collapsed_by(0.75, 0.5, 0.4)
+
+
+def test_where_all_windows_are_wanted_equally_shared_choices_decide() -> None:
+    assert collapsed_by(0.9, math.nan, 0.1)
+    assert not collapsed_by(0.2, math.nan, 0.1)
+    assert not collapsed_by(0.9, 0.4, 0.1)

@@ -93,7 +93,7 @@ def test_a_card_and_weights_survive_the_way_to_disk(tmp_path: Path) -> None:
 
 def test_what_is_shipped_is_in_the_catalog_and_small() -> None:
     assert set(cards()) == {entry.card for entry in CATALOG.values() if entry.card}
-    assert sum(path.stat().st_size for path in WEIGHTS.glob("*.safetensors")) <= 15e6
+    assert sum(path.stat().st_size for path in WEIGHTS.glob("*.safetensors")) <= 16e6
 
 
 @pytest.mark.parametrize("name", cards())
