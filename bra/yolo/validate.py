@@ -17,6 +17,7 @@ import yaml
 from bra.errors import YoloError
 from bra.messages import message
 from bra.spec import MAX_N_WIN, KVDownsampleMode, ParamAttention
+from bra.yolo.blocks import canonical
 from bra.yolo.edit import read_yaml
 from bra.yolo.rows import OPTIONS, OURS, Row, options_of, rows_of, with_rows
 
@@ -79,6 +80,7 @@ def check_model(model: str | bytes | Mapping[str, Any], limits: ModelLimits | No
     """
     limits = limits or ModelLimits()
     given = read_model(model, limits) if isinstance(model, (str, bytes)) else model
+    given = canonical(given) if isinstance(given, Mapping) else given
     if isinstance(given, Mapping) and "backbone" not in given and {"train", "val", "path"} & {*given}:
         raise YoloError(message("this describes a data set and not a model: give the file with 'backbone:' and "
                                 "'head:'."))
