@@ -107,11 +107,12 @@ def _private(step: Step) -> Callable[[dict[int, Tensor]], Any]:
 
 def _copied(module: nn.Module) -> nn.Module:
     shared = {id(t): t for t in (*module.parameters(), *module.buffers())}
-    made = copy.deepcopy(module, shared)
+    made: Any = copy.deepcopy(module, shared)
     if hasattr(made, "anchors") and hasattr(made, "shape"):
         # Of the copy alone: its anchors may be tensors that take no part in gradients.
-        made.shape = None  # type: ignore[assignment]
-    return made
+        made.shape = None
+    copied: nn.Module = made
+    return copied
 
 
 def _scores(predicted: Any) -> Tensor:

@@ -33,7 +33,7 @@ def canonical_name(name: str) -> str:
 
 
 def canonical(model: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A model's content with the names of this package in its rows. Never raises: a strange model is others' to judge."""
+    """A model's content with the names of this package in its rows. Never raises: others judge a strange model."""
     parts = {part: [[*row[:2], canonical_name(row[2]), *row[3:]]
                     if isinstance(row, list) and len(row) == 4 and isinstance(row[2], str) else row for row in rows]
              for part in ("backbone", "head") if isinstance(rows := model.get(part), list)}

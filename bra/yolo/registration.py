@@ -27,6 +27,7 @@ from bra.messages import message
 from bra.spec import BRASpec
 from bra.yolo.blocks import SAFE, BiFormerBlock, C2PSABRARow, canonical
 from bra.yolo.modules import BiLevelRoutingAttention, BRABlock, C2fBRA
+from bra.yolo.plugins import has_own_blocks, resolve_own_blocks
 from bra.yolo.routing_loss import register_routing_loss
 from bra.yolo.rows import OURS, has_ours, resolve
 from bra.yolo.tutorial_compat import ALIASES
@@ -73,6 +74,7 @@ class ParseModel:
             before = Conv.default_act
             try:
                 d = dict(canonical(d))
+                d = resolve_own_blocks(d, ch, self.original) if has_own_blocks(d) else d
                 model = resolve(d, ch, self.original) if has_ours(d) else d
                 built: tuple[nn.Sequential, list[int]] = self.original(model, ch, verbose)
                 return built

@@ -130,6 +130,16 @@ class Probe:
     dims: dict[int, int]
 
 
+def stand_in(row: Row) -> Row:
+    """A row of the same widths that Ultralytics' own parser knows."""
+    if row.name in DIM_FIRST:
+        return Row(row.index, row.source, row.repeats, "nn.Identity", [])
+    if row.name in INSIDE:
+        plain = [arg for arg in row.args if not isinstance(arg, Mapping)]
+        return Row(row.index, row.source, row.repeats, INSIDE[row.name], plain)
+    return row
+
+
 def probe(model: Model, rows: Sequence[Row], image_channels: int, parse: Parse) -> Probe:
     """Build the model without memory, to learn its widths.
 
@@ -144,10 +154,7 @@ def probe(model: Model, rows: Sequence[Row], image_channels: int, parse: Parse) 
     for row in rows:
         if row.name in OURS:
             options_of(row)
-    stand_ins = [Row(row.index, row.source, row.repeats, "nn.Identity", []) if row.name in DIM_FIRST
-                 else Row(row.index, row.source, row.repeats, INSIDE[row.name],
-                          [arg for arg in row.args if not isinstance(arg, Mapping)]) if row.name in INSIDE
-                 else row for row in rows]
+    stand_ins = [stand_in(row) for row in rows]
     ends = [Row(len(rows) + n, row.sources[0], 1, "nn.BatchNorm2d", [])
             for n, row in enumerate(row for row in asking if row.sources[0] >= 0)]
     scales = model.get("scales")

@@ -19,6 +19,7 @@ from bra.messages import message
 from bra.spec import MAX_N_WIN, KVDownsampleMode, ParamAttention
 from bra.yolo.blocks import canonical
 from bra.yolo.edit import read_yaml
+from bra.yolo.plugins import is_own_block
 from bra.yolo.rows import OPTIONS, OURS, Row, options_of, rows_of, with_rows
 
 LAYERS: Final = frozenset({
@@ -111,7 +112,7 @@ def check_model(model: str | bytes | Mapping[str, Any], limits: ModelLimits | No
 
 def _check_known(rows: Sequence[Row]) -> None:
     """Raise YoloError, with all of them named, where layers of rows are not opened here."""
-    unknown = [row for row in rows if row.name not in LAYERS and row.name not in HEADS]
+    unknown = [row for row in rows if row.name not in LAYERS and row.name not in HEADS and not is_own_block(row.name)]
     if not unknown:
         return
     if len(unknown) == 1:

@@ -19,11 +19,11 @@ import bra.yolo
 from bra.errors import BRAError
 from bra.opening import open_file
 from bra.yolo.blocks import C2PSABRA, BiFormerBlock, PSABlockBRA, canonical_name
-from bra.yolo.edit import resettled, without_rows
+from bra.yolo.edit import with_row_settings, without_rows
 from bra.yolo.rows import rows_of
 
-SPELLED = ("C2PSABRA", "C2PSA_BRA", "C2PSA_BiFormer", "C2PSA_BIFormer", "C2PSA_Biformer", "C2PSA_BiLevelRoutingAttention",
-           "c2psa_biformer", "C2PSABiFormer")
+SPELLED = ("C2PSABRA", "C2PSA_BRA", "C2PSA_BiFormer", "C2PSA_BIFormer", "C2PSA_Biformer", "c2psa_biformer",
+           "C2PSABiFormer", "C2PSA_BiLevelRoutingAttention")
 
 
 def yolo11(name: str, args: list[Any], at: int = 10) -> dict[str, Any]:
@@ -115,12 +115,12 @@ def test_they_train_save_and_open_again(tmp_path: Any) -> None:
 def test_edits_know_them() -> None:
     model = yolo11("C2PSABRA", [1024, {"n_win": 5}])
     assert rows_of(without_rows(model))[10].name == "C2PSA"
-    assert "n_win: 3" in resettled(model, n_win=3)
+    assert "n_win: 3" in with_row_settings(model, n_win=3)
 
 
 def test_other_names_stay_what_they_are() -> None:
     for name in ("C2PSA", "Conv", "C2fBRA", "BRABlock", "BiFormer", "C2PSA_CBAM"):
         assert canonical_name(name) == name
     with pytest.raises(BRAError, match="C2PSABRA"):
-        open_file(b"nc: 2\nbackbone:\n - [-1, 1, Conv, [16, 3, 2]]\n - [-1, 1, CBAMX, [16]]\nhead:\n - [[1], 1, Detect, "
-                  b"[nc]]\n", "x.yaml")
+        open_file(b"nc: 2\nbackbone:\n - [-1, 1, Conv, [16, 3, 2]]\n - [-1, 1, CBAMX, [16]]\nhead:\n"
+                  b" - [[1], 1, Detect, [nc]]\n", "x.yaml")
