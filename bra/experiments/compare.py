@@ -26,7 +26,7 @@ from bra.metrics import routing as bf
 from bra.metrics.agreement import Shared, even_places, shared, windows_at
 from bra.metrics.dense import dense_masses, layer_output
 from bra.metrics.routing import Floats
-from bra.models.base import Change, OpenModel, Prepared, on_photo, with_windows
+from bra.models.base import Change, OpenModel, Prepared, no_routing, on_photo, with_windows
 from bra.photo import Photo
 from bra.profiling.formula import layer_cost
 from bra.recorder import recording
@@ -162,8 +162,7 @@ def layer_inputs(model: OpenModel, photo: Photo, side: int) -> Mapping[str, Laye
         if isinstance(layer, BiLevelRoutingAttention) and capture.x is not None and names[layer] not in found:
             found[names[layer]] = LayerInput(names[layer], layer, capture.x.cpu(), prepared)
     if not found:
-        raise BRAError(message("{model} has no routed layer whose windows could be compared: choose another model.",
-                               model=model.label))
+        raise BRAError(no_routing(model.label))
     return MappingProxyType(found)
 
 

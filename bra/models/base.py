@@ -112,6 +112,13 @@ class ModelRun:
     answer: Answer
 
 
+def no_routing(model: str) -> str:
+    """What is said of a model without bi-level routing attention, and what can be done about it."""
+    return message("{model} has no layer of bi-level routing attention, so there is no routing to see: Cost says where "
+                   "to put one and writes the model file, bra transplant carries these weights into it, and after "
+                   "bra train it opens here.", model=model)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenModel(ABC):
     """A model in eval mode.

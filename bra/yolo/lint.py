@@ -16,6 +16,7 @@ from bra.errors import BRAError, YoloError
 from bra.grid import WindowGrid
 from bra.messages import message, message_of
 from bra.spec import MAX_N_WIN, BRASpec
+from bra.yolo.blocks import canonical
 from bra.yolo.edit import counterparts, read_yaml, renumbered_sources, with_rows_replaced, written
 from bra.yolo.guesses import guessed
 from bra.yolo.registration import CFG, ParseModel
@@ -90,7 +91,7 @@ def lint(path: str | Path, imgsz: int = 640, base: str | None = None) -> Report:
         raise YoloError(message("{path} does not exist: give a model file, or a name such as yolov8n-bra.yaml.",
                                 path=str(path))) from error
     text = model_file(path).read_text(encoding="utf-8")
-    model = read_yaml(text) | {"scale": found.get("scale")}
+    model = canonical(read_yaml(text) | {"scale": found.get("scale")})
     rows, findings = rows_of(model), []
     said = () if model_file(path).parent == CFG else said_of_rows([row for row in rows if _readable(row)])
     guesses = guessed(model)

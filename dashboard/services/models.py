@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import streamlit as st
 
-from bra import opening
+from bra import bra_record, opening
 from bra.errors import BRAError
 from bra.experiments.compare import LayerInput, layer_inputs
 from bra.messages import message
@@ -31,6 +31,9 @@ from dashboard.runtime.wait import run_cached
 from dashboard.services.server import limits, server
 from dashboard.state.upload import Upload
 from dashboard.state.view import Selection
+
+if TYPE_CHECKING:       # Ultralytics takes seconds to import
+    from bra.yolo.mend import Mended
 
 opening.stay_offline()
 SAMPLES: Final = Path(__file__).parents[2] / "sample_images"
@@ -166,6 +169,25 @@ def load_model(settings: ModelSettings, upload: Upload | None = None) -> LoadedM
     model = run_cached(server(), _model_key(settings, upload), work, tr_noop("Opening the model …"),
                        opening_priority(settings))
     return LoadedModel(settings, upload, model)
+
+
+@st.cache_resource(max_entries=1, show_spinner=False)
+def recorder_file() -> bytes:
+    """The one-file recorder, as people drop it beside their own code."""
+    return Path(bra_record.__file__).read_bytes()
+
+
+def mended_files(file: Upload) -> tuple[Mended, ...]:
+    """A model file mended, in the ways that its author may have meant; none where nothing is known to be mended."""
+    if not file.name.lower().endswith((".yaml", ".yml")):
+        return ()
+    try:
+        opening.yolo()
+    except BRAError:        # the page has said that Ultralytics is missing
+        return ()
+    from bra.yolo.mend import without_channels
+
+    return without_channels(file.data)
 
 
 def opening_priority(settings: ModelSettings) -> str:

@@ -8,6 +8,7 @@ from streamlit.runtime.uploaded_file_manager import DeletedFile
 
 from dashboard.services.server import server
 from dashboard.state import session
+from dashboard.state.upload import uploaded
 from dashboard.state.view import UPLOAD, Selection
 
 
@@ -25,6 +26,14 @@ def remove(uploader: str) -> None:
     """Callback of the button beside a file that is held though its uploader is empty: it is forgotten."""
     session.keep_upload(uploader, None, "")
     _follow(uploader)
+
+
+def replace_text(uploader: str, text: str) -> None:
+    """Callback of a button beside a refused model file: the file with another text, under the same name."""
+    held = session.uploaded_file(uploader)
+    if held is not None:
+        session.keep_upload(uploader, server().uploads.keep(uploaded(held.name, text.encode())), "")
+        _follow(uploader)
 
 
 def _follow(uploader: str) -> None:

@@ -316,6 +316,10 @@ def main() -> None:
             sweeps()
             return
         loaded = load_model(view.settings, session.model_upload())
+        if not loaded.model.specs and loaded.model.photo is None:
+            model_widgets.say_no_routing(loaded)
+            return
+        chosen = model_widgets.picture_for(view, chosen)
         with picture.result_area(chosen.stands_in, loaded.model.label, chosen.name):
             model_widgets.warn_of_weights(loaded)
             if tab == "grid":
@@ -325,7 +329,7 @@ def main() -> None:
             else:
                 probes(loaded, chosen.photo)
     except BRAError as error:
-        st.error(model_widgets.sentence(error))
+        model_widgets.refuse(error)
 
 
 if __name__ == "__main__":

@@ -72,8 +72,10 @@ def page(selection: Selection, view: CostView, timed: bool) -> None:
         if timed:
             cost = cost_services.timed_cost(loaded, view, ROUNDS)
     except BRAError as error:
-        st.error(model_widgets.sentence(error), icon=":material/error:")
+        model_widgets.refuse(error)
         return
+    if not loaded.model.specs and loaded.upload is not None:
+        model_widgets.say_no_routing(loaded)
     model_widgets.warn_of_weights(loaded)
     for sentence in summary(cost, plain):
         st.markdown(as_is(translate(sentence)))
