@@ -30,7 +30,8 @@ from bra.readers.safetensors import read_safetensors
 
 MODEL_TEXT: Final = 64 * 2**10
 """Bytes of a model file in which names of rows are looked for once it was refused."""
-ROW_NAME: Final = re.compile(r"^[ \t]*(?:-[ \t]*)?\[[^\n]*?,[ \t]*\d{1,4}[ \t]*,[ \t]*([A-Za-z_]\w{0,80})", re.MULTILINE)
+ROW_NAME: Final = re.compile(r"^[ \t]*(?:-[ \t]*)?\[[^\n]*?,[ \t]*\d{1,4}[ \t]*,[ \t]*([A-Za-z_]\w{0,80})",
+                             re.MULTILINE)
 ANCHORS: Final = re.compile(r"^anchors[ \t]*:", re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""Model files whose rows of attention begin with their channels, as no class takes them: what their authors may mean."""
+"""Model files whose rows of attention begin with their channels, as no class takes them, mended."""
 
 from __future__ import annotations
 

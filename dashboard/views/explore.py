@@ -7,10 +7,12 @@ from functools import partial
 
 import streamlit as st
 
+from bra.errors import BRAError
 from bra.figures import routing
 from bra.figures.attention import about, attention, names_of
 from bra.metrics.routing import in_degree
 from bra.models.base import Answer, ModelRun
+from bra.models.class_map import ClassMap
 from bra.tracing import LayerTrace
 from bra.viewer.pack import TILE_SIDE, Caption, Place, locate, place_of, rail_message, traced_size
 from dashboard import components
@@ -34,6 +36,7 @@ def rail(run: ModelRun, chosen: str) -> None:
 def explorer(view: Selection, request: LayerRequest, answer: Answer, caption: Caption, focus: Place) -> None:
     """All that is seen of one layer; what takes long is waited for here, where it can be cancelled."""
     explore_services.prefetch_maps(request, _queries(session.current(), focus))
+    explore_services.prefetch_class_map(request, session.current().show)
     _explorer(view, request, answer, caption, focus)
 
 
@@ -55,8 +58,11 @@ def _explorer(view: Selection, request: LayerRequest, answer: Answer, caption: C
     # By itself, since a message that is the same as before is not sent again: a new topk then brings numbers only.
     components.picture(picture_bytes(found.photo), "picture")
     pins, show = session.stage_opening(found.photo.digest)
-    components.stage(explore_services.stage_bytes(found, answer, caption, focus, pins, show, session.stage_follow()),
-                     session.STAGE, session.on_pins, session.on_show)
+    heat = _class_map(request, found, selection)
+    components.stage(explore_services.stage_bytes(found, answer, caption, focus, pins, show, session.stage_follow(),
+                                                  heat), session.STAGE, session.on_pins, session.on_show)
+    if heat is not None:
+        st.caption(_about_heat(heat))
     whole = _charts(found, selection, caption, focus)
     # Read here: a download is made outside of the visitor's session, where there is no view to ask for.
     pins, language = selection.pins, visitor_language()
@@ -72,6 +78,25 @@ def _explorer(view: Selection, request: LayerRequest, answer: Answer, caption: C
                                                                      selection.show, language),
             f"{stem}.html", "text/html", on_click="ignore",
             help=tr("This view as one file that opens anywhere, without a network."))
+
+
+def _class_map(request: LayerRequest, found: LayerResult, selection: Selection) -> ClassMap | None:
+    """The class heat map where the stage shows it; says so where none can be made of this picture."""
+    try:
+        return explore_services.class_map_of(request, found, selection.show)
+    except BRAError as error:
+        st.caption(model_widgets.sentence(error))
+        return None
+
+
+def _about_heat(heat: ClassMap) -> str:
+    """What a class heat map is, and what it is not."""
+    sizes = ", ".join(f"{h}×{w}" for h, w in heat.level_sizes)
+    of = tr("{n} predictions, the best with {score:.0f} %", n=len(heat.scores), score=100 * heat.scores[0]) \
+        if len(heat.scores) > 1 else tr("the best prediction")
+    return tr("Class heat map (LayerCAM) of {what}: where the last maps ({sizes}) speak for the score. It explains the "
+              "answer of the whole model; it is no attention, and this layer may well look elsewhere.", what=of,
+              sizes=sizes)
 
 
 def _charts(found: LayerResult, selection: Selection, caption: Caption, focus: Place) -> bool:

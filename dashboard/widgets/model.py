@@ -256,7 +256,7 @@ def refuse(error: BRAError, uploader: str = session.MODEL_UPLOADER) -> None:
         st.error(sentence(error), icon=":material/error:")
         _offer_mended(uploader)
         return
-    st.error(f"{sentence(error)} {tr(str(RECORD_IT))}", icon=":material/error:")
+    st.error(f"{sentence(error)} {translate(RECORD_IT)}", icon=":material/error:")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.code(error.lines, language="python", width=640)
         st.download_button("bra_record.py", recorder_file, "bra_record.py", "text/x-python", on_click="ignore",
