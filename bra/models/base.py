@@ -149,6 +149,11 @@ class OpenModel(ABC):
         return None
 
     @property
+    def runs(self) -> bool:
+        """Whether it can run, on other pictures and otherwise made; False for a recording of a model."""
+        return True
+
+    @property
     def origin(self) -> str:
         """Provenance and assumptions, as they stand under every figure."""
         return semicolon_joined((self.provenance, *self.assumptions))

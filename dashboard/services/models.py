@@ -15,11 +15,12 @@ import streamlit as st
 
 from bra import bra_record, opening
 from bra.errors import BRAError
-from bra.experiments.compare import LayerInput, layer_inputs
+from bra.experiments.compare import GivenLayer, LayerInput, layer_inputs, recorded_layers
 from bra.messages import message
 from bra.models.base import Change, ModelRun, OpenModel
 from bra.models.card import ModelCard, cards
 from bra.models.catalog import DIM, ModelSettings
+from bra.models.recorded import OpenRecording
 from bra.models.rerun import run_from
 from bra.photo import Photo, PhotoLimits, declared_pixels
 from bra.tracing import ModelTrace
@@ -272,6 +273,18 @@ def running_priority(loaded: LoadedModel) -> str:
         pairs = (settings.side / settings.stride) ** 4 * settings.topk / settings.n_win**2
         return HEAVY if 4 * DIM * pairs > FAR else QUICK
     return HEAVY if sum(weights.numel() for weights in loaded.model.module.parameters()) > MANY else QUICK
+
+
+def given_layer(loaded: LoadedModel, photo: Photo, layer: str) -> GivenLayer:
+    """As `layer_input`, or a layer of a recording, which is compared without its input.
+
+    Raises:
+        BRAError: as there, or the picture is not the recording's.
+    """
+    if not isinstance(loaded.model, OpenRecording):
+        return layer_input(loaded, photo, layer)
+    found = recorded_layers(loaded.model, photo)
+    return found.get(layer, next(iter(found.values())))
 
 
 def layer_input(loaded: LoadedModel, photo: Photo, layer: str) -> LayerInput:

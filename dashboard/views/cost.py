@@ -11,11 +11,14 @@ import streamlit as st
 from bra.errors import BRAError
 from bra.figures import cost as cost_figures
 from bra.messages import Message, message
+from bra.models.recorded import OpenRecording
 from bra.profiling.advice import Position, choices, levers, positions
 from bra.profiling.format import cost_csv, cost_json, cost_markdown, short, summary
 from bra.profiling.formula import LayerCost
 from bra.profiling.model_cost import Cost, CostRow
+from bra.reports.files import recorded_csv
 from bra.spec import BRASpec
+from bra.units import quantity
 from dashboard.i18n import option_labels, tr, tr_noop, translate
 from dashboard.services import cost as cost_services
 from dashboard.services.cost import Variant
@@ -67,6 +70,10 @@ def page(selection: Selection, view: CostView, timed: bool) -> None:
     """Everything below the choices."""
     try:
         loaded = load_model(selection.settings, session.model_upload())
+        recorded = cost_services.recorded(loaded)
+        if recorded is not None:
+            _recorded(recorded, view)
+            return
         cost = cost_services.cost_of(loaded, view)
         plain = cost_services.cost_of(loaded, view, Variant.WITHOUT_BRA)
         if timed:
@@ -105,6 +112,28 @@ def page(selection: Selection, view: CostView, timed: bool) -> None:
         show(loaded, view, cost, plain)
     if cost_services.is_yolo(loaded):
         beside_ultralytics(loaded, cost)
+
+
+def _recorded(recording: OpenRecording, view: CostView) -> None:
+    """The table of a recording: what the recorder counted, at the size of its picture."""
+    cost, rows = recording.cost, recording.table
+    unknown = sum(not row.counted for row in rows)
+    st.markdown(as_is(tr(
+        "Recorded on an input of {size}: {model} has {params:,} parameters, and {macs} multiply-adds were counted. The "
+        "size above is of no account: nothing of the model runs here.", size="×".join(map(str, cost.input)),
+        model=cost.model, params=cost.total.params, macs=quantity(cost.total.macs))))
+    if unknown:
+        st.info(tr("{n} of {all} rows hold code of their own, whose multiply-adds are not known: what is counted of "
+                   "them are convolutions, linear layers, and the attention of layers that were heard.", n=unknown,
+                   all=len(rows)), icon=":material/info:")
+    st.caption(tr("Memory and time were not recorded. For these, for other settings and for other places, open the "
+                  "model's own file, or run bra.cost where the model runs."))
+    drawn, measure = chart.style(), view.measure if view.measure in ("macs", "params") else "macs"
+    chart.draw(cost_figures.bars(cost, measure, drawn), cost.model, measure)
+    table([{tr_noop("row"): row.name, tr_noop("class"): row.kind, tr_noop("parameters"): row.params,
+            tr_noop("multiply-adds"): row.macs, tr_noop("all of it counted"): tr("yes") if row.counted else tr("no"),
+            tr_noop("returns"): "×".join(map(str, row.out))} for row in rows], 320, DECIMALS)
+    st.download_button(tr("Table, CSV"), lambda: recorded_csv(rows), "recorded.csv", "text/csv", on_click="ignore")
 
 
 def _rows(cost: Cost) -> None:

@@ -177,7 +177,7 @@ def show(view: Selection, loaded: LoadedModel, run: ModelRun, chosen: picture.Ch
     layer = run.trace.layers[model_widgets.layer_of(view, tuple(run.trace.layers))]
     rail(run, layer.name)
     picture.warn_of_padding(layer)
-    if loaded.model.photo is None:      # a recording holds no input that could be padded anew
+    if loaded.model.runs:      # a recording holds no input that could be padded anew
         model_widgets.choose_mask(view.settings, layer)
     picture.warn_of_hubs(layer)
     provenance = model_widgets.provenance_of(view.settings, loaded.model.origin)
