@@ -148,7 +148,7 @@ def _heat(scores: Tensor, maps: list[Tensor], size: torch.Size, confidence: floa
         raise BRAError(message("the head of this model lets no gradient through, so what its answer comes from cannot "
                                "be shown: choose one whose head suppresses afterwards."))
     order = scores.detach().argsort(descending=True)[:most].tolist()
-    chosen = [at for rank, at in enumerate(order) if rank == 0 or float(scores[at]) >= confidence]
+    chosen = [at for rank, at in enumerate(order) if rank == 0 or float(scores.detach()[at]) >= confidence]
     heat = torch.zeros(size)
     for rank, at in enumerate(chosen):
         grads = torch.autograd.grad(scores[at], maps, retain_graph=rank < len(chosen) - 1, allow_unused=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -49,7 +49,7 @@ class OpenRecording(OpenModel):
         """What the recorder counted: parameters and multiply-adds of each row. Of bytes and time it knows nothing, and
         rows with code of their own say so in their name."""
         macs = sum(row.macs for row in self.table)
-        rows = tuple(CostRow(_row_name(row), row.params, row.macs, 0, 0, row.macs / macs if macs else 0.0, row.macs,
+        rows = tuple(CostRow(_row_name(row, [*self.recording.trace.layers]), row.params, row.macs, 0, 0, row.macs / macs if macs else 0.0, row.macs,
                              returned=(row.out,) if row.out else ()) for row in self.table)
         total = CostRow("total", sum(row.params for row in rows), macs, 0, 0, 1.0, macs)
         return Cost(self.recording.model, self.recording.input, rows, total, ())
@@ -137,8 +137,10 @@ class OpenRecording(OpenModel):
         return (shape[2], shape[3]) if len(shape) == 4 else None
 
 
-def _row_name(row: TableRow) -> str:
+def _row_name(row: TableRow, layers: Sequence[str]) -> str:
     name = f"{row.name} {row.kind.rpartition('.')[2]}"
+    if any(f"{layer}.".startswith(f"{row.name}.") or not row.name for layer in layers):
+        name = message("{name} · BRA", name=name)
     return name if row.counted else message("{name} (code of its own, not all counted)", name=name)
 
 

@@ -28,12 +28,10 @@ def remove(uploader: str) -> None:
     _follow(uploader)
 
 
-def replace_text(uploader: str, text: str) -> None:
-    """Callback of a button beside a refused model file: the file with another text, under the same name."""
-    held = session.uploaded_file(uploader)
-    if held is not None:
-        session.keep_upload(uploader, server().uploads.keep(uploaded(held.name, text.encode())), "")
-        _follow(uploader)
+def take_text(uploader: str, name: str, text: str) -> None:
+    """Callback of a button beside a refused model file: this text in its place."""
+    session.keep_upload(uploader, server().uploads.keep(uploaded(name, text.encode())), "")
+    _follow(uploader)
 
 
 def _follow(uploader: str) -> None:

@@ -70,10 +70,6 @@ def page(selection: Selection, view: CostView, timed: bool) -> None:
     """Everything below the choices."""
     try:
         loaded = load_model(selection.settings, session.model_upload())
-        recorded = cost_services.recorded(loaded)
-        if recorded is not None:
-            _recorded(recorded, view)
-            return
         cost = cost_services.cost_of(loaded, view)
         plain = cost_services.cost_of(loaded, view, Variant.WITHOUT_BRA)
         if timed:
@@ -114,22 +110,24 @@ def page(selection: Selection, view: CostView, timed: bool) -> None:
         beside_ultralytics(loaded, cost)
 
 
-def _recorded(recording: OpenRecording, view: CostView) -> None:
+def recorded_page(recording: OpenRecording) -> None:
     """The table of a recording: what the recorder counted, at the size of its picture."""
-    cost, rows = recording.cost, recording.table
+    cost, rows, measures = recording.cost, recording.table, views.MEASURES[:2]
+    measure = st.segmented_control(tr("Show"), measures, format_func=option_labels(MEASURES), required=True,
+                                   key=init_widget("cost_measure", session.cost_view().measure, measures))
     unknown = sum(not row.counted for row in rows)
     st.markdown(as_is(tr(
-        "Recorded on an input of {size}: {model} has {params:,} parameters, and {macs} multiply-adds were counted. The "
-        "size above is of no account: nothing of the model runs here.", size="×".join(map(str, cost.input)),
-        model=cost.model, params=cost.total.params, macs=quantity(cost.total.macs))))
+        "Recorded on an input of {size}: {model} has {params:,} parameters, and {macs} multiply-adds were counted.",
+        size="×".join(map(str, cost.input)), model=cost.model, params=cost.total.params,
+        macs=quantity(cost.total.macs))))
     if unknown:
         st.info(tr("{n} of {all} rows hold code of their own, whose multiply-adds are not known: what is counted of "
                    "them are convolutions, linear layers, and the attention of layers that were heard.", n=unknown,
                    all=len(rows)), icon=":material/info:")
     st.caption(tr("Memory and time were not recorded. For these, for other settings and for other places, open the "
                   "model's own file, or run bra.cost where the model runs."))
-    drawn, measure = chart.style(), view.measure if view.measure in ("macs", "params") else "macs"
-    chart.draw(cost_figures.bars(cost, measure, drawn), cost.model, measure)
+    chart.draw(cost_figures.bars(cost, measure or "macs", chart.style()).update_layout(showlegend=False), cost.model,
+               measure or "macs")
     table([{tr_noop("row"): row.name, tr_noop("class"): row.kind, tr_noop("parameters"): row.params,
             tr_noop("multiply-adds"): row.macs, tr_noop("all of it counted"): tr("yes") if row.counted else tr("no"),
             tr_noop("returns"): "×".join(map(str, row.out))} for row in rows], 320, DECIMALS)
@@ -316,11 +314,23 @@ def beside_ultralytics(loaded: LoadedModel, cost: Cost) -> None:
     st.markdown(as_is(translate(found.sentence)))
 
 
+def _recording(selection: Selection) -> OpenRecording | None:
+    """The recording that was chosen, if it is one."""
+    try:
+        return cost_services.recorded(load_model(selection.settings, session.model_upload()))
+    except BRAError:
+        return None     # the page says why
+
+
 def main() -> None:
     """Draw the page."""
     st.subheader(tr("What does it cost, and what for?"), anchor=False)
     with st.sidebar:
         chosen = model_widgets.choose_settings(None)
+    recording = _recording(chosen)
+    if recording is not None:
+        recorded_page(recording)
+        return
     view, timed = choose_view()
     page(chosen, view, timed)
 

@@ -257,12 +257,11 @@ def refuse(error: BRAError, uploader: str = session.MODEL_UPLOADER) -> None:
         _offer_mended(uploader)
         return
     st.error(f"{sentence(error)} {translate(RECORD_IT)}", icon=":material/error:")
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.code(error.lines, language="python", width=640)
-        st.download_button("bra_record.py", recorder_file, "bra_record.py", "text/x-python", on_click="ignore",
-                           icon=":material/download:", key=f"recorder_{uploader}",
-                           help=tr("One file; it needs Python 3.8, torch 1.10 and numpy. Its recording holds numbers "
-                                   "and runs nothing when it is read."))
+    st.code(error.lines, language="python")
+    st.download_button("bra_record.py", recorder_file, "bra_record.py", "text/x-python", on_click="ignore",
+                       icon=":material/download:", key=f"recorder_{uploader}",
+                       help=tr("One file; it needs Python 3.8, torch 1.10 and numpy. Its recording holds numbers and "
+                               "runs nothing when it is read."))
 
 
 def _offer_mended(uploader: str) -> None:
@@ -271,12 +270,14 @@ def _offer_mended(uploader: str) -> None:
     ways = mended_files(file) if file is not None else ()
     if file is None or not ways:
         return
+    stem, _, ending = file.name.rpartition(".")
+    name = f"{stem}-mended.{ending}"
     st.markdown(tr("Rows of BiLevelRoutingAttention here begin with their channels, which are put in by themselves:"))
     for at, way in enumerate(ways):
         with st.container(horizontal=True):
             st.button(tr("Mend and open: {what}", what=translate(way.what)), icon=":material/build:",
-                      key=f"mend_{uploader}_{at}", on_click=upload_services.replace_text, args=(uploader, way.text))
-            st.download_button(tr("The mended file, YAML"), way.text, shown_name(file.name), "text/yaml",
+                      key=f"mend_{uploader}_{at}", on_click=upload_services.take_text, args=(uploader, name, way.text))
+            st.download_button(tr("The mended file, YAML"), way.text, name, "text/yaml",
                                on_click="ignore", key=f"mended_{uploader}_{at}")
 
 
