@@ -48,9 +48,9 @@ class OpenRecording(OpenModel):
     def cost(self) -> Cost:
         """What the recorder counted: parameters and multiply-adds of each row. Of bytes and time it knows nothing, and
         rows with code of their own say so in their name."""
-        macs = sum(row.macs for row in self.table)
-        rows = tuple(CostRow(_row_name(row, [*self.recording.trace.layers]), row.params, row.macs, 0, 0, row.macs / macs if macs else 0.0, row.macs,
-                             returned=(row.out,) if row.out else ()) for row in self.table)
+        macs, layers = sum(row.macs for row in self.table), [*self.recording.trace.layers]
+        rows = tuple(CostRow(_row_name(row, layers), row.params, row.macs, 0, 0, row.macs / macs if macs else 0.0,
+                             row.macs, returned=(row.out,) if row.out else ()) for row in self.table)
         total = CostRow("total", sum(row.params for row in rows), macs, 0, 0, 1.0, macs)
         return Cost(self.recording.model, self.recording.input, rows, total, ())
 

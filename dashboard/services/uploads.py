@@ -17,9 +17,11 @@ def on_file(uploader: str) -> None:
     file = session.widget_file(uploader)
     if isinstance(file, DeletedFile):       # one of many, which the server let go; what was taken of it stays
         return
+    first = session.uploaded_file(uploader) is None
     taken, refusal = (None, "") if file is None else server().uploads.take(file, picture=uploader == session.UPLOADER)
     session.keep_upload(uploader, taken, refusal)
-    _follow(uploader)
+    if not (first and uploader == session.MODEL_UPLOADER):      # of the first model, a link may name the layer
+        _follow(uploader)
 
 
 def remove(uploader: str) -> None:

@@ -119,8 +119,9 @@ def _choose_change(settings: ModelSettings, old: ModelSettings, layer: str) -> M
     """Other windows for the layer that is looked at."""
     try:
         specs = load_model(settings, session.model_upload()).model.specs
-    except BRAError:
-        return settings     # the page says why
+    except BRAError:        # the page says why; what a link asks for waits for the file
+        return settings if session.model_upload() else replace(settings, n_win=old.n_win, topk=old.topk,
+                                                               changed=old.changed)
     name = shown_layer(settings, layer, tuple(specs))
     if name not in specs:
         st.caption(tr("This layer attends to everything: it has no windows to change.") if specs else "")
