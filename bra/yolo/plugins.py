@@ -23,7 +23,6 @@ from bra.yolo.rows import Parse, Row, rows_of, stand_in, with_rows
 
 TRIED: Final = (32, 64, 160)
 """Sides of the maps on which a block is tried."""
-HOME: Final = ("127.0.0.1", "localhost", "::1")
 
 
 class OwnBlock(type):
@@ -98,25 +97,6 @@ def import_modules(path: str | Path) -> tuple[str, ...]:
     for name, theirs in found.items():
         setattr(tasks, name, OwnBlock(name, (), {"theirs": theirs, "__module__": theirs.__module__}))
     return tuple(found)
-
-
-def import_configured(modules: str, address: str) -> tuple[str, ...]:
-    """What the app does with ROUTESCOPE_MODULES.
-
-    Args:
-        modules: the variable's value, "" for none.
-        address: that the app listens on.
-
-    Raises:
-        YoloError: it listens to more than this computer, or the file cannot be imported.
-    """
-    if not modules:
-        return ()
-    if address not in HOME:
-        raise YoloError(message("ROUTESCOPE_MODULES runs a file of yours, and the app listens on {address}, where "
-                                "others reach it: set server.address to 127.0.0.1, or leave the variable out.",
-                                address=address or "0.0.0.0"))
-    return import_modules(modules)
 
 
 def has_own_blocks(model: Mapping[str, Any]) -> bool:
