@@ -372,17 +372,21 @@ def named_like_bra(module: nn.Module) -> bool:
     return "bilevelrouting" in name or name in ("nchwbra", "bra")
 
 
-def layers_of(network: nn.Module, skip: Callable[[nn.Module], bool] = lambda module: False) -> Dict[str, nn.Module]:
-    """The BRA layers of a network by name; of modules inside one another, the innermost."""
-    found = {name: module for name, module in network.named_modules() if skip(module) or looks_like_bra(module)}
+def layers_of(network: nn.Module, skip: Tuple[type, ...] = ()) -> Dict[str, nn.Module]:
+    """The BRA layers of a network by name, without those of the classes `skip`; of modules inside one another, the
+    innermost.
+    """
+    found = {name: module for name, module in network.named_modules()
+             if isinstance(module, skip) or looks_like_bra(module)}
     around = {name for name in found for other in found
               if other != name and (name == "" or other.startswith(name + "."))}
-    return {name: module for name, module in found.items() if name not in around and not skip(module)}
+    return {name: module for name, module in found.items() if name not in around and not isinstance(module, skip)}
 
 
-def called_bra(network: nn.Module, skip: Callable[[nn.Module], bool] = lambda module: False) -> Dict[str, nn.Module]:
+def called_bra(network: nn.Module, skip: Tuple[type, ...] = ()) -> Dict[str, nn.Module]:
     """Modules that are BRA by their class's name, whether or not their parts are known."""
-    return {name: module for name, module in network.named_modules() if not skip(module) and named_like_bra(module)}
+    return {name: module for name, module in network.named_modules()
+            if not isinstance(module, skip) and named_like_bra(module)}
 
 
 def class_of(module: Any) -> str:
@@ -951,7 +955,7 @@ class Listener:
 
     Args:
         networks: roots; a forward of one of them begins anew.
-        skip: modules that are not to be heard.
+        skip: classes of the layers that are not to be heard.
         found: told of every layer as it returns; by default they are kept in `.heard`.
         table: also keep a line for every module: type, parameters, output shape, multiply-adds.
         sample: keep outputs of some windows.
@@ -964,7 +968,7 @@ class Listener:
         rows: the table, by name.
     """
 
-    def __init__(self, networks: Sequence[nn.Module], skip: Callable[[nn.Module], bool] = lambda module: False,
+    def __init__(self, networks: Sequence[nn.Module], skip: Tuple[type, ...] = (),
                  found: Optional[Callable[[Heard], None]] = None, table: bool = False, sample: bool = False) -> None:
         self.networks, self.skip, self.sample = list(networks), skip, sample
         self.found = found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,8 @@ from bra.messages import message
 from bra.recorder import Capture, Proof, active_recorder
 from bra.spec import BRASpec
 
-
-def is_own(module: nn.Module) -> bool:
-    """Whether a layer reports itself and needs no listener."""
-    return isinstance(module, BiLevelRoutingAttention)
+OWN: Final = (BiLevelRoutingAttention,)
+"""Classes of the layers that report themselves and need no listener."""
 
 
 @contextmanager
@@ -36,11 +34,11 @@ def hearing(model: nn.Module) -> Iterator[Listener | None]:
     A model without such layers is left untouched, and None is given. Otherwise forward hooks hang on it until the
     block ends, however it ends; calls from other threads go by unheard.
     """
-    if not bra_record.layers_of(model, is_own):
+    if not bra_record.layers_of(model, OWN):
         with nullcontext():
             yield None
         return
-    with Listener([model], skip=is_own, found=_report) as listener:
+    with Listener([model], skip=OWN, found=_report) as listener:
         yield listener
 
 
@@ -56,11 +54,11 @@ def check_heard(model: nn.Module, listener: Listener | None) -> None:
     Raises:
         TraceError: always.
     """
-    hearer = Listener([model], skip=is_own) if listener is None else listener
+    hearer = Listener([model], skip=OWN) if listener is None else listener
     try:
         bra_record.check_heard(hearer, type(model).__name__)
     except RecordError as error:
-        if hearer.unknown or bra_record.called_bra(model, is_own) or bra_record.layers_of(model, is_own):
+        if hearer.unknown or bra_record.called_bra(model, OWN) or bra_record.layers_of(model, OWN):
             raise TraceError(message(error.template, **error.values)) from None
     raise TraceError(message("{model} ran without a BiLevelRoutingAttention layer: choose a model that has one, or "
                              "put one in.", model=type(model).__name__))

@@ -136,6 +136,21 @@ def hover(style: Style, *lines: tuple[str, str]) -> str:
     return "<br>".join(f"{escaped(style.tr(name))}: {value}" for name, value in lines) + "<extra></extra>"
 
 
+PLOTLY_WORDS: Final = (
+    message("Download plot as a PNG"), message("Download plot"), message("Zoom"), message("Pan"),
+    message("Box Select"), message("Zoom in"), message("Zoom out"), message("Reset axes"),
+    message("Double-click to zoom back out"), message("Double-click on legend to isolate one trace"),
+    message("Preparing image - this may take a few seconds"), message("Image download succeeded"),
+    message("Sorry, there was a problem downloading your image!"))
+"""What plotly itself says of a chart, as it stands in plotly.js."""
+
+
+def locale_config(language: Language) -> dict[str, Any]:
+    """plotly's own words in a language, as a part of its configuration."""
+    return {"locale": language.code, "locales": {language.code: {
+        "dictionary": {str(word): language.translate(word) for word in PLOTLY_WORDS}, "format": {}}}}
+
+
 def export_config(name: str, form: Format = "png") -> dict[str, Any]:
     """What plotly is told of its mode bar: the picture that it saves, 300 dpi at 3.2 inch a thousand pixels.
 

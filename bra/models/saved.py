@@ -75,18 +75,22 @@ def take_settings(model: nn.Module, parts: Mapping[str, Part]) -> None:
         CheckpointError: a module of torch is of another kind, or set otherwise, in a way that is not taken over.
     """
     for name, module in list(model.named_modules(remove_duplicate=False)):      # one activation may serve many layers
-        part = parts.get(name)
-        if part is None or name.endswith(POOLING) or not type(module).__module__.startswith("torch.nn.") or any(
-                {part.kind, type(module).__name__} <= kinds for kinds in SAME) or next(module.children(), None):
+        part, ours = parts.get(name), type(module).__name__
+        if part is None or name.endswith(POOLING) or not type(module).__module__.startswith("torch.nn.") or next(
+                module.children(), None):
             continue
-        if type(module).__name__ in ACTIVATIONS:
-            if not part.path.startswith("torch.nn.") or part.kind not in ACTIVATIONS:
-                raise _other(name, part.kind, type(module).__name__)
-            curve = {setting: part.settings[setting] for setting in CURVE if setting in part.settings}
-            if part.kind != type(module).__name__ or any(getattr(module, one) != value for one, value in curve.items()):
-                model.set_submodule(name, ACTIVATIONS[part.kind](**curve))
-        elif part.kind != type(module).__name__:
-            raise _other(name, part.kind, type(module).__name__)
+        theirs = part.kind
+        if any({theirs, ours} <= kinds for kinds in SAME):
+            continue
+        if ours not in ACTIVATIONS:
+            if theirs != ours:
+                raise _other(name, theirs, ours)
+            continue
+        if not part.path.startswith("torch.nn.") or theirs not in ACTIVATIONS:
+            raise _other(name, theirs, ours)
+        curve = {setting: part.settings[setting] for setting in CURVE if setting in part.settings}
+        if theirs != ours or any(getattr(module, one) != value for one, value in curve.items()):
+            model.set_submodule(name, ACTIVATIONS[theirs](**curve))
     for name, module in model.named_modules(remove_duplicate=False):
         part = parts.get(name)
         eps = part.settings.get("eps") if part is not None else None

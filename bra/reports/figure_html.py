@@ -7,11 +7,11 @@ import json
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from bra.figures.template import export_config, template
+from bra.figures.template import export_config, locale_config, template
 from bra.messages import ENGLISH, Language, message
 
 _DRAW = """
-const templates = $templates, words = $words, dark = matchMedia("(prefers-color-scheme: dark)");
+const templates = $templates, words = $words, locale = $locale, dark = matchMedia("(prefers-color-scheme: dark)");
 const save = (form, scale) => ({ name: form, title: words[form], icon: Plotly.Icons.camera, click: (graph) =>
   Plotly.downloadImage(graph, { format: form, scale, filename: graph.dataset.name,
     width: graph.clientWidth, height: graph.clientHeight }) });
@@ -20,7 +20,8 @@ for (const place of document.querySelectorAll(".figure")) {
   const graph = document.createElement("div");
   graph.dataset.name = place.dataset.name;
   place.append(graph);
-  const draw = () => Plotly.react(graph, data, { ...layout, template: templates[Number(dark.matches)] }, { ...config,
+  const draw = () => Plotly.react(graph, data, { ...layout, template: templates[Number(dark.matches)] }, {
+    ...config, ...locale,
     modeBarButtonsToRemove: [...config.modeBarButtonsToRemove, "toImage"],
     modeBarButtonsToAdd: [...config.modeBarButtonsToAdd, save("svg", 1), save("png", 4)] });
   draw();
@@ -50,5 +51,6 @@ def figures_script(language: Language = ENGLISH) -> str:
                             for dark in (False, True)])
     words = json.dumps({"svg": language.translate(message("Save as SVG")),
                         "png": language.translate(message("Save as PNG, 4 pixels for each"))}, ensure_ascii=False)
-    code = _DRAW.replace("$templates", templates).replace("$words", words)
+    locale = json.dumps(locale_config(language), ensure_ascii=False)
+    code = _DRAW.replace("$templates", templates).replace("$words", words).replace("$locale", locale)
     return f"<script>{get_plotlyjs()}</script><script>{code}</script>"

@@ -8,7 +8,7 @@ from typing import Literal
 import plotly.graph_objects as go
 import streamlit as st
 
-from bra.figures.template import Style, export_config, file_name
+from bra.figures.template import Style, export_config, file_name, locale_config
 from dashboard.i18n import tr, visitor_language
 from dashboard.state import session
 from dashboard.state.widgets import init_widget
@@ -42,7 +42,7 @@ def draw(figure: go.Figure, *name: object, key: str | None = None, on_select: Ca
         modes: how one chooses.
     """
     form: Literal["svg", "png"] = "svg" if session.chart_format() == "SVG" else "png"
-    config = export_config(file_name("routescope", *name), form)
+    config = export_config(file_name("routescope", *name), form) | locale_config(visitor_language())
     if on_select is None:
         st.plotly_chart(figure, theme=None, width="stretch", config=config, key=key)
     else:

@@ -53,7 +53,7 @@ def resident_mb() -> float:
 def catalogue() -> dict[str, list[bytes]]:
     """By door, what its files are made from."""
     import hostile_files
-    from strangers import TINY
+    from model_files import TINY
     from torch_files import Small, Store, View, archive, saved
 
     found: dict[str, list[bytes]] = collections.defaultdict(list)

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import pytest
 import torch
 from numpy.typing import NDArray
+from plotly.offline import get_plotlyjs
 
 import bra
 from bra import BiLevelRoutingAttention
@@ -19,10 +20,12 @@ from bra.figures import attention, card, compare, cost, learn, routing
 from bra.figures.template import (
     COLORWAY,
     COLOURS,
+    PLOTLY_WORDS,
     Style,
     attention_scale,
     export_config,
     file_name,
+    locale_config,
     log_ticks,
     template,
     wrapped,
@@ -365,6 +368,15 @@ def test_files_are_told_apart_by_their_names() -> None:
     assert name == "Flowers-trained-here_stages.1.0.attn_cat-photo.jpg_n7_k4_matrix"
     assert export_config(name)["toImageButtonOptions"] == {"format": "png", "filename": name, "scale": 4}
     assert export_config(name, "svg")["toImageButtonOptions"]["format"] == "svg"
+
+
+def test_plotlys_own_words_are_told_in_the_readers_language() -> None:
+    code = get_plotlyjs()
+    assert [str(word) for word in PLOTLY_WORDS if f'"{word}"' not in code] == []
+    config = locale_config(Language("zh-CN", {"Reset axes": "重置"}))
+    assert config["locale"] == "zh-CN"
+    assert config["locales"]["zh-CN"]["dictionary"] | {"Reset axes": "重置", "Pan": "Pan"} == \
+        config["locales"]["zh-CN"]["dictionary"]
 
 
 def test_a_logarithmic_axis_marks_round_numbers() -> None:

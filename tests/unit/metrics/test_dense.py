@@ -163,7 +163,7 @@ def test_blocks_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch) -> No
     whole = dense_attention(lt)
     row = 2 * 180                                                          # 2 heads, 9 windows of 20 keys
     for elements in (1, 7 * row, 20 * row, 50 * row):                      # a token, 7 + 7 + 6, one window, two
-        monkeypatch.setattr("bra.dense.BLOCK_ELEMENTS", elements)
+        monkeypatch.setattr("bra.metrics.dense.BLOCK_ELEMENTS", elements)
         parts = dense_attention(lt)
         np.testing.assert_allclose(parts.mass, whole.mass, rtol=1e-5)
         torch.testing.assert_close(parts.out, whole.out)
@@ -197,7 +197,7 @@ def test_full_attention_loses_nothing_and_its_output_is_rebuilt() -> None:
 
 MEASURE = """
 import itertools, re, torch, bra
-from bra import dense as D
+from bra.metrics import dense as D
 torch.set_num_threads(1)
 lt = bra.trace(bra.BiLevelRoutingAttention(64, n_win=8, num_heads=8).eval(), torch.randn(1, 64, 160, 160)).layers[""]
 every = D._blocks
