@@ -101,10 +101,14 @@ def lint(path: str | Path, imgsz: int = 640, base: str | None = None) -> Report:
         parser = tasks.parse_model
         assert isinstance(parser, ParseModel)
         stood_in = rows_of(guesses.model)
-        for check in (_impossible, _padded):
-            for finding in check(guesses.model, stood_in, imgsz, parser.original):
-                if finding.row >= 0:        # of the file as a whole nothing is known
-                    findings.append(Finding(finding.level, finding.row, guesses.marked(finding.row, finding.text)))
+        found = [finding for check in (_impossible, _padded)
+                 for finding in check(guesses.model, stood_in, imgsz, parser.original)]
+        findings += [Finding(finding.level, finding.row, guesses.marked(finding.row, finding.text))
+                     for finding in found if finding.row >= 0]
+        if whole := next((finding.text for finding in found if finding.row < 0), ""):
+            findings.append(Finding("note", -1, message("taken so, the file does not build or run ({why}); the guess "
+                                                        "may be wrong: import their classes with --modules.",
+                                                        why=whole)))
         return Report(tuple(findings), text, said)
     for index, row in _moved(rows, path, base).items():
         findings.append(Finding("error", index, _moved_words(rows, row), row))

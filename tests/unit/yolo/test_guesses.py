@@ -84,3 +84,11 @@ def test_modules_of_ones_own_are_an_argument_of_the_command_line(tmp_path: Path,
             if hasattr(tasks, name):
                 delattr(tasks, name)
     assert main(["cost", str(tmp_path / "minen.yaml"), "--modules", str(tmp_path / "none.py")]) == 2
+
+
+def test_a_guess_that_makes_no_model_is_said(tmp_path: Path) -> None:
+    text = ROWS.replace("[[5], 1, Detect", "[[5, 99], 1, Detect")
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    report = lint(tmp_path / "mine.yaml")
+    assert any("does not build or run" in finding.text for finding in report.findings)
+    assert report.fixed == text
