@@ -92,7 +92,8 @@ def _class_map(request: LayerRequest, found: LayerResult, selection: Selection) 
 def _about_heat(heat: ClassMap) -> str:
     """What a class heat map is, and what it is not."""
     sizes = ", ".join(f"{h}×{w}" for h, w in heat.level_sizes)
-    of = tr("{n} predictions, the best with {score:.0f} %", n=len(heat.scores), score=100 * heat.scores[0]) \
+    of = tr("the {n} surest predictions, overlapping ones among them (best {score:.0f} %)", n=len(heat.scores),
+            score=100 * heat.scores[0]) \
         if len(heat.scores) > 1 else tr("the best prediction")
     return tr("Class heat map (LayerCAM) of {what}: where the last maps ({sizes}) speak for the score. It explains the "
               "answer of the whole model; it is no attention, and this layer may well look elsewhere.", what=of,
