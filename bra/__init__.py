@@ -1,6 +1,7 @@
 """Bi-level routing attention (BRA) that can be seen: the module, its trace, and what it costs."""
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from bra.attention import BiLevelRoutingAttention, KVGather, QKVLinear, TopkRouting
 from bra.errors import BRAError
@@ -10,8 +11,11 @@ from bra.spec import BRASpec
 from bra.tracing import LayerTrace, ModelTrace, trace
 
 if TYPE_CHECKING:
-    from bra.profiling.model_cost import Cost, CostRow, cost
+    from bra.listening import record
+    from bra.opening import cost
+    from bra.profiling.model_cost import Cost, CostRow
     from bra.readers.recording import load
+    from bra.reports.view import View, show
 
 __all__ = [
     "BRAError",
@@ -24,27 +28,24 @@ __all__ = [
     "ModelTrace",
     "QKVLinear",
     "TopkRouting",
+    "View",
     "WindowGrid",
     "cost",
     "load",
+    "record",
     "recording",
+    "show",
     "trace",
 ]
 
+LATER: Final = {"View": "bra.reports.view", "show": "bra.reports.view", "cost": "bra.opening",
+                "Cost": "bra.profiling.model_cost", "CostRow": "bra.profiling.model_cost",
+                "record": "bra.listening", "load": "bra.readers.recording"}
+"""Public names that are imported when they are asked for, and where they are."""
+
 
 def __getattr__(name: str) -> Any:
-    """What is imported when asked for: `cost` and its records, since torch's own counters take five times as long as
-    all of ours, and what writes and reads recordings."""
-    if name in ("Cost", "CostRow", "cost"):
-        import bra.profiling.model_cost
-
-        return getattr(bra.profiling.model_cost, name)
-    if name == "record":
-        from bra.listening import record
-
-        return record
-    if name == "load":
-        from bra.readers.recording import load
-
-        return load
+    """What is imported when it is asked for: torch's own counters alone take five times as long as all of the core."""
+    if name in LATER:
+        return getattr(import_module(LATER[name]), name)
     raise AttributeError(f"module 'bra' has no attribute {name!r}")

@@ -40,7 +40,7 @@ class TopkRouting(nn.Module):
         super().__init__()
         self.topk = topk
         self.qk_dim = qk_dim
-        self.scale = qk_scale or qk_dim**-0.5
+        self.scale = qk_dim**-0.5 if qk_scale is None else qk_scale
         self.diff_routing = diff_routing
         self.emb = nn.Linear(qk_dim, qk_dim) if param_routing else nn.Identity()
 
@@ -224,8 +224,10 @@ class BiLevelRoutingAttention(nn.Module):
                 (b·p2, m, t, k·s), which are written out in memory for it; the last axis is (rank, key in window).
 
         Raises:
-            GridError: the map does not fit the windows and auto_pad is off, or a window is smaller than its pooling.
+            GridError: x is no map of `dim` channels, the map does not fit the windows and auto_pad is off, or a window
+                is smaller than its pooling.
         """
+        self._check_input(x)
         self._check_fits(*x.shape[-2:])
         routed = self._route(x)
         attended = self._attend(routed, explicit=ret_attn_mask)
@@ -295,6 +297,25 @@ class BiLevelRoutingAttention(nn.Module):
             r_idx=routed.r_idx, factor=routed.factor, real_keys=attended.real_keys,
             # A copy: a residual that is added in place would change it before anyone looks.
             x=x.detach().clone() if recorder.inputs else None))
+
+    def _check_input(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor):
+            raise GridError(message("this layer reads a tensor, and was given {kind}: pass a torch tensor of shape "
+                                    "(batch, {dim}, height, width).", kind=type(x).__name__, dim=self.dim))
+        # While a graph is traced sizes are tensors, and a comparison would be frozen into it.
+        if x.ndim == 4 and (isinstance(x.shape[1], Tensor) or (x.shape[1] == self.dim and 0 not in x.shape[2:])):
+            return
+        shape = tuple(x.shape)
+        if x.ndim == 4 and shape[-1] == self.dim:
+            cure: str = message("it looks like channels last, so pass x.permute(0, 3, 1, 2)")
+        elif x.ndim == 3 and shape[0] == self.dim:
+            cure = message("the batch is missing, so pass x[None]")
+        elif x.ndim == 4 and shape[1] != self.dim and min(shape[1:]) > 0:
+            cure = message("make the layer with dim={channels}", channels=shape[1])
+        else:
+            cure = message("pass a map with a batch, channels, rows and columns")
+        raise GridError(message("this layer reads maps of shape (batch, {dim}, height, width), and was given {shape}: "
+                                "{cure}.", dim=self.dim, shape=shape, cure=cure))
 
     def _check_fits(self, h: int, w: int) -> None:
         if not self.spec.auto_pad and (h % self.n_win or w % self.n_win):

@@ -29,6 +29,12 @@ class TraceError(BRAError):
     """A model or an input that cannot be traced."""
 
 
+class LayerNameError(TraceError, KeyError):
+    """A layer's name that a model or a trace has not; a KeyError too, since names are looked up in mappings."""
+
+    __str__ = Exception.__str__         # KeyError's own puts the sentence in quotes
+
+
 class CheckpointError(BRAError):
     """Weights, in a file or a state dict, that are not what we read, are damaged, or ask for more than is given."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 from torch import nn
 
@@ -24,6 +24,9 @@ from bra.models.elsewhere import code_base, record_lines
 from bra.models.init import redraw
 from bra.models.recorded import open_recording
 from bra.photo import Photo
+from bra.profiling import model_cost
+from bra.profiling.model_cost import Cost
+from bra.profiling.timing import Progress
 from bra.readers.checkpoint import read_checkpoint
 from bra.readers.recording import is_recording
 from bra.readers.safetensors import read_safetensors
@@ -159,6 +162,28 @@ def model_and_variant(name: str) -> tuple[str, str]:
                                "file.", name=name,
                                names=", ".join(key for key in CATALOG if key != "own")))
     return "own", ""
+
+
+def opened(model: Any) -> Any:
+    """The model that a name of the catalogue, a variant such as "yolov8n-bra", or a file's path stands for.
+
+    Anything else is returned as it is: a module, a model that is open already.
+
+    Raises:
+        BRAError: the name is neither a model nor a file, or the file cannot be opened.
+    """
+    if not isinstance(model, (str, Path)):
+        return model
+    key, variant = model_and_variant(str(model))
+    if key == "own":
+        return open_file(Path(model).read_bytes(), Path(model).name)
+    return open_model(ModelSettings(key, side=CATALOG[key].side, variant=variant))
+
+
+def cost(model: Any, imgsz: int | tuple[int, int] = 640, channels: int | None = None, rounds: int = 0,
+         progress: Progress | None = None, most_bytes: int | None = None) -> Cost:
+    """`bra.profiling.model_cost.cost` of a model, or of what `opened` knows by name."""
+    return model_cost.cost(opened(model), imgsz, channels, rounds, progress, most_bytes)
 
 
 def look(settings: ModelSettings, photo: Photo, layer: str = "") -> ModelRun:

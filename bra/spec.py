@@ -83,12 +83,12 @@ class BRASpec:
     @property
     def qk_channels(self) -> int:
         """Channels Q of q and k, as a plain int."""
-        return self.qk_dim or self.dim
+        return self.dim if self.qk_dim is None else self.qk_dim
 
     @property
     def scale(self) -> float:
         """Factor on q·k in routing and in attention."""
-        return float(self.qk_scale or self.qk_channels**-0.5)
+        return float(self.qk_channels**-0.5 if self.qk_scale is None else self.qk_scale)
 
     @property
     def n_windows(self) -> int:
@@ -105,7 +105,7 @@ class BRASpec:
     @property
     def kernel(self) -> int:
         """Kernel side of fracpool and conv pooling."""
-        return self.kv_downsample_kernel or self.kv_downsample_ratio
+        return self.kv_downsample_ratio if self.kv_downsample_kernel is None else self.kv_downsample_kernel
 
     def to_dict(self) -> dict[str, Any]:
         """All settings by constructor name, in constructor order."""

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from bra import functional as BF
-from bra.errors import TraceError
+from bra.errors import GridError, LayerNameError, TraceError
 from bra.grid import WindowGrid
 from bra.kv_pool import FractionalPool, key_support
 from bra.listening import check_heard, hearing
@@ -25,6 +25,8 @@ from bra.messages import message
 from bra.recorder import Capture, Proof, recording
 from bra.spec import BRASpec
 
+T = TypeVar("T")
+SHOWN_NAMES = 3
 ROW_ELEMENTS = 2**20
 """Attention weights computed at once where only their mean is wanted: 4 MiB of float32, which a cache holds."""
 
@@ -85,6 +87,19 @@ class LayerTrace:
                                      "attention is not; look at its windows.", name=self.name,
                                      kind=self.proof.kind if self.proof else ""))
 
+    def __repr__(self) -> str:
+        grid, spec = self.grid, self.spec
+        topk = f"topk {spec.topk}" if self.routed else "full attention"
+        images = f", {len(self.r_idx)} images" if len(self.r_idx) > 1 else ""
+        return (f"LayerTrace({self.name!r}: {grid.h}×{grid.w} tokens in {grid.n_win}×{grid.n_win} windows, {topk}, "
+                f"{spec.num_heads} heads, {spec.dim} channels{images})")
+
+    def __str__(self) -> str:
+        return _text({self.name: self}, self.name)
+
+    def _repr_html_(self) -> str:
+        return _html({self.name: self})
+
     @property
     def weights_used(self) -> bool:
         """Whether this forward multiplied k and v by r_weight; by default only the chosen set matters."""
@@ -103,15 +118,21 @@ class LayerTrace:
             (m, t, k·s), or (m, k·s) for one token. Rows sum to 1. The last axis is (rank, key in window).
 
         Raises:
-            GridError: no such window or token.
+            GridError: no such window, token or image.
             TraceError: the layer attends in a way of its own.
         """
         self.check_attention()
-        self.grid.check_window(window)
+        self._check(window, image)
         if token is not None:
             self.grid.token_of_window(window, token)
         rows = self._rows(window, slice(None) if token is None else slice(token, token + 1), image)
         return rows if token is None else rows[:, 0]
+
+    def _check(self, window: int, image: int) -> None:
+        self.grid.check_window(window)
+        if not 0 <= image < len(self.r_idx):
+            raise GridError(message("image {image} is not in this trace, which holds {count}: choose 0 to {last}.",
+                                    image=image, count=len(self.r_idx), last=len(self.r_idx) - 1))
 
     def _rows(self, window: int, tokens: slice | Tensor, image: int) -> Tensor:
         """(m, tokens, k·s): rows of some tokens of a window."""
@@ -135,11 +156,11 @@ class LayerTrace:
             image: which image of the batch.
 
         Raises:
-            GridError: no such window or token.
+            GridError: no such window, token or image.
             TraceError: the layer attends in a way of its own.
         """
         self.check_attention()
-        self.grid.check_window(window)
+        self._check(window, image)
         chosen = self.r_idx[image, window].tolist()
         by_key = self._mean_rows(window, image) if token is None else self.attention(window, token, image)
         by_key = by_key.view(len(by_key), len(chosen), len(self.support[0]), len(self.support[1]))
@@ -173,6 +194,14 @@ class LayerTrace:
         return support / support.sum(-1, keepdim=True).clamp(min=torch.finfo(support.dtype).tiny)
 
 
+class LayersByName(dict[str, T]):
+    """What is known of each layer, by the layer's name; an unknown name is answered with the names that there are."""
+
+    def __missing__(self, name: object) -> T:
+        raise LayerNameError(message("there is no layer {name!r}: choose one of {layers}.", name=name,
+                                     layers=", ".join(map(repr, self))))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelTrace:
     """One forward of a model.
@@ -180,7 +209,7 @@ class ModelTrace:
     Attributes:
         out: what the model returned.
         layers: every BRA or full-attention layer that ran, by name, in the order in which they ran; a layer that ran
-            again is "name#2", "name#3", …
+            again is "name#2", "name#3", … An unknown name raises LayerNameError, a KeyError.
         unknown: layers of other code bases of which nothing could be said, and why, by name.
     """
 
@@ -188,8 +217,35 @@ class ModelTrace:
     layers: Mapping[str, LayerTrace]
     unknown: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", MappingProxyType(LayersByName(self.layers)))
 
-def trace(model: nn.Module, x: Any) -> ModelTrace:
+    def __repr__(self) -> str:
+        count = f"{len(self.layers)} layers" if len(self.layers) != 1 else "1 layer"
+        names = ", ".join(map(repr, [*self.layers][:SHOWN_NAMES])) + (", …" if len(self.layers) > SHOWN_NAMES else "")
+        shape = f"tensor {tuple(self.out.shape)}" if isinstance(self.out, Tensor) else type(self.out).__name__
+        return f"ModelTrace({count}: {names}; out: {shape})"
+
+    def __str__(self) -> str:
+        return _text(self.layers)
+
+    def _repr_html_(self) -> str:
+        return _html(self.layers)
+
+
+def _text(layers: Mapping[str, LayerTrace], picture: str | None = None) -> str:
+    from bra.metrics.described import layers_text  # built on this module, so imported when a trace is printed
+
+    return layers_text(layers, picture)
+
+
+def _html(layers: Mapping[str, LayerTrace]) -> str:
+    from bra.metrics.described import layers_html
+
+    return layers_html(layers)
+
+
+def trace(model: Any, x: Any) -> ModelTrace:
     """Run `model(x)` once and keep what its attention layers did: BRA, and BiFormer's full attention.
 
     Safe to call from several threads on one model: nothing is hooked to it or written on it. The model runs in the
@@ -200,13 +256,15 @@ def trace(model: nn.Module, x: Any) -> ModelTrace:
     returned.
 
     Args:
-        model: any module with BRA layers in it, or one such layer.
+        model: any module with BRA layers in it, or one such layer; of an opened model and of Ultralytics' YOLO the
+            network inside.
         x: its input; when it is an image tensor (b, c, H, W), the grids are laid over its H·W pixels.
 
     Raises:
         TraceError: no BRA layer ran, or none whose routing could be followed; the sentence says which.
         BRAError: the input does not suit a layer.
     """
+    model = network(model)
     if any(m.training and getattr(m, "track_running_stats", False) for m in model.modules()):
         model = copy.deepcopy(model)
     names = {module: name for name, module in model.named_modules()}
@@ -217,6 +275,21 @@ def trace(model: nn.Module, x: Any) -> ModelTrace:
     if not found.layers:
         check_heard(model, listener)
     return replace(found, unknown=MappingProxyType(unknown))
+
+
+def network(model: Any) -> nn.Module:
+    """The network that is meant: the model itself, or that inside an opened model or Ultralytics' YOLO.
+
+    Raises:
+        TraceError: it is none of these.
+    """
+    if hasattr(model, "predictor") and isinstance(getattr(model, "model", None), nn.Module):
+        return cast(nn.Module, model.model)         # Ultralytics' YOLO is a module that refuses to be called as one
+    inner = model if isinstance(model, nn.Module) else getattr(model, "module", None)
+    if not isinstance(inner, nn.Module):
+        raise TraceError(message("{kind} is no model: give a torch module, or what open_file or open_model returned.",
+                                 kind=type(model).__name__))
+    return inner
 
 
 def traced(call: Callable[[], Any], names: Mapping[nn.Module, str], image: tuple[int, int] | None = None) -> ModelTrace:
@@ -235,7 +308,7 @@ def traced(call: Callable[[], Any], names: Mapping[nn.Module, str], image: tuple
         again = sum(1 for name in layers if name.split("#")[0] == base)
         name = base if again == 0 else f"{base}#{again + 1}"
         layers[name] = layer_trace(name, capture, image or (int(capture.size[0]), int(capture.size[1])))
-    return ModelTrace(out, MappingProxyType(layers))
+    return ModelTrace(out, layers)
 
 
 def layer_trace(name: str, capture: Capture, image: tuple[int, int]) -> LayerTrace:

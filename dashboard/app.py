@@ -1,8 +1,13 @@
 """RouteScope: `streamlit run dashboard/app.py`."""
 
+import sys
 from pathlib import Path
 
 import streamlit as st
+
+if str(Path(__file__).parents[1]) not in sys.path:
+    # Installed, this folder lies in another package, so that nothing else can be meant by `dashboard`.
+    sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bra.errors import BRAError
 from dashboard import components, i18n

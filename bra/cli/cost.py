@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from torch import nn
 
+from bra.cli.arguments import count
 from bra.cli.file_options import add_file_options, file_options, say_assumptions
 from bra.errors import BRAError
 from bra.models.base import FileOptions
@@ -29,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                       f"size such as biformer_tiny, or one of {known}")
     parser.add_argument("--imgsz", type=_size, default=(640, 640), metavar="N|HxW",
                         help="side of the picture in pixels, or height x width such as 416x736; default 640")
-    parser.add_argument("--time", type=int, default=0, metavar="ROUNDS",
+    parser.add_argument("--time", type=count, default=0, metavar="ROUNDS",
                         help="also time every row on this machine, the median of so many forwards")
     add_file_options(parser, "--n-win")
     formats = parser.add_mutually_exclusive_group()
@@ -50,11 +53,15 @@ def run_cost(args: argparse.Namespace, yolo_network: Callable[[str], nn.Module],
     _say(f"counting {args.model} at {args.imgsz[0]}×{args.imgsz[1]} …")
     model, marked = _network(args.model, yolo_network, file_options(args))
     counted = marked(cost(model, args.imgsz, rounds=args.time, progress=_progress))
-    print(FORMATS[args.format](counted) if args.format else cost_text(counted))
-    if not args.format:
-        print(*summary(counted, cost(without_bra(model), args.imgsz)), sep="\n")
-    if hasattr(model, "yaml") and not args.format:
-        print(yolo_words(model, counted))
+    if args.format:
+        print(FORMATS[args.format](counted))
+        return 0
+    width = shutil.get_terminal_size((100, 24)).columns
+    print(cost_text(counted, width))
+    sentences = [*summary(counted, cost(without_bra(model), args.imgsz))]
+    if hasattr(model, "yaml"):
+        sentences.append(str(yolo_words(model, counted)))
+    print(*(textwrap.fill(sentence, width) for sentence in sentences), sep="\n")
     return 0
 
 

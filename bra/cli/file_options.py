@@ -13,7 +13,8 @@ def add_file_options(parser: argparse.ArgumentParser, n_win: str = "") -> None:
 
     Args:
         parser: of a command that opens a model's file.
-        n_win: name of the argument for its windows; "" where the command's own `--n-win` is one number, and serves.
+        n_win: name of the argument for its windows; "" where the command has `--model-n-win`, or an `--n-win` that is
+            one number, which serves.
     """
     if n_win:
         parser.add_argument(n_win, dest="file_n_win", type=int, metavar="N",
@@ -27,10 +28,8 @@ def add_file_options(parser: argparse.ArgumentParser, n_win: str = "") -> None:
 
 def file_options(args: argparse.Namespace) -> FileOptions:
     """What was said of the file."""
-    n_win = getattr(args, "file_n_win", None)
-    if n_win is None and isinstance(getattr(args, "n_win", None), int):
-        n_win = args.n_win
-    return FileOptions(n_win, args.topks, args.heads_first)
+    asked = (getattr(args, name, None) for name in ("file_n_win", "model_n_win", "n_win"))
+    return FileOptions(next((n for n in asked if isinstance(n, int)), None), args.topks, args.heads_first)
 
 
 def say_assumptions(model: OpenModel) -> None:

@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Final, get_args
+from typing import Final
 
+from bra.cli.arguments import add_model, open_asked_for, output_file
 from bra.cli.compare import add_compare, add_probe, add_sweep
 from bra.cli.cost import add_arguments, run_cost
-from bra.cli.file_options import add_file_options, file_options, say_assumptions
+from bra.cli.file_options import add_file_options
 from bra.cli.quality import add_quality
-from bra.errors import BRAError
+from bra.errors import BRAError, brief
 from bra.models.base import Change
-from bra.models.catalog import CATALOG, ModelSettings
-from bra.opening import model_and_variant, open_file, open_model, stay_offline, yolo
+from bra.models.catalog import ModelSettings
+from bra.opening import stay_offline, yolo
 from bra.photo import Photo
 from bra.reports.layer_html import report_html
-from bra.spec import KVDownsampleMode
 from bra.viewer.pack import FULL, Caption, Place
 
 ULTRALYTICS: Final = ("train", "predict")
@@ -46,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bra: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"bra: {error.filename}: {error.strerror}: check the path.", file=sys.stderr)
+        # Not every library says which file: then what it says itself is all there is.
+        words = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else brief(error)
+        print(f"bra: {words}: check the path.", file=sys.stderr)
         return 2
     return status
 
@@ -58,22 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     inspect.set_defaults(run=_inspect)
     usual = ModelSettings()
     inspect.add_argument("picture", type=Path, help="PNG, JPEG, WebP, BMP, GIF or TIFF")
-    inspect.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="default: %(default)s")
-    inspect.add_argument("--model", default=usual.model, metavar="NAME|FILE",
-                         help=f"{', '.join(CATALOG)}; a variant such as yolov8n-bra or biformer_tiny; or a file of "
-                              "your own: YAML, .pt, .pth, .safetensors; default: %(default)s")
-    inspect.add_argument("--untrained", action="store_true", help="random weights in place of trained ones")
+    inspect.add_argument("-o", "--output", type=output_file, default=Path("report.html"), help="default: %(default)s")
+    add_model(inspect)
     inspect.add_argument("--layer", help="name of the layer; default: the first")
     inspect.add_argument("--n-win", type=int, help=f"windows per side, default {usual.n_win}, or the layer's own; of "
                                                    "every stage, where a file of BiFormer weights does not hold it")
     add_file_options(inspect)
     inspect.add_argument("--topk", type=int, help=f"routed windows, default {usual.topk}, or the layer's own")
-    inspect.add_argument("--heads", type=int, default=usual.num_heads, help="default %(default)s")
-    inspect.add_argument("--stride", type=int, default=usual.stride, help="pixels per token, default %(default)s")
-    inspect.add_argument("--side", type=int, help="longer side in pixels, default what suits the model")
-    inspect.add_argument("--pool", choices=get_args(KVDownsampleMode), default="identity", help="pooling of k and v")
-    inspect.add_argument("--pool-ratio", type=int, default=usual.kv_downsample_ratio, help="default %(default)s")
-    inspect.add_argument("--mask-padding", action="store_true", help="leave padded tokens out")
     for role in "ab":
         inspect.add_argument(f"--{role}", type=_place, metavar="X,Y",
                              help=f"query {role.upper()} in per cent of width and height, such as 50,30")
@@ -98,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     transplant.set_defaults(run=lambda args: _yolo().run_transplant(args))
     transplant.add_argument("weights", type=Path, help="pretrained weights, such as yolov8n.pt")
     transplant.add_argument("model", help="a file, or a name such as yolov8n-bra.yaml")
-    transplant.add_argument("-o", "--output", type=Path, default=Path("init.pt"), help="default: %(default)s")
+    transplant.add_argument("-o", "--output", type=output_file, default=Path("init.pt"), help="default: %(default)s")
     demo = commands.add_parser("train-demo", help="train a model of this package again, from a folder of its data")
     demo.set_defaults(run=_train_demo)
     demo.add_argument("name", choices=("bccd", "flowers", "aerial", "photos"))
@@ -116,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train_demo(args: argparse.Namespace) -> int:
-    if min(args.epochs or 1, args.imgsz or 1) < 1 or min(args.seeds) < 0:
+    if any(value is not None and value < 1 for value in (args.epochs, args.imgsz)) or min(args.seeds) < 0:
         raise BRAError("--epochs and --imgsz are 1 or more, --seeds 0 or more.")
     out = args.output or Path("runs") / args.name
     if args.name == "photos":
@@ -135,8 +128,8 @@ def _train_demo(args: argparse.Namespace) -> int:
         from bra.training.classifier import Recipe
         from bra.training.flowers import train_flowers
 
-        settings = Recipe()
-        settings = replace(settings, epochs=args.epochs or settings.epochs, side=args.imgsz or settings.side)
+        asked = {"epochs": args.epochs, "side": args.imgsz}
+        settings = replace(Recipe(), **{name: value for name, value in asked.items() if value is not None})
         card = train_flowers(folder, out, args.seeds, settings)
     else:
         stay_offline()      # nothing of a demonstration is fetched
@@ -164,24 +157,14 @@ def _place(text: str) -> Place:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    key, variant = model_and_variant(args.model)
-    entry = CATALOG[key]
-    settings = ModelSettings(
-        key, num_heads=args.heads, stride=args.stride, kv_downsample_mode=args.pool,
-        kv_downsample_ratio=args.pool_ratio, mask_padding=args.mask_padding, side=args.side or entry.side,
-        variant=variant, untrained=args.untrained)
-    file = Path(args.model)
-    if entry.is_built_from_settings:
-        settings = replace(settings, n_win=args.n_win or settings.n_win, topk=args.topk or settings.topk)
+    asked = {name: value for name in ("n_win", "topk") if (value := getattr(args, name)) is not None}
+    model, settings = open_asked_for(args)
     photo = Photo.from_bytes(args.picture.read_bytes())
-    model = open_file(file.read_bytes(), file.name, options=file_options(args)) if entry.needs_file else \
-        open_model(settings)
-    say_assumptions(model)
     name = next(iter(model.specs), "") if args.layer is None else args.layer
     change = None
-    if not entry.is_built_from_settings and (args.n_win or args.topk) and name in model.specs:
+    if asked and not settings.entry.is_built_from_settings:
         spec = model.specs[name]
-        change = Change(name, args.n_win or spec.n_win, args.topk or spec.topk)
+        change = Change(name, **{"n_win": spec.n_win, "topk": spec.topk, **asked})
     look = model.look(photo, settings.side, change)
     layers = look.trace.layers
     if name not in layers:

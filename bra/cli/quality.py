@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bra.cli.arguments import add_model, add_patch_windows, open_asked_for
 from bra.errors import BRAError
 from bra.models.card import LayerQuality
-from bra.models.catalog import CATALOG, DEFAULT, ModelSettings
-from bra.opening import model_and_variant, open_file, open_model
+from bra.models.catalog import DEFAULT
 from bra.training.labelled import evenly, labelled_files, read_labelled
 from bra.training.quality import routing_quality
 
@@ -24,12 +24,10 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=Path, metavar="MASKS",
                         help="folder with a file per picture, of the same stem: PNG whose pixels are numbers of "
                              "classes, or YOLO .txt boxes; without it nothing is said of overlap")
-    parser.add_argument("--model", default=DEFAULT, metavar="NAME|FILE",
-                        help=f"{', '.join(CATALOG)}; a variant such as yolov8n-bra; or a file; default: %(default)s")
-    parser.add_argument("--untrained", action="store_true", help="random weights in place of trained ones")
+    add_model(parser, DEFAULT)
+    add_patch_windows(parser)
     parser.add_argument("--ignore", type=int, nargs="+", default=[], metavar="CLASS", help="classes that do not count")
     parser.add_argument("--limit", type=int, default=60, help="most pictures, evenly spread; default %(default)s")
-    parser.add_argument("--side", type=int, help="longer side in pixels, default what suits the model")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -38,16 +36,13 @@ def run_quality(args: argparse.Namespace) -> int:
     if args.limit < 1:
         raise BRAError("--limit is 1 or more.")
     chosen = evenly(labelled_files(args.folder, args.labels), args.limit)
-    key, variant = model_and_variant(args.model)
-    side = args.side or CATALOG[key].side
-    settings = ModelSettings(key, variant=variant, side=side, untrained=args.untrained)
-    file = Path(args.model)
-    model = open_file(file.read_bytes(), file.name) if key == "own" else open_model(settings)
-    rows = routing_quality(model, read_labelled(chosen), side, lambda line: print(line, file=sys.stderr), args.ignore)
+    model, settings = open_asked_for(args)
+    rows = routing_quality(model, read_labelled(chosen), settings.side, lambda line: print(line, file=sys.stderr),
+                           args.ignore)
     if args.json:
         print(json.dumps({"model": args.model, "layers": [layer_of(row) for row in rows]}, indent=1))
     else:
-        print(f"{model.label}: {len(chosen)} pictures at {side} px\n{table(rows)}")
+        print(f"{model.label}: {len(chosen)} pictures at {settings.side} px\n{table(rows)}")
     return 0
 
 

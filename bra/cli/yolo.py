@@ -21,16 +21,16 @@ __all__ = ["network_of", "reported_flops", "run_demo", "run_lint", "run_transpla
 def run_lint(args: argparse.Namespace) -> int:
     """Print what is wrong with a model file; with --fix, correct it. 1 when errors are left."""
     report = lint(args.model, args.imgsz, args.base)
+    fixable = [finding for finding in report.findings if finding.fix is not None]
+    path = model_file(args.model)
+    if fixable and args.fix and not Path(args.model).is_file():
+        raise YoloError(f"{args.model} was found at {path}, not where you are: copy it to correct it.")
     for finding in report.findings:
-        print(f"{finding.level}: {finding.text}")
+        print(f"{'corrected' if args.fix and finding.fix is not None else finding.level}: {finding.text}")
     for sentence in report.assumptions:
         print(f"note: {sentence}")
     left = [finding for finding in report.errors if finding.fix is None or not args.fix]
-    fixable = [finding for finding in report.findings if finding.fix is not None]
     if fixable and args.fix:
-        path = model_file(args.model)
-        if not Path(args.model).is_file():
-            raise YoloError(f"{args.model} was found at {path}, not where you are: copy it to correct it.")
         path.write_text(report.fixed, encoding="utf-8")
         print(f"{path}: {len(fixable)} corrected")
     elif fixable:

@@ -21,6 +21,7 @@ from bra import functional as BF
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import BRAError
 from bra.grid import WindowGrid
+from bra.markup import table_html
 from bra.messages import message
 from bra.metrics import routing as bf
 from bra.metrics.agreement import Shared, even_places, shared, windows_at
@@ -117,7 +118,7 @@ class LayerInput:
     """
 
     name: str
-    layer: BiLevelRoutingAttention
+    layer: BiLevelRoutingAttention = field(repr=False)
     x: Tensor = field(repr=False)
     prepared: Prepared
 
@@ -155,6 +156,25 @@ class Compared:
 
     rows: tuple[SettingRow, ...]
     traces: tuple[LayerTrace, ...]
+
+    def __repr__(self) -> str:
+        name = self.traces[0].name if self.traces else ""
+        return f"Compared({len(self.rows)} settings of layer {name!r})"
+
+    def _repr_html_(self) -> str:
+        name = self.traces[0].name if self.traces else ""
+        return rows_html(f"{len(self.rows)} settings of layer {name or 'attention'}", self.rows)
+
+
+def rows_html(title: str, rows: Sequence[SettingRow], names: Sequence[str] = ()) -> str:
+    """Settings as a table for a notebook; `names` stand before them, where there are any."""
+    head = ["n_win", "topk", "recall", "nearest", "chance", "padding", "M MACs", "peak MB"]
+    lines = [[str(row.n_win), str(row.topk), *(f"{100 * share:.1f} %" for share in (
+        row.recall, row.nearest, row.chance, row.padding_share)), f"{row.macs / 1e6:,.1f}",
+        f"{row.peak_bytes / 1e6:,.1f}"] for row in rows]
+    if names:
+        head, lines = ["", *head], [[name, *line] for name, line in zip(names, lines, strict=True)]
+    return table_html(title, head, lines, "recall: share of full attention that falls on the routed windows.")
 
 
 def settings_of(n_wins: Sequence[int], topks: Sequence[int], equal_to: int | None = None) -> tuple[Setting, ...]:
@@ -357,6 +377,14 @@ class Pair:
     shared: Shared
     chance: float
     difference: Floats | None
+
+    def __repr__(self) -> str:
+        a, b = self.traces
+        return f"Pair({a.name!r} keeps {100 * self.rows[0].recall:.1f} %, {b.name!r} {100 * self.rows[1].recall:.1f} %)"
+
+    def _repr_html_(self) -> str:
+        return rows_html("A against B", self.rows, [f"{side}: {lt.name or 'attention'}" for side, lt in
+                                                    zip("AB", self.traces, strict=True)])
 
 
 def versus(a: Compared, b: Compared) -> Pair:

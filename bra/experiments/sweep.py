@@ -156,6 +156,8 @@ def sweep(plan: Plan, folder: Path, out: Path, jobs: int = 1, backend: str = "lo
                    if path.suffix.lower() in ENDINGS and path.is_file())
     if not names:
         raise BRAError(f"no picture lies under {folder}: give a folder with {', '.join(ENDINGS)} files.")
+    if not plan.windows:
+        raise BRAError("the plan holds no settings to compare: give some n_win and a topk of at most n_win².")
     model = plan.open()
     if unknown := [layer for layer in plan.layers if layer not in model.specs]:
         raise BRAError(f"layer {unknown[0]!r} is not routed: choose of {', '.join(model.specs)}.")

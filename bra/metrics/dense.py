@@ -7,7 +7,7 @@ computed in blocks of queries, so that its weights, m·N·N of them, are never h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -33,8 +33,8 @@ class DenseAttention:
         out: (m, p2, t, c/m) what attention puts out, before position term and output linear.
     """
 
-    mass: Floats
-    out: Tensor
+    mass: Floats = field(repr=False)
+    out: Tensor = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,7 +19,7 @@ from bra.photo import Photo, to_tensor
 SHOWN_CLASSES = 3
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class OpenPatches(OpenModel):
     """A patch model: reads the photo at its own shape and answers nothing."""
 
@@ -32,7 +32,7 @@ class OpenPatches(OpenModel):
         return Answer()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class OpenClassifier(OpenModel):
     """A BiFormer: reads the photo at its own shape, normalised, and names its most likely classes."""
 

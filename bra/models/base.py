@@ -20,7 +20,7 @@ from bra.messages import message, semicolon_joined
 from bra.models.steps import Step
 from bra.photo import Photo
 from bra.spec import BRASpec
-from bra.tracing import LayerTrace, ModelTrace, trace
+from bra.tracing import LayersByName, LayerTrace, ModelTrace, trace
 
 UNTRAINED: Final = message("untrained, random weights")
 """Provenance of weights that nobody trained."""
@@ -119,7 +119,7 @@ def no_routing(model: str) -> str:
                    "bra train it opens here.", model=model)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class OpenModel(ABC):
     """A model in eval mode.
 
@@ -142,6 +142,12 @@ class OpenModel(ABC):
     asks: tuple[str, ...] = ()
     # Some models note sizes on themselves as they run, so one runs at a time.
     lock: Any = field(default_factory=Lock, repr=False)
+
+    def __repr__(self) -> str:
+        params = sum(p.numel() for p in self.module.parameters()) / 1e6
+        classes = f", {len(self.classes)} classes" if self.classes else ""
+        return (f"{type(self).__name__}({str(self.label)!r}: {type(self.module).__name__} of {params:.2f} M "
+                f"parameters, {len(self.specs)} routed layers{classes}; {self.provenance})")
 
     @property
     def photo(self) -> Photo | None:
@@ -166,8 +172,8 @@ class OpenModel(ABC):
     @property
     def specs(self) -> Mapping[str, BRASpec]:
         """Settings of every routed layer, by name."""
-        return MappingProxyType({name: layer.spec for name, layer in self.module.named_modules()
-                                 if isinstance(layer, BiLevelRoutingAttention)})
+        return MappingProxyType(LayersByName({name: layer.spec for name, layer in self.module.named_modules()
+                                              if isinstance(layer, BiLevelRoutingAttention)}))
 
     @abstractmethod
     def prepare(self, photo: Photo, side: int) -> Prepared:
@@ -198,7 +204,7 @@ class OpenModel(ABC):
             traced = trace(module, prepared.x)
             answer = self.answer(traced.out, prepared)
         layers = {name: on_photo(layer, prepared) for name, layer in traced.layers.items()}
-        return ModelRun(ModelTrace(traced.out, MappingProxyType(layers)), answer)
+        return ModelRun(ModelTrace(traced.out, layers), answer)
 
     @contextmanager
     def running(self, prepared: Prepared) -> Iterator[None]:

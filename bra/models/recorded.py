@@ -19,7 +19,7 @@ from bra.photo import Photo
 from bra.profiling.model_cost import Cost, CostRow
 from bra.readers.recording import Recording, TableRow, read_recording, trace_of
 from bra.spec import BRASpec
-from bra.tracing import LayerTrace, ModelTrace
+from bra.tracing import LayersByName, LayerTrace, ModelTrace
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,8 +62,8 @@ class OpenRecording(OpenModel):
     @property
     def specs(self) -> Mapping[str, BRASpec]:
         """Settings of every layer whose windows can be changed, by name."""
-        return MappingProxyType({name: layer.spec for name, layer in self.recording.trace.layers.items()
-                                 if layer.attention_known})
+        return MappingProxyType(LayersByName({name: layer.spec for name, layer in self.recording.trace.layers.items()
+                                              if layer.attention_known}))
 
     def prepare(self, photo: Photo, side: int) -> Prepared:
         """An empty input of the recorded size: nothing runs on it."""

@@ -73,7 +73,7 @@ def run_from(model: OpenModel, photo: Photo, side: int, change: Change | None = 
         answer = model.answer(ran.out.out, kept.prepared)
     fresh = {name: on_photo(layer, kept.prepared) for name, layer in ran.layers.items()}
     layers = {name: layer for name, layer in kept.layers.items() if _before(steps, name, start)} | fresh
-    look = ModelRun(ModelTrace(ran.out.out, MappingProxyType(layers)), answer)
+    look = ModelRun(ModelTrace(ran.out.out, layers), answer)
     if any("#" in name or step_of(steps, name) is None for name in fresh):
         return look, None       # a layer that runs twice, or outside of the steps: its trace has no one place
     built = {name: layer for name, layer in fresh.items() if _before(steps, name, at)}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from bra.grid import WindowGrid
+from bra.markup import table_html
 from bra.messages import message
 from bra.profiling.formula import Part
 from bra.profiling.meter import Shape
@@ -20,23 +22,59 @@ CSV_COLUMNS = ("line", "name", "params", "macs", "executed_macs", "share", "peak
                "elements")
 
 
-def cost_text(cost: Cost) -> str:
-    """For a terminal: millions of multiply-adds, megabytes of 10⁶."""
-    lines = list(_lines(cost, exact=False))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    left = (0, *range(_figures(cost), len(widths)))
-    rows = ["  ".join(cell.ljust(n) if i in left else cell.rjust(n) for i, (cell, n) in
-                      enumerate(zip(line, widths, strict=True))).rstrip() for line in lines]
+def cost_text(cost: Cost, width: int | None = None) -> str:
+    """For a terminal: millions of multiply-adds, megabytes of 10⁶.
+
+    Args:
+        cost: of a model.
+        width: columns of the terminal. Where the table is wider, the long name of the BRA class is written short, and
+            columns are left out, the least wanted first, and named below the table; None leaves nothing out.
+    """
+    lines, left_out = [*_lines(cost)], []
+    if width is not None and max(map(len, _aligned(lines))) > width:
+        lines = [[short(line[0]), *line[1:]] for line in lines]
+    for column in DISPENSABLE:
+        if width is None or max(map(len, _aligned(lines))) <= width:
+            break
+        at = lines[0].index(column)
+        lines = [line[:at] + line[at + 1:] for line in lines]
+        left_out.append(column)
+    if width is not None and (over := max(map(len, _aligned(lines))) - width) > 0:
+        names = max(MIN_NAME, max(len(line[0]) for line in lines) - over)
+        lines = [[line[0] if len(line[0]) <= names else f"{line[0][:names - 1]}…", *line[1:]] for line in lines]
+    rows = _aligned(lines)
     rule = "-" * max(map(len, rows))
-    return "\n".join([rows[0], rule, *rows[1:-1], rule, rows[-1], f"not counted: {_left_out(cost)}"])
+    notes = [f"not counted: {_left_out(cost)}"]
+    if left_out:
+        notes.append(f"left out to fit {width} columns: {', '.join(reversed(left_out))}; --csv and --json have all")
+    if width is not None:
+        notes = [textwrap.fill(note, max(width, MIN_NAME), subsequent_indent="  ") for note in notes]
+    return "\n".join([rows[0], rule, *rows[1:-1], rule, rows[-1], *notes])
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Cells in columns: words to the left, figures to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    left = [name in WORDS for name in lines[0]]
+    return ["  ".join(cell.ljust(n) if words else cell.rjust(n) for cell, n, words in
+                      zip(line, widths, left, strict=True)).rstrip() for line in lines]
 
 
 def cost_markdown(cost: Cost) -> str:
-    """A Markdown table with whole numbers."""
-    head, *lines = [[cell.replace("|", r"\|") for cell in line] for line in _lines(cost, exact=True)]
-    aligned = ["--:" if 0 < i < _figures(cost) else ":--" for i in range(len(head))]
+    """The table of `cost_text` in Markdown, in the same units."""
+    head, *lines = [[cell.replace("|", r"\|") for cell in line] for line in _lines(cost)]
+    aligned = [":--" if name in WORDS else "--:" for name in head]
     left_out = ["not counted", *[""] * (len(head) - 2), _left_out(cost)]
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, aligned, *lines, left_out])
+
+
+def cost_html(cost: Cost) -> str:
+    """The rows and their total as a table for a notebook, in the units of `cost_text`."""
+    lines = [(short(row.name), *_numbers(row, row.share), *([] if row.ms is None else [f"{row.ms:.3f}"]),
+              _tokens(row.grid)) for row in (*cost.rows, cost.total)]
+    head = ("row", "params", "M MACs", "share", "peak MB", *(["ms"] if cost.rounds else []), "tokens and padding")
+    return table_html(f"{cost.model}, one image of {cost.input[2]}×{cost.input[3]}", head, lines,
+                      f"not counted: {_left_out(cost)}")
 
 
 def cost_csv(cost: Cost) -> str:
@@ -65,27 +103,26 @@ def cost_json(cost: Cost) -> str:
     return json.dumps(cost.to_dict(), indent=1, ensure_ascii=False)
 
 
-def _figures(cost: Cost) -> int:
-    """Index of the first column that holds words again."""
-    return 7 if cost.rounds else 5
+WORDS: Final = ("row", "from", "in", "out", "tokens and padding")
+"""Columns that hold words; the others hold figures."""
+DISPENSABLE: Final = ("from", "in", "out", "tokens and padding", "time")
+"""Columns that a narrow terminal goes without, in this order."""
+MIN_NAME: Final = 24
 
 
-def _lines(cost: Cost, exact: bool) -> Iterator[list[str]]:
+def _lines(cost: Cost) -> Iterator[list[str]]:
     timed = ["ms", "time"] if cost.rounds else []
-    yield ["row", "params", "MACs" if exact else "M MACs", "share", "peak bytes" if exact else "peak MB", *timed,
-           "from", "in", "out", "tokens and padding"]
+    yield ["row", "params", "M MACs", "share", "peak MB", *timed, "from", "in", "out", "tokens and padding"]
     for row in (*cost.rows, cost.total):
         times = [f"{row.ms:.3f}", f"{row.time_share:.1%}"] if row.ms is not None else [""] * len(timed)
-        yield [row.name, *_numbers(row, row.share, exact), *times, row.basis, _shapes(row.given), _shapes(row.returned),
+        yield [row.name, *_numbers(row, row.share), *times, row.basis, _shapes(row.given), _shapes(row.returned),
                _tokens(row.grid)]
         for part in row.parts:
             share = part.macs / cost.total.macs if cost.total.macs else 0.0
-            yield [f"  {part.name}", *_numbers(part, share, exact), *[""] * len(timed), part.basis, "", "", ""]
+            yield [f"  {part.name}", *_numbers(part, share), *[""] * len(timed), part.basis, "", "", ""]
 
 
-def _numbers(line: CostRow | Part, share: float, exact: bool) -> list[str]:
-    if exact:
-        return [f"{line.params:,}", f"{line.macs:,}", f"{share:.1%}", f"{line.peak_bytes:,}"]
+def _numbers(line: CostRow | Part, share: float) -> list[str]:
     return [f"{line.params:,}", f"{line.macs / 1e6:,.3f}", f"{share:.1%}", f"{line.peak_bytes / 1e6:,.2f}"]
 
 

@@ -13,12 +13,6 @@ from bra.profiling.meter import OUTSIDE
 CONTAINERS: Final = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-def network(model: nn.Module) -> nn.Module:
-    """The network inside an object that only predicts with it, such as Ultralytics' YOLO."""
-    inner = getattr(model, "model", None)
-    return inner if hasattr(model, "predictor") and isinstance(inner, nn.Module) else model
-
-
 def is_bra(module: nn.Module) -> bool:
     """Whether it is a BRA layer itself."""
     return isinstance(module, BiLevelRoutingAttention)

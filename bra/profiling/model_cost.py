@@ -17,9 +17,10 @@ from bra.errors import LIBRARY, BRAError, CostError, brief
 from bra.grid import WindowGrid
 from bra.messages import message
 from bra.profiling.formula import Basis, LayerCost, Part, layer_cost
-from bra.profiling.layers import common_prefix, input_channels, is_bra, kind, network, parameters_of, rows_of, within
+from bra.profiling.layers import common_prefix, input_channels, is_bra, kind, parameters_of, rows_of, within
 from bra.profiling.meter import OUTSIDE, Meter, Shape, Span, metered
 from bra.profiling.timing import Progress, timed
+from bra.tracing import network
 
 MAX_SIDE = 16_384
 
@@ -109,6 +110,21 @@ class Cost:
     not_counted: tuple[Uncounted, ...]
     rounds: int = 0
 
+    def __repr__(self) -> str:
+        return (f"Cost({self.model}, {'×'.join(map(str, self.input))}: {self.total.params / 1e6:.2f} M parameters, "
+                f"{self.total.macs / 1e9:.3f} G multiply-adds, {self.total.peak_bytes / 1e6:,.1f} MB, "
+                f"{len(self.rows)} rows)")
+
+    def __str__(self) -> str:
+        from bra.profiling.format import cost_text
+
+        return cost_text(self)
+
+    def _repr_html_(self) -> str:
+        from bra.profiling.format import cost_html
+
+        return cost_html(self)
+
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values, for JSON."""
         return {"model": self.model, "input": list(self.input), "rounds": self.rounds,
@@ -116,7 +132,7 @@ class Cost:
                 "not_counted": [asdict(one) for one in self.not_counted]}
 
 
-def cost(model: nn.Module, imgsz: int | tuple[int, int] = 640, channels: int | None = None, rounds: int = 0,
+def cost(model: Any, imgsz: int | tuple[int, int] = 640, channels: int | None = None, rounds: int = 0,
          progress: Progress | None = None, most_bytes: int | None = None) -> Cost:
     """Count what one image costs, in eval mode. Nothing is hooked to the model or written on it.
 
@@ -125,7 +141,8 @@ def cost(model: nn.Module, imgsz: int | tuple[int, int] = 640, channels: int | N
     convolutions take for themselves is not among them.
 
     Args:
-        model: any module that maps one image tensor (1, channels, h, w); an Ultralytics `YOLO` is opened.
+        model: any module that maps one image tensor (1, channels, h, w); of an opened model and of Ultralytics' `YOLO`
+            the network inside.
         imgsz: side of the image in pixels, or (h, w); of the map in tokens for a lone BRA layer.
         channels: of the input; None takes those of the first layer, 3 where it does not say.
         rounds: forwards to time on this machine, after two to warm up; 0 measures no time and computes nothing.
@@ -133,6 +150,7 @@ def cost(model: nn.Module, imgsz: int | tuple[int, int] = 640, channels: int | N
         most_bytes: that may be alive at the worst moment of a forward which is timed; None for no bound.
 
     Raises:
+        TraceError: it is no model.
         CostError: the size is out of range, the model does not run on it, or timing it would take more memory.
         BRAError: a BRA layer refuses its map.
     """

@@ -27,7 +27,8 @@ from bra.viewer.pack import TILE_SIDE, Caption, Place, stage_message, traced_siz
 def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
                 pins: Mapping[str, Place] | None = None, whole: bool = False, show: Sequence[str] = (),
                 detections: Sequence[Detection] = (), language: Language = ENGLISH,
-                mean_map: Callable[[int], Tensor] | None = None, heat: NDArray[np.float32] | None = None) -> str:
+                mean_map: Callable[[int], Tensor] | None = None, charts: bool = True,
+                heat: NDArray[np.float32] | None = None) -> str:
     """The page as text.
 
     Args:
@@ -41,6 +42,7 @@ def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
         detections: what the model found on the photo.
         language: of the page; the caption's model and provenance are told in it too.
         mean_map: as for `attended`.
+        charts: whether the charts of the pinned queries follow the stage; what draws them is 5 MB.
         heat: as for `stage_message`.
     """
     tell = language.translate
@@ -62,8 +64,10 @@ def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
         "stage_code": _code(viewer.STAGE, stage + page, language),
         "stage_data": _base64(stage_message(photo, trace, caption, focus, pins, show, None, detections, 0, heat,
                                             heat is not None)),
-        "figures": _figures(photo, trace, caption, attended(trace, photo, queries, mean_map), language),
-        "figures_code": figures_script(language),
+        "hidden": "" if charts else " hidden",
+        "figures": _figures(photo, trace, caption, attended(trace, photo, queries, mean_map), language) if charts else
+        "",
+        "figures_code": figures_script(language) if charts else "",
         "foot": escape(f"{tell(message('Made by RouteScope.'))} {notes}"),
     }
     return Template(page).substitute(fill)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from bra import viewer
 from bra.experiments.compare import MARGIN, CostName, SettingRow, amount, beats_controls, cheapest, front
+from bra.experiments.probes import ProbeRow
 from bra.experiments.sweep_table import Summary, SweepTable, summaries
 from bra.figures.compare import deciding
 from bra.figures.compare import swept as swept_figure
@@ -29,6 +30,13 @@ HEADINGS = ("n_win", "topk", message("recall"), message("chance"), message("near
             message("padding"), "MACs",
             message("memory"), message("time"))
 GOALS = (0.95, 0.9, 0.75, 0.5)
+PROBE_GAP: Final = 0.05
+"""Share by which one must lie above another before a verdict calls it more."""
+PROBE_LEGEND: Final = (
+    "survived: share of the area that a query was routed to which it is routed to again on the changed picture",
+    "stayed:   the same, if the layer kept to its places whatever the picture shows",
+    "nearest:  the same of the nearest windows, which survive whatever leaves neighbours neighbours",
+    "chance:   the same of as many random windows")
 
 
 def compare_text(rows: Sequence[SettingRow], cost: CostName = "macs") -> str:
@@ -69,6 +77,37 @@ def compare_html(rows: Sequence[SettingRow], title: str, about: str, cost: CostN
              f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
              f"<p class=faint>{tell(legend)}</p>{figures_script(language)}")
     return sheet(title, about, parts, language, untrained)
+
+
+def probe_text(rows: Sequence[ProbeRow]) -> str:
+    """The probes of a picture for a terminal: a table, what its columns mean, and one verdict for each layer."""
+    heads = ("layer", "probe", "survived", "stayed", "nearest", "chance")
+    table = [heads] + [(row.layer, row.probe, *(f"{100 * share:.1f} %" for share in (
+        row.survived, row.stayed, row.nearest, row.chance))) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(cell.ljust(n) if at < 2 else cell.rjust(n) for at, (cell, n) in
+                       enumerate(zip(line, widths, strict=True))).rstrip() for line in table]
+    verdicts = [f"{layer or 'attention'}: {probe_verdict([row for row in rows if row.layer == layer])}"
+                for layer in dict.fromkeys(row.layer for row in rows)]
+    return "\n".join([*lines, "", *PROBE_LEGEND, "", *verdicts])
+
+
+def probe_verdict(rows: Sequence[ProbeRow]) -> str:
+    """What the probes of one layer say, in a sentence. Brightness moves nothing, so it is no evidence of following."""
+    moved = [row for row in rows if row.probe != "brightness" and math.isfinite(row.survived)]
+    if not moved:
+        return "open, since no probe that moves the picture could be measured"
+    survived, stayed, nearest, chance = (sum(getattr(row, name) for row in moved) / len(moved) for name in
+                                         ("survived", "stayed", "nearest", "chance"))
+    figures = (f"{100 * survived:.0f} % survive, {100 * stayed:.0f} % if it kept its places, {100 * chance:.0f} % by "
+               "chance")
+    if survived <= chance + PROBE_GAP:
+        return f"no better than chance ({figures})"
+    if survived <= stayed + PROBE_GAP:
+        return f"may be written into places, not content ({figures})"
+    if survived <= nearest + PROBE_GAP:
+        return f"follows the picture, no better than its nearest windows would, {100 * nearest:.0f} % ({figures})"
+    return f"follows what is in the picture ({figures})"
 
 
 def sheet(title: str, about: str, body: str, language: Language = ENGLISH, untrained: bool = False) -> str:

@@ -36,7 +36,7 @@ BOXES: Final = ("Detect", "Segment", "Pose", "v10Detect")
 """Heads whose boxes are shown."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class OpenYolo(OpenModel):
     """A model of Ultralytics' rows."""
 

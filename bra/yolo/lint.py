@@ -85,13 +85,8 @@ def lint(path: str | Path, imgsz: int = 640, base: str | None = None) -> Report:
     """
     if not 1 <= imgsz <= 8192:
         raise YoloError(message("imgsz={imgsz} is not possible: 1 to 8192 pixels; 640 is usual.", imgsz=imgsz))
-    try:
-        found = tasks.yaml_model_load(str(path))
-    except FileNotFoundError as error:
-        raise YoloError(message("{path} does not exist: give a model file, or a name such as yolov8n-bra.yaml.",
-                                path=str(path))) from error
-    text = model_file(path).read_text(encoding="utf-8")
-    model = canonical(read_yaml(text) | {"scale": found.get("scale")})
+    text = model_text(path)
+    model = canonical(read_yaml(text) | {"scale": tasks.guess_model_scale(str(path))})
     rows, findings = rows_of(model), []
     said = () if model_file(path).parent == CFG else said_of_rows([row for row in rows if _readable(row)])
     guesses = guessed(model)
@@ -140,10 +135,32 @@ def _may_be_theirs(row: Row) -> bool:
 
 
 def model_file(path: str | Path) -> Path:
-    """Where the file of a name such as yolov8n-bra.yaml lies; the scale in it is no part of the file's name."""
+    """Where the file of a name such as yolov8n-bra.yaml lies; the scale in it is no part of the file's name.
+
+    Raises:
+        YoloError: there is no such file, or its name is not that of a model file.
+    """
+    if Path(path).suffix not in (".yaml", ".yml"):
+        raise YoloError(message("{path} is no model file: give a .yaml file, or a name such as yolov8n-bra.yaml.",
+                                path=str(path)))
     unscaled = re.sub(r"(\d+)[nsmlx](?=[-.])", r"\1", Path(path).name)
-    where = tasks.check_yaml(str(path), hard=False) or tasks.check_yaml(str(Path(path).with_name(unscaled)))
+    where = tasks.check_yaml(str(path), hard=False) or tasks.check_yaml(str(Path(path).with_name(unscaled)), hard=False)
+    if not where or not Path(where).exists():
+        raise YoloError(message("{path} does not exist: give a model file, or a name such as yolov8n-bra.yaml.",
+                                path=str(path)))
     return Path(where)
+
+
+def model_text(path: str | Path) -> str:
+    """The text of a model file, by its path or name.
+
+    Raises:
+        YoloError: there is no such file, or it is no text.
+    """
+    try:
+        return model_file(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise YoloError(message("this file is not text in UTF-8: give a model file, which is plain text.")) from error
 
 
 def _moved(rows: Sequence[Row], path: str | Path, base: str | None) -> dict[int, Row]:

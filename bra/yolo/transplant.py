@@ -18,9 +18,12 @@ import ultralytics
 from torch import nn
 from ultralytics import YOLO
 
-from bra.errors import YoloError
+from bra.errors import LIBRARY, BRAError, YoloError, brief
 from bra.messages import message
+from bra.yolo.edit import read_yaml
+from bra.yolo.lint import model_text
 from bra.yolo.modules import C2fBRA
+from bra.yolo.rows import rows_of
 
 Shape = tuple[int, ...]
 ATTENTION_INSIDE: Final = "attn."
@@ -90,9 +93,9 @@ def transplant(weights: str | Path, model: str | Path, output: str | Path) -> Tr
         output: the checkpoint to write; train it with YOLO(output).train(…).
 
     Raises:
-        YoloError: nothing fits, or the proof fails.
+        YoloError: one of them is no model, nothing fits, or the proof fails.
     """
-    source, target = YOLO(str(weights)), YOLO(str(model))
+    source, target = _opened(weights), _opened(model)
     old, new = source.model.float(), target.model
     if len(old.names) != len(new.names):
         # The last convolution of the head has as many filters as there are classes.
@@ -106,10 +109,28 @@ def transplant(weights: str | Path, model: str | Path, output: str | Path) -> Tr
     return result
 
 
+def _opened(path: str | Path) -> Any:
+    """Ultralytics' YOLO of a file or name, as it opens it; a refusal in one sentence."""
+    if Path(path).suffix in (".yaml", ".yml"):
+        rows_of(read_yaml(model_text(path)))
+    elif Path(path).suffix != ".pt":
+        # Ultralytics takes any other ending for a model in another format, and keeps its name in place of the model.
+        raise YoloError(message("{path} is neither weights nor a model file: give a .pt file that training wrote, or a "
+                                ".yaml file.", path=str(path)))
+    try:
+        return YOLO(str(path))
+    except BRAError:
+        raise
+    except LIBRARY as error:
+        raise YoloError(message("Ultralytics cannot open {path} ({error}): give a .pt file that training wrote, or a "
+                                ".yaml file.", path=str(path), error=brief(error))) from error
+
+
 def write_checkpoint(model: nn.Module, path: str | Path) -> None:
     """Write what YOLO(path) opens: the model in full precision, and nothing of a training."""
-    torch.save({"epoch": -1, "model": copy.deepcopy(model), "ema": None, "optimizer": None, "train_args": {},
-                "version": ultralytics.__version__}, path)
+    with open(path, "wb") as file:      # torch's own message, where it opens the file, is no OSError
+        torch.save({"epoch": -1, "model": copy.deepcopy(model), "ema": None, "optimizer": None, "train_args": {},
+                    "version": ultralytics.__version__}, file)
 
 
 def carry(old: nn.Module, new: nn.Module) -> Transplant:

@@ -8,6 +8,7 @@ from typing import Final
 
 import streamlit as st
 
+from bra.reports.code import example_code, explore_code
 from bra.teaching import source
 from bra.teaching.example import FIRST, HIGHEST, SIDE, TOPKS, W_K, W_O, ExampleNumbers
 from dashboard import components
@@ -20,6 +21,7 @@ from dashboard.learn.step_texts import NAMES, WHAT, WHY
 from dashboard.services import learn as learn_services
 from dashboard.state import example as example_state
 from dashboard.state.example_view import ExampleView
+from dashboard.widgets import share
 
 STEPS: Final = source.STEPS
 
@@ -42,11 +44,15 @@ def show_example(step: str, large: bool) -> None:
     if not large:
         show_function(step)
         handouts()
+        share.offer(example_code(view.tokens, view.topk))
 
 
 def show_photo(step: str, large: bool) -> None:
     """The same step on the visitor's picture; the arguments as in `show_example`."""
-    photo_steps.show(step)
+    at = photo_steps.show(step)
+    if not large:
+        share.offer(explore_code(learn_services.photo_settings(at.view.n_win, at.view.k), at.layer.name, *at.asked,
+                                 picture=at.file))
 
 
 def say(step: str) -> None:

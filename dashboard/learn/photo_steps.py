@@ -24,9 +24,10 @@ from dashboard.learn.step_texts import NAMES, ON_PHOTO
 from dashboard.services import learn as learn_services
 from dashboard.services import models as model_services
 from dashboard.state import example as example_state
+from dashboard.state import session
 from dashboard.state.example_view import N_WINS, ExampleView
 from dashboard.widgets import model as model_widgets
-from dashboard.widgets import picture
+from dashboard.widgets import picture, share
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +41,7 @@ class PhotoStep:
         layer: what the layer did on it.
         caption: what stands under it.
         place: where one looks.
+        file: the picture's file, for programs.
     """
 
     step: str
@@ -48,6 +50,7 @@ class PhotoStep:
     layer: LayerTrace
     caption: Caption
     place: Place
+    file: str
 
     @property
     def asked(self) -> tuple[int, int]:
@@ -70,8 +73,8 @@ class PhotoStep:
         return min(self.view.channel, self.layer.spec.dim - 1)
 
 
-def show(step: str) -> None:
-    """One step on the visitor's picture, by the model that is trained."""
+def show(step: str) -> PhotoStep:
+    """One step on the visitor's picture, by the model that is trained; what was shown."""
     view = example_state.current()
     chosen = picture.chosen_picture()
     settings = learn_services.photo_settings(view.n_win, view.k)
@@ -79,8 +82,10 @@ def show(step: str) -> None:
     provenance = model_widgets.provenance_of(settings, entry.provenance)
     caption = Caption(translate(entry.label), learn_services.PHOTO_LAYER, provenance, chosen.name)
     layer = learn_services.photo_layer(view.n_win, view.k, chosen.photo)
-    at = PhotoStep(step, view, chosen.photo, layer, caption, view.place or chosen.focus)
+    seen = share.picture_file(chosen.sample, session.upload())
+    at = PhotoStep(step, view, chosen.photo, layer, caption, view.place or chosen.focus, seen)
     _STEPS[step](at)
+    return at
 
 
 def say(at: PhotoStep, **values: Any) -> None:

@@ -11,6 +11,7 @@ import streamlit as st
 from bra.errors import BRAError
 from bra.figures.learn import Bar
 from bra.metrics.routing import shared_choices
+from bra.reports.code import explore_code
 from bra.teaching.experiments import score
 from bra.units import percent
 from bra.viewer.pack import Place, locate
@@ -25,6 +26,7 @@ from dashboard.state import learn as learn_state
 from dashboard.state import learn_view as views
 from dashboard.state.learn_view import Lesson
 from dashboard.state.widgets import init_widget
+from dashboard.widgets import share
 from dashboard.widgets.model import sentence
 
 ROUNDS: Final[tuple[tuple[str, Place], ...]] = (
@@ -82,6 +84,9 @@ def show(at: Lesson) -> Lesson:
             st.markdown(tr("On this picture {share} of all choices in this layer fall on the same {k} windows, "
                            "wherever the star is.", share=percent(shared_choices(lt)), k=lt.spec.topk))
         _total(at)
+        if not at.present:
+            share.offer(explore_code(learn_services.MODELS[who], lt.name, window,
+                                     picture=share.picture_file(key, None)))
     return at
 
 

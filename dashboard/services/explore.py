@@ -91,6 +91,11 @@ def photo_in(request: LayerRequest) -> Photo:
     return photo_of(request.picture_file.data, request.picture_file.digest)
 
 
+def is_recording(request: LayerRequest) -> bool:
+    """Whether the request's model is a recording, which has a picture of its own and runs nothing."""
+    return load_model(request.settings, request.model_file).model.photo is not None
+
+
 def result_of(request: LayerRequest) -> LayerResult:
     """What a request names, from the cache; what is not there any more is worked out again.
 
@@ -294,5 +299,5 @@ def report_file(request: LayerRequest, answer: Answer, caption: Caption, focus: 
     key = ReportKey(StageKey(of.key, caption, focus, tuple(pins.items()), show, answer), whole, language.code)
     return run_cached(
         server(), key, lambda _: report_html(of.photo, of.layer, caption, focus, dict(pins), whole, show,
-                                             answer.detections, language, maps.__getitem__, heat),
+                                             answer.detections, language, maps.__getitem__, heat=heat),
         FILE_LABEL, priority_of(of.layer.grid.n_windows**2, 0, MANY_WINDOWS))

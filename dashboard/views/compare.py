@@ -16,6 +16,15 @@ from bra.messages import message
 from bra.models.base import WARNING
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.photo import Photo
+from bra.reports.code import (
+    compare_code,
+    compare_command,
+    probe_code,
+    probe_command,
+    sweep_command,
+    sweep_table_code,
+    versus_code,
+)
 from bra.reports.tables import compare_csv, compare_html, model_line, over_nearest, reason
 from bra.units import quantity
 from bra.viewer.multiples import multiples_message, pair_message
@@ -30,7 +39,7 @@ from dashboard.state import session
 from dashboard.state.compare_view import EQUAL_TO, Comparison
 from dashboard.state.view import Selection
 from dashboard.state.widgets import init_multiselect, init_widget
-from dashboard.widgets import chart, picture
+from dashboard.widgets import chart, picture, share
 from dashboard.widgets import model as model_widgets
 from dashboard.widgets.file_options import ask_file_options
 from dashboard.widgets.picture import ask_file, heads, plain
@@ -78,7 +87,7 @@ def _choose_numbers(label: str, key: str, allowed: tuple[int, ...], wanted: tupl
     return choices.most(chosen) or wanted
 
 
-def grid(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place) -> None:
+def grid(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place, seen: str) -> None:
     """Small multiples, the chart that decides, and the table."""
     wanted = session.comparison()
     left, right = st.columns(2)
@@ -106,6 +115,11 @@ def grid(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place) -> No
     caption = f"{translate(loaded.model.label)} · {given.name} · {translate(loaded.model.origin)}"
     _pictures(photo, compared, wanted, caption, focus)
     _decide(compared, wanted, caption, loaded.model.provenance, loaded.model.untrained)
+    equal_to, file, rounds = EQUAL_TO if wanted.equal else None, share.file_name(loaded.upload), \
+        ROUNDS if wanted.cost == "seconds" else 0
+    share.offer(compare_code(loaded.settings, given.name, wanted.n_wins, wanted.topks, equal_to, file, seen, rounds),
+                compare_command(loaded.settings, wanted.n_wins, wanted.topks, equal_to, given.name, file, seen,
+                                wanted.cost, ROUNDS))
 
 
 def _pictures(photo: Photo, compared: Compared, wanted: Comparison, caption: str, focus: Place) -> None:
@@ -203,7 +217,7 @@ PROBE_NAMES = {"brightness": tr_noop("brightness"), "flip": tr_noop("flip"), "sh
                "swap": tr_noop("swap")}
 
 
-def sides(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place) -> None:
+def sides(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place, seen: str) -> None:
     """A against B on one picture."""
     st.caption(tr("A is the model of the side bar, with its windows. Set B here."))
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -236,6 +250,9 @@ def sides(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place) -> N
         {"": tr("memory of the layer"), "A": translate(amount(row_a, "peak_bytes")),
          "B": translate(amount(row_b, "peak_bytes")),
          less: _change(row_a.peak_bytes, row_b.peak_bytes)}], hide_index=True, column_config=heads([less]))
+    one, two = ((side.loaded.settings, side.given.name, side.windows, share.file_name(side.loaded.upload))
+                for side in (a, b))
+    share.offer(versus_code(one, two, seen))
 
 
 def _shares(a: float, b: float, less: str) -> dict[str, str]:
@@ -248,7 +265,7 @@ def _change(a: int, b: int) -> str:
     return tr("{amount} ({gain:+.0f} %)", amount=f"{sign}{quantity(abs(b - a))}", gain=100 * (b - a) / a)
 
 
-def probes(loaded: LoadedModel, photo: Photo) -> None:
+def probes(loaded: LoadedModel, photo: Photo, seen: str) -> None:
     """What of each layer's routing survives a changed picture."""
     st.markdown(tr("The picture is changed, the same queries are asked again, and everything is taken back to where it "
                    "was: how much of the area that each query was routed to is routed to again?"))
@@ -264,16 +281,21 @@ def probes(loaded: LoadedModel, photo: Photo) -> None:
                   "those of the grid itself, which cuts a moved picture elsewhere. One that is written into places "
                   "survives like the column beside it. The nearest windows survive without looking at anything: only "
                   "above “if it kept its places”, and with less local choices, does a high number speak for content."))
+    file = share.file_name(loaded.upload)
+    share.offer(probe_code(loaded.settings, file, seen), probe_command(loaded.settings, file, seen))
 
 
-def sweeps() -> None:
-    """Opens the table of a sweep, and says how to make one."""
+def sweeps(view: Selection) -> None:
+    """Opens the table of a sweep, and says how to make one of the model and the settings of this page."""
     st.markdown(tr("A folder of any size is swept on the command line; a run that was cut off goes on where it "
                    "stopped."))
-    st.code("bra sweep FOLDER --n-win 4,7,8 --topk 1,2,4,8 --jobs 2 -o sweep", language="bash")
+    compared, upload = session.comparison(), session.model_upload()
+    st.code(sweep_command(view.settings, compared.n_wins, compared.topks, EQUAL_TO if compared.equal else None,
+                          file=upload.name if upload else ""), language="bash")
     ask_file(tr("Open its rows.parquet"), ["parquet"], session.SWEEP_UPLOADER)
     file = session.uploaded_file(session.SWEEP_UPLOADER)
     if file is None:
+        share.offer()
         return
     try:
         table, rows = compare_services.sweep_table(file)
@@ -302,6 +324,7 @@ def sweeps() -> None:
     language = visitor_language()
     st.download_button(tr("Report, HTML"), lambda: compare_services.sweep_file(file, language), "sweep.html",
                        "text/html", on_click="ignore")
+    share.offer(sweep_table_code(file.name, layer))
 
 
 def main() -> None:
@@ -315,7 +338,7 @@ def main() -> None:
     tab = choose_tab().tab
     try:
         if tab == "sweeps":
-            sweeps()
+            sweeps(view)
             return
         loaded = load_model(view.settings, session.model_upload())
         if not loaded.model.specs and loaded.model.runs:
@@ -324,12 +347,13 @@ def main() -> None:
         chosen = model_widgets.picture_for(view, chosen)
         with picture.result_area(chosen.stands_in, loaded.model.label, chosen.name):
             model_widgets.warn_of_weights(loaded)
+            seen = share.picture_file(chosen.sample, session.upload())
             if tab == "grid":
-                grid(view, loaded, chosen.photo, chosen.focus)
+                grid(view, loaded, chosen.photo, chosen.focus, seen)
             elif tab == "versus":
-                sides(view, loaded, chosen.photo, chosen.focus)
+                sides(view, loaded, chosen.photo, chosen.focus, seen)
             else:
-                probes(loaded, chosen.photo)
+                probes(loaded, chosen.photo, seen)
     except BRAError as error:
         model_widgets.refuse(error)
 

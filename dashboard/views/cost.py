@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from bra.profiling.advice import Position, choices, levers, positions
 from bra.profiling.format import cost_csv, cost_json, cost_markdown, short, summary
 from bra.profiling.formula import LayerCost
 from bra.profiling.model_cost import Cost, CostRow
+from bra.reports.code import cost_code, cost_command
 from bra.reports.files import recorded_csv
 from bra.spec import BRASpec
 from bra.units import quantity
@@ -28,7 +30,7 @@ from dashboard.state import session
 from dashboard.state.cost_view import CostView
 from dashboard.state.view import N_WINS, Selection
 from dashboard.state.widgets import init_widget
-from dashboard.widgets import chart, tables
+from dashboard.widgets import chart, share, tables
 from dashboard.widgets import model as model_widgets
 from dashboard.widgets.picture import plain as as_is
 from dashboard.widgets.picture import table
@@ -40,6 +42,8 @@ ROUNDS = 7
 NARROW, POOLS = {1: tr_noop("all")}, {1: tr_noop("none")}
 VARIANT_NAMES = {Variant.AS_IS: tr_noop("as it is"), Variant.WITHOUT_BRA: tr_noop("without BRA"),
                  Variant.FULL_ATTENTION: tr_noop("full attention"), Variant.SECOND_SETTING: tr_noop("second setting")}
+FUNCTIONS = {Variant.WITHOUT_BRA: "without_bra", Variant.FULL_ATTENTION: "with_full_attention",
+             Variant.SECOND_SETTING: "with_settings"}
 # Columns of the tables whose numbers are shown with one decimal.
 DECIMALS = frozenset((
     tr_noop("share, %"), tr_noop("time, ms"), tr_noop("of the time, %"), tr_noop("parameters, %"),
@@ -108,6 +112,19 @@ def page(selection: Selection, view: CostView, timed: bool) -> None:
         show(loaded, view, cost, plain)
     if cost_services.is_yolo(loaded):
         beside_ultralytics(loaded, cost)
+    _share(loaded, view, bool(with_bra), ROUNDS if timed else 0)
+
+
+def _share(loaded: LoadedModel, view: CostView, with_bra: bool, rounds: int) -> None:
+    """The tables as code, as a command and as a link."""
+    possible = []
+    for variant, name in FUNCTIONS.items() if with_bra else ():
+        with suppress(BRAError):
+            cost_services.cost_of(loaded, view, variant)
+            possible.append(name)
+    file, size = share.file_name(loaded.upload), (view.height, view.width)
+    share.offer(cost_code(loaded.settings, size, file, rounds, possible, view.second, view.narrow),
+                cost_command(loaded.settings, size, file, rounds))
 
 
 def recorded_page(recording: OpenRecording) -> None:

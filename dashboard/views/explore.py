@@ -13,6 +13,7 @@ from bra.figures.attention import about, attention, names_of
 from bra.metrics.routing import in_degree
 from bra.models.base import Answer, ModelRun
 from bra.models.class_map import ClassMap
+from bra.reports.code import explore_code, inspect_command, recording_code
 from bra.tracing import LayerTrace
 from bra.viewer.pack import TILE_SIDE, Caption, Place, locate, place_of, rail_message, traced_size
 from dashboard import components
@@ -23,7 +24,7 @@ from dashboard.services.models import LoadedModel, encoded, picture_bytes
 from dashboard.state import job_status, session
 from dashboard.state.view import Selection
 from dashboard.state.widgets import init_widget
-from dashboard.widgets import chart, picture
+from dashboard.widgets import chart, picture, share
 from dashboard.widgets import model as model_widgets
 
 
@@ -78,6 +79,22 @@ def _explorer(view: Selection, request: LayerRequest, answer: Answer, caption: C
                                                                      selection.show, language),
             f"{stem}.html", "text/html", on_click="ignore",
             help=tr("This view as one file that opens anywhere, without a network."))
+    _share(request, found, selection, focus, whole)
+
+
+def _share(request: LayerRequest, found: LayerResult, selection: Selection, focus: Place, whole: bool) -> None:
+    """The view as code, as a command and as a link."""
+    layer, settings = found.layer, request.settings
+    places = [locate(layer.grid, found.photo, place) for _, place, _ in _queries(selection, focus)]
+    asked: list[tuple[int, int | None]] = [(window, None if whole else token) for window, token in places]
+    second = asked[1] if len(asked) > 1 else None
+    own = request.model_file if settings.entry.needs_file else None
+    if own is not None and explore_services.is_recording(request):
+        share.offer(recording_code(own.name, layer.name, *asked[0], second, settings, layer.attention_known))
+        return
+    seen = share.picture_file(request.sample, request.picture_file)
+    share.offer(explore_code(settings, layer.name, *asked[0], share.file_name(own), seen, layer.routed, second),
+                inspect_command(settings, layer.name, share.file_name(own), seen, selection.pins, whole))
 
 
 def _class_map(request: LayerRequest, found: LayerResult, selection: Selection) -> ClassMap | None:

@@ -13,11 +13,13 @@ from dashboard import components
 from dashboard.i18n import tr, tr_noop, translate
 from dashboard.learn import chapters, example, quiz
 from dashboard.learn import text as chapter_texts
+from dashboard.learn.code import chapter_program
 from dashboard.learn.step_texts import NAMES
 from dashboard.learn.text import Chapter
 from dashboard.state import learn as learn_state
 from dashboard.state import learn_view as views
 from dashboard.state.learn_view import Lesson
+from dashboard.widgets import share
 
 HERE: Final = Path(__file__).parents[1] / "components"
 PART_NAMES: Final = {
@@ -82,7 +84,9 @@ def _chapter(at: Lesson) -> Lesson:
     with right:
         st.markdown(f"**{tr('Try it')}**")
         st.markdown(text.trying)
-        return trial(at)
+        tried = trial(at)
+        share.offer(chapter_program(tried))
+        return tried
 
 
 def _scene(at: Lesson, text: Chapter, trial: Callable[[Lesson], Lesson]) -> Lesson:

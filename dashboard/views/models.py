@@ -10,12 +10,13 @@ from bra.figures import card as card_figures
 from bra.messages import comma_joined
 from bra.models.card import WEIGHTS, ModelCard
 from bra.models.catalog import CATALOG
+from bra.reports.code import card_code
 from dashboard import i18n
 from dashboard.i18n import option_labels, tr, tr_noop, translate
 from dashboard.services import models as model_services
 from dashboard.state import session
 from dashboard.state.widgets import init_widget
-from dashboard.widgets import chart
+from dashboard.widgets import chart, share
 from dashboard.widgets.picture import heads
 from dashboard.widgets.tables import score_table
 
@@ -79,6 +80,7 @@ def show(card: ModelCard) -> None:
     made = comma_joined([f"{translate(MADE.get(what, what))} {value}" for what, value in card.made_with.items()])
     st.caption(tr("{made}. Learned at {side} px. Data: {licence}", made=translate(made), side=card.side,
                   licence=translate(card.licence)))
+    share.offer(card_code(card.name))
 
 
 def main() -> None:

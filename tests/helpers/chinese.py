@@ -11,8 +11,10 @@ from bra.messages import Language, Message
 
 CATALOGUE = Path(__file__).parents[2] / "dashboard" / "text" / "zh.json"
 CHINESE = Language("zh", json.loads(CATALOGUE.read_text(encoding="utf-8")))
-COMMANDS = ("pip install --force-reinstall --no-deps ultralytics", "pip install -U ultralytics", "bra lint",
-            "pip install 'bra[yolo]'", "pip install ultralytics", "apt-get install libgl1 libglib2.0-0", "bra sweep")
+CODE = ("pip install --force-reinstall --no-deps ultralytics", "pip install -U ultralytics", "bra lint",
+        "pip install 'bra[yolo]'", "pip install ultralytics", "apt-get install libgl1 libglib2.0-0", "bra sweep",
+        "(batch, , height, width)", "(height, width, 3)")
+"""Commands and shapes, which no language translates."""
 _WORD = r"(?<![\w'])[A-Za-z][a-z']+(?![\w=(.])"
 ENGLISH = re.compile(rf"{_WORD}(?:[ ,]+{_WORD})+")
 """Two words of English, one after the other; what has a _, = or ( in it is a name."""
@@ -50,7 +52,7 @@ def in_chinese(sentence: object) -> str:
     assert isinstance(sentence, Message), f"no memory: {sentence}"
     assert [text for text in templates(sentence) if text not in CHINESE.words] == []
     bare = CHINESE.translate(without_values(sentence))
-    for command in COMMANDS:
+    for command in CODE:
         bare = bare.replace(command, "")
     assert not ENGLISH.findall(bare), bare
     return CHINESE.translate(sentence)

@@ -44,6 +44,7 @@ from bra.profiling.model_cost import cost
 from bra.profiling.variants import without_bra
 from bra.readers.checkpoint import CheckpointLimits, read_checkpoint
 from bra.reports.tables import compare_html, model_line, over_nearest, reason, sweep_html
+from bra.reports.view import show
 from bra.tracing import trace
 from bra.viewer.pack import Caption
 from dashboard import i18n as app
@@ -145,7 +146,15 @@ ERRORS: dict[str, Callable[[], object]] = {
     "patch stride": lambda: PatchSpec(BRASpec(64), stride=1), "depth": lambda: PatchSpec(BRASpec(64), depth=9),
     "odd": lambda: PatchSpec(BRASpec(9, num_heads=3)), "narrow": lambda: PatchSpec(BRASpec(64, qk_dim=32)),
     "no such layer": lambda: with_windows(nn.Sequential(BiLevelRoutingAttention(16, 2, 2)), Change("x", 2, 1)),
+    "layer's name": lambda: untrained().specs["nowhere"], "no model to count": lambda: cost(None),
     # traces, comparisons, probes
+    "no tensor": lambda: BiLevelRoutingAttention(16, 2, 2, topk=1)(np.zeros((1, 16, 8, 8))),
+    "channels last": lambda: BiLevelRoutingAttention(16, 2, 2, topk=1)(torch.zeros(1, 8, 8, 16)),
+    "no batch": lambda: BiLevelRoutingAttention(16, 2, 2, topk=1)(torch.zeros(16, 8, 8)),
+    "other channels": lambda: BiLevelRoutingAttention(16, 2, 2, topk=1)(torch.zeros(1, 12, 8, 8)),
+    "no map": lambda: BiLevelRoutingAttention(16, 2, 2, topk=1)(torch.zeros(3)),
+    "image": lambda: trace(BiLevelRoutingAttention(16, 2, 2, topk=1), torch.zeros(1, 16, 8, 8)).layers[""].attention(
+        0, image=1),
     "no BRA": lambda: trace(nn.Identity(), torch.zeros(1, 3, 8, 8)),
     "training": lambda: trace(BiLevelRoutingAttention(16, 2, 2, topk=1, kv_downsample_mode="fracpool").train(),
                               torch.zeros(1, 16, 8, 8)),
@@ -156,6 +165,10 @@ ERRORS: dict[str, Callable[[], object]] = {
     # costs
     "image size": lambda: cost(nn.Conv2d(3, 3, 3), 0), "no run": lambda: cost(nn.Conv2d(3, 3, 3), 8, channels=4),
     "rounds": lambda: timing.timed(nn.Identity(), [], (1, 3, 8, 8), torch.zeros(1), -1),
+    # views
+    "no place": lambda: show("similarity", PHOTO, at=(101, 0)), "no array": lambda: show("similarity", 3),
+    "unknown model": lambda: show(nn.Identity(), PHOTO),
+    "another shape": lambda: show(trace(BiLevelRoutingAttention(16, 2, 2, topk=1), torch.zeros(1, 16, 8, 8)), PHOTO),
     # sweeps
     "no table": lambda: read_table(b"hello"), "recall": lambda: read_table(swept(recall=2.0)),
     "count": lambda: read_table(swept(topk=0)), "gap": lambda: read_table(swept(recall=None)),

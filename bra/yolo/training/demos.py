@@ -86,8 +86,9 @@ def train_demo(demo: Demo, source: Path, out: Path, seeds: Sequence[int], epochs
     curves = {}
     for seed in seeds:
         for variant, model in demo.variants.items():
-            recipe = replace(demo.recipe, model=_model(model, out), seed=seed, epochs=epochs or demo.recipe.epochs,
-                             imgsz=imgsz or demo.recipe.imgsz, route=demo.route.get(variant, 0.0))
+            recipe = replace(demo.recipe, model=_model(model, out), seed=seed, route=demo.route.get(variant, 0.0),
+                             epochs=demo.recipe.epochs if epochs is None else epochs,
+                             imgsz=demo.recipe.imgsz if imgsz is None else imgsz)
             name = run_name(variant, seed)
             curves[name] = train_detector(recipe, data, out / name, progress)
     return curves

@@ -55,8 +55,9 @@ def test_markdown_reads_back(cost: Cost) -> None:
     head, rule, *body, last = [[cell.strip() for cell in line.strip("|").split("|")]
                                for line in cost_markdown(cost).splitlines()]
     assert {len(line) for line in (head, rule, *body, last)} == {len(head)}
-    at = [head.index(column) for column in ("row", "params", "MACs", "peak bytes")]
-    assert [(line[at[0]], *(int(line[n].replace(",", "")) for n in at[1:])) for line in body] == lines(cost)
+    at = [head.index(column) for column in ("row", "params", "M MACs", "peak MB")]
+    assert [tuple(line[n] for n in at) for line in body] == [
+        (name, f"{params:,}", f"{macs / 1e6:,.3f}", f"{peak / 1e6:,.2f}") for name, params, macs, peak in lines(cost)]
     assert last[0] == "not counted"
     assert "gelu 1×" in last[-1]
 
@@ -72,6 +73,25 @@ def test_text_ends_with_what_was_not_counted(cost: Cost) -> None:
     assert text.count("formula") == 6
 
 
+def test_markdown_and_text_say_the_same_in_the_same_units(cost: Cost) -> None:
+    text = [line for line in cost_text(cost).splitlines()[:-1] if set(line) != {"-"}]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in cost_markdown(cost).splitlines()]
+    assert ["".join("".join(line).split()) for line in table if line[0] not in (":--", "not counted")] == \
+        ["".join(line.split()) for line in text]
+
+
+@pytest.mark.parametrize(("width", "left_out"), [
+    (400, []), (116, ["from", "in", "out"]), (60, ["from", "in", "out", "tokens and padding", "time"])])
+def test_the_table_fits_a_terminal(cost: Cost, width: int, left_out: list[str]) -> None:
+    text = cost_text(cost, width)
+    assert max(map(len, text.splitlines())) <= width
+    head = text.splitlines()[0]
+    assert [name for name in ("from", "in", "out", "tokens and padding", "time") if f" {name}" not in head] == left_out
+    assert ("left out to fit" in text) == bool(left_out)
+    assert f"{cost.total.macs / 1e6:,.3f}" in text
+    assert ("1 BRA" in text) == (width < 400)
+
+
 def test_the_command_prints_each_form(capsys: pytest.CaptureFixture[str]) -> None:
     def printed(*form: str) -> str:
         assert main(["cost", "similarity", "--imgsz", "96x128", *form]) == 0
@@ -82,7 +102,7 @@ def test_the_command_prints_each_form(capsys: pytest.CaptureFixture[str]) -> Non
     macs = whole["total"]["macs"]
     assert [line["macs"] for line in csv.DictReader(io.StringIO(printed("--csv"))) if line["line"] == "total"] == \
         [str(macs)]
-    assert f"{macs:,}" in printed("--md")
+    assert f"{macs / 1e6:,.3f}" in printed("--md")
     assert f"{macs / 1e6:,.3f}" in printed()
 
 

@@ -37,7 +37,10 @@ def test_lint_prints_corrects_and_answers(tmp_path: Path, capsys: pytest.Capture
     assert main(["lint", str(path)]) == 1
     assert "can be corrected with --fix" in capsys.readouterr().out
     assert main(["lint", str(path), "--fix"]) == 0
-    assert "1 corrected" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "1 corrected" in printed
+    assert "corrected: row 25 " in printed
+    assert "error" not in printed
     assert main(["lint", str(path), "--imgsz", "448"]) == 0
     assert main(["lint", "yolov8n-bra.yaml", "--fix"]) == 0
     assert main(["lint", str(tmp_path / "none.yaml")]) == 2

@@ -122,9 +122,10 @@ def test_a_size_that_strides_do_not_divide_is_refused() -> None:
         bra.cost(network_of("yolov8n.yaml"), 650)
 
 
-def test_the_command_takes_yolo_files(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_takes_yolo_files(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["cost", "yolov8n-bra-p5.yaml", "--imgsz", "320", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["rows"]) == 24
+    monkeypatch.setenv("COLUMNS", "1000")
     assert main(["cost", "yolov8n-bra-p5.yaml", "--imgsz", "320"]) == 0
     *_, pays, where, needs, ultralytics = capsys.readouterr().out.splitlines()
     # One layer of 256 channels: 4c² + 14c parameters.

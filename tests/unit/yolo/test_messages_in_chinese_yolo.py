@@ -22,6 +22,7 @@ from bra.yolo.build import build_checked, open_checkpoint
 from bra.yolo.edit import read_yaml, with_bra_row_after, without_rows
 from bra.yolo.lint import lint
 from bra.yolo.rows import Row, spec_of
+from bra.yolo.transplant import transplant
 from bra.yolo.ultralytics_flops import UltralyticsFlops, network_of
 
 pytestmark = pytest.mark.usefixtures("no_network")
@@ -61,6 +62,7 @@ REFUSALS: dict[str, Callable[[], object]] = {
     "another layer": lambda: reopened(swap),
     "no name": lambda: open_named("nothing", "a", "b"), "no network": lambda: network_of("nothing.yaml"),
     "no file": lambda: lint("nothing.yaml"), "no size": lambda: lint("yolov8n-bra.yaml", 0),
+    "no model file": lambda: lint("table.csv"), "no weights": lambda: transplant("photo.jpg", "yolov8n.yaml", "o.pt"),
     "no base": lambda: lint("yolov8n-bra.yaml", base="nothing.yaml"),
     "no YAML": lambda: read_yaml("a: ["), "no mapping": lambda: read_yaml("- 1"),
     "no place": lambda: with_bra_row_after(tiny(), 99), "no first row": lambda: without_rows(
