@@ -63,5 +63,6 @@ def table(rows: Sequence[LayerQuality]) -> str:
     wide = [max(len(line[n]) for line in cells) for n in range(len(names))]
     lines = ["  ".join(cell.ljust(w) if n == 0 else cell.rjust(w)
                        for n, (cell, w) in enumerate(zip(line, wide, strict=True))) for line in cells]
+    lines = [line + ("  collapsed" if at and rows[at - 1].collapsed else "") for at, line in enumerate(lines)]
     return "\n".join([*lines, "Good: overlap above overlap_nearest, shared_choices low, query_dependence high. "
                               "Recall alone says little: it is high in a layer whose attention collapsed too."])

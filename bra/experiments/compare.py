@@ -6,6 +6,7 @@ weights; settings that differ only in topk share the grid's affinities, and all 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -26,6 +27,7 @@ from bra.messages import message
 from bra.metrics import routing as bf
 from bra.metrics.agreement import Shared, even_places, shared, windows_at
 from bra.metrics.dense import dense_masses, layer_output
+from bra.metrics.query_dependence import collapsed_by, query_dependence
 from bra.metrics.routing import Floats
 from bra.models.base import Change, OpenModel, Prepared, no_routing, on_photo, with_windows
 from bra.models.recorded import OpenRecording
@@ -71,6 +73,9 @@ class SettingRow:
         macs: multiply-adds of the layer.
         peak_bytes: bytes alive at the layer's worst moment, beyond its input, float32.
         seconds: median time of the layer on this machine, where it was measured.
+        shared_choices: share of all choices that fall on the topk windows chosen most; None where it is not known.
+        query_dependence: share of the affinities' variance that depends on the query; None where all windows are
+            wanted equally, or it is not known.
     """
 
     n_win: int
@@ -85,6 +90,16 @@ class SettingRow:
     macs: int
     peak_bytes: int
     seconds: float | None = None
+    shared_choices: float | None = None
+    query_dependence: float | None = None
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether its routing hardly depends on the query; False where that was not measured."""
+        if self.shared_choices is None:
+            return False
+        dependence = math.nan if self.query_dependence is None else self.query_dependence
+        return collapsed_by(self.shared_choices, dependence, self.chance)
 
     @property
     def setting(self) -> Setting:
@@ -307,6 +322,8 @@ def compare(given: GivenLayer, settings: Sequence[Setting], rounds: int = 0,
     masses = dict(zip(firsts, dense_masses([*firsts.values()], still=partial(progress, 0, len(settings))), strict=True))
     best = {n_win: np.argsort(-mass.mean(0), -1, kind="stable") for n_win, mass in masses.items()}
     rows = []
+    # A picture's affinities do not depend on topk.
+    dependences = {n_win: query_dependence(lt) for n_win, lt in firsts.items()}
     for one, lt in zip(settings, traces, strict=True):
         n_win, topk, mapped, grid = one.n_win, one.topk, bf.on_map(lt), lt.grid
         # Windows by a rule of their own are those of a map that they divide.
@@ -319,7 +336,9 @@ def compare(given: GivenLayer, settings: Sequence[Setting], rounds: int = 0,
             nearest=_held(masses[n_win], bf.nearest_windows(lt), mapped),
             oracle=_held(masses[n_win], best[n_win][:, :topk], mapped),
             kept=float(bf.kept_share(lt)[mapped].mean()), macs=cost.macs, peak_bytes=cost.peak_bytes,
-            seconds=_seconds(given, lt, rounds) if rounds and isinstance(given, LayerInput) else None))
+            seconds=_seconds(given, lt, rounds) if rounds and isinstance(given, LayerInput) else None,
+            shared_choices=bf.shared_choices(lt),
+            query_dependence=dependences[n_win] if math.isfinite(dependences[n_win]) else None))
         progress(len(rows), len(settings))
     return Compared(tuple(rows), traces)
 

@@ -181,7 +181,8 @@ def sweep(plan: Plan, folder: Path, out: Path, jobs: int = 1, backend: str = "lo
         except BrokenProcessPool as error:
             raise BRAError(f"a worker process died after {of - len(todo) + done} of {of} pictures, which are kept: run "
                            "the same command again, with fewer --jobs if memory was short.") from error
-    table = pa.concat_tables([pq.read_table(path) for path in sorted(parts.glob("*.parquet"))])
+    tables = [pq.read_table(path) for path in sorted(parts.glob("*.parquet"))]
+    table = pa.concat_tables(tables, promote_options="default")      # parts of an earlier version lack columns
     wanted = pa.array(names)
     table = table.filter(pa.compute.is_in(table["picture"], wanted)).sort_by([("picture", "ascending")])
     _put(out / "rows.parquet", to_parquet(table))

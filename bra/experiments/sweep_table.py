@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from bra.errors import BRAError
 from bra.experiments.compare import SettingRow
 from bra.messages import message
+from bra.metrics.query_dependence import collapsed_by
 from bra.metrics.routing import Floats
-from bra.readers.parquet import LIMITS, ParquetError, read_parquet
+from bra.readers.parquet import LIMITS, ParquetError, ParquetTable, read_parquet
 
 MAX_BYTES: Final = 200 * 2**20
 MAX_ROWS: Final = 1_000_000
@@ -28,7 +29,11 @@ MOST: Final = 1e18
 KINDS: Final = {"int": pa.int64(), "float": pa.float64(), "float | None": pa.float64()}
 SCHEMA: Final = pa.schema([("picture", pa.string()), ("layer", pa.string()),
                            *((field.name, KINDS[str(field.type)]) for field in fields(SettingRow))])
-SHARES: Final = ("recall", "chance", "nearest", "oracle", "kept", "padding_share")
+SHARES: Final = ("recall", "chance", "nearest", "oracle", "kept", "padding_share", "shared_choices", "query_dependence")
+GAPS: Final = ("seconds", "shared_choices", "query_dependence")
+"""Columns that may have gaps: what was not measured, or has no value."""
+LATER: Final = ("shared_choices", "query_dependence")
+"""Columns that tables of earlier versions do not have."""
 ABOUT: Final = b"routescope"
 BOOTSTRAPS: Final = 1000
 
@@ -64,6 +69,9 @@ class Summary:
         oracle: mean recall of the best windows.
         macs: mean multiply-adds.
         peak_bytes: mean bytes.
+        shared_choices: mean share of all choices on the topk windows chosen most; None in tables of earlier versions.
+        query_dependence: mean share of the affinities' variance that depends on the query; None where no picture has
+            one.
     """
 
     layer: str
@@ -79,6 +87,16 @@ class Summary:
     oracle: float
     macs: float
     peak_bytes: float
+    shared_choices: float | None = None
+    query_dependence: float | None = None
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether its routing hardly depends on the query; False where that was not measured."""
+        if self.shared_choices is None:
+            return False
+        dependence = math.nan if self.query_dependence is None else self.query_dependence
+        return collapsed_by(self.shared_choices, dependence, self.chance)
 
 
 def table_of(found: Sequence[tuple[str, str, SettingRow]], about: Mapping[str, Any]) -> pa.Table:
@@ -108,14 +126,29 @@ def read_table(data: bytes, still: Callable[[], object] = lambda: None) -> Sweep
         raise BRAError(message("this table has {size:.0f} MB: {most:.0f} MB at most; sweep fewer pictures or settings.",
                                size=len(data) / 2**20, most=MAX_BYTES / 2**20))
     try:
-        found = read_parquet(data, SCHEMA, ABOUT.decode(), MAX_ROWS, still)
+        found = _read(data, still)
     except ParquetError as error:
         raise BRAError(_refusal(error.why)) from error
-    _check(found.rows, found.gaps)
-    # A time that was not measured is a gap, which the reader hands on as NaN.
-    at = SCHEMA.get_field_index("seconds")
-    seconds = pa.array(found.rows["seconds"].to_numpy(), SCHEMA.field(at).type, from_pandas=True)
-    return SweepTable(found.rows.set_column(at, SCHEMA.field(at), seconds), found.about)
+    rows, missing = found.rows, [SCHEMA.field(name) for name in SCHEMA.names if name not in found.rows.schema.names]
+    for field in missing:
+        rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+    _check(rows, {**found.gaps, **dict.fromkeys((field.name for field in missing), 0)})
+    for name in GAPS:       # which the reader hands on as NaN
+        at = SCHEMA.get_field_index(name)
+        rows = rows.set_column(at, SCHEMA.field(at), pa.array(rows[name].to_numpy(), SCHEMA.field(at).type,
+                                                              from_pandas=True))
+    return SweepTable(rows, found.about)
+
+
+def _read(data: bytes, still: Callable[[], object]) -> ParquetTable:
+    """The columns of SCHEMA, or of a table of an earlier version, all but LATER."""
+    try:
+        return read_parquet(data, SCHEMA, ABOUT.decode(), MAX_ROWS, still)
+    except ParquetError as error:
+        if error.why != "schema":
+            raise
+    return read_parquet(data, pa.schema([field for field in SCHEMA if field.name not in LATER]), ABOUT.decode(),
+                        MAX_ROWS, still)
 
 
 def _refusal(why: str) -> str:
@@ -143,12 +176,13 @@ def _refusal(why: str) -> str:
 
 def _check(table: pa.Table, gaps: Mapping[str, int]) -> None:
     for name in SCHEMA.names:
-        if name != "seconds" and gaps[name]:
+        if name not in GAPS and gaps[name]:
             raise BRAError(message("column {name!r} of this table has gaps, which no sweep leaves: sweep again.",
                                    name=name))
     for name in SHARES:
         values = table[name].to_numpy()
-        if not ((values >= -1e-9) & (values <= 1 + 1e-6)).all():
+        inside = (values >= -1e-9) & (values <= 1 + 1e-6)
+        if not (inside | np.isnan(values) if name in GAPS else inside).all():
             raise BRAError(message("column {name!r} of this table holds values outside of 0 to 1: sweep again.",
                                    name=name))
     for name in ("n_win", "topk", "windows", "macs", "peak_bytes"):
@@ -171,7 +205,7 @@ def summaries(table: pa.Table, still: Callable[[], object] = lambda: None) -> tu
     """
     layers = pa.compute.dictionary_encode(table["layer"].combine_chunks())
     columns = {name: table[name].to_numpy() for name in
-               ("n_win", "topk", "recall", "nearest", "chance", "oracle", "macs", "peak_bytes")}
+               ("n_win", "topk", "recall", "nearest", "chance", "oracle", "macs", "peak_bytes", *LATER)}
     settings = np.stack([layers.indices.to_numpy(), columns["n_win"], columns["topk"]], 1)
     _, first, group = np.unique(settings, axis=0, return_index=True, return_inverse=True)
     if len(first) > MAX_SETTINGS:
@@ -189,8 +223,14 @@ def summaries(table: pa.Table, still: Callable[[], object] = lambda: None) -> tu
                  ("recall", "nearest", "chance", "oracle", "macs", "peak_bytes")}
         made[at] = Summary(name, int(columns["n_win"][these[0]]), int(columns["topk"][these[0]]), len(these),
                            tuple(recall.tolist()), interval=interval(recall, drawn),
-                           gain=interval(recall - nearest, drawn), **means)
+                           gain=interval(recall - nearest, drawn), **means,
+                           **{name: _mean(columns[name][these]) for name in LATER})
     return tuple(made[int(at)] for at in np.argsort(first, kind="stable"))
+
+
+def _mean(values: Floats) -> float | None:
+    """Of those that are there; None where none is."""
+    return None if np.isnan(values).all() else float(np.nanmean(values))
 
 
 def interval(values: Floats, drawn: dict[int, Floats] | None = None) -> tuple[float, float]:

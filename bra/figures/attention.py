@@ -114,7 +114,7 @@ def attention(queries: Sequence[Attended], which: Sequence[int], grid: WindowGri
         caption: what the numbers are of.
     """
     names = names_of(len(queries[0].maps))
-    columns = min(COLUMNS, max(2, len(which)))
+    columns = 1 if style.narrow else min(COLUMNS, max(2, len(which)))
     lines = -(-len(which) // columns)
     titles = [f"{query.role.upper()}: {style.tr(names[which[n]])}" if n < len(which) else ""
               for query in queries for n in range(lines * columns)]
@@ -154,4 +154,4 @@ def attention(queries: Sequence[Attended], which: Sequence[int], grid: WindowGri
     figure.update_layout(meta={"queries": told}, shapes=shapes, coloraxis={
         "colorscale": attention_scale(by_root=True), "cmin": 0, "cmax": 100 * most or 1,
         "colorbar": colour_bar(style, message("share of the query's attention, %"), 26)})
-    return dressed(figure, style, caption, height, showlegend=False, margin_t=110)
+    return dressed(figure, style, caption, height, margin_t=110)

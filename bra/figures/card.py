@@ -11,7 +11,9 @@ from bra.messages import message
 from bra.models.card import LayerQuality, ModelCard
 
 METRICS: Final = {"loss": message("training loss"), "cross_entropy": message("cross entropy"),
-                  "accuracy": message("accuracy")}
+                  "accuracy": message("accuracy"), "held_out_routing": message("routing loss, held out"),
+                  "held_out_distance": message("distance to the teacher's features, held out"),
+                  "query_dependence": message("share that depends on the query")}
 """Names of metrics, for people; any other is a name that everybody uses, such as mAP50."""
 QUALITIES: Final = {"recall": message("share of full attention on the routed windows"),
                     "overlap": message("likeness of labels, a window and those it is routed to")}

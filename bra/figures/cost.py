@@ -69,6 +69,7 @@ def bars(cost: Cost, measure: str, style: Style = LIGHT) -> go.Figure:
                 customdata=[[one["row"], one["value"], one["value"] / whole] for one in there],
                 hovertemplate=hover(style, (message("row"), "%{customdata[0]}"),
                                     (message("part"), escaped(style.tr(part))), (label, "%{x:,.2f}"),
+                                    (message("exactly"), "%{customdata[1]:,}"),
                                     *(() if measure == "peak_bytes" else ((SHARE, "%{customdata[2]:.1%}"),))))
     return dressed(figure, style, model_caption(cost), 130 + 20 * len(names), barmode="stack", showlegend=True,
                    xaxis_title_text=style.tr(label), yaxis={

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -22,7 +23,7 @@ class Bar:
 
     Attributes:
         name: what it is of.
-        share: its length, 0 to 1.
+        share: its length; 1 is 100 %.
         text: the number in words.
         kind: "main" for what the chapter is about, "other" for what it is held against, "bad" for what is lost.
     """
@@ -45,7 +46,8 @@ def bars(rows: Sequence[Bar], axis: str, style: Style = LIGHT, caption: str = ""
         caption: what the numbers are of.
     """
     at = list(range(len(rows)))
-    lengths = [100 * min(max(row.share, 0), 1) for row in rows]
+    lengths = [100 * max(row.share, 0) for row in rows]
+    most = max([100, *lengths])
     figure = go.Figure(go.Bar(
         orientation="h", x=lengths, y=at, width=0.4, marker_color=[KINDS[row.kind] for row in rows],
         text=[row.text for row in rows], textposition="outside", constraintext="none", cliponaxis=False,
@@ -55,9 +57,10 @@ def bars(rows: Sequence[Bar], axis: str, style: Style = LIGHT, caption: str = ""
         figure.add_annotation(x=0, y=n - 0.25, xref="paper", yanchor="bottom", xanchor="left", showarrow=False,
                               text=escaped(row.name))
     row_height = round(3.1 * style.size)
-    return dressed(figure, style, caption, 60 + row_height * len(rows), showlegend=False,
+    return dressed(figure, style, caption, 16 + round(4.4 * style.size) + row_height * len(rows), showlegend=False,
                    margin={"l": 12, "r": 12, "t": 16},
-                   xaxis={"range": [0, 118], "tickvals": [0, 25, 50, 75, 100], "ticksuffix": " %", "title_text": axis},
+                   xaxis={"range": [0, 1.18 * most], "ticksuffix": " %", "title_text": axis,
+                          "tickvals": [0, 25, 50, 75, 100, *range(150, math.ceil(most), 50)]},
                    yaxis={"visible": False, "range": [len(rows) - 0.5, -0.85]})
 
 
@@ -77,6 +80,6 @@ def growth(every: Sequence[Growth], pixels: Sequence[int], at: int, style: Style
                 (message("pairs compared"), "%{customdata[1]:,}"),
                 (message("thousand million multiply-adds"), "%{y:,.3f}")))
     figure.add_vline(x=at, line={"color": COLOURS["rejected"], "dash": "dash"})
-    return dressed(figure, style, GROWTH_OF, 300,
+    return dressed(figure, style, GROWTH_OF, round(22 * style.size),
                    showlegend=True, xaxis_title_text=style.tr(message("side of the picture, pixels")),
                    yaxis_title_text=style.tr(message("thousand million multiply-adds")))

@@ -148,7 +148,7 @@ def in_degree(trace: LayerTrace, picture: bytes, size: tuple[float, float], quer
                             (message("share of all windows"), "%{customdata[1]:.1%}"))))
     on_picture(figure, grid, picture, style, size)
     figure.update_layout(shapes=[window_frame(grid, query, COLOURS[role], width=3) for role, query in queries])
-    return dressed(figure, style, caption, 540, dragmode="select", showlegend=False, margin_t=92)
+    return dressed(figure, style, caption, 540, dragmode="select", margin_t=92)
 
 
 def where(trace: LayerTrace, query: Query, masses: Sequence[float], style: Style = LIGHT, caption: str = "",

@@ -42,11 +42,13 @@ class Style:
         language: of all words.
         dark: whether it lies on a dark page.
         size: of the type, in pixels.
+        narrow: whether it lies on a phone, where pictures stand below each other.
     """
 
     language: Language = ENGLISH
     dark: bool = False
     size: int = 13
+    narrow: bool = False
 
     def tr(self, sentence: str) -> str:
         """A sentence in the language of the figure."""
@@ -209,7 +211,33 @@ def on_picture(figure: go.Figure, grid: WindowGrid, picture: bytes, style: Style
         f"yaxis{y[1:]}": {"range": [bottom, top], "scaleanchor": x, "title": {"text": style.tr(DOWN)}, **quiet}})
 
 
+    _mark_padding(figure, grid, style, size, axes)
+
+
 ACROSS, DOWN = message("pixels across"), message("pixels down")
+
+
+def _mark_padding(figure: go.Figure, grid: WindowGrid, style: Style, size: tuple[float, float],
+                  axes: tuple[str, str]) -> None:
+    """Hatch what of the grid is no picture, with an entry in the legend, once per figure."""
+    top, left, bottom, right = grid.box()
+    height, width = size
+    boxes = [box for box in ((top, left, 0.0, right), (height, left, bottom, right), (0.0, left, height, 0.0),
+                             (0.0, width, height, right)) if box[2] - box[0] > 0.5 and box[3] - box[1] > 0.5]
+    if not boxes:
+        return
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for above, before, below, after in boxes:
+        x += [before, after, after, before, before, None]
+        y += [above, above, below, below, above, None]
+    first = not any(trace.legendgroup == "padding" for trace in figure.data)
+    figure.add_scatter(
+        x=x, y=y, xaxis=axes[0], yaxis=axes[1], mode="lines", fill="toself", name=style.tr(message("padding")),
+        legendgroup="padding", showlegend=first, hoverinfo="skip", line={"color": COLOURS["padding"], "width": 1},
+        fillpattern={"shape": "/", "size": 7, "solidity": 0.25, "fgcolor": COLOURS["padding"],
+                     "bgcolor": "rgba(0,0,0,0)", "fillmode": "replace"})
+    figure.update_layout(showlegend=True, legend={"x": 1, "xanchor": "right"})
 
 
 def window_frame(grid: WindowGrid, window: int, colour: str, axes: tuple[str, str] = ("x", "y"),

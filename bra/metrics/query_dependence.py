@@ -16,10 +16,13 @@ measured 0.05 to 0.37, with untaught content similarity 0.75, and after training
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
-from bra.metrics.routing import Floats, Ints, choosable, on_map, shared_choices
+from bra.messages import message
+from bra.metrics.routing import Floats, Ints, chance, choosable, on_map, shared_choices
 from bra.tracing import LayerTrace
 
 COLLAPSED_DEPENDENCE = 0.3
@@ -73,10 +76,25 @@ def collapsed_by(shared: float, dependence: float, even: float) -> bool:
 
     Args:
         shared: `shared_choices`.
-        dependence: `query_dependence`.
+        dependence: `query_dependence`; NaN, where all windows are wanted equally, is none at all.
         even: topk over the windows that may be chosen, which is what even routing shares.
     """
-    return even < 1 and (shared - even) / (1 - even) > COLLAPSED_SHARED and dependence < COLLAPSED_DEPENDENCE
+    return even < 1 and (shared - even) / (1 - even) > COLLAPSED_SHARED and not dependence >= COLLAPSED_DEPENDENCE
+
+
+def in_words(trace: LayerTrace, image: int = 0) -> str:
+    """How much of a layer's routing depends on the query, in a sentence; "" where nothing is chosen."""
+    if not trace.routed or trace.spec.topk >= trace.grid.n_windows:
+        return ""
+    share, dependence = shared_choices(trace, image), query_dependence(trace, image)
+    values = {"share": 100 * share, "topk": trace.spec.topk, "even": 100 * chance(trace),
+              "dependence": 0.0 if math.isnan(dependence) else 100 * dependence}
+    if collapsed(trace, image):
+        return message("Collapsed: {share:.0f} % of all choices in this layer fall on the same {topk} windows (even: "
+                       "{even:.0f} %), and {dependence:.0f} % of its affinities' variance depends on the query. It "
+                       "hardly matters where you point.", **values)
+    return message("{dependence:.0f} % of this layer's affinities' variance depends on the query; {share:.0f} % of all "
+                   "choices fall on the same {topk} windows (even: {even:.0f} %).", **values)
 
 
 def _asked(trace: LayerTrace, image: int) -> Floats:

@@ -81,7 +81,7 @@ CATALOG: Final = {entry.key: entry for entry in (
         "photos", message("Photographs, taught to route (BiFormer)"), "biformer",
         message("A small BiFormer whose router was taught here, without labels, by a network that knows photographs. "
                 "Point at two things: it looks in two places."), message("taught on photographs, without "
-                                                                         "labels"), side=448,
+                                                                         "labels"), side=384,
         card="photos", layer="stages.2.3.attn", untrained=message("Photographs, untrained (BiFormer)")),
     ModelEntry(
         "flowers", message("Flowers, trained (BiFormer)"), "biformer",

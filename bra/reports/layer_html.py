@@ -17,6 +17,7 @@ from bra.figures import routing
 from bra.figures.attention import Attended, about, attended, attention, names_of
 from bra.figures.template import Style, file_name
 from bra.messages import ENGLISH, Language, message, semicolon_joined
+from bra.metrics.query_dependence import in_words
 from bra.models.base import WARNING, Detection
 from bra.photo import Photo
 from bra.reports.figure_html import figure_html, figures_script
@@ -86,7 +87,8 @@ def _figures(photo: Photo, trace: LayerTrace, caption: Caption, queries: Sequenc
         made["matrix"] = routing.matrix(trace, windows, style, line)
     made["in-degree"] = routing.in_degree(trace, picture, size, windows, style, line)
     setting = f"n{grid.n_win}_k{trace.spec.topk}"
-    words = "".join(f"<p>{escape(language.translate(about(trace, query)))}</p>" for query in queries)
+    words = "".join(f"<p>{escape(language.translate(said))}</p>" for said in
+                    filter(None, (in_words(trace), *(about(trace, query) for query in queries))))
     return words + "".join(
         figure_html(figure, file_name(caption.model, caption.layer, caption.picture, setting, kind))
         for kind, figure in made.items())

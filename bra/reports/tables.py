@@ -27,8 +27,9 @@ COSTS: Final[Mapping[CostName, str]] = {
     "macs": message("multiply-adds"), "peak_bytes": message("bytes alive at the worst "
                                                             "moment"), "seconds": message("seconds")}
 HEADINGS = ("n_win", "topk", message("recall"), message("chance"), message("nearest"), message("best"),
-            message("padding"), "MACs",
-            message("memory"), message("time"))
+            message("padding"), message("depends on the query"), "MACs", message("memory"), message("time"))
+COLLAPSED: Final = message("collapsed: every window asks for much the same windows and is routed to much the same "
+                           "ones, so that it hardly matters where one points.")
 GOALS = (0.95, 0.9, 0.75, 0.5)
 PROBE_GAP: Final = 0.05
 """Share by which one must lie above another before a verdict calls it more."""
@@ -45,7 +46,8 @@ def compare_text(rows: Sequence[SettingRow], cost: CostName = "macs") -> str:
                                                                                       strict=True)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in table]
-    return "\n".join([*lines, f"* no other keeps as much for fewer {COSTS[cost]}.", reason(rows, cost)])
+    more = [COLLAPSED] if any(row.collapsed for row in rows) else []
+    return "\n".join([*lines, f"* no other keeps as much for fewer {COSTS[cost]}.", *more, reason(rows, cost)])
 
 
 def compare_csv(rows: Sequence[SettingRow], provenance: str = "") -> str:
@@ -73,9 +75,10 @@ def compare_html(rows: Sequence[SettingRow], title: str, about: str, cost: CostN
                      "random ones.")
     legend = message("recall: share of full attention that falls on the routed windows; chance, nearest, best: on as "
                      "many random, nearest, and best possible windows. Costs are those of the layer.")
+    flags = f"<p class=faint>{tell(COLLAPSED)}</p>" if any(row.collapsed for row in rows) else ""
     parts = (f"<p>{escape(tell(reason(rows, cost)))}</p>{chart}<p class=faint>{tell(joined)}</p>"
              f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-             f"<p class=faint>{tell(legend)}</p>{figures_script(language)}")
+             f"<p class=faint>{tell(legend)}</p>{flags}{figures_script(language)}")
     return sheet(title, about, parts, language, untrained)
 
 
@@ -138,9 +141,11 @@ def reason(rows: Sequence[SettingRow], cost: CostName = "macs") -> str:
         if best is not None:
             return message("n_win {n_win}, topk {topk} is the cheapest here that keeps {goal:.0f} % of full attention "
                            "and more than its controls: {recall:.1f} %, its nearest windows {nearest:.1f} %, random "
-                           "ones {chance:.1f} %, for {cost}.", n_win=best.n_win, topk=best.topk, goal=100 * goal,
+                           "ones {chance:.1f} %. It takes {macs} multiply-adds and {memory}, and {padding:.1f} % of "
+                           "its tokens are padding.", n_win=best.n_win, topk=best.topk, goal=100 * goal,
                            recall=100 * best.recall, nearest=100 * best.nearest, chance=100 * best.chance,
-                           cost=amount(best, cost))
+                           macs=quantity(best.macs), memory=amount(best, "peak_bytes"),
+                           padding=100 * best.padding_share)
     return message("No routed setting here keeps {goal:.0f} % of full attention and more than its controls: raise "
                    "topk, or lower n_win.", goal=100 * GOALS[-1])
 
@@ -148,14 +153,24 @@ def reason(rows: Sequence[SettingRow], cost: CostName = "macs") -> str:
 def _cells(row: SettingRow) -> tuple[str, ...]:
     shares = (row.recall, row.chance, row.nearest, row.oracle, row.padding_share)
     return (str(row.n_win), str(row.topk), *(message("{n:.1f} %", n=100 * share) for share in shares),
-            quantity(row.macs), amount(row, "peak_bytes"), amount(row, "seconds"))
+            depends(row), quantity(row.macs), amount(row, "peak_bytes"), amount(row, "seconds"))
+
+
+def depends(row: SettingRow | Summary) -> str:
+    """Share of the affinities' variance that depends on the query, marked where the layer collapsed; "–" where it is
+    not known."""
+    if row.query_dependence is None:
+        return message("– (collapsed)") if row.collapsed else "–"
+    if row.collapsed:
+        return message("{n:.1f} % (collapsed)", n=100 * row.query_dependence)
+    return message("{n:.1f} %", n=100 * row.query_dependence)
 
 
 # A sweep as one HTML page: distributions over pictures and confidence intervals of their means. ---------------------
 
 SWEEP_HEADINGS = ("n_win", "topk", message("recall"), message("95 % interval"), message("nearest"),
                   message("over nearest"),
-                  message("chance"), message("best"), "MACs", message("memory"))
+                  message("chance"), message("best"), message("depends on the query"), "MACs", message("memory"))
 
 
 def sweep_html(swept: SweepTable, skipped: Mapping[str, str] | None = None, language: Language = ENGLISH) -> str:
@@ -167,6 +182,8 @@ def sweep_html(swept: SweepTable, skipped: Mapping[str, str] | None = None, lang
         comma_joined = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in sorted(skipped.items()))
         head = language.translate(message("Skipped files: {n}", n=len(skipped)))
         parts.append(f"<h2>{head}</h2><ul>{comma_joined}</ul>")
+    if any(row.collapsed for row in rows):
+        parts.append(f"<p class=faint>{language.translate(COLLAPSED)}</p>")
     parts.append(figures_script(language))
     title = message("Routing over {n} pictures", n=len(set(swept.rows["picture"].to_pylist())))
     settings = swept.about.get("settings")
@@ -209,7 +226,7 @@ def _layer(name: str, rows: Sequence[Summary], model: str, language: Language) -
         recall, nearest, chance, best = (tell(message("{n:.1f} %", n=100 * share)) for share in
                                          (row.recall, row.nearest, row.chance, row.oracle))
         cells = (row.n_win, row.topk, recall, span, nearest, tell(over_nearest(row)), chance, best,
-                 quantity(row.macs), quantity(row.peak_bytes) + "B")
+                 tell(depends(row)), quantity(row.macs), quantity(row.peak_bytes) + "B")
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{tell(heading)}</th>" for heading in SWEEP_HEADINGS)
     layer = message("Layer {name}", name=name or message("attention"))

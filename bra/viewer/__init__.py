@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from html.parser import HTMLParser
 from importlib.resources import files
 
-STAGE = ("core", "draw", "rank", "stage")
+STAGE = ("core", "draw", "rank", "vector", "stage")
 PICTURE = ("core", "picture")
 RAIL = ("core", "rail")
 MULTIPLES = ("core", "draw", "multiples")

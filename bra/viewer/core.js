@@ -188,10 +188,8 @@ function ink(node) {
   return { text: style.color, faint: style.getPropertyValue("--faint").trim() || "#8a8f98" };
 }
 
-function download(canvas, name) {
-  canvas.toBlob((blob) => {
-    const link = el("a", { href: URL.createObjectURL(blob), download: name });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-  });
+function download(blob, name) {
+  const link = el("a", { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }

@@ -10,14 +10,14 @@ function drawBase(view, g, scale) {
 
 function drawGrid(view, g, scale) {
   const { grid } = view.data, { width, height } = extent(grid);
-  const path = new Path2D();
+  g.beginPath();
   for (let n = 1; n < grid.n_win; n++) {
     const x = Math.round(n * grid.window_w * grid.stride[1] * scale), y = Math.round(n * grid.window_h * grid.stride[0] * scale);
-    path.moveTo(x, 0); path.lineTo(x, height * scale);
-    path.moveTo(0, y); path.lineTo(width * scale, y);
+    g.moveTo(x, 0); g.lineTo(x, height * scale);
+    g.moveTo(0, y); g.lineTo(width * scale, y);
   }
-  g.strokeStyle = "rgba(0,0,0,.35)"; g.lineWidth = 2; g.stroke(path);
-  g.strokeStyle = "rgba(255,255,255,.7)"; g.lineWidth = 0.75; g.stroke(path);
+  g.strokeStyle = "rgba(0,0,0,.35)"; g.lineWidth = 2; g.stroke();
+  g.strokeStyle = "rgba(255,255,255,.7)"; g.lineWidth = 0.75; g.stroke();
 }
 
 // The windows that belong to a query: those it chose, or in the reverse view those that chose it.
@@ -36,14 +36,22 @@ function related(view, query) {
   return found.sort((x, y) => x.rank - y.rank || y.weight - x.weight);
 }
 
+// The windows that a query would choose, or in the reverse view those that would choose it, if every window were wanted
+// equally by all queries together. Not what the layer did: drawn dashed, without ranks or weights.
+function wouldRelate(view, query) {
+  const { data } = view, k = data.topk, n = data.grid.n_win ** 2, every = Array.from({ length: n }, (_, w) => w);
+  const chosen = (w) => data.would_choose.subarray(w * k, (w + 1) * k);
+  return view.reverse ? every.filter((w) => chosen(w).includes(query)) : Array.from(chosen(query));
+}
+
 function drawTint(view, g, scale, queries) {
   const { data } = view, n = data.grid.n_win ** 2;
   if (view.tint === "route" || !queries.length) return null;
   if (view.tint === "class_map") return drawHeat(view, g, scale);
   let values, low = 0, high;
-  if (view.tint === "affinity") {
-    const q = queries[queries.length - 1].window;
-    values = Array.from({ length: n }, (_, w) => (view.reverse ? data.affinity[w * n + q] : data.affinity[q * n + w]));
+  if (view.tint === "affinity" || view.tint === "query_part") {
+    const q = queries[queries.length - 1].window, from = data[view.tint];
+    values = Array.from({ length: n }, (_, w) => (view.reverse ? from[w * n + q] : from[q * n + w]));
     const finite = values.filter(Number.isFinite);
     low = Math.min(...finite); high = Math.max(...finite);
   } else {
@@ -72,7 +80,14 @@ function drawHeat(view, g, scale) {
 }
 
 function drawWindows(view, g, scale, query) {
-  const { grid } = view.data, colour = view.data.roles[query.role], list = related(view, query.window);
+  const { grid } = view.data, colour = view.data.roles[query.role];
+  if (view.tint === "query_part") {
+    g.setLineDash([7, 5]);
+    for (const window of wouldRelate(view, query.window)) frame(g, windowRect(grid, window, scale), colour, 2.25);
+    g.setLineDash([]);
+    return;
+  }
+  const list = related(view, query.window);
   const most = Math.max(...list.map((r) => r.weight), 1e-9), filled = view.tint === "route";
   for (const { window, weight } of list) {
     const r = windowRect(grid, window, scale);
@@ -84,7 +99,8 @@ function drawWindows(view, g, scale, query) {
 // After the windows of every query, so that no query's tint lies over another's numbers.
 function drawMarks(view, g, scale, query) {
   const { grid } = view.data, colour = view.data.roles[query.role];
-  const own = windowRect(grid, query.window, scale), list = related(view, query.window);
+  const own = windowRect(grid, query.window, scale);
+  const list = view.tint === "query_part" ? [] : related(view, query.window);
   if (view.arrows) {
     for (const { window } of list.slice(0, 4)) {
       const other = windowRect(grid, window, scale);

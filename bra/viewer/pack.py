@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bra.errors import TraceError
 from bra.grid import WindowGrid
 from bra.messages import message
-from bra.metrics import routing
+from bra.metrics import query_dependence, routing
 from bra.models.base import Detection
 from bra.photo import Photo
 from bra.tracing import LayerTrace
@@ -28,8 +28,8 @@ PICTURE_SIDE: Final = 1024
 TILE_SIDE: Final = 320
 Place = tuple[int, int]
 """(x, y) on the picture in ten-thousandths of its width and height; beyond 10,000 lies padding."""
-SHOWS: Final = ("reverse", "arrows", "affinity", "in_degree", "class_map", "bare")
-"""What can be switched on the stage: who routes here, arrows, three tints, detections off."""
+SHOWS: Final = ("reverse", "arrows", "affinity", "query_part", "in_degree", "class_map", "bare")
+"""What can be switched on the stage: who routes here, arrows, four tints, detections off."""
 HEAT_SIDE: Final = 160
 """Places of a class heat map along its longer side, as a view gets it: it is made of maps of fewer."""
 FULL: Final = 10_000
@@ -131,7 +131,7 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
         "photo": photo.digest, "grid": grid_header(trace.grid, photo), "topk": trace.spec.topk,
         "caption": caption.line(trace), "untrained": caption.untrained,
         "weights_used": trace.weights_used, "focus": focus, "pins": dict(pins), "show": list(show), "follow": follow,
-        "name": caption.picture,
+        "name": caption.picture, "parts": [caption.model, caption.layer],
         "chance": trace.spec.topk / trace.grid.n_windows,
         "found": [[found.label, found.score] for found in detections],
         "heat_offered": heat_offered, "heat_size": [] if heat is None else list(heat.shape),
@@ -140,6 +140,8 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
         "r_idx": trace.r_idx[0].numpy().astype(np.int32),
         "r_weight": trace.r_weight[0].float().numpy(),
         "affinity": trace.affinity[0].float().numpy(),
+        "query_part": query_dependence.without_hubs(trace).astype(np.float32),
+        "would_choose": query_dependence.choices_without_hubs(trace).astype(np.int32),
         "kept": routing.kept_share(trace).astype(np.float32),
         "margin": routing.margin(trace).astype(np.float32),
         "in_degree": routing.in_degree(trace).astype(np.int32),
@@ -150,14 +152,15 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
 
 
 def rail_message(layers: Mapping[str, LayerTrace], chosen: str) -> bytes:
-    """One thumbnail per layer: how many windows chose each window.
+    """One thumbnail per layer: how many windows chose each window, and whether its routing collapsed.
 
     Args:
         layers: every layer of one forward, by name; image 0 of the batch.
         chosen: name of the one that is looked at.
     """
     about = [{"name": name, "n_win": lt.grid.n_win, "topk": lt.spec.topk, "h": lt.grid.h, "w": lt.grid.w,
-              "aspect": lt.grid.H * lt.grid.stride[0] / (lt.grid.W * lt.grid.stride[1])}
+              "aspect": lt.grid.H * lt.grid.stride[0] / (lt.grid.W * lt.grid.stride[1]),
+              "collapsed": lt.routed and query_dependence.collapsed(lt)}
              for name, lt in layers.items()]
     arrays = {f"in_degree_{at}": routing.in_degree(lt).astype(np.int32) for at, lt in enumerate(layers.values())}
     return pack({"layers": about, "chosen": chosen}, b"", arrays)

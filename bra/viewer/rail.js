@@ -19,7 +19,8 @@ export default function mount({ parentElement, data, setTriggerValue }) {
       "data-layer": layer.name,
       title: tr("{name}: {h}×{w} tokens. A window is chosen at most {most} times; {unread} are never chosen.",
         { ...layer, most, unread }) },
-    canvas, el("b", {}, layer.name), el("span", {}, `${layer.n_win}×${layer.n_win}, topk ${layer.topk}`));
+    canvas, el("b", {}, layer.name), el("span", {}, `${layer.n_win}×${layer.n_win}, topk ${layer.topk}`),
+    ...(layer.collapsed ? [el("i", { title: tr("Every window is routed to much the same windows: it hardly matters where one points.") }, tr("collapsed"))] : []));
     paintThumbnail(canvas, layer, counts, most);
     button.addEventListener("click", () => view.tell("picked", layer.name));
     button.addEventListener("keydown", (event) => stepRadio(event, [...root.children], at));

@@ -80,6 +80,12 @@ function sentence(view, query) {
   const place = row * grid.window_h >= grid.h || column * grid.window_w >= grid.w
     ? tr("Window {window} (row {row}, column {column}) holds padding only. It", { window: w, row, column })
     : tr("Window {window} (row {row}, column {column})", { window: w, row, column });
+  if (view.tint === "query_part") {
+    const would = wouldRelate(view, w), values = { place, windows: would.slice(0, 8).join(tr(", ")) + (would.length > 8 ? ", …" : "") };
+    if (!would.length) return tr("{place} would be chosen by no window. Not what the layer did: its affinities less what every query asks for alike.", { place });
+    return view.reverse ? tr("{place} would be chosen by windows {windows}. Not what the layer did: its affinities less what every query asks for alike.", values)
+      : tr("{place} would choose windows {windows}. Not what the layer did: its affinities less what every query asks for alike.", values);
+  }
   if (view.reverse) {
     if (!list.length) return tr("{place} is chosen by no window.", { place });
     const shown = first.map((r) => tr("{window} (as its no. {rank})", r)).join(tr(", "));

@@ -95,16 +95,19 @@ function pin(view, place) {
 // The switches of the stage travel as a list of words, so that a link can hold them.
 function adopt(view, words) {
   for (const name of ["reverse", "arrows", "bare"]) view[name] = words.includes(name);
-  view.tint = ["affinity", "in_degree", "class_map"].find((name) => words.includes(name)) ?? "route";
+  view.tint = ["affinity", "query_part", "in_degree", "class_map"].find((name) => words.includes(name)) ?? "route";
   view.ui.tint.value = view.tint;
 }
 
 function switched(view) {
-  view.tell("show", [view.reverse && "reverse", view.arrows && "arrows", view.bare && "bare", view.tint !== "route" && view.tint].filter(Boolean));
+  tell(view, "show", [view.reverse && "reverse", view.arrows && "arrows", view.bare && "bare", view.tint !== "route" && view.tint].filter(Boolean));
   schedule(view);
 }
 
-function told(view) { view.tell("pins", { ...view.pins }); schedule(view); view.ui.live.textContent = view.ui.readout.textContent; }
+// The picture answers first: what the page does with a message takes longer than a frame.
+function tell(view, name, value) { requestAnimationFrame(() => setTimeout(() => view.tell(name, value))); }
+
+function told(view) { schedule(view); tell(view, "pins", { ...view.pins }); view.ui.live.textContent = view.ui.readout.textContent; }
 
 function key(view, event) {
   const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
@@ -161,6 +164,7 @@ function render(view) {
   panels(view, queries, current);
   view.root.dataset.window = current.window; view.root.dataset.ready = data.version;
   view.root.dataset.painted = performance.now() - started;
+  if (!view.ready) { view.ready = true; tell(view, "ready", true); }
 }
 
 // All that lies over the photograph and its grid.
@@ -174,7 +178,8 @@ function paint(view, g, height, queries) {
 }
 
 function legend(view, g, height, { low, high }) {
-  const words = view.tint === "class_map" ? tr("LayerCAM: where the answer comes from, not attention") : "";
+  const words = view.tint === "query_part" ? tr("not what the layer did")
+    : view.tint === "class_map" ? tr("LayerCAM: where the answer comes from, not attention") : "";
   g.font = "12px sans-serif";
   const wide = words ? g.measureText(words).width + 14 : 0;
   g.fillStyle = "rgba(17,17,17,.8)"; g.fillRect(8, height - 38, 168 + wide, 30);
@@ -213,26 +218,94 @@ function panels(view, queries, current) {
   fillRankTable(view, ui.rows, current.window);
 }
 
-// What is on the stage at so many pixels for each, drawn anew, so that lines and numbers stay sharp; the caption below.
+// What is on the stage, drawn anew at so many pixels for each or as vectors, so that lines and numbers stay sharp; below it
+// what the colours mean, the caption, and the sentence about the query.
 function savePicture(view) {
-  const { data } = view, factor = Number(view.ui.size.value), box = extent(data.grid), line = 24;
-  const width = box.width * view.scale, height = box.height * view.scale, more = data.untrained ? line : 0;
-  const sheet = offscreen(Math.round(width * factor), Math.round((height + 2 * line + more) * factor), (g) => {
-    g.scale(factor, factor);
-    g.fillStyle = "#fff"; g.fillRect(0, 0, width, height + 2 * line + more);
+  const { data, ui } = view, vector = ui.size.value === "svg", factor = vector ? 1 : Number(ui.size.value);
+  const box = extent(data.grid), width = box.width * view.scale, height = box.height * view.scale;
+  const ruler = document.createElement("canvas").getContext("2d");
+  ruler.font = SAVED_FONT;
+  const queries = queriesOf(view).sort((p, q) => (p.role < q.role ? -1 : 1));
+  const lines = [data.caption, ...queries.map((query) => `${query.role.toUpperCase()}: ${sentence(view, query)}`)]
+    .flatMap((text) => linesOf(ruler, text, width - 16));
+  const keys = keysOf(view, queries), rows = rowsOf(ruler, keys, width - 16), line = 20;
+  const warning = data.untrained ? tr("Untrained weights, drawn at random") : "";
+  const total = height + line * (rows.length + lines.length + (warning ? 1.2 : 0)) + 12;
+  const draw = (g) => {
+    g.fillStyle = "#fff"; g.fillRect(0, 0, width, total);
     g.save(); g.beginPath(); g.rect(0, 0, width, height); g.clip();
     drawBase(view, g, view.scale); drawGrid(view, g, view.scale);
     paint(view, g, height, queriesOf(view));
     g.restore();
-    g.font = "13px sans-serif"; g.textBaseline = "middle"; g.textAlign = "left";
-    if (more) {
-      g.fillStyle = "#e69f00"; g.fillRect(0, height + 2 * line, width, more);
-      g.fillStyle = "#111"; g.fillText(tr("Untrained weights, drawn at random"), 8, height + line * 2.5, width - 16);
+    g.font = SAVED_FONT; g.textBaseline = "middle"; g.textAlign = "left";
+    let y = height + 6 + line / 2;
+    for (const row of rows) {
+      for (const { x, swatch, text } of row) {
+        swatch(g, 8 + x, y - 6); g.fillStyle = "#111"; g.font = SAVED_FONT; g.textBaseline = "middle"; g.textAlign = "left";
+        g.fillText(text, 8 + x + SWATCH, y);
+      }
+      y += line;
     }
     g.fillStyle = "#111";
-    g.fillText(data.caption, 8, height + line * 0.6, width - 16);
-    g.fillText(view.ui.readout.textContent, 8, height + line * 1.4, width - 16);
-  });
-  const words = [data.caption, data.name, `n${data.grid.n_win}_k${data.topk}`, `${factor}x`];
-  download(sheet, `routescope_${words.join("_").replace(/[^\p{L}\p{N}._-]+/gu, "-")}.png`);
+    for (const text of lines) { g.fillText(text, 8, y); y += line; }
+    if (warning) {
+      g.fillStyle = "#e69f00"; g.fillRect(0, total - line * 1.2, width, line * 1.2);
+      g.fillStyle = "#111"; g.fillText(warning, 8, total - line * 0.6);
+    }
+  };
+  const shown = [view.tint !== "route" && view.tint, view.reverse && "reverse"].filter(Boolean);
+  const words = ["routescope", ...data.parts, data.name, `n${data.grid.n_win}_k${data.topk}`, queries.map((q) => q.role + q.window).join("-"), ...shown];
+  const name = words.map((word) => word.replace(/[^\p{L}\p{N}._-]+/gu, "-").replace(/^[-.]+|[-.]+$/g, "").slice(0, 60)).filter(Boolean).join("_");
+  if (vector) {
+    const sheet = new VectorContext(width, total);
+    draw(sheet);
+    download(new Blob([sheet.text(data.caption)], { type: "image/svg+xml" }), `${name}.svg`);
+  } else {
+    offscreen(Math.round(width * factor), Math.round(total * factor), (g) => { g.scale(factor, factor); draw(g); })
+      .toBlob((blob) => download(blob, `${name}_${factor}x.png`));
+  }
+}
+
+const SAVED_FONT = "13px sans-serif", SWATCH = 22;
+
+// What the colours and hatches of a saved picture mean: how each is drawn, and its words.
+function keysOf(view, queries) {
+  const { data } = view, box = extent(data.grid), keys = [];
+  for (const query of queries) {
+    const role = query.role.toUpperCase(), colour = data.roles[query.role], values = { role, window: query.window };
+    keys.push({ swatch: (g, x, y) => frame(g, { x, y, w: 14, h: 13 }, colour, 2.25),
+      text: view.reverse ? tr("{role}: window {window} and the windows that chose it, with its rank", values)
+        : tr("{role}: window {window} and the windows it is routed to, by rank", values) });
+  }
+  if (view.tint !== "route") {
+    const name = view.tint === "in_degree" ? tr("tint: how many windows chose a window") : tr("tint: affinity of all windows");
+    keys.push({ swatch: (g, x, y) => { for (let n = 0; n < 14; n++) { g.fillStyle = css(cividis(n / 13)); g.fillRect(x + n, y, 1.5, 12); } }, text: name });
+  }
+  if (box.width - data.grid.width > 0.5 || box.height - data.grid.height > 0.5) {
+    keys.push({ swatch: (g, x, y) => { g.fillStyle = "#70757d"; g.fillRect(x, y, 14, 12); hatch(g, x, y, 14, 12, "#d8dbe0"); }, text: tr("padding") });
+  }
+  return keys;
+}
+
+// Keys side by side as long as they fit: rows of keys with their places.
+function rowsOf(g, keys, width) {
+  const rows = [[]];
+  let x = 0;
+  for (const key of keys) {
+    const wide = SWATCH + g.measureText(key.text).width + 18;
+    if (x && x + wide > width) { rows.push([]); x = 0; }
+    rows.at(-1).push({ ...key, x });
+    x += wide;
+  }
+  return rows;
+}
+
+// A text in lines no wider than that; Chinese may be cut between any two letters.
+function linesOf(g, text, width) {
+  const lines = [""];
+  for (const word of text.replaceAll(" %", "\u00a0%").match(/[\u3000-\u9fff\uff00-\uffef]|[^ \u3000-\u9fff\uff00-\uffef]+ *| +/g) ?? []) {
+    if (lines.at(-1) && g.measureText(lines.at(-1) + word.trimEnd()).width > width) lines.push("");
+    lines[lines.length - 1] += word;
+  }
+  return lines;
 }

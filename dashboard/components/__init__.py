@@ -40,13 +40,21 @@ _number_grid = _registered("number_grid", '<div class="number-grid"></div>', (HE
 _reconnect = st.components.v2.component("routescope_reconnect", html="<span></span>",
                                         js=(HERE / "reconnect.js").read_text())
 
+_browser = st.components.v2.component("routescope_browser", html="<span></span>", js=(HERE / "browser.js").read_text())
+
+
+def browser() -> None:
+    """Going back leads to the page before; a file that is dropped or pasted anywhere goes to the field for its kind."""
+    _browser(key="browser")
+
 
 def reconnect() -> None:
     """Let the page run again when the browser has found its server again."""
     _reconnect(key="reconnect", on_back_change=lambda: None)
 
 
-def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callable[[], None]) -> None:
+def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callable[[], None],
+          on_ready: Callable[[], None]) -> None:
     """The picture one points at.
 
     Args:
@@ -54,9 +62,11 @@ def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callab
         key: of the widget; `st.session_state[key].pins` is {"a": place or None, "b": place or None}.
         on_pins: called when the visitor pinned or cleared a query.
         on_show: called when the visitor switched something on or off; `st.session_state[key].show` lists what is on.
+        on_ready: called when the browser has drawn it.
     """
-    _stage[language()](data=_checked(message), key=key_in_language(key), default={"pins": None, "show": None},
-                       on_pins_change=on_pins, on_show_change=on_show)
+    _stage[language()](data=_checked(message), key=key_in_language(key),
+                       default={"pins": None, "show": None, "ready": None},
+                       on_pins_change=on_pins, on_show_change=on_show, on_ready_change=on_ready)
 
 
 def picture(message: bytes, key: str) -> None:

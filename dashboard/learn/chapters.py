@@ -1,10 +1,10 @@
-"""What one tries in each of the first four chapters: a control, and a figure that the module makes."""
+"""What one tries in each chapter: a control, and a figure that the module makes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import streamlit as st
 
@@ -12,15 +12,17 @@ from bra.experiments.compare import Setting
 from bra.figures import learn as learn_figures
 from bra.figures.learn import Bar
 from bra.figures.template import Style
+from bra.metrics.query_dependence import query_dependence
+from bra.metrics.routing import shared_choices
 from bra.models.catalog import ModelSettings
 from bra.photo import Photo
 from bra.teaching.experiments import growth
 from bra.tracing import LayerTrace
 from bra.units import percent, quantity
-from bra.viewer.pack import Place, locate
+from bra.viewer.pack import FULL, Place, locate
 from dashboard import components
 from dashboard.components import messages
-from dashboard.i18n import tr
+from dashboard.i18n import option_labels, tr, tr_noop
 from dashboard.samples import GALLERY
 from dashboard.services import compare as compare_services
 from dashboard.services import learn as learn_services
@@ -45,7 +47,7 @@ def cost(at: Lesson) -> Lesson:
     one = growth(pixels)
     st.markdown(tr("{tokens:,} tokens: full attention compares {pairs} pairs, BRA {fewer}.", tokens=one.tokens,
                    pairs=quantity(one.pairs), fewer=quantity(one.routed_pairs)))
-    left, right = sides()
+    left, right = sides(at)
     with left:
         chart.draw(learn_figures.growth(every, views.PIXELS, pixels, _style(at)), "growth", f"{pixels}px")
     with right:
@@ -99,10 +101,10 @@ def windows(at: Lesson) -> Lesson:
     return replace(at, n_win=n_win, topk=topk)
 
 
-def sides() -> Sequence[Any]:
-    """Where the picture and its figures go: beside each other where there is room."""
+def sides(at: Lesson) -> Sequence[Any]:
+    """Where the picture and its figures go: beside each other where there is room; projected, the picture is larger."""
     with st.container(key="lesson_sides"):
-        return st.columns([1.12, 1], gap="medium")
+        return st.columns([1.7 if at.present else 1.12, 1], gap="medium")
 
 
 def look(at: Lesson, photo: Photo, lt: LayerTrace, place: Place, caption: str) -> None:
@@ -146,7 +148,7 @@ def cuts(at: Lesson) -> Lesson:
     n = views.CUTS.index(cut)
     row, lt = compared.rows[n], compared.traces[n]
     most = max(each.peak_bytes for each in compared.rows)
-    above, below = sides()
+    above, below = sides(at)
     with above:
         look(at, photo, lt, GALLERY["portrait"].focus, _whose("trained", one.name))
     with below:
@@ -178,7 +180,7 @@ def padding(at: Lesson) -> Lesson:
     one = learn_services.input_of("trained", photo, 1)
     topk = max(1, round(COVERED * n_win**2))
     lt, found = learn_services.leak(photo, one, n_win, topk, masked)
-    above, below = sides()
+    above, below = sides(at)
     with above:
         look(at, photo, lt, GALLERY["street"].focus,
              tr("Hatched: padding. Layer {layer} of the model trained on flowers, topk {k}.",
@@ -200,7 +202,7 @@ def worth(at: Lesson) -> Lesson:
     photo = model_services.sample("animal")
     lt = learn_services.layer_of(weights, photo, 4)
     found, shared = learn_services.fidelity_of(weights, photo, 4)
-    above, below = sides()
+    above, below = sides(at)
     with above:
         look(at, photo, lt, GALLERY["animal"].focus, _whose(weights, lt.name))
     with below:
@@ -230,7 +232,7 @@ def proof(at: Lesson) -> Lesson:
     photo = model_services.sample("animal")
     lt = learn_services.layer_of("trained", photo, layer)
     found, side = learn_services.voices(photo, layer), lt.spec.side_dwconv
-    above, below = sides()
+    above, below = sides(at)
     with above:
         look(at, photo, lt, GALLERY["animal"].focus, _whose("trained", lt.name))
     with below:
@@ -244,3 +246,34 @@ def proof(at: Lesson) -> Lesson:
             Bar(tr("the nearest windows instead"), found.to_nearest, percent(found.to_nearest), "bad"),
             Bar(tr("no LePE"), found.without_lepe, percent(found.without_lepe), "bad")])
     return replace(at, layer=layer)
+
+
+ROUTER_NAMES: Final = {"default": tr_noop("default"), "straight-through": "diff_routing=True",
+                       "taught": tr_noop("routing loss")}
+SCENE_FOCUS: Final[Place] = (FULL // 2, FULL // 2)
+"""Where one looks first on the drawn scene."""
+
+
+def router(at: Lesson) -> Lesson:
+    """Three models that differ in what taught their routers alone, on one drawn scene whose labels are known."""
+    chosen = st.segmented_control(tr("What taught the router"), views.TEACHERS, required=True,
+                                  format_func=option_labels(ROUTER_NAMES),
+                                  key=init_widget("learn_router", at.router, views.TEACHERS)) or at.router
+    photo, lt, overlap = learn_services.taught(chosen)
+    shared, dependence = shared_choices(lt), query_dependence(lt)
+    whose = tr("Layer {layer} of a small segmentation model, trained on drawn scenes; this one was not among them.",
+               layer=lt.name)
+    above, below = sides()
+    with above:
+        look(at, photo, lt, SCENE_FOCUS, whose)
+    with below:
+        st.markdown(tr("Likeness of labels between a window and the {k} it is routed to, and how much of the routing "
+                       "depends on the query:", k=lt.spec.topk))
+        parts = {tr("its own routing"): ("routed", "main"), tr("the nearest windows"): ("nearest", "other"),
+                 tr("random windows, chance"): ("chance", "other")}
+        bars(at, tr("likeness of labels, % · share, %"), whose, [
+            *(Bar(name, share, percent(share), kind) for name, (field, kind) in parts.items()
+              for share in [float(overlap[field] or 0)]),
+            Bar(tr("share of the hubs"), shared, percent(shared), "bad"),
+            Bar(tr("depends on the query"), dependence, percent(dependence))])
+    return replace(at, router=chosen)

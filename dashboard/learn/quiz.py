@@ -34,6 +34,7 @@ ROUNDS: Final[tuple[tuple[str, Place], ...]] = (
     *((key, GALLERY[key].focus) for key in ("animal", "repeated_objects", "still_life", "tissue", "street", "texture")))
 """Picture and query of each round: the first two ask twice about one picture."""
 ABOUT = {
+    "taught": tr_noop("The answer is that of a model whose router was taught on photographs, without labels."),
     "trained": tr_noop("The answer is that of a model trained on flowers; it takes any picture."),
     "untrained": tr_noop("The answer is that of the same model before any training: random weights."),
     "likeness": tr_noop("The answer is that of fixed rules which compare colour and texture; nothing was learned."),
@@ -45,8 +46,8 @@ def show(at: Lesson) -> Lesson:
     """One round: the picture, and once there is a guess, its score."""
     left, right = st.columns([1.25, 1], gap="medium")
     with right:
-        who = st.segmented_control(tr("Whose answer?"), views.WEIGHTS, format_func=tr, required=True,
-                                   key=init_widget("learn_who", at.who, views.WEIGHTS)) or at.who
+        who = st.segmented_control(tr("Whose answer?"), views.ANSWERS, format_func=tr, required=True,
+                                   key=init_widget("learn_who", at.who, views.ANSWERS)) or at.who
         one = (who, at.step)
         guess = learn_state.guess(one)
         if guess is None or not at.present:     # projected, there is room for what it is or for what came out
@@ -54,7 +55,8 @@ def show(at: Lesson) -> Lesson:
     at = replace(at, who=who)
     key, place = ROUNDS[at.step - 1]
     photo = model_services.sample(key)
-    lt = learn_services.layer_of(who, photo, LAYERS[who])
+    lt = learn_services.clearest_layer(photo) if who == "taught" else \
+        learn_services.layer_of(who, photo, LAYERS[who])
     window = locate(lt.grid, photo, place)[0]
     try:
         made = None if guess is None else score(lt, window, guess)
@@ -85,6 +87,7 @@ def show(at: Lesson) -> Lesson:
                            "wherever the star is.", share=percent(shared_choices(lt)), k=lt.spec.topk))
         _total(at)
         if not at.present:
+            learn_state.save(at)
             share.offer(explore_code(learn_services.MODELS[who], lt.name, window,
                                      picture=share.picture_file(key, None)))
     return at

@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from bra.experiments.compare import LayerInput
 from bra.metrics import routing, summary
 from bra.metrics.activations import LayerMaps, layer_maps, score_map
+from bra.metrics.overlap import semantic_overlap
 from bra.metrics.summary import LayerFidelity
-from bra.models.catalog import ModelSettings
-from bra.photo import Photo
+from bra.models.catalog import CATALOG, DEFAULT, ModelSettings
+from bra.photo import Photo, encode
 from bra.teaching import experiments
 from bra.teaching.example import FIRST, ExampleNumbers, Tokens, run_example
 from bra.teaching.experiments import Leak, Reweighed, Voices
 from bra.tracing import LayerTrace
+from bra.training.scenes import SIDE as SIDE_READ
+from bra.training.scenes import Router, draw_scene, open_scene_net
 from bra.viewer.pack import PICTURE_SIDE, Caption, Place, stage_message
 from dashboard.i18n import tr_noop
 from dashboard.runtime.wait import run_cached
@@ -30,8 +33,13 @@ from dashboard.state.example_view import NUDGED, ExampleView
 SIDE: Final = 320
 MODELS: Final[Mapping[str, ModelSettings]] = {
     "trained": ModelSettings("flowers", side=SIDE), "untrained": ModelSettings("flowers", side=SIDE, untrained=True),
-    "likeness": ModelSettings("similarity", n_win=5, topk=4, side=SIDE)}
-"""By the words of `learn_view.WEIGHTS`."""
+    "likeness": ModelSettings("similarity", n_win=5, topk=4, side=SIDE),
+    "taught": ModelSettings(DEFAULT, side=CATALOG[DEFAULT].side)}
+"""By the words of `learn_view.WEIGHTS` and `learn_view.ANSWERS`."""
+SCENE: Final = 7
+"""Seed of the scene of the chapter on routers, one that no training draws."""
+SCENE_SIDE: Final = 512
+"""Pixels a side at which it is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,13 @@ class FidelityKey:
 
 
 @dataclass(frozen=True, slots=True)
+class TaughtKey:
+    """The last layer of a model of drawn scenes, by what taught its router."""
+
+    router: str
+
+
+@dataclass(frozen=True, slots=True)
 class VoicesKey:
     """What the output of a layer of the trained model is made of."""
 
@@ -93,6 +108,11 @@ def layer_of(weights: str, photo: Photo, at: int) -> LayerTrace:
     return layers[min(at, len(layers) - 1)]
 
 
+def clearest_layer(photo: Photo) -> LayerTrace:
+    """The layer that Explore opens with, which its card's measures chose, on a picture."""
+    return model_run(lesson_model("taught"), photo).trace.layers[CATALOG[DEFAULT].layer]
+
+
 def input_of(weights: str, photo: Photo, at: int) -> LayerInput:
     """What that layer was given."""
     return layer_input(lesson_model(weights), photo, layer_of(weights, photo, at).name)
@@ -115,6 +135,17 @@ def fidelity_of(weights: str, photo: Photo, at: int) -> tuple[LayerFidelity, flo
     layer = layer_of(weights, photo, at)
     return run_cached(server(), FidelityKey(weights, photo.digest, at),
                       lambda _: (summary.report(layer), routing.shared_choices(layer)), tr_noop("Measuring …"))
+
+
+def taught(router: Router) -> tuple[Photo, LayerTrace, Mapping[str, float | int | None]]:
+    """The drawn scene, what the last layer of one of the three did on it, and the overlap of labels there."""
+    return run_cached(server(), TaughtKey(router), lambda _: _taught(router), tr_noop("Measuring …"))
+
+
+def _taught(router: Router) -> tuple[Photo, LayerTrace, Mapping[str, float | int | None]]:
+    photo = Photo.from_bytes(encode(draw_scene(SCENE, SCENE_SIDE).rgb, "PNG"))
+    *_, layer = open_scene_net(router).look(photo, SIDE_READ).trace.layers.values()
+    return photo, layer, semantic_overlap(layer, draw_scene(SCENE, SIDE_READ).labels).to_dict()
 
 
 def voices(photo: Photo, at: int) -> Voices:

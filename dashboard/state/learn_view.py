@@ -14,7 +14,7 @@ PARTS: Final = ("chapters", "example", "photo", "predict")
 SCENES: Final = ("words", "try", "ask")
 """What a chapter is shown as, one after the other, where it is projected."""
 LENGTHS: Final[Mapping[str, int]] = {
-    "chapters": 7, "example": len(STEPS), "photo": len(STEPS), "predict": 8}
+    "chapters": 8, "example": len(STEPS), "photo": len(STEPS), "predict": 8}
 PIXELS: Final = range(112, 1793, 56)
 """Sides of which the map divides into 7 windows without padding."""
 N_WINS: Final = range(2, 11)
@@ -23,7 +23,11 @@ FACTORS: Final = (25, 50, 100, 200, 400)
 CUTS: Final = (2, 4, 8, 16)
 """Windows per side of which a quarter is a whole number, and that divide 80 tokens."""
 WEIGHTS: Final = (tr_noop("trained"), tr_noop("untrained"), tr_noop("likeness"))
+ANSWERS: Final = (tr_noop("taught"), *WEIGHTS)
+"""Whose routing can be predicted."""
 LAYERS: Final = range(5)
+TEACHERS: Final = (tr_noop("default"), tr_noop("straight-through"), tr_noop("taught"))
+"""What taught the router of each model of drawn scenes; the words of `bra.training.scenes.ROUTERS`."""
 Stop = tuple[str, int, str]
 """Part, step and scene."""
 
@@ -47,7 +51,8 @@ class Lesson:
         masked: whether padding is left out there.
         weights: whose routing is looked at, of WEIGHTS.
         layer: number of the layer whose output is taken apart, from 0.
-        who: whose routing is to be predicted, of WEIGHTS.
+        who: whose routing is to be predicted, of ANSWERS.
+        router: which of the models of drawn scenes is looked at, of TEACHERS.
     """
 
     part: str = "chapters"
@@ -64,7 +69,8 @@ class Lesson:
     masked: bool = False
     weights: str = "trained"
     layer: int = 1
-    who: str = "trained"
+    who: str = "taught"
+    router: str = "default"
 
     @property
     def stop(self) -> Stop:
@@ -103,7 +109,7 @@ _PARAMS: Final = (
     link.switch("soft", "learn_soft"), link.number("cut", CUTS, "learn_cut"),
     link.number("pad_win", N_WINS, "learn_pad_win"), link.switch("masked", "learn_masked"),
     link.word("weights", WEIGHTS, "learn_weights"), link.number("layer", LAYERS, "learn_layer"),
-    link.word("who", WEIGHTS, "learn_who"))
+    link.word("who", ANSWERS, "learn_who"), link.word("router", TEACHERS, "learn_router"))
 
 
 def stops(present: bool) -> tuple[Stop, ...]:

@@ -36,6 +36,11 @@ def read(usual: T, params: Sequence[Param], query: Mapping[str, str]) -> T:
     return replace(usual, **changes)  # type: ignore[type-var]
 
 
+def refused(params: Sequence[Param], query: Mapping[str, str]) -> tuple[str, ...]:
+    """Parameters of a link that ask for what cannot be."""
+    return tuple(param.key for param in params if param.key in query and param.read(query[param.key]) is None)
+
+
 def write(record: object, usual: object, params: Sequence[Param]) -> dict[str, str]:
     """The parameters of a link: what of the record differs from `usual`. Inverse of `read`."""
     return {param.key: param.write(getattr(record, param.name)) for param in params

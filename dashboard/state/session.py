@@ -19,6 +19,7 @@ from dashboard.state.upload import Upload
 from dashboard.state.view import LAYER_NAME, N_WINS, Selection, inside, shows_of
 
 T = TypeVar("T")
+STAGE_DRAWN = "stage_drawn"
 STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"
 GRID, VERSUS, CHART, MASK = "multiples", "versus", "chart", "mask_layer"
 COST_BARS, COST_TREE, COST_PLACES = "cost_bars", "cost_tree", "cost_places"
@@ -32,6 +33,11 @@ ATTENTION_OF = (tr_noop("One token"), tr_noop("Mean over the window"))
 def current() -> Selection:
     """The view of this visitor; a new visit begins with what its link says."""
     return _record("selection", Selection.from_query)
+
+
+def refused_of_link() -> tuple[str, ...]:
+    """Of the link that a visit begins with the parameters that ask for what cannot be; nothing later on."""
+    return () if "selection" in st.session_state else Selection.refused(st.query_params.to_dict())
 
 
 def save(selection: Selection) -> Selection:
@@ -51,6 +57,11 @@ def put_link(parameters: Mapping[str, str]) -> None:
     if link != st.session_state.get("link") or link != st.query_params.to_dict():
         st.query_params.from_dict(link)
         st.session_state["link"] = link
+
+
+def shared_link() -> dict[str, str]:
+    """The link's parameters for others: as they are, but never as a projected page."""
+    return {name: value for name, value in st.query_params.to_dict().items() if name != "present"}
 
 
 def _record(key: str, from_query: Callable[[Mapping[str, str]], T]) -> T:
@@ -288,6 +299,16 @@ def on_show() -> None:
     """Callback of the stage: what is switched on there becomes part of the view."""
     words = st.session_state[key_in_language(STAGE)].show
     save(replace(current(), show=shows_of(words if isinstance(words, list) else [])))
+
+
+def on_ready() -> None:
+    """Callback of the stage: the browser has drawn it."""
+    st.session_state[STAGE_DRAWN] = True
+
+
+def stage_drawn() -> bool:
+    """Whether this visitor's browser has drawn a stage yet."""
+    return STAGE_DRAWN in st.session_state
 
 
 def on_box(places: Sequence[Place], key: str) -> None:

@@ -20,7 +20,7 @@ UPLOAD = "upload"
 N_WINS = range(2, 17)
 HEADS = (1, 2, 4, 8, 16)
 STRIDES = (4, 8, 16, 32)
-SIDES = (224, 320, 448, 640)
+SIDES = (224, 320, 384, 448, 640)
 MAX_TOKENS = 112
 """Tokens along the longer side: full attention over 112×112 takes seconds on two cores, over 160×160 a minute."""
 RATIOS = (2, 3, 4)
@@ -64,6 +64,12 @@ class Selection:
         asked = link.read(ModelSettings(entry.key, side=entry.side), _settings_params(entry), query)
         settings = replace(asked, topk=min(asked.topk, asked.n_win**2))
         return link.read(cls(settings=settings), _VIEW_PARAMS, query)
+
+    @staticmethod
+    def refused(query: Mapping[str, str]) -> tuple[str, ...]:
+        """Parameters of a link that `from_query` leaves at their defaults because they ask for what cannot be."""
+        entry = CATALOG.get(query.get("model", DEFAULT), CATALOG[DEFAULT])
+        return link.refused((*_settings_params(entry), *_VIEW_PARAMS), query)
 
     def to_query(self) -> dict[str, str]:
         """The link's parameters: what differs from the default view. Inverse of `from_query`."""

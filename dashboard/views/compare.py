@@ -25,7 +25,7 @@ from bra.reports.code import (
     sweep_table_code,
     versus_code,
 )
-from bra.reports.tables import compare_csv, compare_html, model_line, over_nearest, reason
+from bra.reports.tables import COLLAPSED, compare_csv, compare_html, depends, model_line, over_nearest, reason
 from bra.units import quantity
 from bra.viewer.multiples import multiples_message, pair_message
 from bra.viewer.pack import TILE_SIDE, Place
@@ -44,7 +44,7 @@ from dashboard.widgets import model as model_widgets
 from dashboard.widgets.file_options import ask_file_options
 from dashboard.widgets.picture import ask_file, heads, plain
 
-EXPLORE = Path(__file__).parent / "explore.py"
+EXPLORE, COST = (Path(__file__).parent / f"{page}.py" for page in ("explore", "cost"))
 TAB_NAMES = {"grid": tr_noop("All settings at once"), "versus": tr_noop("A against B"),
              "probes": tr_noop("Does it follow content?"), "sweeps": tr_noop("Many pictures")}
 COST_NAMES = {"macs": tr_noop("multiply-adds"), "peak_bytes": tr_noop("memory"), "seconds": tr_noop("time")}
@@ -109,6 +109,12 @@ def grid(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place, seen:
                                     key=init_widget("cost", wanted.cost, costs))
     wanted = session.save_comparison(replace(wanted, n_wins=rows, topks=columns, equal=equal,
                                              cost=cost or wanted.cost))
+    if equal:
+        made: dict[int, list[int]] = {}
+        for setting in wanted.settings:
+            made.setdefault(setting.n_win, []).append(setting.topk)
+        st.caption(tr("Equal coverage made of it: {made}.", made=tr("; ").join(
+            f"n_win {n_win}: topk {', '.join(map(str, topks))}" for n_win, topks in made.items())))
     given = given_layer(loaded, photo, view.layer)
     compared = compare_services.compared(loaded, photo, given, wanted.settings,
                                          ROUNDS if wanted.cost == "seconds" else 0)
@@ -138,14 +144,19 @@ def _decide(compared: Compared, wanted: Comparison, caption: str, provenance: st
     with drawn:
         chart.draw(compare_figures.deciding(compared.rows, wanted.cost, chart.style(), caption), caption, wanted.cost,
                    key=session.CHART, on_select=session.on_chart_point)
+        st.page_link(COST, label=tr("What each part of the layer costs, and what to change: Cost"),
+                     icon=":material/payments:")
         st.caption(tr("Thick grey: the Pareto front. Dashed: what the nearest windows of the same number keep; dotted: "
                       "random ones. Click a point to open that setting in Explore."))
     with table:
         shares = {tr_noop("keeps"): "recall", tr_noop("nearest"): "nearest", tr_noop("chance"): "chance",
                   tr_noop("best"): "oracle", tr_noop("padding"): "padding_share"}
         st.dataframe([{"n_win": row.n_win, "topk": row.topk,
-                       **{name: 100 * getattr(row, field) for name, field in shares.items()}}
+                       **{name: 100 * getattr(row, field) for name, field in shares.items()},
+                       tr_noop("depends on the query"): translate(depends(row))}
                       for row in compared.rows], hide_index=True, height=360, column_config=heads(shares, shares))
+        if any(row.collapsed for row in compared.rows):
+            st.caption(translate(COLLAPSED))
         title, language = tr("Settings side by side"), visitor_language()
         with st.container(horizontal=True):
             _download(tr("Table, CSV"), lambda: compare_csv(compared.rows, provenance), "settings.csv", "text/csv")
@@ -245,6 +256,7 @@ def sides(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place, seen
     st.dataframe([
         {"": tr("keeps of its full attention"), **_shares(row_a.recall, row_b.recall, less)},
         {"": tr("its nearest windows keep"), **_shares(row_a.nearest, row_b.nearest, less)},
+        {"": tr("depends on the query"), "A": translate(depends(row_a)), "B": translate(depends(row_b)), less: ""},
         {"": tr("multiply-adds of the layer"), "A": translate(amount(row_a, "macs")),
          "B": translate(amount(row_b, "macs")), less: _change(row_a.macs, row_b.macs)},
         {"": tr("memory of the layer"), "A": translate(amount(row_a, "peak_bytes")),
@@ -257,7 +269,7 @@ def sides(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place, seen
 
 def _shares(a: float, b: float, less: str) -> dict[str, str]:
     return {"A": tr("{share:.1f} %", share=100 * a), "B": tr("{share:.1f} %", share=100 * b),
-            less: tr("{gain:+.1f} %", gain=100 * (b - a))}
+            less: tr("{gain:+.1f} points", gain=100 * (b - a))}
 
 
 def _change(a: int, b: int) -> str:
@@ -318,9 +330,12 @@ def sweeps(view: Selection) -> None:
                   "or hide its marks."))
     found = [{"n_win": row.n_win, "topk": row.topk, tr_noop("keeps"): 100 * row.recall,
               tr_noop("nearest"): 100 * row.nearest, tr_noop("over nearest, 95 %"): translate(over_nearest(row)),
-              tr_noop("random"): 100 * row.chance, "MACs": quantity(row.macs),
+              tr_noop("random"): 100 * row.chance, tr_noop("depends on the query"): translate(depends(row)),
+              "MACs": quantity(row.macs),
               tr_noop("memory"): quantity(row.peak_bytes) + "B"} for row in shown]
     st.dataframe(found, hide_index=True, column_config=heads(found[0], ("keeps", "nearest", "random")))
+    if any(row.collapsed for row in shown):
+        st.caption(translate(COLLAPSED))
     language = visitor_language()
     st.download_button(tr("Report, HTML"), lambda: compare_services.sweep_file(file, language), "sweep.html",
                        "text/html", on_click="ignore")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -38,6 +39,7 @@ from dashboard.widgets.picture import table
 MEASURES = {"macs": tr_noop("multiply-adds"), "params": tr_noop("parameters"), "peak_bytes": tr_noop("memory"),
             "ms": tr_noop("time")}
 ROUNDS = 7
+COMPARE = Path(__file__).parent / "compare.py"
 # How the first choice of each is called; the others are numbers. (A text of its own would be shown on the page.)
 NARROW, POOLS = {1: tr_noop("all")}, {1: tr_noop("none")}
 VARIANT_NAMES = {Variant.AS_IS: tr_noop("as it is"), Variant.WITHOUT_BRA: tr_noop("without BRA"),
@@ -86,9 +88,10 @@ def page(selection: Selection, view: CostView, timed: bool) -> None:
     model_widgets.warn_of_weights(loaded)
     for sentence in summary(cost, plain):
         st.markdown(as_is(translate(sentence)))
+    with_bra = [row for row in cost.rows if row.layers]
+    _contents(bool(with_bra), cost_services.is_yolo(loaded))
     drawn = chart.style()
     bars, parameters = st.tabs([tr("Every row"), tr("Parameters as a tree")], on_change="rerun", key="cost_tabs")
-    with_bra = [row for row in cost.rows if row.layers]
     # In a model with BRA its rows have other numbers than without: there, only those with BRA mean something below.
     pick = partial(session.on_cost_row, tuple(row.name for row in with_bra),
                    () if with_bra else tuple(row.name for row in plain.rows))
@@ -108,7 +111,7 @@ def page(selection: Selection, view: CostView, timed: bool) -> None:
     if with_bra:
         view = _against(loaded, view, plain, cost)
     if with_bra or cost_services.is_yolo(loaded):
-        st.subheader(tr("What to change"), anchor=False)
+        st.subheader(tr("What to change"), anchor="change")
         show(loaded, view, cost, plain)
     if cost_services.is_yolo(loaded):
         beside_ultralytics(loaded, cost)
@@ -151,8 +154,17 @@ def recorded_page(recording: OpenRecording) -> None:
     st.download_button(tr("Table, CSV"), lambda: recorded_csv(rows), "recorded.csv", "text/csv", on_click="ignore")
 
 
+def _contents(with_bra: bool, yolo: bool) -> None:
+    """What else is on the page, which is long: links to its parts."""
+    parts = [("otherwise", tr("Against the same model otherwise"))] * with_bra + [
+        ("change", tr("What to change"))] * (with_bra or yolo) + [
+        ("ultralytics", tr("Beside Ultralytics' figure"))] * yolo
+    if parts:
+        st.markdown(tr("Further down: {parts}", parts=" · ".join(f"[{name}](#{anchor})" for anchor, name in parts)))
+
+
 def _rows(cost: Cost) -> None:
-    table(tables.row_table(cost), 320, DECIMALS)
+    table(tables.row_table(cost), 320, DECIMALS, tables.AMOUNTS)
     # An operator's own name, such as "mean", is a name; what is said of one is a sentence.
     left_out = tr(", ").join(f"{translate(one.name) if isinstance(one.name, Message) else one.name} {one.calls}×"
                              for one in cost.not_counted[:12])
@@ -165,7 +177,7 @@ def _rows(cost: Cost) -> None:
 
 
 def _against(loaded: LoadedModel, view: CostView, plain: Cost, cost: Cost) -> CostView:
-    st.subheader(tr("Against the same model otherwise"), anchor=False)
+    st.subheader(tr("Against the same model otherwise"), anchor="otherwise")
     view = _second_setting(view)
     costs = {}
     for variant, name in VARIANT_NAMES.items():
@@ -174,7 +186,7 @@ def _against(loaded: LoadedModel, view: CostView, plain: Cost, cost: Cost) -> Co
         except BRAError as error:
             st.warning(tr("“{kind}” cannot be: {why}", kind=translate(name), why=model_widgets.sentence(error)))
     named = {VARIANT_NAMES[variant]: one for variant, one in costs.items()}
-    table(tables.against_table(named), decimals=DECIMALS)
+    table(tables.against_table(named), decimals=DECIMALS, amounts=tables.AMOUNTS)
     chart.draw(cost_figures.against(named, chart.style()), cost.model, "settings", f"n{view.n_win}_k{view.topk}")
     st.caption(tr("Full attention: every window routed to all. Bytes are those of the fused form used here, which "
                   "never writes attention out. The second setting stands in all BRA layers."))
@@ -240,19 +252,24 @@ def _windows(loaded: LoadedModel, view: CostView, row: int, layer: LayerCost) ->
     st.markdown(tr("**Which n_win?** Each token of this layer sees topk / n_win² = {topk} / {windows} = {share:.1%} of "
                    "the map. Other windows at equal coverage, the cheapest first:", topk=spec.topk,
                    windows=spec.n_windows, share=spec.topk / spec.n_windows))
-    table(tables.choice_table(list(found.values())), 280, DECIMALS)
+    table(tables.choice_table(list(found.values())), "content", DECIMALS, tables.AMOUNTS)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         tried = st.selectbox(tr("Try"), list(found), width=170,
                              format_func=lambda n: f"n_win {n}, topk {found[n].topk}",
                              key=init_widget("cost_tried", view.tried or next(iter(found)), list(found)))
         one = found[tried]
-        st.button(tr("Use it as the second setting"), key="cost_use", on_click=session.use_setting,
-                  args=(one.n_win, one.topk), disabled=one.n_win not in N_WINS)
+        if st.button(tr("Use it as the second setting"), key="cost_use", on_click=session.use_setting,
+                     args=(one.n_win, one.topk), disabled=one.n_win not in N_WINS):
+            st.toast(tr("The second setting is now n_win {n_win}, topk {topk}: see “{part}” above.", n_win=one.n_win,
+                        topk=one.topk, part=tr("Against the same model otherwise")), icon=":material/check:")
         if cost_services.is_yolo(loaded):
             text = cost_services.yaml_with_settings(loaded, {"n_win": one.n_win, "topk": one.topk}, [row])
             st.download_button(tr("Model file with it in this row, YAML"), text, "model-bra.yaml", "text/yaml",
                                on_click="ignore")
     st.markdown(as_is(tr("n_win {n_win} {why}.", n_win=one.n_win, why=translate(one.why))))
+    st.caption(tr("Cost alone does not choose: what a setting keeps of full attention on a picture, against its cost, "
+                  "memory and padding, is weighed in one place."))
+    st.page_link(COMPARE, label=tr("Which one? Weighed on Compare"), icon=":material/balance:")
     return session.save_cost_view(replace(view, tried=tried if tried != next(iter(found)) else 0))
 
 
@@ -261,9 +278,9 @@ def _settings(layer: LayerCost) -> None:
     saving, without = [one for one in found if one.params], [one for one in found if not one.params]
     st.markdown(tr("**“BiFormer has many parameters.”** This layer has {n:,}. What saves some of them, one setting "
                    "changed at a time:", n=layer.params))
-    table(tables.lever_table(saving))
+    table(tables.lever_table(saving), amounts=tables.AMOUNTS)
     st.markdown(tr("What saves none, whatever else it saves:"))
-    table(tables.lever_table(without))
+    table(tables.lever_table(without), amounts=tables.AMOUNTS)
 
 
 def _places(loaded: LoadedModel, view: CostView, spec: BRASpec, cost: Cost, plain: Cost) -> None:
@@ -322,7 +339,7 @@ def _said(options: dict[str, Any]) -> str:
 
 def beside_ultralytics(loaded: LoadedModel, cost: Cost) -> None:
     """Ultralytics' printed figure beside ours, and why they differ."""
-    st.subheader(tr("Beside Ultralytics' figure"), anchor=False)
+    st.subheader(tr("Beside Ultralytics' figure"), anchor="ultralytics")
     found = cost_services.ultralytics(loaded, cost)
     with st.container(horizontal=True):
         st.metric(tr("Ultralytics prints, GFLOPs"), f"{found.printed:.3f}", width=220)

@@ -27,6 +27,8 @@ from dashboard.state.widgets import init_widget
 from dashboard.widgets import chart, picture, share
 from dashboard.widgets import model as model_widgets
 
+HEIGHT = 420      # about that of the first chart, so that little moves when it comes
+
 
 def rail(run: ModelRun, chosen: str) -> None:
     """Every layer of the model at once, where it has several."""
@@ -60,8 +62,9 @@ def _explorer(view: Selection, request: LayerRequest, answer: Answer, caption: C
     components.picture(picture_bytes(found.photo), "picture")
     pins, show = session.stage_opening(found.photo.digest)
     heat = _class_map(request, found, selection)
-    components.stage(explore_services.stage_bytes(found, answer, caption, focus, pins, show, session.stage_follow(),
-                                                  heat), session.STAGE, session.on_pins, session.on_show)
+    components.stage(
+        explore_services.stage_bytes(found, answer, caption, focus, pins, show, session.stage_follow(), heat),
+        session.STAGE, session.on_pins, session.on_show, session.on_ready)
     if heat is not None:
         st.caption(_about_heat(heat))
     whole = _charts(found, selection, caption, focus)
@@ -165,8 +168,12 @@ def _attention(found: LayerResult, selection: Selection, focus: Place, small: by
     for query in queries:
         st.markdown(translate(about(layer, query)))
     style = chart.style()
-    chart.draw(attention(queries, which, layer.grid, small, traced_size(layer.grid, found.photo), style, line), *name,
-               "attention")
+    # Before the stage is drawn there is none: a browser would load plotly first, and one could not point for seconds.
+    if session.stage_drawn():
+        chart.draw(attention(queries, which, layer.grid, small, traced_size(layer.grid, found.photo), style, line),
+                   *name, "attention")
+    else:
+        st.skeleton(height=HEIGHT)
     with st.expander(tr("Where the attention of {role} goes, by window", role=queries[0].role.upper()),
                      on_change="rerun", key="explore_where") as below:
         if below.open:
@@ -197,7 +204,7 @@ def show(view: Selection, loaded: LoadedModel, run: ModelRun, chosen: picture.Ch
     picture.warn_of_padding(layer)
     if loaded.model.runs:      # a recording holds no input that could be padded anew
         model_widgets.choose_mask(view.settings, layer)
-    picture.warn_of_hubs(layer)
+    picture.say_dependence(layer)
     provenance = model_widgets.provenance_of(view.settings, loaded.model.origin)
     changed = model_widgets.shown_layer(view.settings, view.layer, tuple(loaded.model.specs))
     request = LayerRequest(view.settings, loaded.upload, chosen.sample, None if chosen.sample else session.upload(),

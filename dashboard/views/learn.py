@@ -1,4 +1,4 @@
-"""Learn: what bi-level routing attention does, in seven chapters, an example and a guess; also in front of a class."""
+"""Learn: what bi-level routing attention does, in eight chapters, an example and a guess; also in front of a class."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from dashboard.widgets import share
 
 HERE: Final = Path(__file__).parents[1] / "components"
 PART_NAMES: Final = {
-    "chapters": tr_noop("Seven chapters"), "example": tr_noop("Every number, by hand"),
+    "chapters": tr_noop("Eight chapters"), "example": tr_noop("Every number, by hand"),
     "photo": tr_noop("The same on a photo"),
     "predict": tr_noop("Predict, then see")}
 CHAPTER_NAMES: Final = (
     tr_noop("Why not everything"), tr_noop("Windows and routing"), tr_noop("What weights do not "
                                                                            "do"), tr_noop("n_win and topk"),
-    tr_noop("Padding"), tr_noop("Trained or not"), tr_noop("Pretty maps"))
+    tr_noop("Padding"), tr_noop("Trained or not"), tr_noop("Pretty maps"),
+    tr_noop("Does the router learn?"))
 TRIALS: Final[tuple[Callable[[Lesson], Lesson], ...]] = (
     chapters.cost, chapters.windows, chapters.weights, chapters.cuts,
-    chapters.padding, chapters.worth, chapters.proof)
+    chapters.padding, chapters.worth, chapters.proof, chapters.router)
 
 
 def page() -> None:
@@ -44,6 +45,7 @@ def page() -> None:
         _choose(at)
     parts: Mapping[str, Callable[[Lesson], Lesson]] = {"chapters": _chapter, "example": _example, "photo": _photo,
                                                        "predict": quiz.show}
+    at = learn_state.save(at)       # its link is offered while the part is drawn
     at = learn_state.save(parts[at.part](at))
     with st.container(key="lesson_foot"):
         _presenter(at)
@@ -84,7 +86,7 @@ def _chapter(at: Lesson) -> Lesson:
     with right:
         st.markdown(f"**{tr('Try it')}**")
         st.markdown(text.trying)
-        tried = trial(at)
+        tried = learn_state.save(trial(at))
         share.offer(chapter_program(tried))
         return tried
 

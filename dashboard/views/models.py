@@ -18,11 +18,12 @@ from dashboard.state import session
 from dashboard.state.widgets import init_widget
 from dashboard.widgets import chart, share
 from dashboard.widgets.picture import heads
-from dashboard.widgets.tables import score_table
+from dashboard.widgets.tables import routing_table, score_table
 
 EXPLORE = Path(__file__).parent / "explore.py"
 # What a card was made with; anything else is the name of a package.
 MADE = {"date": tr_noop("date")}
+PERCENTS = ("shared choices", "depends on the query", "overlap", "overlap of the nearest")
 
 
 def choose_card(known: dict[str, ModelCard]) -> ModelCard:
@@ -65,6 +66,11 @@ def show(card: ModelCard) -> None:
         st.markdown("#### " + tr("Does its routing mean anything?"))
         for sentence in card.verdict:
             st.markdown(f"- {translate(sentence)}")
+        routing = routing_table(card)
+        st.dataframe(routing, hide_index=True, column_config=heads(routing[0], PERCENTS))
+        st.caption(tr("Shared choices: the share of all choices on the topk windows chosen most. Depends on the query: "
+                      "the share of the affinities' variance that does; above 60 % is good. Overlap: likeness of "
+                      "labels."))
         st.markdown(tr("Share of full attention that falls on the routed windows"))
         chart.draw(card_figures.quality(card, "recall", chart.style()), card.name, "recall")
         if any(row.overlap is not None for row in card.quality["trained"]):

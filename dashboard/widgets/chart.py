@@ -19,7 +19,12 @@ Mode = Literal["points", "box", "lasso"]
 
 def style(size: int = 13) -> Style:
     """How figures are dressed on this visitor's page; `size` of the type, in pixels."""
-    return Style(visitor_language(), st.context.theme.type == "dark", size)
+    return Style(visitor_language(), st.context.theme.type == "dark", size, is_phone())
+
+
+def is_phone() -> bool:
+    """Whether the visitor's browser says that it is one of a phone."""
+    return "Mobi" in (st.context.headers.get("User-Agent") or "")
 
 
 def choose_format() -> None:

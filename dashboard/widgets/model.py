@@ -130,7 +130,7 @@ def _choose_change(settings: ModelSettings, old: ModelSettings, layer: str) -> M
     st.caption(tr("Layer {name} was built with n_win {n_win}, topk {topk}, {heads} heads, {dim} channels.", name=name,
                   n_win=spec.n_win, topk=spec.topk, heads=spec.num_heads, dim=spec.dim))
     init_widget("changed", old.changed, (False, True))
-    if not st.toggle(tr("What if it had other windows?"), key="changed",
+    if not st.toggle(tr("What if {name} had other windows?", name=name), key="changed",
                      help=tr("The weights stay; only this layer's n_win and topk change.")):
         return settings
     n_win, topk = _choose_windows(*(old.n_win, old.topk) if old.changed else (spec.n_win, spec.topk))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -16,10 +18,12 @@ from streamlit.delta_generator import DeltaGenerator
 from bra.errors import PhotoError
 from bra.grid import WindowGrid
 from bra.messages import comma_joined
-from bra.metrics.routing import chosen_padding, shared_choices
+from bra.metrics import query_dependence
+from bra.metrics.routing import chosen_padding
 from bra.models.base import Answer
 from bra.photo import Photo
 from bra.tracing import LayerTrace
+from bra.units import quantity
 from bra.viewer.pack import FULL, Place
 from dashboard import components
 from dashboard.i18n import language, option_labels, tr, tr_noop, translate
@@ -167,12 +171,13 @@ def heading(name: str, hint: str, notes: tuple[str, ...]) -> None:
     st.markdown(" ".join(message + [tr("({note})", note=translate(note)) for note in notes]))
 
 
-def warn_of_hubs(layer: LayerTrace) -> None:
-    """Say so where a layer routes every window to much the same few: it then hardly matters where one points."""
-    share = shared_choices(layer)
-    if share > 0.8 and layer.routed and layer.spec.topk < layer.grid.n_windows:
-        st.caption(tr("In this layer {share:.0f} % of all choices fall on the same {topk} windows: it hardly matters "
-                      "where you point.", share=100 * share, topk=layer.spec.topk))
+def say_dependence(layer: LayerTrace) -> None:
+    """How much of a layer's routing depends on the query; marked where it collapsed."""
+    words = translate(query_dependence.in_words(layer))
+    if words and query_dependence.collapsed(layer):
+        st.warning(words, icon=":material/adjust:")
+    elif words:
+        st.caption(words)
 
 
 def plain(text: str) -> str:
@@ -243,19 +248,31 @@ def heads(names: Iterable[str], percents: Collection[str] = ()) -> dict[str, Any
             else st.column_config.Column(translate(name)) for name in names if name}
 
 
-def table(rows: list[dict[str, Any]], height: int | str = "content", decimals: Collection[str] = ()) -> None:
+def _amount(value: float, unit: str) -> str:
+    """2610000000 -> "2.61 G", -1200 bytes -> "−1.2 kB"."""
+    gap = " " if unit and abs(value) < 1000 else ""
+    return ("−" if value < 0 else "") + quantity(abs(value)) + gap + unit
+
+
+def table(rows: list[dict[str, Any]], height: int | str = "content", decimals: Collection[str] = (),
+          amounts: Mapping[str, str] = MappingProxyType({})) -> None:
     """A sortable table of numbers with thousands apart.
 
     Args:
         rows: the lines, by the heads of their columns in English.
         height: of the table in pixels, or "content".
         decimals: columns whose numbers are shown with one decimal.
+        amounts: columns whose numbers are shown with three digits and a letter, as 2.61 G, and the unit behind it; what
+            is sorted, copied and saved stays exact.
     """
     frame = pd.DataFrame(rows)
+    short = {name: unit for name, unit in amounts.items() if name in frame}
     formats = heads(frame.columns)
     formats |= {name: st.column_config.TextColumn(translate(name), width=width)
                 for name, width in (("change", "medium"), ("why", "large")) if name in frame}
     formats |= {name: st.column_config.NumberColumn(translate(name),
                                                     format="%.1f" if name in decimals else "localized")
-                for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])}
-    st.dataframe(frame, hide_index=True, width="stretch", height=height, column_config=formats)
+                for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name]) and name not in short}
+    written = {name: partial(_amount, unit=unit) for name, unit in short.items()}
+    st.dataframe(frame.style.format(written) if written else frame, hide_index=True, width="stretch", height=height,
+                 column_config=formats)

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from dashboard.i18n import tr
+from dashboard.state import session
 from dashboard.state.upload import Upload
 
 
@@ -34,8 +35,8 @@ def offer(program: str = "", *commands: str) -> None:
 
 
 def link() -> str:
-    """The address of the view, for others: never as a projected page."""
-    query = {name: value for name, value in st.query_params.to_dict().items() if name != "present"}
+    """The address of the view, for others."""
+    query = session.shared_link()
     return f"{st.context.url or ''}{'?' if query else ''}{urlencode(query)}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 from bra.figures.card import metric_name
@@ -12,6 +13,10 @@ from bra.profiling.model_cost import Cost
 from dashboard.i18n import tr, tr_noop, translate
 
 Table = list[dict[str, Any]]
+AMOUNTS = MappingProxyType({
+    "parameters": "", "multiply-adds": "", "peak memory": "B", "memory, fused": "B", "memory, written out": "B",
+    "parameters saved": "", "multiply-adds saved": "", "memory saved": "B"})
+# (Large numbers of the page Cost by their columns, and their units.)
 
 
 def bra_after(cost: Cost, plain: Cost) -> set[str]:
@@ -27,13 +32,13 @@ def bra_after(cost: Cost, plain: Cost) -> set[str]:
 
 
 def row_table(cost: Cost) -> Table:
-    """The rows, numbers as they are, fit to be sorted."""
+    """The rows, those with BRA first, numbers as they are, fit to be sorted."""
     found = []
-    for row in cost.rows:
+    for row in sorted(cost.rows, key=lambda row: not row.layers):
         grid = row.grid
         line: dict[str, Any] = {
             tr_noop("row"): translate(row.name), tr_noop("parameters"): row.params, tr_noop("multiply-adds"): row.macs,
-            tr_noop("share, %"): 100 * row.share, tr_noop("peak, bytes"): row.peak_bytes}
+            tr_noop("share, %"): 100 * row.share, tr_noop("peak memory"): row.peak_bytes}
         if row.ms is not None:
             line |= {tr_noop("time, ms"): row.ms, tr_noop("of the time, %"): 100 * (row.time_share or 0)}
         line[tr_noop("tokens")] = f"{grid.h}×{grid.w}" if grid else ""
@@ -45,7 +50,7 @@ def row_table(cost: Cost) -> Table:
 def against_table(costs: dict[str, Cost]) -> Table:
     """One line per way to have the model: its totals, and each in per cent of the first."""
     first = next(iter(costs.values())).total
-    names = {tr_noop("parameters"): "params", tr_noop("multiply-adds"): "macs", tr_noop("peak, bytes"): "peak_bytes"}
+    names = {tr_noop("parameters"): "params", tr_noop("multiply-adds"): "macs", tr_noop("peak memory"): "peak_bytes"}
     shares = {tr_noop("parameters, %"): "params", tr_noop("multiply-adds, %"): "macs", tr_noop("peak, %"): "peak_bytes"}
     return [{"": translate(kind), **{name: getattr(cost.total, field) for name, field in names.items()},
              **{name: 100 * getattr(cost.total, field) / (getattr(first, field) or 1)
@@ -58,8 +63,8 @@ def choice_table(choices: Sequence[Choice]) -> Table:
             ("explicit", "fused"): tr_noop("attention written out and fused")}
     return [{"n_win": one.n_win, "topk": one.topk, tr_noop("covers, %"): 100 * one.coverage,
              tr_noop("padding, %"): 100 * one.padding_share, tr_noop("multiply-adds"): one.layer.macs,
-             tr_noop("fused, bytes"): one.layer.peak_bytes,
-             tr_noop("written out, bytes"): one.layer.explicit_peak_bytes,
+             tr_noop("memory, fused"): one.layer.peak_bytes,
+             tr_noop("memory, written out"): one.layer.explicit_peak_bytes,
              tr_noop("over 1 GiB"): translate(over[one.explodes])} for one in choices]
 
 
@@ -67,7 +72,19 @@ def lever_table(levers: Sequence[Lever]) -> Table:
     """What each change of one setting saves."""
     return [{tr_noop("change"): one.change, tr_noop("parameters saved"): one.params, tr_noop("multiply-adds "
                                                                                              "saved"): one.macs,
-             tr_noop("bytes saved"): one.peak_bytes, tr_noop("why"): translate(one.why)} for one in levers]
+             tr_noop("memory saved"): one.peak_bytes, tr_noop("why"): translate(one.why)} for one in levers]
+
+
+def routing_table(card: ModelCard) -> Table:
+    """One row per layer of the shipped weights: whether its routing depends on the query and brings like to like."""
+    rows = []
+    for layer in card.quality["trained"]:
+        shares = {tr_noop("shared choices"): layer.shared, tr_noop("depends on the query"): layer.query_dependence,
+                  tr_noop("overlap"): layer.overlap, tr_noop("overlap of the nearest"): layer.overlap_nearest}
+        rows.append({tr_noop("layer"): layer.layer,
+                     **{name: None if share is None else 100 * share for name, share in shares.items()},
+                     tr_noop("collapsed"): translate(tr_noop("yes")) if layer.collapsed else ""})
+    return rows
 
 
 def score_table(card: ModelCard) -> list[dict[str, str]]:

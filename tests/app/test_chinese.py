@@ -195,6 +195,7 @@ LINKS = [
 
 def chinese(view: str, query: dict[str, str]) -> AppTest:
     app = AppTest.from_file(str(DASHBOARD / "app.py"), default_timeout=180)
+    app.session_state["stage_drawn"] = True         # as a browser says
     for name, value in {**query, "lang": "zh"}.items():
         app.query_params[name] = value
     app.run()

@@ -17,13 +17,16 @@ from streamlit.testing.v1 import AppTest
 from bra.experiments.compare import Setting, compare, layer_input
 from bra.grid import WindowGrid
 from bra.metrics import routing, summary
+from bra.metrics.overlap import semantic_overlap
+from bra.metrics.query_dependence import query_dependence
 from bra.models.base import OpenModel
-from bra.models.catalog import ModelSettings
+from bra.models.catalog import CATALOG, DEFAULT, ModelSettings
 from bra.opening import look, open_model
-from bra.photo import Photo
+from bra.photo import Photo, encode
 from bra.teaching import experiments
 from bra.teaching.source import STEPS
 from bra.tracing import LayerTrace
+from bra.training.scenes import Router, draw_scene, open_scene_net
 from bra.units import percent, quantity
 from bra.viewer.pack import locate, unpack
 from dashboard.i18n import CATALOGUES, LANGUAGES, TEXT
@@ -31,6 +34,7 @@ from dashboard.learn import quiz
 from dashboard.learn.step_texts import NAMES
 from dashboard.learn.text import Chapter, taken_apart
 from dashboard.samples import GALLERY
+from dashboard.services import learn as learn_services
 from dashboard.state import learn_view as views
 from dashboard.state.learn_view import LENGTHS, PARTS, SCENES, Lesson, stops
 
@@ -93,7 +97,7 @@ def lessons(draw: st.DrawFn) -> Lesson:
                   draw(st.integers(1, n_win**2)), draw(st.sampled_from(views.FACTORS)), draw(st.booleans()),
                   draw(st.sampled_from(views.CUTS)), draw(st.sampled_from(views.N_WINS)), draw(st.booleans()),
                   draw(st.sampled_from(views.WEIGHTS)), draw(st.sampled_from(views.LAYERS)),
-                  draw(st.sampled_from(views.WEIGHTS)))
+                  draw(st.sampled_from(views.ANSWERS)), draw(st.sampled_from(views.TEACHERS)))
 
 
 @given(lessons())
@@ -287,10 +291,24 @@ def test_voices_are_those_of_the_layer(layer: int) -> None:
     np.testing.assert_array_equal(picture_of(app)[1]["r_idx"], lt.r_idx[0])
 
 
+@pytest.mark.parametrize("router", views.TEACHERS)
+def test_routers_are_measured_on_the_drawn_scene(router: Router) -> None:
+    app = page(step="8", learn_router=router)
+    scene = draw_scene(learn_services.SCENE, 128)
+    shown = Photo.from_bytes(encode(draw_scene(learn_services.SCENE, 512).rgb, "PNG"))
+    *_, lt = open_scene_net(router).look(shown, 128).trace.layers.values()
+    found = semantic_overlap(lt, scene.labels).to_dict()
+    assert numbers(app) == [percent(x) for x in (found["routed"], found["nearest"], found["chance"],
+                                                 routing.shared_choices(lt), query_dependence(lt))]
+    np.testing.assert_array_equal(picture_of(app)[1]["r_idx"], lt.r_idx[0])
+    above = found["routed"] - found["nearest"]
+    assert (above > 0.05) is (router == "taught")                  # what the chapter claims
+
+
 # predict, then see -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("who", views.WEIGHTS)
+@pytest.mark.parametrize("who", views.ANSWERS)
 def test_a_guess_is_answered_by_the_module_and_scored(who: str) -> None:
     app = page(part="predict", step="3", learn_who=who)
     header, arrays = picture_of(app)
@@ -299,11 +317,13 @@ def test_a_guess_is_answered_by_the_module_and_scored(who: str) -> None:
     assert numbers(app) == []
     key, place = quiz.ROUNDS[2]
     model = {"trained": FLOWERS, "untrained": replace(FLOWERS, untrained=True),
-             "likeness": ModelSettings("similarity", n_win=5, topk=4, side=320)}[who]
-    lt = routed_layer(model, key, 0 if who == "likeness" else 1)
+             "likeness": ModelSettings("similarity", n_win=5, topk=4, side=320),
+             "taught": ModelSettings(DEFAULT, side=384)}[who]
+    lt = look(model, photo(key)).trace.layers[CATALOG[DEFAULT].layer] if who == "taught" else \
+        routed_layer(model, key, 0 if who == "likeness" else 1)
     window = locate(lt.grid, photo(key), place)[0]
     answer = lt.r_idx[0, window].tolist()
-    marks = (answer[1], *[w for w in range(25) if w not in answer][:3])
+    marks = (answer[1], *[w for w in range(25) if w not in answer][: lt.spec.topk - 1])
     app.session_state["lesson_guesses"] = {(who, 3): marks}       # what the callback of the pane keeps
     app.run()
     assert not app.exception
@@ -319,7 +339,7 @@ def test_a_guess_is_answered_by_the_module_and_scored(who: str) -> None:
 @pytest.mark.parametrize("forged", [(999,), (-1, 0), (10**30,), tuple(range(25))], ids=str)
 def test_a_guess_that_no_page_sends_is_said_and_asked_anew(forged: tuple[int, ...]) -> None:
     app = page(part="predict")
-    app.session_state["lesson_guesses"] = {("trained", 1): forged}
+    app.session_state["lesson_guesses"] = {("taught", 1): forged}
     app.run()
     assert not app.exception
     assert len(app.error) == 1
@@ -331,7 +351,7 @@ def test_a_guess_that_no_page_sends_is_said_and_asked_anew(forged: tuple[int, ..
 
 def test_rounds_add_up_and_can_be_begun_again() -> None:
     app = page(part="predict")
-    app.session_state["lesson_guesses"] = {("trained", 1): (20, 21, 16, 15), ("trained", 2): (0, 1, 2, 3)}
+    app.session_state["lesson_guesses"] = {("taught", 1): (20, 21, 16, 15), ("taught", 2): (0, 1, 2, 3)}
     app.run()
     first = numbers(app)[:3]
     app.button_group(key="learn_step").set_value(2).run()
@@ -414,7 +434,7 @@ def told_by_the_picture(marked: object) -> None:
     for marks in (marked, [9, 9]):
         st.session_state["lesson_picture"] = SimpleNamespace(guess=marks)
         learn_state.on_guess()
-    st.text(str(learn_state.guess(("trained", 1))))
+    st.text(str(learn_state.guess(("taught", 1))))
 
 
 @pytest.mark.parametrize(("marked", "kept"),

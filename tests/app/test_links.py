@@ -40,3 +40,11 @@ def test_any_link_opens_its_page(page: str, query: dict[str, str]) -> None:
     again = opened(page, {name: found[-1] if isinstance(found, list) else found
                           for name, found in app.query_params.items()})
     assert not again.exception
+
+
+def test_what_a_link_asks_for_in_vain_is_said_once() -> None:
+    app = opened("explore", {"model": "similarity", "n_win": "5", "topk": "many", "stride": "7"})
+    assert [one.value for one in app.info if "asks for" in one.value] == [
+        "This link asks for what cannot be: topk, stride. The usual values stand in their place."]
+    app.slider(key="topk").set_value(3).run()
+    assert not any("asks for" in one.value for one in app.info)

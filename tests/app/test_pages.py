@@ -26,6 +26,7 @@ def app() -> AppTest:
     """The app, about to open on the model whose settings are all the visitor's."""
     made = AppTest.from_file(str(APP), default_timeout=60)
     made.query_params["model"] = "similarity"
+    made.session_state["stage_drawn"] = True        # as a browser says
     return made
 
 
@@ -220,3 +221,13 @@ def test_a_language_that_is_not_there_is_not_kept(asked: str) -> None:
     assert not app.exception
     assert app.button(key="language_switch").label == "中文"
     assert "lang" not in app.query_params
+
+
+def test_charts_wait_until_the_stage_is_drawn() -> None:
+    app = AppTest.from_file(str(APP), default_timeout=60)
+    app.query_params["model"] = "similarity"
+    app.run()
+    assert figures(app) == [], "a browser would load plotly before one can point"
+    app.session_state["stage_drawn"] = True
+    app.run()
+    assert len(figures(app)) == 1

@@ -51,6 +51,7 @@ def fresh_server() -> Iterator[None]:
 
 def opened(**query: str) -> AppTest:
     app = AppTest.from_file(str(APP), default_timeout=120)
+    app.session_state["stage_drawn"] = True         # as a browser says
     for name, value in query.items():
         app.query_params[name] = value
     app.run()

@@ -1,11 +1,14 @@
-"""How the page answers in Chromium: cold start, upload to picture, and repainting while one points.
+"""How the page answers in Chromium: cold start, upload to picture, and repainting while one points and clicks.
 
 The repaint is measured from the pointer's event to the end of drawing, and from the event to the next frame; beside it
 stands the time of an empty frame, since a frame is the floor.
+
+`--against FOLDER` measures the first view and the clicks of another checkout too, the two in turn.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import shutil
@@ -14,11 +17,13 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -39,6 +44,18 @@ POINT = """async (n) => {
   return { drawn, shown, empty };
 }"""
 
+CLICK = """() => {     // times what is clicked from outside, from the input to the frame after the repaint
+  const find = (root) => root.querySelector('[data-part=canvas]') ?? [...root.querySelectorAll('*')]
+    .filter((e) => e.shadowRoot).map((e) => find(e.shadowRoot)).find(Boolean);
+  const canvas = find(document);
+  globalThis.clicks = [];
+  canvas.addEventListener('click', (event) => requestAnimationFrame(() => setTimeout(() =>
+    clicks.push(performance.now() - event.timeStamp))), { capture: true });
+  const box = canvas.getBoundingClientRect();
+  return [box.x, box.y, box.width, box.height];
+}"""
+FIRST_VIEWS = ("/?model=similarity&n_win=7&topk=4", "/?model=biformer&n_win=7&topk=4")
+
 
 def line(values: list[float]) -> str:
     return f"median {statistics.median(values):6.1f}, p95 {np.percentile(values, 95):6.1f} ms"
@@ -49,44 +66,116 @@ def wait_for_stage(page: Page, url: str) -> None:
     page.wait_for_selector(".stage[data-ready]", timeout=120_000)
 
 
-def main() -> None:
+@contextmanager
+def served(root: Path) -> Iterator[str]:
+    """The app of a checkout, on a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    began = time.perf_counter()
+        port = free.getsockname()[1]
     server = subprocess.Popen(
         [sys.executable, "-m", "streamlit", "run", "dashboard/app.py", "--server.headless=true",
-         f"--server.port={url.rsplit(':', 1)[1]}"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+         f"--server.port={port}"], cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT)
     try:
-        with sync_playwright() as play:
-            browser = play.chromium.launch(executable_path=chromium, args=FLAGS)
-            page = browser.new_page(viewport={"width": 1440, "height": 900})
-            while True:
-                try:
-                    page.goto(url)
-                    break
-                except Exception:  # not listening yet
-                    time.sleep(0.05)
-            page.wait_for_selector(".stage[data-ready]", timeout=120_000)
-            print(f"cold start: server's start to a stage that answers {time.perf_counter() - began:.1f} s")
-            paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
-            print(f"            first contentful paint {paint / 1000:.1f} s after the page was asked for")
-            warm = []
-            for _ in range(5):
-                began = time.perf_counter()
-                wait_for_stage(page, url)
-                warm.append(time.perf_counter() - began)
-            print(f"warm start, page to stage: median {statistics.median(warm):.1f} s of {len(warm)}")
-            uploads(page)
-            for n_win in (7, 16):
-                wait_for_stage(page, f"{url}/?picture=portrait&n_win={n_win}")
-                got = page.evaluate(POINT, 200)
-                print(f"n_win {n_win:2}: drawing {line(got['drawn'])}; event to frame {line(got['shown'])}; "
-                      f"two empty frames {line(got['empty'])}")
-            browser.close()
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
+
+
+def opened(page: Page, url: str) -> None:
+    """A page of a server that may not listen yet."""
+    while True:
+        try:
+            page.goto(url)
+            break
+        except Exception:  # not listening yet
+            time.sleep(0.05)
+    page.wait_for_selector(".stage[data-ready]", timeout=120_000)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--against", type=Path, help="another checkout, whose first view and clicks are measured too")
+    options.add_argument("--rounds", type=int, default=9)
+    asked = options.parse_args()
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=FLAGS)
+        if asked.against:
+            with served(ROOT) as now, served(asked.against) as before:
+                compare(browser, {"now": now, "before": before}, asked.rounds)
+        else:
+            alone(browser)
+        browser.close()
+
+
+def alone(browser: Browser) -> None:
+    """What is measured of this checkout by itself."""
+    began = time.perf_counter()
+    with served(ROOT) as url:
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        opened(page, url)
+        print(f"cold start: server's start to a stage that answers {time.perf_counter() - began:.1f} s")
+        paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
+        print(f"            first contentful paint {paint / 1000:.1f} s after the page was asked for")
+        warm = []
+        for _ in range(5):
+            began = time.perf_counter()
+            wait_for_stage(page, url)
+            warm.append(time.perf_counter() - began)
+        print(f"warm start, page to stage: median {statistics.median(warm):.1f} s of {len(warm)}")
+        uploads(page)
+        for n_win in (7, 16):
+            wait_for_stage(page, f"{url}/?picture=portrait&n_win={n_win}")
+            got = page.evaluate(POINT, 200)
+            print(f"n_win {n_win:2}: drawing {line(got['drawn'])}; event to frame {line(got['shown'])}; "
+                  f"two empty frames {line(got['empty'])}")
+
+
+def compare(browser: Browser, urls: dict[str, str], rounds: int) -> None:
+    """First view and clicks of several servers, in turn; each visit in a context of its own, as a newcomer has it."""
+    for view in FIRST_VIEWS:
+        first: dict[str, list[float]] = {name: [] for name in urls}
+        clicks: dict[str, list[float]] = {name: [] for name in urls}
+        busy: dict[str, list[float]] = {name: [] for name in urls}
+        for at in range(rounds + 1):
+            for name, url in urls.items():
+                context = browser.new_context(viewport={"width": 1440, "height": 900})
+                page = context.new_page()
+                if at == 0:                 # the server's own first run
+                    opened(page, url + view)
+                else:
+                    session = context.new_cdp_session(page)
+                    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+                    began = time.perf_counter()
+                    wait_for_stage(page, url + view)
+                    first[name].append(1000 * (time.perf_counter() - began))
+                    # Of the processor, and so the same whoever else works on this machine.
+                    found = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+                    busy[name].append(1000 * found["TaskDuration"])
+                    page.wait_for_timeout(2000)
+                    clicks[name] += clicked(page)
+                context.close()
+        load = os.getloadavg()[0]
+        for name in urls:
+            print(f"{view} {name:6}: page to stage {line(first[name])}, of the browser's main thread "
+                  f"{line(busy[name])}; click to repaint {line(clicks[name])} of {len(clicks[name])}; load {load:.1f}",
+                  flush=True)
+        print(f"{view} now / before: page to stage {ratio(first):.2f}, main thread {ratio(busy):.2f}", flush=True)
+
+
+def ratio(times: dict[str, list[float]]) -> float:
+    return statistics.median(times["now"]) / statistics.median(times["before"])
+
+
+def clicked(page: Page) -> list[float]:
+    """Milliseconds from each of a few clicks on the stage to its repaint; Python answers each before the next."""
+    left, top, width, height = page.evaluate(CLICK)
+    for x, y in ((0.2, 0.3), (0.7, 0.4), (0.4, 0.6), (0.85, 0.2), (0.1, 0.5)):
+        page.mouse.click(left + x * width, top + y * min(height, 500))
+        page.wait_for_timeout(900)
+    found: list[float] = page.evaluate("clicks")
+    return found
 
 
 def uploads(page: Page) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from playwright.sync_api import expect
@@ -30,6 +31,19 @@ for (const html of {cells}) {{
 }}
 </script></body></html>""", encoding="utf-8")
     return page.as_uri()
+
+
+@pytest.mark.parametrize(("background", "theme"), [("#111", "dark"), ("oklch(1 0 0)", "light"),
+                                                   ("color(srgb 0.1 0.1 0.1)", "dark")])
+def test_a_view_takes_the_theme_of_the_page_around_it(context: Any, tmp_path: Path, background: str,
+                                                      theme: str) -> None:
+    trace = bra.trace(BiLevelRoutingAttention(16, 4, 2, topk=3).eval(), torch.rand(1, 16, 16, 16))
+    view = bra.show(trace, Photo.from_array(np.zeros((64, 64, 3), np.uint8)))
+    page = context.new_page()
+    page.emulate_media(color_scheme="light" if theme == "dark" else "dark")     # the system says otherwise
+    page.goto(notebook(tmp_path, view._repr_html_(), background=background))
+    page.frame_locator("iframe").locator(".stage[data-ready]").wait_for()
+    assert page.frames[1].evaluate("document.documentElement.dataset.theme") == theme
 
 
 def test_one_points_and_pins_in_each_of_two_views_on_a_dark_page(context: Any, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def array(values: Any) -> NDArray[Any]:
 
 def maps(figure: dict[str, Any]) -> NDArray[Any]:
     """(n, H, W): shares of the heat maps of an attention figure, 0 where nothing is drawn."""
-    return np.nan_to_num(np.stack([array(one["z"]) for one in figure["data"]])) / 100
+    return np.nan_to_num(np.stack([array(one["z"]) for one in figure["data"] if one["type"] == "heatmap"])) / 100
 
 
 def texts(figure: dict[str, Any]) -> list[str]:

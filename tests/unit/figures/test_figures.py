@@ -132,8 +132,8 @@ def test_attention_maps_are_the_rows_of_ret_attn_mask(options: dict[str, Any]) -
     query = attention.Attended("a", window, token, lt.attention_map(window, token).numpy())
     figure = attention.attention([query], range(6), grid, PHOTO.encoded(64), (7, 9), caption=CAPTION)
     expected = [by_hand.mean(0), by_hand.max(0), *by_hand]
-    assert len(figure.data) == 6
-    for heat, values in zip(figure.data, expected, strict=True):
+    heats = [trace for trace in figure.data if trace.type == "heatmap"]
+    for heat, values in zip(heats, expected, strict=True):
         assert np.nan_to_num(array(heat.z)) == pytest.approx(100 * values, abs=1e-4)
         assert heat.coloraxis == "coloraxis"
     assert figure.layout.coloraxis.cmax == pytest.approx(100 * by_hand.max(), rel=1e-5)
@@ -145,6 +145,27 @@ def test_attention_maps_are_the_rows_of_ret_attn_mask(options: dict[str, Any]) -
     sums = rows[window, :, token].reshape(4, -1, tokens).sum(-1).mean(0)
     assert list(where.data[0].y) == pytest.approx(sums.tolist(), abs=1e-5)
     assert list(where.data[1].y) == pytest.approx(lt.r_weight[0, window].tolist())
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_padding_is_hatched_and_named_once(narrow: bool) -> None:
+    lt, _ = seen(layer(n_win=4))                # 7 × 9 pixels as 8 × 12
+    query = attention.Attended("a", 4, None, lt.attention_map(4).numpy())
+    figure = attention.attention([query], [0, 1], lt.grid, PHOTO.encoded(64), (7, 9), Style(narrow=narrow))
+    hatched = [trace for trace in figure.data if trace.legendgroup == "padding"]
+    assert [(trace.name, trace.showlegend, trace.fillpattern.shape) for trace in hatched] == [
+        ("padding", True, "/"), ("padding", False, "/")]
+    corners = {(x, y) for x, y in zip(hatched[0].x, hatched[0].y, strict=True) if x is not None}
+    assert corners == {(0, 7), (12, 7), (12, 8), (0, 8), (9, 0), (12, 0), (9, 7)}
+    assert figure.layout.showlegend
+    assert (figure.layout.yaxis.domain == figure.layout.yaxis2.domain) is not narrow, "below each other on a phone"
+
+
+def test_no_padding_no_hatch() -> None:
+    lt, _ = seen(layer(n_win=4), 8, 8)
+    figure = routing.in_degree(lt, PHOTO.encoded(64), (8, 8))
+    assert [trace.type for trace in figure.data] == ["heatmap"]
+    assert not figure.layout.showlegend
 
 
 def test_colours_follow_the_root_and_numbers_do_not() -> None:
@@ -278,8 +299,10 @@ def test_growth_and_bars_show_what_the_formula_gives() -> None:
     assert list(full.y) == pytest.approx([one.full.macs / 1e9 for one in every])
     assert list(routed.y) == pytest.approx([one.routed.macs / 1e9 for one in every])
     assert [list(about) for about in full.customdata] == [[one.tokens, one.pairs] for one in every]
-    bars = learn.bars([learn.Bar("a", 0.25, "25 %"), learn.Bar("b", 1.2, "over", "bad")], "share, %").data[0]
-    assert list(bars.x) == [25, 100]
+    figure = learn.bars([learn.Bar("a", 0.25, "25 %"), learn.Bar("b", 1.87, "over", "bad")], "share, %")
+    bars = figure.data[0]
+    assert list(bars.x) == [25, 187]
+    assert figure.layout.xaxis.range[1] > 187, "what is over 100 % is drawn as long as it is"
     assert list(bars.text) == ["25 %", "over"]
 
 
