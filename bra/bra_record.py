@@ -601,15 +601,16 @@ def understand(frame: Any, returned: Any, sample: bool) -> Heard:
     best: Optional[Heard] = None
     tolerance = tolerance_of(parts.y)
     if parts.qkv is not None and parts.heads >= 1 and parts.Q % parts.heads == 0 and parts.c % parts.heads == 0:
-        for heard, target, layout in _readings(frame, parts):
-            difference = _difference(heard, target, layout, few=True)
+        for number, (heard, target, layout) in enumerate(_readings(frame, parts)):
+            # The likeliest reading is proved at once; the others are tried at two windows first.
+            difference = _difference(heard, target, layout, few=True) if number else 0.0
+            if difference is not None and difference <= tolerance:
+                difference = _difference(heard, target, layout, few=False, keep=heard if sample else None)
+                if difference is not None and difference <= tolerance:
+                    heard.difference, heard.known = difference, True
+                    return heard
             if difference is not None and (best is None or difference < (best.difference or 0.0)):
                 heard.difference, best = difference, heard
-            if difference is not None and difference <= tolerance:
-                whole = _difference(heard, target, layout, few=False, keep=heard if sample else None)
-                heard.difference, heard.known = whole, whole is not None and whole <= tolerance
-                if heard.known:
-                    return heard
     if parts.r_idx is None:
         raise _UnknownError("no projection to q, k and v, and no router with indices was heard")
     return _routing_only(frame, parts, None if best is None else best.difference)

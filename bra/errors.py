@@ -2,6 +2,12 @@
 
 from typing import Final
 
+from bra.messages import message
+
+RECORD_IT: Final = message("Or record it where it runs: copy bra_record.py beside its code, run these two lines there, "
+                           "and open run.bra here.")
+"""What stands between a refusal and the lines of `ForeignModelError`."""
+
 
 class BRAError(ValueError):
     """Any request that this package refuses."""
@@ -39,6 +45,23 @@ class UnknownSettingsError(CheckpointError):
 
 class YoloError(BRAError):
     """A YOLO model file, checkpoint or installation that cannot be used as asked."""
+
+
+class ForeignModelError(CheckpointError, YoloError):
+    """A model whose layers are made by code that is not here: it cannot be opened, and can be recorded where it runs.
+
+    Attributes:
+        args: the sentence, and perhaps the lines to paste beside its own code.
+    """
+
+    @property
+    def lines(self) -> str:
+        """Two lines of Python that record it; "" where its file's name was not known when it was refused."""
+        return str(self.args[1]) if len(self.args) > 1 else ""
+
+    def __str__(self) -> str:
+        """The sentence, with the lines below it."""
+        return f"{self.args[0]} {RECORD_IT}\n{self.lines}" if self.lines else str(self.args[0])
 
 
 class CostError(BRAError):

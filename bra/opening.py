@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from torch import nn
 
-from bra.errors import BRAError
-from bra.messages import message
+from bra.errors import BRAError, CheckpointError, ForeignModelError, YoloError
+from bra.messages import message, message_of
 from bra.models import biformer
 from bra.models.adapters import OpenClassifier, OpenPatches
 from bra.models.base import UNTRAINED, FileOptions, ModelRun, OpenModel
 from bra.models.biformer import FoundBiFormer, biformer_nano, biformer_photos, from_checkpoint, from_tensors
 from bra.models.card import shipped
 from bra.models.catalog import CATALOG, ModelSettings, build
+from bra.models.elsewhere import code_base, record_lines
 from bra.models.init import redraw
 from bra.models.recorded import open_recording
 from bra.photo import Photo
@@ -28,6 +30,12 @@ from bra.profiling.timing import Progress
 from bra.readers.checkpoint import read_checkpoint
 from bra.readers.recording import is_recording
 from bra.readers.safetensors import read_safetensors
+
+MODEL_TEXT: Final = 64 * 2**10
+"""Bytes of a model file in which names of rows are looked for once it was refused."""
+ROW_NAME: Final = re.compile(r"^[ \t]*(?:-[ \t]*)?\[[^\n]*?,[ \t]*\d{1,4}[ \t]*,[ \t]*([A-Za-z_]\w{0,80})",
+                             re.MULTILINE)
+ANCHORS: Final = re.compile(r"^anchors[ \t]*:", re.MULTILINE)
 
 
 def open_model(settings: ModelSettings) -> OpenModel:
@@ -88,7 +96,11 @@ def open_file(data: bytes, name: str, progress: Callable[[int, int], None] = lam
     options = options or FileOptions()
     ending, still = name.rpartition(".")[2].lower(), partial(progress, 0, 0)
     if ending in ("yaml", "yml"):
-        made: OpenModel = yolo().open_text(data, name, still, options.heads_first)
+        try:
+            made: OpenModel = yolo().open_text(data, name, still, options.heads_first)
+        except YoloError as error:
+            text = data[:MODEL_TEXT].decode("utf-8", "replace")
+            raise _where_it_runs(error, name, "", ROW_NAME.findall(text), ANCHORS.search(text) is not None) from None
         return made
     if ending == "bra" or is_recording(data):
         return open_recording(data, name)
@@ -96,10 +108,32 @@ def open_file(data: bytes, name: str, progress: Callable[[int, int], None] = lam
         return _biformer(from_tensors(read_safetensors(data), options.n_win, options.topks or None), name)
     checkpoint = read_checkpoint(data, still=still)
     still()
-    if checkpoint.facts.yaml is None:
-        return _biformer(from_checkpoint(checkpoint, options.n_win, options.topks or None), name)
-    saved: OpenModel = yolo().open_saved(checkpoint, name, still)
+    facts = checkpoint.facts
+    try:
+        if facts.yaml is None:
+            return _biformer(from_checkpoint(checkpoint, options.n_win, options.topks or None), name)
+        saved: OpenModel = yolo().open_saved(checkpoint, name, still)
+    except (YoloError, CheckpointError) as error:
+        raise _where_it_runs(error, name, facts.root, [path.rpartition(".")[2] for path in facts.layers],
+                             facts.yaml is not None and "anchors" in facts.yaml) from None
     return saved
+
+
+def _where_it_runs(error: BRAError, name: str, root: str, rows: Sequence[str], anchors: bool) -> BRAError:
+    """The error, with the lines that record the model where it runs if the code that is missing here is there.
+
+    Args:
+        error: why a file was refused.
+        name: the file's.
+        root: class of its model, for a checkpoint of a whole one.
+        rows: names of its rows' layers.
+        anchors: whether it has a key `anchors`, as YOLOv5's and YOLOv7's model files do.
+    """
+    base = code_base(root, rows, anchors)
+    theirs = isinstance(error, YoloError) and base not in ("ultralytics", "rtdetr", "")
+    if not (isinstance(error, ForeignModelError) or theirs):
+        return error
+    return ForeignModelError(message_of(error), record_lines(name, base))
 
 
 def _biformer(found: FoundBiFormer, name: str) -> OpenModel:

@@ -17,7 +17,7 @@ from bra.cli.file_options import add_file_options, file_options, say_assumptions
 from bra.errors import BRAError
 from bra.models.base import FileOptions
 from bra.models.catalog import CATALOG, ModelSettings
-from bra.opening import model_and_variant, open_file, open_model, stay_offline
+from bra.opening import model_and_variant, open_file, open_model, stay_offline, yolo
 from bra.profiling.format import cost_csv, cost_json, cost_markdown, cost_text, summary
 from bra.profiling.model_cost import Cost, cost
 from bra.profiling.variants import without_bra
@@ -51,8 +51,8 @@ def run_cost(args: argparse.Namespace, yolo_network: Callable[[str], nn.Module],
     """
     stay_offline()
     _say(f"counting {args.model} at {args.imgsz[0]}×{args.imgsz[1]} …")
-    model = _network(args.model, yolo_network, file_options(args))
-    counted = cost(model, args.imgsz, rounds=args.time, progress=_progress)
+    model, marked = _network(args.model, yolo_network, file_options(args))
+    counted = marked(cost(model, args.imgsz, rounds=args.time, progress=_progress))
     if args.format:
         print(FORMATS[args.format](counted))
         return 0
@@ -65,19 +65,36 @@ def run_cost(args: argparse.Namespace, yolo_network: Callable[[str], nn.Module],
     return 0
 
 
-def _network(name: str, yolo_network: Callable[[str], nn.Module], options: FileOptions) -> nn.Module:
-    """What a name or a file means everywhere; a model file of Ultralytics' own, by its name, too."""
+def _network(name: str, yolo_network: Callable[[str], nn.Module],
+             options: FileOptions) -> tuple[nn.Module, Callable[[Cost], Cost]]:
+    """What a name or a file means everywhere; a model file of Ultralytics' own, by its name, too.
+
+    Of a file with rows that are not known stand-ins are counted, and what is made of the cost says which.
+    """
     try:
         key, variant = model_and_variant(name)
     except BRAError:
         if name.endswith((".yaml", ".yml", ".pt")):
-            return yolo_network(name)
+            return yolo_network(name), _as_it_is
         raise
+    file = Path(name)
+    if key == "own" and file.suffix in (".yaml", ".yml"):
+        yolo()      # says what is missing
+        from bra.yolo.guesses import guessed_text
+
+        guesses, text = guessed_text(file.read_text(encoding="utf-8"))
+        if guesses.rows:
+            _say(guesses.sentence)
+            return open_file(text, file.name, options=options).module, guesses.named
     if key == "own":
-        opened = open_file(Path(name).read_bytes(), Path(name).name, options=options)
+        opened = open_file(file.read_bytes(), file.name, options=options)
         say_assumptions(opened)
-        return opened.module
-    return open_model(ModelSettings(key, variant=variant)).module
+        return opened.module, _as_it_is
+    return open_model(ModelSettings(key, variant=variant)).module, _as_it_is
+
+
+def _as_it_is(counted: Cost) -> Cost:
+    return counted
 
 
 def _size(text: str) -> tuple[int, int]:

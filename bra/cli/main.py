@@ -25,6 +25,8 @@ from bra.viewer.pack import FULL, Caption, Place
 
 ULTRALYTICS: Final = ("train", "predict")
 """Commands whose arguments are Ultralytics' own."""
+OWN_BLOCKS: Final = ("inspect", "lint", "cost", "compare")
+"""Commands that take a person's own module file."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,6 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given[:1] and given[0] in ULTRALYTICS:
             return int(_yolo().ultralytics_command(given[0], given[1:]))
         args = _parser().parse_args(given)
+        if getattr(args, "modules", None):
+            yolo()      # says what is missing
+            from bra.yolo.plugins import import_modules
+
+            import_modules(args.modules)
         status: int = args.run(args)
     except BRAError as error:
         print(f"bra: {error}", file=sys.stderr)
@@ -95,6 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--judge", nargs=3, action="append", default=[], metavar=("NAME", "PICTURES", "LABELS"),
                       help="judge the routing of photos on these labelled pictures; may be given again")
     demo.add_argument("--imgsz", type=int, help="side in pixels, default: the recipe's")
+    for name in OWN_BLOCKS:
+        commands.choices[name].add_argument("--modules", metavar="FILE", help="a Python file of your own that defines "
+                                            "blocks which rows name; it is run")
     return parser
 
 

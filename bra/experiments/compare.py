@@ -29,7 +29,8 @@ from bra.metrics.agreement import Shared, even_places, shared, windows_at
 from bra.metrics.dense import dense_masses, layer_output
 from bra.metrics.query_dependence import collapsed_by, query_dependence
 from bra.metrics.routing import Floats
-from bra.models.base import Change, OpenModel, Prepared, on_photo, with_windows
+from bra.models.base import Change, OpenModel, Prepared, no_routing, on_photo, with_windows
+from bra.models.recorded import OpenRecording
 from bra.photo import Photo
 from bra.profiling.formula import layer_cost
 from bra.recorder import recording
@@ -136,6 +137,33 @@ class LayerInput:
     x: Tensor = field(repr=False)
     prepared: Prepared
 
+    @property
+    def own(self) -> Setting:
+        """The windows that it was built with."""
+        return Setting(self.layer.n_win, self.layer.topk)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecordedLayer:
+    """One layer of a recording, whose q, k and v are in the file: nothing of its model runs.
+
+    Attributes:
+        name: the layer's name in the recorded model.
+        model: the recording.
+    """
+
+    name: str
+    model: OpenRecording
+
+    @property
+    def own(self) -> Setting:
+        """The windows that it was recorded with."""
+        heard = self.model.recording.layers[self.name]
+        return Setting(heard.n_win, heard.topk)
+
+
+GivenLayer = LayerInput | RecordedLayer
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compared:
@@ -184,9 +212,9 @@ def layer_inputs(model: OpenModel, photo: Photo, side: int) -> Mapping[str, Laye
     Raises:
         BRAError: the model has no routed layer, or the photo does not suit it.
     """
-    if model.photo is not None:
-        raise BRAError(message("a recording holds what its layers did, and no model that could run again: change its "
-                               "windows in Explore, or compare with the model's own file."))
+    if not model.runs:
+        raise BRAError(message("a recording holds what its layers did, and no model that could run again: compare its "
+                               "windows in the app, or give the model's own file."))
     names = {model.module.get_submodule(name): name for name in model.specs}
     prepared = model.prepare(photo, side)
     with model.running(prepared), torch.inference_mode(), recording(inputs=True) as recorder:
@@ -197,9 +225,21 @@ def layer_inputs(model: OpenModel, photo: Photo, side: int) -> Mapping[str, Laye
         if isinstance(layer, BiLevelRoutingAttention) and capture.x is not None and names[layer] not in found:
             found[names[layer]] = LayerInput(names[layer], layer, capture.x.cpu(), prepared)
     if not found:
-        raise BRAError(message("{model} has no routed layer whose windows could be compared: choose another model.",
-                               model=model.label))
+        raise BRAError(no_routing(model.label))
     return MappingProxyType(found)
+
+
+def recorded_layers(model: OpenRecording, photo: Photo) -> Mapping[str, RecordedLayer]:
+    """The layers of a recording whose windows can be compared.
+
+    Raises:
+        BRAError: the photo is not the recording's, or of no layer the attention is known.
+    """
+    model.check_photo(photo)
+    if not model.specs:
+        raise BRAError(message("{model} holds no layer whose attention is known, so other windows cannot be compared: "
+                               "look at its routing in Explore.", model=model.label))
+    return MappingProxyType({name: RecordedLayer(name, model) for name in model.specs})
 
 
 def layer_input(model: OpenModel, photo: Photo, side: int, name: str = "") -> LayerInput:
@@ -217,7 +257,7 @@ def layer_input(model: OpenModel, photo: Photo, side: int, name: str = "") -> La
 
 
 @torch.inference_mode()
-def traces_of(given: LayerInput, settings: Sequence[Setting]) -> tuple[LayerTrace, ...]:
+def traces_of(given: GivenLayer, settings: Sequence[Setting]) -> tuple[LayerTrace, ...]:
     """The layer's trace under each setting, as if the model had been built with it there and its input were the same.
 
     Raises:
@@ -226,28 +266,49 @@ def traces_of(given: LayerInput, settings: Sequence[Setting]) -> tuple[LayerTrac
     by_n_win: dict[int, LayerTrace] = {}
     made = []
     for n_win, topk in ((one.n_win, one.topk) for one in settings):
-        spec = replace(given.layer.spec, n_win=n_win, topk=topk)        # refuses what cannot be
         if n_win not in by_n_win:
             # One routed window: attention itself is not wanted here, and costs least so.
-            alone = trace(with_windows(given.layer, Change("", n_win, 1)), given.x).layers[""]
-            size, image = given.x.shape[-2:], given.prepared.x.shape[-2:]
-            grid = WindowGrid.over_image(image[0], image[1], size[0], size[1], n_win)
-            by_n_win[n_win] = on_photo(replace(alone, name=given.name, grid=grid), given.prepared)
+            by_n_win[n_win] = _recorded(given, n_win) if isinstance(given, RecordedLayer) else _traced(given, n_win)
         base = by_n_win[n_win]
+        spec = replace(base.spec, topk=topk)        # refuses what cannot be
         r_weight, r_idx = BF.route(base.affinity, topk)
         made.append(replace(base, spec=spec, r_weight=r_weight, r_idx=r_idx,
                             factor=BF.weight_factor(r_weight, spec.mul_weight)))
     return tuple(made)
 
 
-def compare(given: LayerInput, settings: Sequence[Setting], rounds: int = 0,
+def _traced(given: LayerInput, n_win: int) -> LayerTrace:
+    """The layer with so many windows per side, and one of them routed."""
+    alone = trace(with_windows(given.layer, Change("", n_win, 1)), given.x).layers[""]
+    size, image = given.x.shape[-2:], given.prepared.x.shape[-2:]
+    grid = WindowGrid.over_image(image[0], image[1], size[0], size[1], n_win)
+    return on_photo(replace(alone, name=given.name, grid=grid), given.prepared)
+
+
+def _recorded(given: RecordedLayer, n_win: int) -> LayerTrace:
+    """The same from the recorded q, k and v.
+
+    Raises:
+        BRAError: as `OpenRecording.rerouted`, or there would be more windows across than down.
+    """
+    heard = given.model.rerouted(given.name, n_win, 1)
+    if heard.windows[0] != heard.windows[1]:
+        # The windows that fill them up to a square would take part in full attention, which is the measure here.
+        raise BRAError(message("n_win={n_win} cuts the map of layer {layer!r} into {rows}×{columns} windows by its own "
+                               "rule, and only as many across as down can be compared: choose another n_win.",
+                               n_win=n_win, layer=given.name, rows=heard.windows[0], columns=heard.windows[1]))
+    return given.model.on_own_photo(heard)
+
+
+def compare(given: GivenLayer, settings: Sequence[Setting], rounds: int = 0,
             progress: Callable[[int, int], None] = lambda done, todo: None) -> Compared:
     """What each setting keeps of dense attention, beside chance and nearest windows, and what it costs.
 
     Args:
-        given: a layer and its input.
+        given: a layer and its input, or a recorded layer.
         settings: which to compare.
-        rounds: forwards of the layer to time for each setting, after one to warm up; 0 for none.
+        rounds: forwards of the layer to time for each setting, after one to warm up; 0 for none. A recorded layer
+            cannot be timed.
         progress: told (settings done, settings to do), again and again; what it raises ends the work.
 
     Raises:
@@ -257,22 +318,26 @@ def compare(given: LayerInput, settings: Sequence[Setting], rounds: int = 0,
         raise BRAError(message("{count} settings cannot be compared: 1 to {most}; choose others.", count=len(settings),
                                most=MAX_SETTINGS))
     traces = traces_of(given, settings)
-    firsts = {lt.grid.n_win: lt for lt in reversed(traces)}
+    firsts = {one.n_win: lt for one, lt in reversed([*zip(settings, traces, strict=True)])}
     masses = dict(zip(firsts, dense_masses([*firsts.values()], still=partial(progress, 0, len(settings))), strict=True))
     best = {n_win: np.argsort(-mass.mean(0), -1, kind="stable") for n_win, mass in masses.items()}
     rows = []
     # A picture's affinities do not depend on topk.
     dependences = {n_win: query_dependence(lt) for n_win, lt in firsts.items()}
-    for lt in traces:
-        n_win, topk, mapped = lt.spec.n_win, lt.spec.topk, bf.on_map(lt)
-        cost = layer_cost(lt.spec, *given.x.shape[-2:])
+    for one, lt in zip(settings, traces, strict=True):
+        n_win, topk, mapped, grid = one.n_win, one.topk, bf.on_map(lt), lt.grid
+        # Windows by a rule of their own are those of a map that they divide.
+        usual = WindowGrid(grid.h, grid.w, grid.n_win)
+        cost = layer_cost(lt.spec, *((grid.h, grid.w) if (usual.H, usual.W) == (grid.H, grid.W)
+                                     else (grid.H, grid.W)))
         rows.append(SettingRow(
             n_win, topk, int(mapped.sum()), lt.grid.padding_share,
             recall=_held(masses[n_win], lt.r_idx[0].numpy(), mapped), chance=bf.chance(lt),
             nearest=_held(masses[n_win], bf.nearest_windows(lt), mapped),
             oracle=_held(masses[n_win], best[n_win][:, :topk], mapped),
             kept=float(bf.kept_share(lt)[mapped].mean()), macs=cost.macs, peak_bytes=cost.peak_bytes,
-            seconds=_seconds(given, lt, rounds) if rounds else None, shared_choices=bf.shared_choices(lt),
+            seconds=_seconds(given, lt, rounds) if rounds and isinstance(given, LayerInput) else None,
+            shared_choices=bf.shared_choices(lt),
             query_dependence=dependences[n_win] if math.isfinite(dependences[n_win]) else None))
         progress(len(rows), len(settings))
     return Compared(tuple(rows), traces)

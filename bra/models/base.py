@@ -112,6 +112,13 @@ class ModelRun:
     answer: Answer
 
 
+def no_routing(model: str) -> str:
+    """What is said of a model without bi-level routing attention, and what can be done about it."""
+    return message("{model} has no layer of bi-level routing attention, so there is no routing to see: Cost says where "
+                   "to put one and writes the model file, bra transplant carries these weights into it, and after "
+                   "bra train it opens here.", model=model)
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class OpenModel(ABC):
     """A model in eval mode.
@@ -146,6 +153,11 @@ class OpenModel(ABC):
     def photo(self) -> Photo | None:
         """The one picture that it can be looked at on; None for a model that runs on any."""
         return None
+
+    @property
+    def runs(self) -> bool:
+        """Whether it can run, on other pictures and otherwise made; False for a recording of a model."""
+        return True
 
     @property
     def origin(self) -> str:

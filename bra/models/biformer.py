@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bra.attention import BiLevelRoutingAttention
-from bra.errors import CheckpointError, SpecError, UnknownSettingsError
+from bra.errors import CheckpointError, ForeignModelError, SpecError, UnknownSettingsError
 from bra.messages import message
 from bra.models.biformer_state import FIRST_NORM, Layout, biformer_part, check_shapes, read_layout
 from bra.models.full_attention import FullAttention
@@ -280,18 +280,18 @@ def from_checkpoint(checkpoint: Checkpoint, n_win: int | None = None,
         for at in range(blocks) if not layout.full[stage] else ():
             name = layer_name(stage, at, layout.swin_layout)
             if f"{prefix}{name}" not in held:
-                raise CheckpointError(message("{layer} of this checkpoint is {theirs}, and the layer made here {ours}: "
-                                              "its code is not what is installed here, so it cannot be shown as its "
-                                              "author's.", layer=name, ours="BiLevelRoutingAttention",
-                                              theirs=label(parts[name].path) if name in parts else "?"))
+                raise ForeignModelError(message(
+                    "{layer} of this checkpoint is {theirs}, and the layer made here {ours}: its code is not what is "
+                    "installed here, so it cannot be shown as its author's.", layer=name,
+                    ours="BiLevelRoutingAttention", theirs=label(parts[name].path) if name in parts else "?"))
             options, assumed = attention_options(f"{prefix}{name}", checkpoint)
             padded |= options.get("auto_pad") is False
             specs[name] = _bounded(name, BRASpec(layout.dims[stage], **{**options, "auto_pad": True}))
             said += assumed
     for name, part in parts.items():
         if part.settings.get("pre_norm") is False:
-            raise CheckpointError(message("{layer} of this checkpoint has its norm after the attention (pre_norm "
-                                          "False): only the published order can be opened.", layer=name))
+            raise ForeignModelError(message("{layer} of this checkpoint has its norm after the attention (pre_norm "
+                                            "False): only the published order can be opened.", layer=name))
     windows = next(iter(specs.values())).n_win if specs else 7
     model = _built(layout, tensors, windows, tuple(FULL_ATTENTION if full else 1 for full in layout.full), specs)
     take_settings(model, parts)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from bra.errors import CheckpointError
+from bra.errors import CheckpointError, ForeignModelError
 from bra.messages import message
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -76,9 +76,9 @@ def read_layout(shapes: Shapes) -> Layout:
         if any(YOLO_ROW.match(name) for name in shapes):
             raise CheckpointError(message("these are the weights of a YOLO model without the rows that it is built "
                                           "from: choose the best.pt that training wrote, which holds both."))
-        raise CheckpointError(message("these weights are not a BiFormer's: none is named like stages.0.0.norm1.weight; "
-                                      "choose a BiFormer checkpoint, and of a file that keeps them under 'model' pass "
-                                      "that part."))
+        raise ForeignModelError(message("these weights are not a BiFormer's: none is named like "
+                                        "stages.0.0.norm1.weight; choose a BiFormer checkpoint, and of a file that "
+                                        "keeps them under 'model' pass that part."))
     depth = tuple(len(blocks[stage]) for stage in sorted(blocks))
     if sum(depth) > MAX_BLOCKS:
         raise CheckpointError(message("{count} blocks are too many: {most} at most; choose a smaller model.",
@@ -118,17 +118,17 @@ def check_shapes(found: Shapes, expected: Shapes) -> None:
     """Raise CheckpointError unless both have the same names, each with the same shape."""
     for name, shape in expected.items():
         if name not in found:
-            raise CheckpointError(message("{name!r} is missing: a BiFormer of these stages needs it; choose a whole "
-                                          "checkpoint.", name=name))
+            raise ForeignModelError(message("{name!r} is missing: a BiFormer of these stages needs it; choose a whole "
+                                            "checkpoint.", name=name))
         if found[name] != shape:
-            raise CheckpointError(message("{name!r} has shape {found} and a BiFormer of these stages has {shape}: only "
-                                          "the published block (heads of 32 channels, qk_dim = dim, 5×5 position "
-                                          "convolution) can be opened.", name=name, found=_text(found[name]),
-                                          shape=_text(shape)))
+            raise ForeignModelError(message("{name!r} has shape {found} and a BiFormer of these stages has {shape}: "
+                                            "only the published block (heads of 32 channels, qk_dim = dim, 5×5 "
+                                            "position convolution) can be opened.", name=name,
+                                            found=_text(found[name]), shape=_text(shape)))
     if extra := sorted(set(found) - set(expected)):
-        raise CheckpointError(message("{name} and {more} more do not belong to a BiFormer of these stages: options "
-                                      "that no published model uses, and other heads, cannot be opened; remove them or "
-                                      "choose another checkpoint.", name=_short(extra[0]), more=len(extra) - 1))
+        raise ForeignModelError(message("{name} and {more} more do not belong to a BiFormer of these stages: options "
+                                        "that no published model uses, and other heads, cannot be opened; remove them "
+                                        "or choose another checkpoint.", name=_short(extra[0]), more=len(extra) - 1))
 
 
 def _first_axis(shapes: Shapes, name: str) -> int:

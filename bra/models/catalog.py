@@ -118,8 +118,9 @@ CATALOG: Final = {entry.key: entry for entry in (
                 "“Your own model”."), variants=BIFORMERS),
     ModelEntry(
         "own", message("Your own model"), "own",
-        message("A YOLO model file (YAML), a checkpoint of Ultralytics (.pt), or published BiFormer weights (.pth, "
-                ".safetensors). Nothing in the file is run: it is read as numbers and built here."), side=640),
+        message("A YOLO model file (YAML), a checkpoint of Ultralytics (.pt), BiFormer weights (.pth, .safetensors), "
+                "or a recording (.bra) of any other model. Nothing in the file is run: it is read as numbers and "
+                "built here."), side=640),
 )}
 
 

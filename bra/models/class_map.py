@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from bra.errors import BRAError
 from bra.messages import message
-from bra.models.base import OpenModel
-from bra.models.steps import INPUT, Step
+from bra.models.base import Change, OpenModel
+from bra.models.rerun import changed_steps
+from bra.models.steps import INPUT, Step, step_of
 from bra.photo import Photo
 
 CONFIDENCE: Final = 0.25
@@ -45,7 +46,13 @@ class ClassMap:
     level_sizes: tuple[tuple[int, int], ...]
 
 
-def class_map(model: OpenModel, photo: Photo, side: int, confidence: float = CONFIDENCE, most: int = MOST) -> ClassMap:
+def explains(model: OpenModel) -> bool:
+    """Whether a model's answer can be explained: it has learned something, and its forward is known step by step."""
+    return bool(model.classes) and not model.untrained and bool(model.steps())
+
+
+def class_map(model: OpenModel, photo: Photo, side: int, change: Change | None = None, confidence: float = CONFIDENCE,
+              most: int = MOST) -> ClassMap:
     """The LayerCAM of what a model says of a photo.
 
     The model runs to its last step as ever; the last step runs on a copy that shares its weights, with gradients to
@@ -55,6 +62,7 @@ def class_map(model: OpenModel, photo: Photo, side: int, confidence: float = CON
         model: a detector or a classifier.
         photo: the picture.
         side: its longer side in pixels when the model reads it.
+        change: other windows in one layer.
         confidence: least score of a prediction to be explained; the best one always is.
         most: predictions at most.
 
@@ -65,6 +73,9 @@ def class_map(model: OpenModel, photo: Photo, side: int, confidence: float = CON
     if not steps:
         raise BRAError(message("this model's forward cannot be told apart into steps, so what its answer comes from "
                                "cannot be shown: choose a model that is built from rows."))
+    at = None if change is None else step_of(steps, change.layer)
+    if change is not None and at is not None and change.layer in model.specs:
+        steps = changed_steps(steps, at, change)
     prepared = model.prepare(photo, side)
     with model.running(prepared):
         maps = _before(steps, prepared.x)
@@ -84,11 +95,11 @@ def _before(steps: tuple[Step, ...], x: Tensor) -> dict[int, Tensor]:
     """What the last step reads, by the number of the step that made it."""
     outs: dict[int, Any] = {INPUT: x.clone()}
     last = steps[-1]
-    LazyText = [frozenset(source for step in steps[at + 1:] for source in step.sources) for at in range(len(steps))]
+    later = [frozenset(source for step in steps[at + 1:] for source in step.sources) for at in range(len(steps))]
     with torch.no_grad():
         for at, step in enumerate(steps[:-1]):
             outs[at] = step(outs)
-            for past in outs.keys() - LazyText[at]:
+            for past in outs.keys() - later[at]:
                 del outs[past]
     found = {source: outs[source] for source in last.sources}
     if not all(isinstance(t, Tensor) and t.dim() == 4 for t in found.values()):
@@ -107,11 +118,12 @@ def _private(step: Step) -> Callable[[dict[int, Tensor]], Any]:
 
 def _copied(module: nn.Module) -> nn.Module:
     shared = {id(t): t for t in (*module.parameters(), *module.buffers())}
-    made = copy.deepcopy(module, shared)
+    made: Any = copy.deepcopy(module, shared)
     if hasattr(made, "anchors") and hasattr(made, "shape"):
         # Of the copy alone: its anchors may be tensors that take no part in gradients.
-        made.shape = None  # type: ignore[assignment]
-    return made
+        made.shape = None
+    copied: nn.Module = made
+    return copied
 
 
 def _scores(predicted: Any) -> Tensor:
@@ -136,7 +148,7 @@ def _heat(scores: Tensor, maps: list[Tensor], size: torch.Size, confidence: floa
         raise BRAError(message("the head of this model lets no gradient through, so what its answer comes from cannot "
                                "be shown: choose one whose head suppresses afterwards."))
     order = scores.detach().argsort(descending=True)[:most].tolist()
-    chosen = [at for rank, at in enumerate(order) if rank == 0 or float(scores[at]) >= confidence]
+    chosen = [at for rank, at in enumerate(order) if rank == 0 or float(scores.detach()[at]) >= confidence]
     heat = torch.zeros(size)
     for rank, at in enumerate(chosen):
         grads = torch.autograd.grad(scores[at], maps, retain_graph=rank < len(chosen) - 1, allow_unused=True)

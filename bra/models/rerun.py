@@ -66,7 +66,7 @@ def run_from(model: OpenModel, photo: Photo, side: int, change: Change | None = 
         kept = PartialRun(ref(model.module), photo.digest, side, model.prepare(photo, side), {}, {})
     start = max((point for point in kept.points if point <= at), default=0)
     given = kept.points[start] if start else {INPUT: kept.prepared.x}
-    running = steps if change is None else _changed(steps, at, change)
+    running = steps if change is None else changed_steps(steps, at, change)
     wanted = [number for number in range(start + 1, min(at + 1, len(steps))) if steps[number].routes]
     with model.running(kept.prepared):
         ran = traced(partial(walk, running, given, start, wanted), names_in(running), _size(kept.prepared))
@@ -81,7 +81,7 @@ def run_from(model: OpenModel, photo: Photo, side: int, change: Change | None = 
     return look, replace(kept, points=points, layers=MappingProxyType({**kept.layers, **built}))
 
 
-def _changed(steps: tuple[Step, ...], at: int, change: Change) -> tuple[Step, ...]:
+def changed_steps(steps: tuple[Step, ...], at: int, change: Change) -> tuple[Step, ...]:
     """The steps with other windows in one layer of step `at`, over the same weights."""
     step = steps[at]
     assert isinstance(step.run, nn.Module)

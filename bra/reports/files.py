@@ -1,13 +1,15 @@
-"""A layer's trace as files that other programs read."""
+"""A layer's trace, and the table of a recording, as files that other programs read."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+from collections.abc import Sequence
 
 import numpy as np
 
+from bra.readers.recording import TableRow
 from bra.tracing import LayerTrace
 
 
@@ -27,6 +29,16 @@ def routing_csv(trace: LayerTrace, image: int = 0, provenance: str = "") -> str:
                              trace.affinity[image, query, key].item(), weight,
                              *([provenance] if provenance else [])])
     return rows.getvalue()
+
+
+def recorded_csv(table: Sequence[TableRow]) -> str:
+    """The rows of a recorded model: one line each, with whether all of its multiply-adds are counted."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["name", "type", "params", "macs", "all_counted", "out"])
+    writer.writerows([row.name, row.kind, row.params, row.macs, row.counted, "x".join(map(str, row.out))]
+                     for row in table)
+    return text.getvalue()
 
 
 def trace_npz(trace: LayerTrace, image: int = 0, provenance: str = "") -> bytes:

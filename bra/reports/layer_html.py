@@ -8,6 +8,8 @@ from dataclasses import replace
 from html import escape
 from string import Template
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bra import viewer
@@ -26,7 +28,8 @@ from bra.viewer.pack import TILE_SIDE, Caption, Place, stage_message, traced_siz
 def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
                 pins: Mapping[str, Place] | None = None, whole: bool = False, show: Sequence[str] = (),
                 detections: Sequence[Detection] = (), language: Language = ENGLISH,
-                mean_map: Callable[[int], Tensor] | None = None, charts: bool = True) -> str:
+                mean_map: Callable[[int], Tensor] | None = None, charts: bool = True,
+                heat: NDArray[np.float32] | None = None) -> str:
     """The page as text.
 
     Args:
@@ -41,6 +44,7 @@ def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
         language: of the page; the caption's model and provenance are told in it too.
         mean_map: as for `attended`.
         charts: whether the charts of the pinned queries follow the stage; what draws them is 5 MB.
+        heat: as for `stage_message`.
     """
     tell = language.translate
     caption = replace(caption, model=tell(caption.model), provenance=tell(caption.provenance))
@@ -59,7 +63,8 @@ def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
         "warning": f"<p class=warning>{escape(tell(WARNING))}</p>" if caption.untrained else "",
         "lang": escape(language.code), "style": viewer.text("viewer.css"), "stage": stage,
         "stage_code": _code(viewer.STAGE, stage + page, language),
-        "stage_data": _base64(stage_message(photo, trace, caption, focus, pins, show, None, detections)),
+        "stage_data": _base64(stage_message(photo, trace, caption, focus, pins, show, None, detections, 0, heat,
+                                            heat is not None)),
         "hidden": "" if charts else " hidden",
         "figures": _figures(photo, trace, caption, attended(trace, photo, queries, mean_map), language) if charts else
         "",

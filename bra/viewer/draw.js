@@ -47,6 +47,7 @@ function wouldRelate(view, query) {
 function drawTint(view, g, scale, queries) {
   const { data } = view, n = data.grid.n_win ** 2;
   if (view.tint === "route" || !queries.length) return null;
+  if (view.tint === "class_map") return drawHeat(view, g, scale);
   let values, low = 0, high;
   if (view.tint === "affinity" || view.tint === "query_part") {
     const q = queries[queries.length - 1].window, from = data[view.tint];
@@ -63,6 +64,19 @@ function drawTint(view, g, scale, queries) {
     if (view.tint === "in_degree" && values[w] === 0) hatch(g, r.x, r.y, r.w, r.h, "rgba(255,255,255,.75)");
   }
   return { low, high };
+}
+
+// The class heat map over the photograph; nothing until it has come.
+function drawHeat(view, g, scale) {
+  const { data } = view, [rows, cols] = data.heat_size, { photo } = extent(data.grid);
+  if (!rows) return null;
+  const heat = offscreen(cols, rows, (b) => {
+    const image = b.createImageData(cols, rows);
+    for (let n = 0; n < rows * cols; n++) image.data.set([...cividis(data.heat[n] / 255), 184], 4 * n);
+    b.putImageData(image, 0, 0);
+  });
+  g.drawImage(heat, photo.x * scale, photo.y * scale, photo.w * scale, photo.h * scale);
+  return { low: 0, high: 1 };
 }
 
 function drawWindows(view, g, scale, query) {

@@ -28,8 +28,10 @@ PICTURE_SIDE: Final = 1024
 TILE_SIDE: Final = 320
 Place = tuple[int, int]
 """(x, y) on the picture in ten-thousandths of its width and height; beyond 10,000 lies padding."""
-SHOWS: Final = ("reverse", "arrows", "affinity", "query_part", "in_degree", "bare")
-"""What can be switched on the stage: who routes here, arrows, three tints, detections off."""
+SHOWS: Final = ("reverse", "arrows", "affinity", "query_part", "in_degree", "class_map", "bare")
+"""What can be switched on the stage: who routes here, arrows, four tints, detections off."""
+HEAT_SIDE: Final = 160
+"""Places of a class heat map along its longer side, as a view gets it: it is made of maps of fewer."""
 FULL: Final = 10_000
 
 
@@ -105,7 +107,8 @@ def picture_message(photo: Photo, picture: bytes) -> bytes:
 
 def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place, pins: Mapping[str, Place],
                   show: Sequence[str] = (), picture: bytes | None = None,
-                  detections: Sequence[Detection] = (), follow: int = 0) -> bytes:
+                  detections: Sequence[Detection] = (), follow: int = 0, heat: NDArray[np.float32] | None = None,
+                  heat_offered: bool = False) -> bytes:
     """Everything that pointing at windows needs: the picture, the routing of every window, the rejected ones too.
 
     Args:
@@ -118,7 +121,12 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
         picture: the encoded picture, if it is at hand; b"" where a message of its own brings it.
         detections: what the model found on the photo.
         follow: another number than before where the stage is to take these pins in place of its own.
+        heat: (h, w) class heat map over the photo, 0 to 1, where it was asked for.
+        heat_offered: whether it can be asked for.
     """
+    if heat is not None:
+        step = max(1, -(-max(heat.shape) // HEAT_SIDE))
+        heat = heat[::step, ::step]
     header = {
         "photo": photo.digest, "grid": grid_header(trace.grid, photo), "topk": trace.spec.topk,
         "caption": caption.line(trace), "untrained": caption.untrained,
@@ -126,6 +134,7 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
         "name": caption.picture, "parts": [caption.model, caption.layer],
         "chance": trace.spec.topk / trace.grid.n_windows,
         "found": [[found.label, found.score] for found in detections],
+        "heat_offered": heat_offered, "heat_size": [] if heat is None else list(heat.shape),
     }
     arrays = {
         "r_idx": trace.r_idx[0].numpy().astype(np.int32),
@@ -137,6 +146,7 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
         "margin": routing.margin(trace).astype(np.float32),
         "in_degree": routing.in_degree(trace).astype(np.int32),
         "boxes": np.array([found.box for found in detections], np.float32).reshape(-1, 4),
+        "heat": np.zeros(0, np.uint8) if heat is None else np.round(255 * heat).astype(np.uint8),
     }
     return pack(header, photo.encoded(PICTURE_SIDE) if picture is None else picture, arrays)
 

@@ -17,7 +17,10 @@ export default function mount({ parentElement, data, setStateValue }) {
     view.active = view.pins.a && !view.pins.b ? "b" : "a";
     view.hover = view.cursor = null;
   }
+  // A model may have no class heat map: the stage then shows the routing as before.
+  view.ui.tint.querySelector('[value="class_map"]').hidden = !message.heat_offered;
   if (!known) adopt(view, message.show);
+  if (view.tint === "class_map" && !message.heat_offered) { view.tint = "route"; view.ui.tint.value = view.tint; }
   view.data = message; view.base = null; view.pointed = null;
   for (const [role, colour] of Object.entries(message.roles)) root.style.setProperty(`--role-${role}`, colour);
   for (const caption of root.querySelectorAll('[data-part="caption"]')) caption.textContent = message.caption;
@@ -92,7 +95,7 @@ function pin(view, place) {
 // The switches of the stage travel as a list of words, so that a link can hold them.
 function adopt(view, words) {
   for (const name of ["reverse", "arrows", "bare"]) view[name] = words.includes(name);
-  view.tint = ["affinity", "query_part", "in_degree"].find((name) => words.includes(name)) ?? "route";
+  view.tint = ["affinity", "query_part", "in_degree", "class_map"].find((name) => words.includes(name)) ?? "route";
   view.ui.tint.value = view.tint;
 }
 
@@ -175,7 +178,8 @@ function paint(view, g, height, queries) {
 }
 
 function legend(view, g, height, { low, high }) {
-  const words = view.tint === "query_part" ? tr("not what the layer did") : "";
+  const words = view.tint === "query_part" ? tr("not what the layer did")
+    : view.tint === "class_map" ? tr("LayerCAM: where the answer comes from, not attention") : "";
   g.font = "12px sans-serif";
   const wide = words ? g.measureText(words).width + 14 : 0;
   g.fillStyle = "rgba(17,17,17,.8)"; g.fillRect(8, height - 38, 168 + wide, 30);

@@ -33,7 +33,9 @@ class VectorContext {
   strokeRect(x, y, w, h) { this.add("rect", { ...boxOf(x, y, w, h), ...this.line() }); }
   drawImage(image, x, y, w, h) {
     const sheet = offscreen(image.width, image.height, (g) => g.drawImage(image, 0, 0));
-    this.add("image", { ...boxOf(x, y, w, h), preserveAspectRatio: "none", href: sheet.toDataURL("image/jpeg", 0.95) });
+    // A canvas of ours may let through what is below it, which JPEG cannot; photographs are smaller as JPEG.
+    const href = image instanceof HTMLCanvasElement ? sheet.toDataURL("image/png") : sheet.toDataURL("image/jpeg", 0.95);
+    this.add("image", { ...boxOf(x, y, w, h), preserveAspectRatio: "none", href });
   }
   fillText(text, x, y) {
     const { font, textAlign, textBaseline, fillStyle } = this.state, size = parseFloat(font.match(/[\d.]+(?=px)/)[0]);

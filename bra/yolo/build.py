@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ultralytics.nn import tasks
 
 from bra import attention
-from bra.errors import BRAError, YoloError
+from bra.errors import BRAError, ForeignModelError, YoloError
 from bra.messages import message
 from bra.models.saved import KEPT, attention_options, named_together, take_settings
 from bra.readers.checkpoint import Checkpoint, Facts
@@ -135,7 +135,7 @@ def _by_class(model: Mapping[str, Any], facts: Facts) -> Mapping[str, Any]:
     """The rows with the class that the checkpoint holds for each: names are what some import called them.
 
     Raises:
-        YoloError: a row has one of our names, and its layer in the checkpoint is another's class.
+        ForeignModelError: a row has one of our names, and its layer in the checkpoint is another's class.
     """
     try:
         rows = rows_of(model)
@@ -145,9 +145,9 @@ def _by_class(model: Mapping[str, Any], facts: Facts) -> Mapping[str, Any]:
     for row in rows:
         path = facts.layers[row.index] if row.index < len(facts.layers) else ""
         if row.name in OURS[1:] and path.rpartition(".")[2] == row.name and not path.startswith("bra."):
-            raise YoloError(message("{row} is their class {path} in this checkpoint, and not the {name} of this "
-                                    "package: a model with it cannot be opened here.", row=row.words,
-                                    path=quoted(path), name=row.name))
+            raise ForeignModelError(message("{row} is their class {path} in this checkpoint, and not the {name} of "
+                                            "this package: a model with it cannot be opened here.", row=row.words,
+                                            path=quoted(path), name=row.name))
         if row.name != DIM_FIRST[0] and _attention_of(replace(row, name=DIM_FIRST[0]), facts.attention):
             row = Row(row.index, row.source, row.repeats, DIM_FIRST[0], [])
         named.append(row)
@@ -178,15 +178,15 @@ def _same_layers(module: Any, facts: Facts, cure: str) -> None:
     saved = [path.rpartition(".")[2] for path in facts.layers]
     for n, (ours, theirs) in enumerate(zip(made, saved, strict=False)):
         if ours != theirs and f"model.{n}" not in facts.attention:
-            raise YoloError(message("layer {n} of this checkpoint is {theirs}, and its row makes {ours}: {cure}.",
-                                    n=n, theirs=quoted(theirs), ours=ours, cure=cure))
+            raise _refusal(cure)(message("layer {n} of this checkpoint is {theirs}, and its row makes {ours}: {cure}.",
+                                         n=n, theirs=quoted(theirs), ours=ours, cure=cure))
     for name, part in module.named_modules():
         if not isinstance(part, attention.BiLevelRoutingAttention):
             continue
         if facts.parts and name not in facts.attention:
             theirs = facts.parts[name].path if name in facts.parts else "nothing"
-            raise YoloError(message("layer {n} of this checkpoint is {theirs}, and its row makes {ours}: {cure}.",
-                                    n=name, theirs=quoted(theirs), ours=type(part).__name__, cure=cure))
+            raise _refusal(cure)(message("layer {n} of this checkpoint is {theirs}, and its row makes {ours}: {cure}.",
+                                         n=name, theirs=quoted(theirs), ours=type(part).__name__, cure=cure))
         spec = part.spec.to_dict()
         for option, value in facts.attention.get(name, {}).items():
             if option in KEPT and value is not None and spec[option] != value:
@@ -206,18 +206,23 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], cure: str) -> None:
         if foreign:
             faults.append(message("has besides {count} tensors ({names})", count=len(foreign), names=_few(foreign)))
         both = message("{one} and {other}", one=faults[0], other=faults[1]) if len(faults) > 1 else faults[0]
-        raise YoloError(message("this checkpoint {faults}, so it is not of these rows: {cure}.", faults=both,
-                                cure=cure))
+        raise _refusal(cure)(message("this checkpoint {faults}, so it is not of these rows: {cure}.", faults=both,
+                                     cure=cure))
     for name, tensor in tensors.items():
         if tensor.shape != state[name].shape or tensor.is_floating_point() != state[name].is_floating_point():
-            raise YoloError(message("{name} is {shape} {kind} in this checkpoint and {wanted} {wanted_kind} by its "
-                                    "rows: {cure}.", name=name, cure=cure,
-                                    shape=tuple(tensor.shape), kind=tensor.dtype, wanted=tuple(state[name].shape),
-                                    wanted_kind=state[name].dtype))
+            raise _refusal(cure)(message("{name} is {shape} {kind} in this checkpoint and {wanted} {wanted_kind} by "
+                                         "its rows: {cure}.", name=name, cure=cure, shape=tuple(tensor.shape),
+                                         kind=tensor.dtype, wanted=tuple(state[name].shape),
+                                         wanted_kind=state[name].dtype))
         if not bool(torch.isfinite(tensor).all()):
             raise YoloError(message("{name} of this checkpoint holds numbers that are not finite: its training "
                                     "diverged; choose an earlier checkpoint.", name=name))
     module.load_state_dict(dict(tensors))
+
+
+def _refusal(cure: str) -> type[YoloError]:
+    """The error for layers that are not those of the rows: those of a checkpoint's own rows are made by other code."""
+    return ForeignModelError if cure is THEIR_CODE else YoloError
 
 
 def _few(names: list[str]) -> str:

@@ -10,7 +10,7 @@ import yaml
 
 from bra.errors import YoloError
 from bra.messages import message
-from bra.yolo.rows import DIM_FIRST, INSIDE_C2F, OURS, Row, options_of, rows_of, with_options, with_rows
+from bra.yolo.rows import DIM_FIRST, INSIDE, OURS, Row, options_of, rows_of, with_options, with_rows
 
 
 def read_yaml(text: str) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def as_text(model: Mapping[str, Any]) -> str:
 
 def _plain(row: Row) -> Row:
     args = [arg for arg in row.args if not isinstance(arg, Mapping)]
-    return Row(row.index, row.source, row.repeats, "C2f", args) if row.name == INSIDE_C2F else row
+    return Row(row.index, row.source, row.repeats, INSIDE[row.name], args) if row.name in INSIDE else row
 
 
 def _renumbered(row: Row, number: Mapping[int, int], index: int) -> Row:
@@ -204,7 +204,7 @@ def _right(rows: Sequence[Row], place: Mapping[int, int], written: int, at: int,
 
 
 def _alike(row: Row, base: Row) -> bool:
-    return row.name == base.name or row.name == INSIDE_C2F
+    return row.name == base.name or row.name in INSIDE
 
 
 def _word(row: Row) -> str:

@@ -16,7 +16,9 @@ from bra.errors import BRAError, YoloError
 from bra.grid import WindowGrid
 from bra.messages import message, message_of
 from bra.spec import MAX_N_WIN, BRASpec
+from bra.yolo.blocks import canonical
 from bra.yolo.edit import counterparts, read_yaml, renumbered_sources, with_rows_replaced, written
+from bra.yolo.guesses import guessed
 from bra.yolo.registration import CFG, ParseModel
 from bra.yolo.rows import (
     DIM_FIRST,
@@ -84,13 +86,24 @@ def lint(path: str | Path, imgsz: int = 640, base: str | None = None) -> Report:
     if not 1 <= imgsz <= 8192:
         raise YoloError(message("imgsz={imgsz} is not possible: 1 to 8192 pixels; 640 is usual.", imgsz=imgsz))
     text = model_text(path)
-    model = read_yaml(text) | {"scale": tasks.guess_model_scale(str(path))}
+    model = canonical(read_yaml(text) | {"scale": tasks.guess_model_scale(str(path))})
     rows, findings = rows_of(model), []
     said = () if model_file(path).parent == CFG else said_of_rows([row for row in rows if _readable(row)])
-    if unknown := [row for row in rows if not _known(row.name)]:
-        findings.append(Finding("error", -1, message(
-            "{rows} are rows whose layers Ultralytics does not have: what they return is not known here, so neither "
-            "numbers of rows nor settings are judged.", rows=", ".join(f"{row.index} {row.name}" for row in unknown))))
+    guesses = guessed(model)
+    if guesses.rows:
+        # What is not known is not rewired and not mended: every finding is a sentence alone.
+        findings.append(Finding("error", -1, guesses.sentence))
+        parser = tasks.parse_model
+        assert isinstance(parser, ParseModel)
+        stood_in = rows_of(guesses.model)
+        found = [finding for check in (_impossible, _padded)
+                 for finding in check(guesses.model, stood_in, imgsz, parser.original)]
+        findings += [Finding(finding.level, finding.row, guesses.marked(finding.row, finding.text))
+                     for finding in found if finding.row >= 0]
+        if whole := next((finding.text for finding in found if finding.row < 0), ""):
+            findings.append(Finding("note", -1, message("taken so, the file does not build or run ({why}); the guess "
+                                                        "may be wrong: import their classes with --modules.",
+                                                        why=whole)))
         return Report(tuple(findings), text, said)
     for index, row in _moved(rows, path, base).items():
         findings.append(Finding("error", index, _moved_words(rows, row), row))
@@ -106,13 +119,6 @@ def lint(path: str | Path, imgsz: int = 640, base: str | None = None) -> Report:
                 rows[finding.row] = finding.fix
     fixes = {finding.row: rows[finding.row] for finding in findings if finding.fix is not None}
     return Report(tuple(findings), with_rows_replaced(text, fixes) if fixes else text, said)
-
-
-def _known(name: str) -> bool:
-    """Whether Ultralytics' parser finds a layer of that name, ours among them."""
-    if name.startswith(("nn.", "torchvision.ops.")):
-        return True
-    return isinstance(getattr(tasks, name, None), type)
 
 
 def _readable(row: Row) -> bool:

@@ -25,7 +25,9 @@ from bra import attention, kv_pool
 from bra.errors import YoloError
 from bra.messages import message
 from bra.spec import BRASpec
+from bra.yolo.blocks import SAFE, BiFormerBlock, C2PSABRARow, canonical
 from bra.yolo.modules import BiLevelRoutingAttention, BRABlock, C2fBRA
+from bra.yolo.plugins import has_own_blocks, resolve_own_blocks
 from bra.yolo.routing_loss import register_routing_loss
 from bra.yolo.rows import OURS, has_ours, resolve
 from bra.yolo.tutorial_compat import ALIASES
@@ -71,6 +73,8 @@ class ParseModel:
         with _ONE_AT_A_TIME:
             before = Conv.default_act
             try:
+                d = dict(canonical(d))
+                d = resolve_own_blocks(d, ch, self.original) if has_own_blocks(d) else d
                 model = resolve(d, ch, self.original) if has_ours(d) else d
                 built: tuple[nn.Sequential, list[int]] = self.original(model, ch, verbose)
                 return built
@@ -121,6 +125,7 @@ def register() -> None:
     _check_unedited()
     tasks.BiLevelRoutingAttention = BiLevelRoutingAttention
     tasks.C2fBRA = C2fBRARow
+    tasks.C2PSABRA, tasks.BiFormerBlock = C2PSABRARow, BiFormerBlock
     for name, alias in ALIASES.items():
         setattr(block, name, alias)
     tasks.parse_model = ultralytics_nn.parse_model = ParseModel(tasks.parse_model)
@@ -128,8 +133,8 @@ def register() -> None:
     dist.generate_ddp_file = GenerateDDPFile(dist.generate_ddp_file)
     register_routing_loss()
     torch.serialization.add_safe_globals([
-        BRASpec, BiLevelRoutingAttention, BRABlock, C2fBRA, attention.BiLevelRoutingAttention, attention.SharedQKV,
-        attention.TopkRouting, attention.KVGather, attention.QKVLinear,
+        *SAFE, BRASpec, BiLevelRoutingAttention, BRABlock, C2fBRA, attention.BiLevelRoutingAttention,
+        attention.SharedQKV, attention.TopkRouting, attention.KVGather, attention.QKVLinear,
         *(item for item in vars(kv_pool).values() if isinstance(item, type) and item.__module__ == kv_pool.__name__)])
     tasks.BRABlock = BRABlock     # last: its presence says that all is done
 

@@ -20,10 +20,14 @@ from bra.spec import BRASpec
 
 Parse = Callable[..., tuple[nn.Module, list[int]]]
 Model = Mapping[str, Any]
-DIM_FIRST: Final = ("BiLevelRoutingAttention", "BRABlock")
+DIM_FIRST: Final = ("BiLevelRoutingAttention", "BRABlock", "BiFormerBlock")
 """Rows whose first constructor argument is `dim`, which nobody writes."""
 INSIDE_C2F: Final = "C2fBRA"
-OURS: Final = (*DIM_FIRST, INSIDE_C2F)
+INSIDE: Final[Mapping[str, str]] = {INSIDE_C2F: "C2f", "C2PSABRA": "C2PSA"}
+"""Rows with attention inside a block of Ultralytics, and that block."""
+THIRD: Final[Mapping[str, Any]] = {INSIDE_C2F: False, "C2PSABRA": 0.5}
+"""What their third argument is where nobody wrote it: the shortcut, and the share of channels."""
+OURS: Final = (*DIM_FIRST, *INSIDE)
 OPTIONS: Final = tuple(field.name for field in fields(BRASpec))[1:]
 USUAL: Final = {field.name: field.default for field in fields(BRASpec)}
 """Defaults of the tutorial's class."""
@@ -126,6 +130,16 @@ class Probe:
     dims: dict[int, int]
 
 
+def stand_in(row: Row) -> Row:
+    """A row of the same widths that Ultralytics' own parser knows."""
+    if row.name in DIM_FIRST:
+        return Row(row.index, row.source, row.repeats, "nn.Identity", [])
+    if row.name in INSIDE:
+        plain = [arg for arg in row.args if not isinstance(arg, Mapping)]
+        return Row(row.index, row.source, row.repeats, INSIDE[row.name], plain)
+    return row
+
+
 def probe(model: Model, rows: Sequence[Row], image_channels: int, parse: Parse) -> Probe:
     """Build the model without memory, to learn its widths.
 
@@ -140,9 +154,7 @@ def probe(model: Model, rows: Sequence[Row], image_channels: int, parse: Parse) 
     for row in rows:
         if row.name in OURS:
             options_of(row)
-    stand_ins = [Row(row.index, row.source, row.repeats, "nn.Identity", []) if row.name in DIM_FIRST
-                 else Row(row.index, row.source, row.repeats, "C2f", row.args[:1]) if row.name == INSIDE_C2F
-                 else row for row in rows]
+    stand_ins = [stand_in(row) for row in rows]
     ends = [Row(len(rows) + n, row.sources[0], 1, "nn.BatchNorm2d", [])
             for n, row in enumerate(row for row in asking if row.sources[0] >= 0)]
     scales = model.get("scales")
@@ -152,7 +164,7 @@ def probe(model: Model, rows: Sequence[Row], image_channels: int, parse: Parse) 
     built: list[Any] = list(layers.children())
     widths = iter(end.num_features for end in built[len(rows):])
     dims = {row.index: next(widths) if row.sources[0] >= 0 else image_channels for row in asking}
-    inside = {row.index: built[row.index].c for row in rows if row.name == INSIDE_C2F}
+    inside = {row.index: built[row.index].c for row in rows if row.name in INSIDE}
     return Probe(built[:len(rows)], dims | inside)
 
 
@@ -164,7 +176,7 @@ def options_of(row: Row) -> dict[str, Any]:
     """
     args = [_literal(arg) for arg in row.args]
     named = dict(args.pop()) if args and isinstance(args[-1], Mapping) else {}
-    if row.name == INSIDE_C2F:
+    if row.name in INSIDE:
         if len(args) not in (1, 2):
             raise YoloError(message("{row} needs the channels out, then perhaps a shortcut and a mapping of options, "
                                     "for example [256, True, {{n_win: 5}}].", row=row.words))
@@ -246,22 +258,22 @@ def spec_of(row: Row, dim: int) -> BRASpec:
 
 def with_options(row: Row, options: Mapping[str, Any]) -> Row:
     """The row with these options: by place where they are the first ones, else by name."""
-    by_place = tuple(options) == OPTIONS[:len(options)] and row.name != INSIDE_C2F and not any(
+    by_place = tuple(options) == OPTIONS[:len(options)] and row.name not in INSIDE and not any(
         isinstance(arg, Mapping) for arg in row.args)
     if by_place:
         return replace(row, args=list(options.values()))
-    before = [arg for arg in row.args if not isinstance(arg, Mapping)] if row.name == INSIDE_C2F else []
+    before = [arg for arg in row.args if not isinstance(arg, Mapping)] if row.name in INSIDE else []
     if not options:
         return replace(row, args=before)
-    return replace(row, args=[*before, *([False] if len(before) == 1 else []), dict(options)])
+    return replace(row, args=[*before, *([THIRD[row.name]] if len(before) == 1 else []), dict(options)])
 
 
 def _resolved(row: Row, dim: int) -> Row:
     spec_of(row, dim)
     options = options_of(row)
-    if row.name == INSIDE_C2F:
+    if row.name in INSIDE:
         c2, *shortcut = (arg for arg in row.args if not isinstance(arg, Mapping))
-        args = [c2, *(shortcut or [False]), options] if options else [c2, *shortcut]
+        args = [c2, *(shortcut or [THIRD[row.name]]), options] if options else [c2, *shortcut]
         return Row(row.index, row.source, row.repeats, row.name, args)
     last = max((OPTIONS.index(name) for name in options), default=-1)
     values = [options.get(name, USUAL[name]) for name in OPTIONS[: last + 1]]

@@ -14,10 +14,12 @@ from typing import Any, Final, get_args
 
 import yaml
 
-from bra.errors import YoloError
+from bra.errors import ForeignModelError, YoloError
 from bra.messages import message
 from bra.spec import MAX_N_WIN, KVDownsampleMode, ParamAttention
+from bra.yolo.blocks import canonical
 from bra.yolo.edit import read_yaml
+from bra.yolo.plugins import is_own_block
 from bra.yolo.rows import OPTIONS, OURS, Row, options_of, rows_of, with_rows
 
 LAYERS: Final = frozenset({
@@ -79,6 +81,7 @@ def check_model(model: str | bytes | Mapping[str, Any], limits: ModelLimits | No
     """
     limits = limits or ModelLimits()
     given = read_model(model, limits) if isinstance(model, (str, bytes)) else model
+    given = canonical(given) if isinstance(given, Mapping) else given
     if isinstance(given, Mapping) and "backbone" not in given and {"train", "val", "path"} & {*given}:
         raise YoloError(message("this describes a data set and not a model: give the file with 'backbone:' and "
                                 "'head:'."))
@@ -108,20 +111,22 @@ def check_model(model: str | bytes | Mapping[str, Any], limits: ModelLimits | No
 
 
 def _check_known(rows: Sequence[Row]) -> None:
-    """Raise YoloError, with all of them named, where layers of rows are not opened here."""
-    unknown = [row for row in rows if row.name not in LAYERS and row.name not in HEADS]
+    """Raise ForeignModelError, with all of them named, where layers of rows are not opened here."""
+    unknown = [row for row in rows if row.name not in LAYERS and row.name not in HEADS and not is_own_block(row.name)]
     if not unknown:
         return
     if len(unknown) == 1:
-        raise YoloError(message("{place} names {name}, which is not one of the layers opened here: use those of "
-                                "Ultralytics' own detection, segmentation, pose, OBB and classification models, or "
-                                "{names}.", place=message("row {number}", number=unknown[0].index),
-                                name=quoted(unknown[0].name), names=", ".join(OURS)))
+        raise ForeignModelError(message(
+            "{place} names {name}, which is not one of the layers opened here: use those of Ultralytics' own "
+            "detection, segmentation, pose, OBB and classification models, or {names}.",
+            place=message("row {number}", number=unknown[0].index), name=quoted(unknown[0].name),
+            names=", ".join(OURS)))
     listed = [f"{row.index} {quoted(row.name[:24])}" for row in unknown[:MOST_NAMED]]
-    raise YoloError(message("rows {listed} are not layers opened here ({count} in all): use those of Ultralytics' own "
-                            "detection, segmentation, pose, OBB and classification models, or {names}.",
-                            listed=", ".join([*listed, *(["…"] if len(unknown) > MOST_NAMED else [])]),
-                            count=len(unknown), names=", ".join(OURS)))
+    raise ForeignModelError(message(
+        "rows {listed} are not layers opened here ({count} in all): use those of Ultralytics' own detection, "
+        "segmentation, pose, OBB and classification models, or {names}.",
+        listed=", ".join([*listed, *(["…"] if len(unknown) > MOST_NAMED else [])]), count=len(unknown),
+        names=", ".join(OURS)))
 
 
 def left_out(given: Mapping[str, Any]) -> tuple[str, ...]:

@@ -16,6 +16,9 @@ from bra.errors import BRAError
 from bra.messages import message
 
 PREFIX: Final = "ROUTESCOPE_"
+MODULES: Final = PREFIX + "MODULES"
+"""Names a Python file of the visitor's own, whose classes rows of model files may name; it is run."""
+HOME: Final = ("127.0.0.1", "localhost", "::1")
 
 
 def _setting(default: int, least: int, most: int, about: str) -> Any:
@@ -56,7 +59,7 @@ class Limits:
         known = {PREFIX + one.name.upper(): one for one in fields(cls)}
         found = {}
         for name, text in environment.items():
-            if not name.startswith(PREFIX):
+            if not name.startswith(PREFIX) or name == MODULES:
                 continue
             if name not in known:
                 raise BRAError(message("{name} is not a setting: choose one of {known}.", name=name,
@@ -87,12 +90,33 @@ class Limits:
                          for one in fields(self))
 
 
+def own_modules(environment: Mapping[str, str], address: str) -> str:
+    """The file that MODULES names; "" for none.
+
+    Args:
+        environment: names and values, as `os.environ`.
+        address: that the app listens on; "" for all.
+
+    Raises:
+        BRAError: others reach the app, and would have this computer run the file's classes.
+    """
+    modules = environment.get(MODULES, "")
+    if modules and address not in HOME:
+        raise BRAError(message("ROUTESCOPE_MODULES runs a file of yours, and the app listens on {address}, where "
+                               "others reach it: set server.address to 127.0.0.1, or leave the variable out.",
+                               address=address or "0.0.0.0"))
+    return modules
+
+
 def main() -> int:
     """Print the settings and the address of the app; the exit status."""
     from streamlit import config
 
     try:
         print(Limits.from_environment(os.environ, config.get_option("server.maxUploadSize")).table())
+        modules = own_modules(os.environ, config.get_option("server.address") or "")
+        if modules:
+            print(f"{MODULES:24} {modules}  is run, and rows may name its classes")
         # Streamlit's own line with it goes with its welcome, which we switch off.
         print(f"http://{config.get_option('server.address') or 'localhost'}:{config.get_option('server.port')}")
     except BRAError as error:

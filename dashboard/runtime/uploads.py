@@ -93,10 +93,13 @@ class UploadStore:
                                  "(ROUTESCOPE_PICTURE_MB): save a smaller copy.", most=most) if picture else message(
                    "This file has more than the {most} MB that this server takes (ROUTESCOPE_UPLOAD_MB): save a "
                    "smaller one, a model without its optimizer or as half precision.", most=most)
-        made = uploaded(file.name, file.getvalue())
+        return self.keep(uploaded(file.name, file.getvalue())), ""
+
+    def keep(self, file: Upload) -> Upload:
+        """A file that was taken, or made of one that was: it is counted for as long as anything holds it."""
         with self._lock:
-            self._taken[id(made)] = made
-        return made, ""
+            self._taken[id(file)] = file
+        return file
 
     def count_incoming(self, largest_mb: int) -> None:
         """Bound what is on its way too, and let none of it go through the disk, which may be full.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from bra.experiments.compare import Compared, LayerInput, Pair, Setting, compare
+from bra.experiments.compare import Compared, GivenLayer, Pair, Setting, compare
 from bra.experiments.compare import versus as pair_of
 from bra.experiments.probes import ProbeRow, probe
 from bra.experiments.sweep_table import Summary, SweepTable, read_table, summaries
@@ -85,18 +85,18 @@ class Side:
     """
 
     loaded: LoadedModel
-    given: LayerInput
+    given: GivenLayer
     windows: Setting
 
 
-def compared(loaded: LoadedModel, photo: Photo, given: LayerInput, windows: tuple[Setting, ...],
+def compared(loaded: LoadedModel, photo: Photo, given: GivenLayer, windows: tuple[Setting, ...],
              rounds: int) -> Compared:
     """Settings of one layer side by side; `rounds` forwards of each are timed."""
     return run_cached(server(), _compared_key(loaded, photo, given, windows, rounds),
                       lambda progress: compare(given, windows, rounds, progress), tr_noop("Comparing …"), HEAVY)
 
 
-def _compared_key(loaded: LoadedModel, photo: Photo, given: LayerInput, windows: tuple[Setting, ...],
+def _compared_key(loaded: LoadedModel, photo: Photo, given: GivenLayer, windows: tuple[Setting, ...],
                   rounds: int) -> ComparedKey:
     return ComparedKey(loaded.key, loaded.settings.side, photo.digest, given.name, windows, rounds)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
+from bra.models.recorded import OpenRecording
 from bra.profiling import model_cost, variants
 from bra.profiling.model_cost import Cost
 from dashboard.i18n import tr_noop
@@ -80,6 +81,11 @@ def cost_of(loaded: LoadedModel, view: CostView, variant: Variant = Variant.AS_I
         return model_cost.cost(module, size)
 
     return run_cached(server(), CostKey(loaded.key, variant, second, size), work, tr_noop("Counting …"), HEAVY)
+
+
+def recorded(loaded: LoadedModel) -> OpenRecording | None:
+    """The recording that a file is, of which only what it holds can be said; None for a model."""
+    return loaded.model if isinstance(loaded.model, OpenRecording) else None
 
 
 def timed_cost(loaded: LoadedModel, view: CostView, rounds: int) -> Cost:

@@ -13,6 +13,7 @@ from bra.figures.attention import Attended, attended
 from bra.messages import Language
 from bra.models.base import Answer, ModelRun
 from bra.models.catalog import ModelSettings
+from bra.models.class_map import ClassMap, class_map, explains
 from bra.photo import Photo
 from bra.reports.files import routing_csv, trace_npz
 from bra.reports.layer_html import report_html
@@ -22,10 +23,12 @@ from dashboard.i18n import tr_noop
 from dashboard.runtime.jobs import Progress
 from dashboard.runtime.server import AT_ONCE, HEAVY, QUICK
 from dashboard.runtime.wait import prefetch, run_cached
-from dashboard.services.models import RunKey, load_model, model_run, photo_of, run_key, sample
+from dashboard.services.models import RunKey, load_model, model_run, photo_of, run_key, running_priority, sample
 from dashboard.services.server import server
 from dashboard.state.upload import Upload
 
+CLASS_MAP: Final = "class_map"
+"""The switch of the stage that shows the class heat map."""
 Queries = Sequence[tuple[str, Place, bool]]
 """Role, place, and whether the whole window is meant, as `attended` takes them."""
 
@@ -68,12 +71,14 @@ class LayerResult:
         photo: the picture.
         layer: what the layer did.
         provenance: where the model's weights come from, in English, for files.
+        explained: whether the model's answer has a class heat map.
     """
 
     key: LayerKey
     photo: Photo
     layer: LayerTrace
     provenance: str
+    explained: bool
 
 
 def photo_in(request: LayerRequest) -> Photo:
@@ -100,7 +105,8 @@ def result_of(request: LayerRequest) -> LayerResult:
     photo, loaded = photo_in(request), load_model(request.settings, request.model_file)
     run: ModelRun = model_run(loaded, photo, request.changed)
     key = LayerKey(run_key(loaded, photo, request.changed), request.layer)
-    return LayerResult(key, photo, run.trace.layers[request.layer], str(loaded.model.provenance))
+    return LayerResult(key, photo, run.trace.layers[request.layer], str(loaded.model.provenance),
+                       explains(loaded.model))
 
 
 # The stage and the attention of queries. ------------------------------------------------------------------------------
@@ -114,6 +120,13 @@ Pins = tuple[tuple[str, Place], ...]
 
 
 @dataclass(frozen=True, slots=True)
+class ClassMapKey:
+    """The class heat map of a run."""
+
+    run: RunKey
+
+
+@dataclass(frozen=True, slots=True)
 class StageKey:
     """The message of the stage."""
 
@@ -124,6 +137,7 @@ class StageKey:
     show: tuple[str, ...]
     answer: Answer
     follow: int = 0
+    heat: ClassMapKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +165,40 @@ def map_priority(layer: LayerTrace) -> str:
 
 
 def stage_bytes(of: LayerResult, answer: Answer, caption: Caption, focus: Place, pins: Mapping[str, Place],
-                show: tuple[str, ...], follow: int = 0) -> bytes:
-    """The message of the stage; `answer` is the run's in the words of the page, `follow` as for `stage_message`."""
-    photo, layer = of.photo, of.layer
+                show: tuple[str, ...], follow: int = 0, heat: ClassMap | None = None) -> bytes:
+    """The message of the stage; `answer` is the run's in the words of the page, `follow` as for `stage_message`, and
+    `heat` is the run's class heat map where it is shown."""
+    photo, layer, offered = of.photo, of.layer, of.explained
+    key = StageKey(of.key, caption, focus, tuple(pins.items()), show, answer, follow,
+                   None if heat is None else ClassMapKey(of.key.run))
     return run_cached(
-        server(), StageKey(of.key, caption, focus, tuple(pins.items()), show, answer, follow),
-        lambda _: stage_message(photo, layer, caption, focus, dict(pins), show, b"", answer.detections, follow),
+        server(), key, lambda _: stage_message(photo, layer, caption, focus, dict(pins), show, b"", answer.detections,
+                                               follow, None if heat is None else heat.heat, offered),
         tr_noop("Ranking the windows …"), stage_priority(layer))
+
+
+def prefetch_class_map(request: LayerRequest, show: Sequence[str]) -> None:
+    """Wait for the class heat map if it is shown and not cached; in front of the fragment that shows it."""
+    if CLASS_MAP in show and (of := result_of(request)).explained:
+        prefetch(server(), *_class_map_job(request, of))
+
+
+def class_map_of(request: LayerRequest, of: LayerResult, show: Sequence[str]) -> ClassMap | None:
+    """The run's class heat map, worked out only where it is shown; None where it is not, or the model has none.
+
+    Raises:
+        BRAError: the model lets none be made of this picture.
+    """
+    return run_cached(server(), *_class_map_job(request, of)) if CLASS_MAP in show and of.explained else None
+
+
+def _class_map_job(request: LayerRequest, of: LayerResult) -> tuple[
+        ClassMapKey, Callable[[Progress], ClassMap], str, str]:
+    """Key, work, label and priority of a class heat map."""
+    loaded, photo = load_model(request.settings, request.model_file), of.photo
+    key, model = of.key.run, loaded.model
+    return (ClassMapKey(key), lambda _: class_map(model, photo, key.side, key.change),
+            tr_noop("Asking where the answer comes from …"), running_priority(loaded))
 
 
 def attended_of(of: LayerResult, queries: Queries) -> tuple[Attended, ...]:
@@ -253,8 +294,10 @@ def report_file(request: LayerRequest, answer: Answer, caption: Caption, focus: 
     # Before, since a job may wait for no other job.
     maps = {window: window_map(of, window) for window in
             {locate(of.layer.grid, of.photo, place)[0] for place in places}}
+    found = class_map_of(request, of, show)
+    heat = None if found is None else found.heat
     key = ReportKey(StageKey(of.key, caption, focus, tuple(pins.items()), show, answer), whole, language.code)
     return run_cached(
         server(), key, lambda _: report_html(of.photo, of.layer, caption, focus, dict(pins), whole, show,
-                                             answer.detections, language, maps.__getitem__),
+                                             answer.detections, language, maps.__getitem__, heat=heat),
         FILE_LABEL, priority_of(of.layer.grid.n_windows**2, 0, MANY_WINDOWS))

@@ -9,17 +9,18 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import streamlit as st
 
-from bra import opening
+from bra import bra_record, opening
 from bra.errors import BRAError
-from bra.experiments.compare import LayerInput, layer_inputs
+from bra.experiments.compare import GivenLayer, LayerInput, layer_inputs, recorded_layers
 from bra.messages import message
 from bra.models.base import Change, ModelRun, OpenModel
 from bra.models.card import ModelCard, cards
 from bra.models.catalog import DIM, ModelSettings
+from bra.models.recorded import OpenRecording
 from bra.models.rerun import run_from
 from bra.photo import Photo, PhotoLimits, declared_pixels
 from bra.tracing import ModelTrace
@@ -31,6 +32,9 @@ from dashboard.runtime.wait import run_cached
 from dashboard.services.server import limits, server
 from dashboard.state.upload import Upload
 from dashboard.state.view import Selection
+
+if TYPE_CHECKING:       # Ultralytics takes seconds to import
+    from bra.yolo.mend import Mended
 
 opening.stay_offline()
 SAMPLES: Final = Path(__file__).parents[2] / "sample_images"
@@ -168,6 +172,25 @@ def load_model(settings: ModelSettings, upload: Upload | None = None) -> LoadedM
     return LoadedModel(settings, upload, model)
 
 
+@st.cache_resource(max_entries=1, show_spinner=False)
+def recorder_file() -> bytes:
+    """The one-file recorder, as people drop it beside their own code."""
+    return Path(bra_record.__file__).read_bytes()
+
+
+def mended_files(file: Upload) -> tuple[Mended, ...]:
+    """A model file mended, in the ways that its author may have meant; none where nothing is known to be mended."""
+    if not file.name.lower().endswith((".yaml", ".yml")):
+        return ()
+    try:
+        opening.yolo()
+    except BRAError:        # the page has said that Ultralytics is missing
+        return ()
+    from bra.yolo.mend import without_channels
+
+    return without_channels(file.data)
+
+
 def opening_priority(settings: ModelSettings) -> str:
     """Priority of opening a model: our own small ones are quick."""
     return QUICK if settings.entry.card or settings.entry.family == "patches" else HEAVY
@@ -250,6 +273,18 @@ def running_priority(loaded: LoadedModel) -> str:
         pairs = (settings.side / settings.stride) ** 4 * settings.topk / settings.n_win**2
         return HEAVY if 4 * DIM * pairs > FAR else QUICK
     return HEAVY if sum(weights.numel() for weights in loaded.model.module.parameters()) > MANY else QUICK
+
+
+def given_layer(loaded: LoadedModel, photo: Photo, layer: str) -> GivenLayer:
+    """As `layer_input`, or a layer of a recording, which is compared without its input.
+
+    Raises:
+        BRAError: as there, or the picture is not the recording's.
+    """
+    if not isinstance(loaded.model, OpenRecording):
+        return layer_input(loaded, photo, layer)
+    found = recorded_layers(loaded.model, photo)
+    return found.get(layer, next(iter(found.values())))
 
 
 def layer_input(loaded: LoadedModel, photo: Photo, layer: str) -> LayerInput:

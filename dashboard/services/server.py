@@ -10,7 +10,8 @@ import torch
 from streamlit import runtime
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 
-from dashboard.runtime.config import Limits, threads
+from bra import opening
+from dashboard.runtime.config import Limits, own_modules, threads
 from dashboard.runtime.server import Server
 
 
@@ -18,6 +19,7 @@ from dashboard.runtime.server import Server
 def server() -> Server:
     """What all visitors share; raises BRAError for a setting of this server that cannot be."""
     limits = Limits.from_environment(os.environ, st.get_option("server.maxUploadSize"))
+    _import_own_modules(own_modules(os.environ, st.get_option("server.address") or ""))
     made = Server.of(limits, _share_processors)
     made.uploads.count_incoming(st.get_option("server.maxUploadSize"))
     files = runtime.get_instance().uploaded_file_mgr if runtime.exists() else None
@@ -25,6 +27,15 @@ def server() -> Server:
         made.uploads.guard(files, runtime.get_instance().is_active_session)
     atexit.register(made.queue.close)    # a process that reads a checkpoint ends with the server
     return made
+
+
+def _import_own_modules(path: str) -> None:
+    """Let rows of model files name the classes of a file on this computer, if one was asked for."""
+    if path:
+        opening.yolo()      # says what is missing
+        from bra.yolo.plugins import import_modules
+
+        import_modules(path)
 
 
 def limits() -> Limits:

@@ -8,6 +8,7 @@ from streamlit.runtime.uploaded_file_manager import DeletedFile
 
 from dashboard.services.server import server
 from dashboard.state import session
+from dashboard.state.upload import uploaded
 from dashboard.state.view import UPLOAD, Selection
 
 
@@ -16,14 +17,22 @@ def on_file(uploader: str) -> None:
     file = session.widget_file(uploader)
     if isinstance(file, DeletedFile):       # one of many, which the server let go; what was taken of it stays
         return
+    first = session.uploaded_file(uploader) is None
     taken, refusal = (None, "") if file is None else server().uploads.take(file, picture=uploader == session.UPLOADER)
     session.keep_upload(uploader, taken, refusal)
-    _follow(uploader)
+    if not (first and uploader == session.MODEL_UPLOADER):      # of the first model, a link may name the layer
+        _follow(uploader)
 
 
 def remove(uploader: str) -> None:
     """Callback of the button beside a file that is held though its uploader is empty: it is forgotten."""
     session.keep_upload(uploader, None, "")
+    _follow(uploader)
+
+
+def take_text(uploader: str, name: str, text: str) -> None:
+    """Callback of a button beside a refused model file: this text in its place."""
+    session.keep_upload(uploader, server().uploads.keep(uploaded(name, text.encode())), "")
     _follow(uploader)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 from bra.errors import BRAError
-from bra.experiments.compare import Compared, LayerInput, Setting, amount
+from bra.experiments.compare import Compared, GivenLayer, Setting, amount
 from bra.experiments.probes import PROBES
 from bra.figures import compare as compare_figures
 from bra.messages import message, semicolon_joined
@@ -33,7 +33,7 @@ from dashboard import components
 from dashboard.i18n import option_labels, tr, tr_noop, translate, visitor_language
 from dashboard.services import compare as compare_services
 from dashboard.services.compare import Side
-from dashboard.services.models import LoadedModel, encoded, layer_input, load_model
+from dashboard.services.models import LoadedModel, encoded, given_layer, load_model
 from dashboard.state import compare_view as choices
 from dashboard.state import session
 from dashboard.state.compare_view import EQUAL_TO, Comparison
@@ -103,8 +103,10 @@ def grid(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place, seen:
         equal = st.toggle(tr("Equal coverage"), key="equal",
                           help=tr("topk is meant for n_win {n_win} and scaled with n_win² for the others, so that a "
                                   "column covers about the same share of the picture.", n_win=EQUAL_TO))
-        cost = st.segmented_control(tr("Against"), choices.COSTS, format_func=option_labels(COST_NAMES), required=True,
-                                    key=init_widget("cost", wanted.cost, choices.COSTS))
+        # Nothing of a recording's model runs, so none of it can be timed.
+        costs = choices.COSTS if loaded.model.runs else choices.COSTS[:-1]
+        cost = st.segmented_control(tr("Against"), costs, format_func=option_labels(COST_NAMES), required=True,
+                                    key=init_widget("cost", wanted.cost, costs))
     wanted = session.save_comparison(replace(wanted, n_wins=rows, topks=columns, equal=equal,
                                              cost=cost or wanted.cost))
     if equal:
@@ -113,7 +115,7 @@ def grid(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place, seen:
             made.setdefault(setting.n_win, []).append(setting.topk)
         st.caption(tr("Equal coverage made of it: {made}.", made=translate(semicolon_joined([
             f"n_win {n_win}: topk {', '.join(map(str, topks))}" for n_win, topks in made.items()]))))
-    given = layer_input(loaded, photo, view.layer)
+    given = given_layer(loaded, photo, view.layer)
     compared = compare_services.compared(loaded, photo, given, wanted.settings,
                                          ROUNDS if wanted.cost == "seconds" else 0)
     caption = f"{translate(loaded.model.label)} · {given.name} · {translate(loaded.model.origin)}"
@@ -213,9 +215,9 @@ def _choose_kind(settings: ModelSettings) -> ModelSettings:
     return settings
 
 
-def setting_of(settings: ModelSettings, given: LayerInput) -> Setting:
+def setting_of(settings: ModelSettings, given: GivenLayer) -> Setting:
     """The windows that a side has: those that were asked for, or else the layer's own."""
-    asked = settings if settings.entry.family == "patches" or settings.changed else given.layer
+    asked = settings if settings.entry.family == "patches" or settings.changed else given.own
     return Setting(asked.n_win, asked.topk)
 
 
@@ -237,7 +239,7 @@ def sides(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place, seen
     if loaded_b.model.untrained and not loaded.model.untrained:
         st.warning(f"B: {translate(WARNING)}", icon=":material/casino:")
     a, b = (Side(model, given, setting_of(model.settings, given)) for model, given in
-            ((loaded, layer_input(loaded, photo, view.layer)), (loaded_b, layer_input(loaded_b, photo, other.layer))))
+            ((loaded, given_layer(loaded, photo, view.layer)), (loaded_b, given_layer(loaded_b, photo, other.layer))))
     found = compare_services.pair(photo, a, b)
     names = tuple(f"{translate(side.loaded.model.label)}, {side.given.name}" for side in (a, b))
     at = session.opening_place(session.VERSUS, photo.digest, focus)
@@ -354,6 +356,10 @@ def main() -> None:
             sweeps(view)
             return
         loaded = load_model(view.settings, session.model_upload())
+        if not loaded.model.specs and loaded.model.runs:
+            model_widgets.say_no_routing(loaded)
+            return
+        chosen = model_widgets.picture_for(view, chosen)
         with picture.result_area(chosen.stands_in, loaded.model.label, chosen.name):
             model_widgets.warn_of_weights(loaded)
             seen = share.picture_file(chosen.sample, session.upload())
@@ -364,7 +370,7 @@ def main() -> None:
             else:
                 probes(loaded, chosen.photo, seen)
     except BRAError as error:
-        st.error(model_widgets.sentence(error))
+        model_widgets.refuse(error)
 
 
 if __name__ == "__main__":

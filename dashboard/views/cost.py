@@ -13,12 +13,15 @@ import streamlit as st
 from bra.errors import BRAError
 from bra.figures import cost as cost_figures
 from bra.messages import Message, message
+from bra.models.recorded import OpenRecording
 from bra.profiling.advice import Position, choices, levers, positions
 from bra.profiling.format import cost_csv, cost_json, cost_markdown, short, summary
 from bra.profiling.formula import LayerCost
 from bra.profiling.model_cost import Cost, CostRow
 from bra.reports.code import cost_code, cost_command
+from bra.reports.files import recorded_csv
 from bra.spec import BRASpec
+from bra.units import quantity
 from dashboard.i18n import option_labels, tr, tr_noop, translate
 from dashboard.services import cost as cost_services
 from dashboard.services.cost import Variant
@@ -78,8 +81,10 @@ def page(selection: Selection, view: CostView, timed: bool) -> None:
         if timed:
             cost = cost_services.timed_cost(loaded, view, ROUNDS)
     except BRAError as error:
-        st.error(model_widgets.sentence(error), icon=":material/error:")
+        model_widgets.refuse(error)
         return
+    if not loaded.model.specs and loaded.upload is not None:
+        model_widgets.say_no_routing(loaded)
     model_widgets.warn_of_weights(loaded)
     for sentence in summary(cost, plain):
         st.markdown(as_is(translate(sentence)))
@@ -123,6 +128,30 @@ def _share(loaded: LoadedModel, view: CostView, with_bra: bool, rounds: int) -> 
     file, size = share.file_name(loaded.upload), (view.height, view.width)
     share.offer(cost_code(loaded.settings, size, file, rounds, possible, view.second, view.narrow),
                 cost_command(loaded.settings, size, file, rounds))
+
+
+def recorded_page(recording: OpenRecording) -> None:
+    """The table of a recording: what the recorder counted, at the size of its picture."""
+    cost, rows, measures = recording.cost, recording.table, views.MEASURES[:2]
+    measure = st.segmented_control(tr("Show"), measures, format_func=option_labels(MEASURES), required=True,
+                                   key=init_widget("cost_measure", session.cost_view().measure, measures))
+    unknown = sum(not row.counted for row in rows)
+    st.markdown(as_is(tr(
+        "Recorded on an input of {size}: {model} has {params:,} parameters, and {macs} multiply-adds were counted.",
+        size="×".join(map(str, cost.input)), model=cost.model, params=cost.total.params,
+        macs=quantity(cost.total.macs))))
+    if unknown:
+        st.info(tr("{n} of {all} rows hold code of their own, whose multiply-adds are not known: what is counted of "
+                   "them are convolutions, linear layers, and the attention of layers that were heard.", n=unknown,
+                   all=len(rows)), icon=":material/info:")
+    st.caption(tr("Memory and time were not recorded. For these, for other settings and for other places, open the "
+                  "model's own file, or run bra.cost where the model runs."))
+    chart.draw(cost_figures.bars(cost, measure or "macs", chart.style()).update_layout(showlegend=False), cost.model,
+               measure or "macs")
+    table([{tr_noop("row"): row.name, tr_noop("class"): row.kind, tr_noop("parameters"): row.params,
+            tr_noop("multiply-adds"): row.macs, tr_noop("all of it counted"): tr("yes") if row.counted else tr("no"),
+            tr_noop("returns"): "×".join(map(str, row.out))} for row in rows], 320, DECIMALS)
+    st.download_button(tr("Table, CSV"), lambda: recorded_csv(rows), "recorded.csv", "text/csv", on_click="ignore")
 
 
 def _contents(with_bra: bool, yolo: bool) -> None:
@@ -319,11 +348,23 @@ def beside_ultralytics(loaded: LoadedModel, cost: Cost) -> None:
     st.markdown(as_is(translate(found.sentence)))
 
 
+def _recording(selection: Selection) -> OpenRecording | None:
+    """The recording that was chosen, if it is one."""
+    try:
+        return cost_services.recorded(load_model(selection.settings, session.model_upload()))
+    except BRAError:
+        return None     # the page says why
+
+
 def main() -> None:
     """Draw the page."""
     st.subheader(tr("What does it cost, and what for?"), anchor=False)
     with st.sidebar:
         chosen = model_widgets.choose_settings(None)
+    recording = _recording(chosen)
+    if recording is not None:
+        recorded_page(recording)
+        return
     view, timed = choose_view()
     page(chosen, view, timed)
 

@@ -7,10 +7,12 @@ from functools import partial
 
 import streamlit as st
 
+from bra.errors import BRAError
 from bra.figures import routing
 from bra.figures.attention import about, attention, names_of
 from bra.metrics.routing import in_degree
 from bra.models.base import Answer, ModelRun
+from bra.models.class_map import ClassMap
 from bra.reports.code import explore_code, inspect_command, recording_code
 from bra.tracing import LayerTrace
 from bra.viewer.pack import TILE_SIDE, Caption, Place, locate, place_of, rail_message, traced_size
@@ -37,6 +39,7 @@ def rail(run: ModelRun, chosen: str) -> None:
 def explorer(view: Selection, request: LayerRequest, answer: Answer, caption: Caption, focus: Place) -> None:
     """All that is seen of one layer; what takes long is waited for here, where it can be cancelled."""
     explore_services.prefetch_maps(request, _queries(session.current(), focus))
+    explore_services.prefetch_class_map(request, session.current().show)
     _explorer(view, request, answer, caption, focus)
 
 
@@ -58,9 +61,12 @@ def _explorer(view: Selection, request: LayerRequest, answer: Answer, caption: C
     # By itself, since a message that is the same as before is not sent again: a new topk then brings numbers only.
     components.picture(picture_bytes(found.photo), "picture")
     pins, show = session.stage_opening(found.photo.digest)
+    heat = _class_map(request, found, selection)
     components.stage(
-        explore_services.stage_bytes(found, answer, caption, focus, pins, show, session.stage_follow()), session.STAGE,
-        session.on_pins, session.on_show, session.on_ready)
+        explore_services.stage_bytes(found, answer, caption, focus, pins, show, session.stage_follow(), heat),
+        session.STAGE, session.on_pins, session.on_show, session.on_ready)
+    if heat is not None:
+        st.caption(_about_heat(heat))
     whole = _charts(found, selection, caption, focus)
     # Read here: a download is made outside of the visitor's session, where there is no view to ask for.
     pins, language = selection.pins, visitor_language()
@@ -92,6 +98,26 @@ def _share(request: LayerRequest, found: LayerResult, selection: Selection, focu
     seen = share.picture_file(request.sample, request.picture_file)
     share.offer(explore_code(settings, layer.name, *asked[0], share.file_name(own), seen, layer.routed, second),
                 inspect_command(settings, layer.name, share.file_name(own), seen, selection.pins, whole))
+
+
+def _class_map(request: LayerRequest, found: LayerResult, selection: Selection) -> ClassMap | None:
+    """The class heat map where the stage shows it; says so where none can be made of this picture."""
+    try:
+        return explore_services.class_map_of(request, found, selection.show)
+    except BRAError as error:
+        st.caption(model_widgets.sentence(error))
+        return None
+
+
+def _about_heat(heat: ClassMap) -> str:
+    """What a class heat map is, and what it is not."""
+    sizes = ", ".join(f"{h}×{w}" for h, w in heat.level_sizes)
+    of = tr("the {n} surest predictions, overlapping ones among them (best {score:.0f} %)", n=len(heat.scores),
+            score=100 * heat.scores[0]) \
+        if len(heat.scores) > 1 else tr("the best prediction")
+    return tr("Class heat map (LayerCAM) of {what}: where the last maps ({sizes}) speak for the score. It explains the "
+              "answer of the whole model; it is no attention, and this layer may well look elsewhere.", what=of,
+              sizes=sizes)
 
 
 def _charts(found: LayerResult, selection: Selection, caption: Caption, focus: Place) -> bool:
@@ -176,7 +202,7 @@ def show(view: Selection, loaded: LoadedModel, run: ModelRun, chosen: picture.Ch
     layer = run.trace.layers[model_widgets.layer_of(view, tuple(run.trace.layers))]
     rail(run, layer.name)
     picture.warn_of_padding(layer)
-    if loaded.model.photo is None:      # a recording holds no input that could be padded anew
+    if loaded.model.runs:      # a recording holds no input that could be padded anew
         model_widgets.choose_mask(view.settings, layer)
     picture.say_dependence(layer)
     provenance = model_widgets.provenance_of(view.settings, loaded.model.origin)

@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import streamlit as st
 
-from bra.errors import BRAError
-from bra.models.base import WARNING, ModelRun
+from bra.errors import RECORD_IT, BRAError, ForeignModelError
+from bra.models.base import WARNING, ModelRun, no_routing
 from bra.models.catalog import BIFORMERS, CATALOG, YOLO_FILES, YOLO_SCALES, ModelEntry, ModelSettings, grid_on
 from bra.photo import Photo
 from bra.spec import BRASpec
 from bra.tracing import LayerTrace
 from dashboard.i18n import option_labels, tr, tr_noop, translate
-from dashboard.services.models import LoadedModel, load_model, model_run
+from dashboard.services import uploads as upload_services
+from dashboard.services.models import LoadedModel, load_model, mended_files, model_run, recorder_file
 from dashboard.services.server import limits
 from dashboard.state import session
 from dashboard.state import view as views
@@ -118,8 +119,9 @@ def _choose_change(settings: ModelSettings, old: ModelSettings, layer: str) -> M
     """Other windows for the layer that is looked at."""
     try:
         specs = load_model(settings, session.model_upload()).model.specs
-    except BRAError:
-        return settings     # the page says why
+    except BRAError:        # the page says why; what a link asks for waits for the file
+        return settings if session.model_upload() else replace(settings, n_win=old.n_win, topk=old.topk,
+                                                               changed=old.changed)
     name = shown_layer(settings, layer, tuple(specs))
     if name not in specs:
         st.caption(tr("This layer attends to everything: it has no windows to change.") if specs else "")
@@ -235,17 +237,60 @@ def run_chosen(view: Selection, photo: Photo) -> tuple[Selection, LoadedModel, M
         try:
             loaded = load_model(view.settings, file)
             run = model_run(loaded, photo, shown_layer(view.settings, view.layer, tuple(loaded.model.specs)))
-            return view, loaded, ModelRun(run.trace, translated(run.answer))
+            if run.trace.layers:
+                return view, loaded, ModelRun(run.trace, translated(run.answer))
+            say_no_routing(loaded)
         except BRAError as error:
-            st.error(sentence(error), icon=":material/error:")
+            refuse(error)
     usual = load_model(ModelSettings())
     return replace(view, settings=usual.settings, layer=""), usual, model_run(usual, photo)
+
+
+def refuse(error: BRAError, uploader: str = session.MODEL_UPLOADER) -> None:
+    """Say why a model cannot be had, and what can be done: the lines that record it where it runs, its file mended.
+
+    Args:
+        error: why.
+        uploader: that its file was given to.
+    """
+    if not isinstance(error, ForeignModelError) or not error.lines:
+        st.error(sentence(error), icon=":material/error:")
+        _offer_mended(uploader)
+        return
+    st.error(f"{sentence(error)} {translate(RECORD_IT)}", icon=":material/error:")
+    st.code(error.lines, language="python")
+    st.download_button("bra_record.py", recorder_file, "bra_record.py", "text/x-python", on_click="ignore",
+                       icon=":material/download:", key=f"recorder_{uploader}",
+                       help=tr("One file; it needs Python 3.8, torch 1.10 and numpy. Its recording holds numbers and "
+                               "runs nothing when it is read."))
+
+
+def _offer_mended(uploader: str) -> None:
+    """Where rows of a refused model file begin with their channels: the file without them, to open or to keep."""
+    file = session.uploaded_file(uploader)
+    ways = mended_files(file) if file is not None else ()
+    if file is None or not ways:
+        return
+    stem, _, ending = file.name.rpartition(".")
+    name = f"{stem}-mended.{ending}"
+    st.markdown(tr("Rows of BiLevelRoutingAttention here begin with their channels, which are put in by themselves:"))
+    for at, way in enumerate(ways):
+        with st.container(horizontal=True):
+            st.button(tr("Mend and open: {what}", what=translate(way.what)), icon=":material/build:",
+                      key=f"mend_{uploader}_{at}", on_click=upload_services.take_text, args=(uploader, name, way.text))
+            st.download_button(tr("The mended file, YAML"), way.text, name, "text/yaml",
+                               on_click="ignore", key=f"mended_{uploader}_{at}")
 
 
 def sentence(error: BRAError) -> str:
     """An error as it stands on a page; strangers' words in it are never read as Markdown."""
     text = plain(translate(error))
     return text[:1].upper() + text[1:]
+
+
+def say_no_routing(loaded: LoadedModel) -> None:
+    """Say that a model has no routing to show, and what can be done about it."""
+    st.info(plain(translate(no_routing(loaded.model.label))), icon=":material/info:")
 
 
 def layer_of(view: Selection, names: tuple[str, ...]) -> str:

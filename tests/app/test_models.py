@@ -13,6 +13,7 @@ from bra.models.base import Change
 from bra.models.biformer import BiFormer
 from bra.models.card import cards
 from bra.models.catalog import CATALOG, ModelSettings
+from bra.models.class_map import class_map
 from bra.opening import open_model
 from bra.photo import Photo
 from bra.viewer.pack import unpack
@@ -203,3 +204,25 @@ def test_the_table_of_scores_has_a_line_for_each_variant(name: str) -> None:
     card = cards()[name]
     table = score_table(card)
     assert [row["variant"] for row in table] == list(card.scores)
+
+
+def test_the_class_heat_map_is_computed_when_it_is_asked_for_and_is_that_of_the_model(app: AppTest) -> None:
+    ask(app, model="flowers", side="224")
+    header, arrays = message(app, "stage")
+    assert header["heat_offered"]
+    assert arrays["heat"].size == 0
+    other = ask(AppTest.from_file(str(APP), default_timeout=120), model="flowers", side="224", show="class_map")
+    header, arrays = message(other, "stage")
+    found = class_map(open_model(ModelSettings("flowers")), Photo.from_bytes(CAT.read_bytes()), 224)
+    step = -(-max(found.heat.shape) // 160)
+    expected = np.round(255 * found.heat[::step, ::step])
+    assert header["heat_size"] == list(expected.shape)
+    np.testing.assert_allclose(arrays["heat"].reshape(expected.shape), expected, atol=1)
+    assert any("it is no attention" in one.value for one in other.caption)
+
+
+def test_a_model_that_answers_nothing_offers_no_heat_map(app: AppTest) -> None:
+    ask(app, model="flowers", untrained="1", show="class_map")
+    header, arrays = message(app, "stage")
+    assert not header["heat_offered"]
+    assert arrays["heat"].size == 0

@@ -57,3 +57,41 @@ def test_no_page_breaks_on_it(app: AppTest, recording: bytes, page: str) -> None
     upload(app, "run.bra", recording, "")
     app.switch_page(f"views/{page}.py").run()
     assert not app.exception
+
+
+def test_its_settings_are_compared_from_what_was_recorded(app: AppTest, recording: bytes) -> None:
+    upload(app, "run.bra", recording, "")
+    app.switch_page("views/compare.py").run()
+    assert not app.exception
+    assert not app.error
+    header, arrays = message(app, "multiples")
+    opened = open_file(recording, "run.bra")
+    cell = next(at for at, one in enumerate(header["cells"]) if (one["n_win"], one["topk"]) == (4, 2))
+    alone = opened.trace_with(next(iter(opened.specs)), 4, 2)
+    np.testing.assert_array_equal(arrays[f"r_idx_{cell}"], alone.r_idx[0])
+    assert "seconds" not in app.segmented_control[1].options        # nothing that could be timed runs
+
+
+def test_cost_is_the_recorded_table(app: AppTest, recording: bytes) -> None:
+    upload(app, "run.bra", recording, "")
+    app.switch_page("views/cost.py").run()
+    assert not app.exception
+    table = open_file(recording, "run.bra").table
+    shown = app.dataframe[0].value
+    assert shown["multiply-adds"].tolist() == [row.macs for row in table]
+    assert shown["parameters"].tolist() == [row.params for row in table]
+    assert any("were counted" in one.value for one in app.markdown)
+    assert any("Memory and time were not recorded" in one.value for one in app.caption)
+
+
+def test_downloads_and_the_link_are_of_the_recording(app: AppTest, recording: bytes) -> None:
+    upload(app, "run.bra", recording, "")
+    app.toggle(key="changed").set_value(True).run()
+    app.slider(key="n_win").set_value(4).run()
+    labels = [button.proto.label for button in app.get("download_button")]
+    assert {"Routing, CSV", "Trace, NPZ", "Report, HTML"} <= set(labels)
+    link = {name: value[0] if isinstance(value, list) else value for name, value in app.query_params.items()}
+    other = ask(AppTest.from_file(str(APP), default_timeout=120), **link)
+    upload(other, "run.bra", recording, "")
+    assert message(other, "stage")[0]["caption"] == message(app, "stage")[0]["caption"]
+    assert message(other, "stage")[0]["grid"]["n_win"] == 4

@@ -165,5 +165,5 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence() -> None:
     with pytest.raises(BRAError, match=r"'other' has no windows to compare: choose one of attn"):
         layer_input(opened(), photo(), 90, "other")
     bare = dataclasses.replace(opened(), module=nn.Conv2d(3, 4, 1))
-    with pytest.raises(BRAError, match="no routed layer"):
+    with pytest.raises(BRAError, match="no layer of bi-level routing attention"):
         layer_input(bare, photo(), 90)

@@ -16,14 +16,17 @@ from torch import Tensor, nn
 from wild_models import KINDS, FlooredConv, Kind, Pasted, Stem, picture
 
 import bra
+import bra.recorder
 from bra import BiLevelRoutingAttention, bra_record
 from bra.errors import BRAError, TraceError
+from bra.experiments.compare import LayerInput, Setting, compare, recorded_layers, settings_of
 from bra.listening import record
-from bra.models.base import Change
+from bra.models.base import Change, Prepared
 from bra.models.recorded import open_recording
 from bra.opening import open_file
 from bra.photo import Photo
 from bra.readers.recording import read_recording
+from bra.reports.files import recorded_csv
 
 BY_NAME = {kind.name: kind for kind in KINDS}
 EVERY = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name.replace(" ", "-"))
@@ -380,3 +383,57 @@ class Handed(nn.Module):
 def test_an_answer_of_another_kind_is_none() -> None:
     for out in ([{"boxes": 1}], None, [], (), "x", [SimpleNamespace(boxes=None)], torch.rand(2, 5)):
         assert bra_record.answer_of(out) == {}
+
+
+def test_settings_of_a_recorded_layer_are_compared_as_those_of_the_layer_itself(tmp_path: Path) -> None:
+    settings = settings_of((3, 4, 5), (1, 4))
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Conv2d(3, 16, 8, stride=8), BiLevelRoutingAttention(16, n_win=3, num_heads=2, topk=4))
+    x = torch.rand(1, 3, 96, 80)
+    with bra.recorder.recording(inputs=True) as recorder:
+        model.eval()(x)
+    (capture,) = recorder.captures
+    assert capture.x is not None
+    live = compare(LayerInput("1", model[1], capture.x.detach(), Prepared(x, 0, 0, 96, 80)), settings).rows
+    opened = open_recording(recorded(model, x, tmp_path), "run.bra")
+    assert opened.photo is not None
+    (given,) = recorded_layers(opened, opened.photo).values()
+    assert given.own == Setting(3, 4)
+    found = compare(given, settings, rounds=2).rows
+    for one, other in zip(found, live, strict=True):
+        assert one.seconds is None      # nothing runs that could be timed
+        for name in ("n_win", "topk", "windows", "padding_share", "macs", "peak_bytes", "chance"):
+            assert getattr(one, name) == getattr(other, name)
+        for name in ("recall", "nearest", "oracle", "kept"):
+            assert getattr(one, name) == pytest.approx(getattr(other, name), abs=2e-3)   # kept in 16 bits
+    with pytest.raises(BRAError, match="holds one picture"):
+        recorded_layers(opened, Photo.from_array(np.zeros((64, 64, 3), np.uint8)))
+
+
+def test_windows_by_a_rule_of_their_own_are_compared_where_they_are_square(tmp_path: Path) -> None:
+    model = Stem(FlooredConv(32, 8, 5)).eval()
+    square, oblong = (open_recording(recorded(model, torch.rand(1, 3, *size), tmp_path), "run.bra")
+                      for size in ((104, 104), (104, 184)))
+    assert square.photo is not None
+    assert oblong.photo is not None
+    (given,) = recorded_layers(square, square.photo).values()
+    compared = compare(given, [Setting(4, 2), Setting(5, 2)])       # 13 tokens: 5 windows of 3, and 7 of 2
+    assert [lt.grid.n_win for lt in compared.traces] == [5, 7]
+    assert [row.n_win for row in compared.rows] == [4, 5]
+    assert all(0 < row.recall <= row.oracle <= 1 for row in compared.rows)
+    (given,) = recorded_layers(oblong, oblong.photo).values()
+    with pytest.raises(BRAError, match="by its own rule"):
+        compare(given, [Setting(5, 2)])     # 13×23 tokens: 7 windows down, 6 across
+
+
+def test_its_table_is_a_cost_that_says_what_is_not_counted(tmp_path: Path) -> None:
+    opened = open_recording(recorded(BY_NAME["transformer block"].make().eval(), torch.rand(1, 3, 64, 96), tmp_path),
+                            "run.bra")
+    cost = opened.cost
+    assert not opened.runs
+    assert sum(row.macs for row in cost.rows) == cost.total.macs > 0
+    assert sum(row.share for row in cost.rows) == pytest.approx(1)
+    assert [row.name.endswith("· BRA") for row in cost.rows] == ["blocks" in row.name for row in opened.table]
+    lines = recorded_csv(opened.table).splitlines()
+    assert lines[0] == "name,type,params,macs,all_counted,out"
+    assert len(lines) == len(opened.table) + 1

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bra.errors import BRAError
 from dashboard.runtime.cache import ResultCache, size_of
-from dashboard.runtime.config import PREFIX, Limits, processors
+from dashboard.runtime.config import PREFIX, Limits, own_modules, processors
 
 ROOT = Path(__file__).parents[3]
 
@@ -108,3 +108,19 @@ def test_the_weight_of_what_is_kept() -> None:
     assert size_of(numbers) == size_of([numbers, numbers[:10], {"x": numbers.view(10, 100)}]) == 4000
     assert size_of(torch.nn.Linear(10, 10)) == 440
     assert size_of((np.zeros(8), b"1234", "ab")) == 64 + 6
+
+
+def test_a_file_of_ones_own_is_run_on_this_computer_only(tmp_path: Path) -> None:
+    for address in ("0.0.0.0", "", "192.168.1.4", "localhost.example"):
+        with pytest.raises(BRAError, match="others reach it"):
+            own_modules({"ROUTESCOPE_MODULES": "mine.py"}, address)
+        assert own_modules({}, address) == ""       # off where nobody asks for it
+    assert own_modules({"ROUTESCOPE_MODULES": "mine.py"}, "127.0.0.1") == "mine.py"
+    assert Limits.from_environment({"ROUTESCOPE_MODULES": "mine.py"}) == Limits()
+
+
+def test_make_run_says_whose_file_it_runs() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "dashboard.runtime.config"], cwd=ROOT, capture_output=True, text=True, check=True,
+        env={**os.environ, "ROUTESCOPE_MODULES": "my_blocks.py"})
+    assert "my_blocks.py  is run" in ended.stdout
