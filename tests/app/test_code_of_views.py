@@ -45,7 +45,9 @@ CFG = ROOT / "bra" / "yolo" / "cfg"
 
 @pytest.fixture
 def app() -> AppTest:
-    return AppTest.from_file(str(APP), default_timeout=120)
+    made = AppTest.from_file(str(APP), default_timeout=120)
+    made.session_state["stage_drawn"] = True        # as a browser says
+    return made
 
 
 @pytest.fixture
