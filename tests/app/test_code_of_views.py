@@ -278,7 +278,8 @@ def test_the_program_of_a_chapter(app: AppTest, folder: Path, step: int, keep: s
     assert all(any(form(value) in word for word in words) for value in values), (values, words)
 
 
-@pytest.mark.parametrize("query", [{"step": "2", "learn_topk": "3"}, {"part": "predict", "step": "3"},
+@pytest.mark.parametrize("query", [{"step": "2", "learn_topk": "3"},
+                                   {"part": "predict", "step": "3", "learn_who": "trained"},
                                    {"part": "photo", "step": "5"}], ids=["a chapter", "a guess", "on a photograph"])
 def test_the_routing_of_the_lesson_as_a_program(app: AppTest, folder: Path, query: dict[str, str]) -> None:
     lesson(app, **query)
