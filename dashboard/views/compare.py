@@ -155,7 +155,7 @@ def _decide(compared: Compared, wanted: Comparison, caption: str, provenance: st
                        **{name: 100 * getattr(row, field) for name, field in shares.items()},
                        tr_noop("depends on the query"): translate(depends(row))}
                       for row in compared.rows], hide_index=True, height=360,
-                     column_config=heads((*shares, "depends on the query"), shares))
+                     column_config=heads((*shares, tr_noop("depends on the query")), shares))
         if any(row.collapsed for row in compared.rows):
             st.caption(translate(COLLAPSED))
         title, language = tr("Settings side by side"), visitor_language()
