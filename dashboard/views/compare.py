@@ -181,7 +181,11 @@ def choose_b(view: Selection, wanted: Comparison) -> tuple[Selection, LoadedMode
     if patches:
         same = replace(same, num_heads=a.num_heads, stride=a.stride)
     same = _choose_kind(same)
-    loaded = load_model(same, session.uploaded_file(session.MODEL_UPLOADER_B))
+    try:
+        loaded = load_model(same, session.uploaded_file(session.MODEL_UPLOADER_B))
+    except BRAError as error:
+        model_widgets.refuse(error, session.MODEL_UPLOADER_B)
+        st.stop()
     names = list(loaded.model.specs)
     layer = next((name for name in (wanted.b.layer, view.layer) if name in names), names[0] if names else "")
     if len(names) > 1:
