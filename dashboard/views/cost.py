@@ -362,6 +362,7 @@ def main() -> None:
     st.subheader(tr("What does it cost, and what for?"), anchor=False)
     with st.sidebar:
         chosen = model_widgets.choose_settings(None)
+        chart.choose_format()
     recording = _recording(chosen)
     if recording is not None:
         recorded_page(recording)
