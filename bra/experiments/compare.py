@@ -96,10 +96,7 @@ class SettingRow:
     @property
     def collapsed(self) -> bool:
         """Whether its routing hardly depends on the query; False where that was not measured."""
-        if self.shared_choices is None:
-            return False
-        dependence = math.nan if self.query_dependence is None else self.query_dependence
-        return collapsed_by(self.shared_choices, dependence, self.chance)
+        return collapsed_by(self.shared_choices, self.query_dependence, self.chance)
 
     @property
     def setting(self) -> Setting:

@@ -93,16 +93,13 @@ class Summary:
     @property
     def collapsed(self) -> bool:
         """Whether its routing hardly depends on the query; False where that was not measured."""
-        if self.shared_choices is None:
-            return False
-        dependence = math.nan if self.query_dependence is None else self.query_dependence
-        return collapsed_by(self.shared_choices, dependence, self.chance)
+        return collapsed_by(self.shared_choices, self.query_dependence, self.chance)
 
 
 def table_of(found: Sequence[tuple[str, str, SettingRow]], about: Mapping[str, Any]) -> pa.Table:
     """(picture, layer, row)s -> a table of SCHEMA that carries `about` along."""
-    comma_joined = [{"picture": picture, "layer": layer, **row.to_dict()} for picture, layer, row in found]
-    return pa.Table.from_pylist(comma_joined, SCHEMA.with_metadata({ABOUT: json.dumps(about)}))
+    rows = [{"picture": picture, "layer": layer, **row.to_dict()} for picture, layer, row in found]
+    return pa.Table.from_pylist(rows, SCHEMA.with_metadata({ABOUT: json.dumps(about)}))
 
 
 def to_parquet(table: pa.Table) -> bytes:

@@ -71,15 +71,16 @@ def collapsed(trace: LayerTrace, image: int = 0) -> bool:
     return collapsed_by(shared_choices(trace, image), query_dependence(trace, image), even)
 
 
-def collapsed_by(shared: float, dependence: float, even: float) -> bool:
+def collapsed_by(shared: float | None, dependence: float | None, even: float) -> bool:
     """The same from the numbers.
 
     Args:
-        shared: `shared_choices`.
-        dependence: `query_dependence`; NaN, where all windows are wanted equally, is none at all.
+        shared: `shared_choices`; None where it was not measured, and nothing is flagged.
+        dependence: `query_dependence`; NaN or None, where all windows are wanted equally, is none at all.
         even: topk over the windows that may be chosen, which is what even routing shares.
     """
-    return even < 1 and (shared - even) / (1 - even) > COLLAPSED_SHARED and not dependence >= COLLAPSED_DEPENDENCE
+    depends = dependence is not None and dependence >= COLLAPSED_DEPENDENCE     # False for NaN
+    return shared is not None and even < 1 and (shared - even) / (1 - even) > COLLAPSED_SHARED and not depends
 
 
 def in_words(trace: LayerTrace, image: int = 0) -> str:

@@ -37,7 +37,7 @@ class Step:
     name: str
     run: Callable[..., Any]
     sources: tuple[int, ...]
-    comma_joined: bool = False
+    joined: bool = False
 
     @property
     def routes(self) -> bool:
@@ -52,7 +52,7 @@ class Step:
     def __call__(self, outs: Mapping[int, Any]) -> Any:
         """Its output from those of earlier steps."""
         given = [outs[source] for source in self.sources]
-        return self.run(given if self.comma_joined else given[0])
+        return self.run(given if self.joined else given[0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

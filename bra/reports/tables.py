@@ -179,9 +179,9 @@ def sweep_html(swept: SweepTable, skipped: Mapping[str, str] | None = None, lang
     layers, model = dict.fromkeys(row.layer for row in rows), model_line(swept.about)
     parts = [_layer(layer, [row for row in rows if row.layer == layer], model, language) for layer in layers]
     if skipped:
-        comma_joined = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in sorted(skipped.items()))
+        listed = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in sorted(skipped.items()))
         head = language.translate(message("Skipped files: {n}", n=len(skipped)))
-        parts.append(f"<h2>{head}</h2><ul>{comma_joined}</ul>")
+        parts.append(f"<h2>{head}</h2><ul>{listed}</ul>")
     if any(row.collapsed for row in rows):
         parts.append(f"<p class=faint>{language.translate(COLLAPSED)}</p>")
     parts.append(figures_script(language))
