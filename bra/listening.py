@@ -100,6 +100,8 @@ def capture_of(heard: Heard) -> Capture:
         "region": heard.region, "proof": proof, "real_keys": None}
     b, p2 = routing["r_idx"].shape[:2]
     if not heard.known or heard.q is None or heard.k is None or heard.v is None or heard.pad is None:
+        if heard.mask_padding and heard.windows[0] == heard.windows[1]:
+            common["real_keys"] = bra_record.real_tokens(heard)
         nothing = torch.zeros(b, m, p2, heard.region[0] * heard.region[1], 0)
         return Capture(**common, wo=nn.Identity(), q=nothing, k=nothing, v=nothing, lepe=None, factor=None)
     exact = torch.float32 if heard.q.dtype in (torch.float16, torch.bfloat16) else heard.q.dtype
