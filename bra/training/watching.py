@@ -53,12 +53,14 @@ class FixedInput:
     Attributes:
         x: (1, c, h, w) as the network reads it.
         boxes: (n, 5) class, x0, y0, x1, y1 in pixels of x; None where they are not known.
-        picture: x as WebP; b"" where it is no picture.
+        rgb: x as a picture (h, w, 3) uint8; None where it is none.
+        picture: the same as WebP; b"" likewise.
         stretched: whether its numbers were stretched to be seen.
     """
 
     x: Tensor = field(repr=False)
     boxes: NDArray[np.float64] | None
+    rgb: NDArray[np.uint8] | None = field(repr=False)
     picture: bytes = field(repr=False)
     stretched: bool
 
@@ -92,7 +94,7 @@ def fixed_input(photo: Any, size: int, boxes: ArrayLike | None = None) -> FixedI
         scaled = scaled * [1, *[x.shape[3] / width, x.shape[2] / height] * 2]
     pixels, stretched = bra_record.picture_of(x)
     picture = b"" if pixels is None else bra_record.encoded(pixels, QUALITY)[1].tobytes()
-    return FixedInput(x, scaled, picture, stretched)
+    return FixedInput(x, scaled, pixels, picture, stretched)
 
 
 def watched_layers(network: nn.Module, given: FixedInput) -> dict[str, LayerTrace]:
@@ -246,13 +248,13 @@ class Watch:
             return NOTHING
         try:
             # A copy, since a forward may leave things on a module that training then stumbles over.
-            return self.watch(copy.deepcopy(self.network).eval(), int(epoch))
+            return self.watch(copy.deepcopy(self.network).eval(), int(epoch))[1]
         except Exception as error:      # whatever it is, a training of days does not end for it
             self.tell(error)
             return NOTHING
 
-    def watch(self, network: nn.Module, epoch: int) -> Mapping[str, WatchedNumbers]:
-        """Run a network in eval mode, and append what it did.
+    def watch(self, network: nn.Module, epoch: int) -> tuple[Mapping[str, LayerTrace], Mapping[str, WatchedNumbers]]:
+        """Run a network in eval mode, and append what its layers did: their traces and numbers, by name.
 
         Raises:
             BRAError: it has no such layer, or the file cannot be appended to.
@@ -260,7 +262,7 @@ class Watch:
         layers = watched_layers(network, self.given)
         numbers = {name: watched_numbers(layer, self.given.boxes) for name, layer in layers.items()}
         self.file.append(epoch, layers, numbers)
-        return MappingProxyType(numbers)
+        return layers, MappingProxyType(numbers)
 
     def tell(self, error: Exception) -> None:
         """Say in the log what went wrong, once."""
