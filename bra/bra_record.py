@@ -348,8 +348,12 @@ def affinity_of(heard: Heard, means: Optional[Tuple[Tensor, Tensor]] = None) -> 
 
 
 def _number(module: Any, names: Sequence[str]) -> Optional[int]:
+    own = vars(module) if isinstance(module, nn.Module) else {}
     for name in names:
-        value = getattr(module, name, None)
+        # A module looks for what it has not among its parts, which takes ten times as long.
+        value = own[name] if name in own else getattr(type(module) if own else module, name, None)
+        if isinstance(value, property):
+            value = getattr(module, name, None)
         if isinstance(value, int) and not isinstance(value, bool):
             return value
     return None
@@ -358,12 +362,17 @@ def _number(module: Any, names: Sequence[str]) -> Optional[int]:
 def looks_like_bra(module: nn.Module) -> bool:
     """Whether a module has the parts of a BRA layer: windows and topk of its own beside a projection, or a router."""
     children = dict(module.named_children())
+    if not children:
+        return False
+    windows = _number(module, N_WIN) is not None and _number(module, TOPK) is not None
+    if not windows and not any(_number(child, TOPK) is not None and _number(child, N_WIN) is None
+                               for child in children.values()):
+        return False        # before its parts are counted, which takes longer
     projects = any(name in children for name in PROJECTIONS) or len(
         [1 for m in module.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]) >= 3
-    if _number(module, N_WIN) is not None and _number(module, TOPK) is not None:
+    if windows:
         return projects or "router" in children
-    routes = any(_number(child, TOPK) is not None and _number(child, N_WIN) is None for child in children.values())
-    return routes and projects and not isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
+    return projects and not isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
 
 
 def named_like_bra(module: nn.Module) -> bool:

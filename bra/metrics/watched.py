@@ -15,6 +15,9 @@ from bra.metrics.overlap import semantic_overlap
 from bra.metrics.query_dependence import collapsed_by, query_dependence
 from bra.tracing import LayerTrace
 
+QUERIES = 128
+"""Tokens whose full attention is worked out: of all tokens of a large map it takes longer than an epoch may."""
+
 
 @dataclass(frozen=True, slots=True)
 class WatchedNumbers:
@@ -23,7 +26,7 @@ class WatchedNumbers:
     Attributes:
         n_win: windows per side.
         topk: windows each window is routed to.
-        recall: `dense.recall` of the routed windows, 0 to 1.
+        recall: `dense.recall` of the routed windows, 0 to 1, over QUERIES tokens or so in place of all.
         recall_nearest: the same of the k nearest windows.
         chance: k over the windows that may be chosen: `routing.chance`, what random windows keep.
         query_dependence: `metrics.query_dependence.query_dependence`, 0 to 1.
@@ -81,9 +84,9 @@ def watched_numbers(trace: LayerTrace, boxes: ArrayLike | None = None) -> Watche
 
     recall = nearest = None
     if trace.attention_known:
-        full = dense.dense_attention(trace)
-        recall, nearest = (mean(dense.recall(trace, full, windows=of)) for of in
-                           (None, routing.nearest_windows(trace)))
+        mass = dense.sampled_mass(trace, QUERIES)
+        recall, nearest = (mean(dense.recall_of(mass, of)) for of in
+                           (trace.r_idx[0].numpy(), routing.nearest_windows(trace)))
     alike: Mapping[str, float | int | None] = {} if boxes is None else semantic_overlap(
         trace, np.asarray(boxes, np.float64).reshape(-1, 5)).to_dict()
     return WatchedNumbers(

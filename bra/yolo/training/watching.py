@@ -19,10 +19,13 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor, nn
 from ultralytics.data.utils import img2label_paths
+from ultralytics.nn.tasks import BaseModel
 from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, LOGGER, RANK
 from ultralytics.utils.callbacks import base
 
+from bra.bra_record import layers_of
 from bra.photo import Photo
 from bra.training.watching import Watch, check_every
 from bra.yolo.training.trackers import track
@@ -97,6 +100,7 @@ class EpochWatch:
         self.photo = photo
         self.watch = Watch(trainer.model, photo, trainer.save_dir, every,
                            max(size) if isinstance(size, (list, tuple)) else int(size), boxes_beside(photo))
+        self.rows = rows_to_routing(self.watch.network)
         self.due = False
 
     def trained(self, trainer: Any) -> None:
@@ -110,10 +114,49 @@ class EpochWatch:
             return
         try:
             network = trainer.ema.ema if trainer.ema else copy.deepcopy(self.watch.network).eval()
+            if self.rows:
+                network = Rows(network, self.rows).eval()
             layers, numbers = self.watch.watch(network, epoch)
             track(numbers, layers, self.watch.given.rgb, epoch)
         except Exception as error:
             self.watch.tell(error)
+
+
+class Rows(nn.Module):
+    """The first rows of an Ultralytics model.
+
+    Args:
+        network: the model, whose rows these are: none is copied.
+        count: rows.
+    """
+
+    def __init__(self, network: Any, count: int) -> None:
+        super().__init__()
+        self.model = nn.ModuleList(network.model[:count])
+        self.rows: tuple[Any, ...] = tuple(network.model[:count])
+        self.save = frozenset(network.save)
+
+    def forward(self, x: Tensor) -> Any:
+        """The last row's output; rows take their inputs as in Ultralytics' own forward."""
+        outs: list[Any] = []
+        for row in self.rows:
+            given = [x if source == -1 else outs[source] for source in ([row.f] if isinstance(row.f, int) else row.f)]
+            x = row(given[0] if isinstance(row.f, int) else given)
+            outs.append(x if row.i in self.save else None)
+        return x
+
+
+def rows_to_routing(network: nn.Module) -> int:
+    """How many rows there are up to the last that routes; what follows takes as long and tells nothing of routing.
+
+    0 for a network whose forward is not the one of Ultralytics' row models.
+    """
+    kind: Any = type(network)
+    rows = [int(name.split(".")[1]) for name in layers_of(network) if name.startswith("model.")]
+    if not rows or not issubclass(kind, BaseModel) or kind.predict is not BaseModel.predict or \
+            kind._predict_once is not BaseModel._predict_once:
+        return 0
+    return max(rows) + 1
 
 
 def boxes_beside(photo: Path) -> NDArray[np.float64] | None:
