@@ -115,7 +115,8 @@ def sampled_mass(trace: LayerTrace, queries: int, image: int = 0) -> Floats:
             logits *= factor[None, windows, None, :, None]
         if trace.real_keys is not None:
             logits.masked_fill_(~trace.real_keys, float("-inf"))
-        by_window = logits.flatten(-2).softmax(-1).view_as(logits).sum(-1)          # (m, n, t', p2)
+        # A sum over few is many times faster as a product.
+        by_window = logits.flatten(-2).softmax(-1).view_as(logits) @ torch.ones(s)  # (m, n, t', p2)
         mass[:, windows] = (by_window.double() * real[windows, :, None]).sum(2)
     return np.asarray((mass / real.sum(-1)[:, None]).numpy())
 

@@ -40,6 +40,8 @@ MAX_BYTES: Final = 128 * 2**20
 """Of a file: 300 epochs of a model with four layers take about 20 MB."""
 MAX_HEAD: Final = 2**20
 MAX_EPOCHS: Final = 10_000
+MAX_NUMBERS: Final = 100_000
+"""Layers of all epochs together."""
 MAX_EPOCH: Final = 10**9
 
 
@@ -155,13 +157,15 @@ def read_timeline(data: bytes) -> Timeline:
                                       "read here: update the older of the two.", version=label(about.get("version")),
                                       known=VERSION))
     epochs: list[WatchedEpoch] = []
+    room = MAX_NUMBERS
     for count, frame in enumerate(found):
         if frame.kind != EPOCH:
             _damaged("two pictures")
-        if count >= MAX_EPOCHS:
+        if count >= MAX_EPOCHS or room < 0:
             raise CheckpointError(message("this file of a watched training has more than {most:,} epochs: watch fewer, "
                                           "with every=5.", most=MAX_EPOCHS))
         made = _epoch(_head(data, frame), frame)
+        room -= len(made.layers)
         while epochs and epochs[-1].epoch >= made.epoch:        # a run that was killed went on from before it
             epochs.pop()
         epochs.append(made)

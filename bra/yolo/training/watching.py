@@ -36,7 +36,7 @@ BEGINNING: Final = "on_pretrain_routine_end"
 
 
 def watch(yolo: Any, photo: str | Path, every: int = 1) -> None:
-    """Watch the routing of an Ultralytics model on a picture while `yolo.train(…)` runs; to be called before it.
+    """Watch the routing of an Ultralytics model on a picture in its next `yolo.train(…)`; to be called before it.
 
     Args:
         yolo: Ultralytics' model object.
