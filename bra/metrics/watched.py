@@ -15,7 +15,7 @@ from bra.metrics.overlap import semantic_overlap
 from bra.metrics.query_dependence import collapsed_by, query_dependence
 from bra.tracing import LayerTrace
 
-QUERIES = 128
+QUERIES = 64
 """Tokens whose full attention is worked out: of all tokens of a large map it takes longer than an epoch may."""
 
 

@@ -10,7 +10,7 @@ from bra.models.catalog import ModelSettings
 from dashboard.i18n import option_labels, tr, tr_noop, translate
 from dashboard.runtime.uploads import Upload
 from dashboard.services.models import load_model
-from dashboard.state import session
+from dashboard.state import session, timeline
 from dashboard.state.view import N_WINS
 from dashboard.state.widgets import init_text, init_widget
 from dashboard.widgets.picture import plain
@@ -52,7 +52,8 @@ def ask_file_options(file: Upload | None, key: str = "") -> FileOptions:
                                                      "heads" if kept.heads_first else "windows",
                                                      orders),
                                      help=tr("The tutorial's class takes n_win first, the authors' class the heads."))
-    options = FileOptions(None if n_win == PUBLISHED else int(n_win), topks, order == "heads")
+    options = FileOptions(None if n_win == PUBLISHED else int(n_win), topks, order == "heads",
+                          timeline.chosen_epoch(file.digest))
     session.save_file_options(key, options)
     _say(file, options)
     return options

@@ -50,7 +50,7 @@ def test_what_is_read_is_what_the_layer_did(tmp_path: Path) -> None:
     assert not layer.attention_known
     assert read.epochs[0].layers == numbers
     found = numbers["3"]
-    # 12×16 tokens in 9 windows of 4×6 have 24 tokens each, and 14 of each are asked.
+    # 12×16 tokens in 9 windows of 4×6 have 24 tokens each, and 7 of each are asked.
     assert found.recall == pytest.approx(float(dense.recall(trace, dense.dense_attention(trace)).mean()), abs=0.01)
     assert found.shared_choices == routing.shared_choices(trace)
     assert found.query_dependence == query_dependence(trace)
