@@ -227,3 +227,15 @@ def record(model: Any, image: Any, path: Any = "run.bra", size: int = 640) -> st
         return bra_record.record(model, image, path, size)
     except RecordError as error:
         raise TraceError(message(error.template, **error.values)) from error
+
+
+def networks_of(model: Any) -> list[nn.Module]:
+    """The networks inside whatever a person calls a model, as `bra_record.networks_of` finds them.
+
+    Raises:
+        TraceError: there is none, or one that cannot be listened to.
+    """
+    try:
+        return bra_record.networks_of(model)
+    except RecordError as error:
+        raise TraceError(message(error.template, **error.values)) from error

@@ -27,8 +27,8 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 
 from bra import bra_record
-from bra.bra_record import RecordError
 from bra.errors import BRAError, TraceError
+from bra.listening import networks_of
 from bra.messages import message
 from bra.metrics.watched import WatchedNumbers, watched_numbers
 from bra.photo import Photo
@@ -303,8 +303,4 @@ def network_in(model: Any) -> nn.Module:
     Raises:
         TraceError: there is none.
     """
-    model = getattr(model, "_orig_mod", model)
-    try:
-        return bra_record.networks_of(model)[0]
-    except RecordError as error:
-        raise TraceError(message(error.template, **error.values)) from error
+    return networks_of(getattr(model, "_orig_mod", model))[0]

@@ -160,6 +160,9 @@ def _attention(found: LayerResult, selection: Selection, focus: Place, small: by
                line: str) -> bool:
     """What the queries attend to: as maps over the picture, and by window."""
     layer = found.layer
+    if not layer.attention_known:
+        st.info(translate(layer.proof.note if layer.proof else ""), icon=":material/visibility_off:")
+        return selection.whole
     names = names_of(layer.spec.num_heads)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         whole = picture.choose_attention(selection.whole)
