@@ -261,8 +261,14 @@ def pooled(heard: Heard, x: Tensor) -> Tensor:
 
 
 def attended(heard: Heard, chosen: Optional[Sequence[int]] = None, tokens: Optional[Sequence[int]] = None) -> Tensor:
+    """As `attended_parts`, all at once: (b, windows, tokens, c)."""
+    return torch.cat([out for _, out in attended_parts(heard, chosen, tokens)], 1)
+
+
+def attended_parts(heard: Heard, chosen: Optional[Sequence[int]] = None,
+                   tokens: Optional[Sequence[int]] = None) -> Iterator[Tuple[List[int], Tensor]]:
     """Output of the layer computed again from q, k, v and r_idx, before the output linear and with the position term:
-    (b, windows, tokens, c), in float32, or float64 where the layer has it.
+    some windows at a time, and of these (b, windows, tokens, c), in float32, or float64 where the layer has it.
 
     Args:
         heard: the layer.
@@ -288,7 +294,6 @@ def attended(heard: Heard, chosen: Optional[Sequence[int]] = None, tokens: Optio
     keys = k.shape[2] * heard.r_idx.shape[-1]
     step = max(1, ROWS // max(1, b * m * t * keys))
     real = real_tokens(heard, q.device) if heard.mask_padding else None
-    parts = []
     for start in range(0, len(rows), step):
         part = rows[start:start + step]
         routed = heard.r_idx[:, part].long().to(q.device)                                   # (b, n, k)
@@ -305,8 +310,7 @@ def attended(heard: Heard, chosen: Optional[Sequence[int]] = None, tokens: Optio
         if real is not None:
             seen = real.to(q.device)[routed].reshape(b, n, 1, 1, keys)
             logits = logits.masked_fill(~seen, float("-inf"))
-        parts.append((logits.softmax(-1) @ values).permute(0, 1, 3, 2, 4).reshape(b, n, t, c))
-    return torch.cat(parts, 1) + lepe[:, rows]
+        yield part, (logits.softmax(-1) @ values).permute(0, 1, 3, 2, 4).reshape(b, n, t, c) + lepe[:, part]
 
 
 def projected(heard: Heard, x: Tensor) -> Tensor:
@@ -365,14 +369,11 @@ def looks_like_bra(module: nn.Module) -> bool:
     if not children:
         return False
     windows = _number(module, N_WIN) is not None and _number(module, TOPK) is not None
-    if not windows and not any(_number(child, TOPK) is not None and _number(child, N_WIN) is None
-                               for child in children.values()):
-        return False        # before its parts are counted, which takes longer
-    projects = any(name in children for name in PROJECTIONS) or len(
+    routes = any(_number(child, TOPK) is not None and _number(child, N_WIN) is None for child in children.values())
+    if not windows and (not routes or isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))):
+        return False
+    return (windows and "router" in children) or any(name in children for name in PROJECTIONS) or len(
         [1 for m in module.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]) >= 3
-    if windows:
-        return projects or "router" in children
-    return projects and not isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
 
 
 def named_like_bra(module: nn.Module) -> bool:
@@ -610,14 +611,11 @@ def understand(frame: Any, returned: Any, sample: bool) -> Heard:
     best: Optional[Heard] = None
     tolerance = tolerance_of(parts.y)
     if parts.qkv is not None and parts.heads >= 1 and parts.Q % parts.heads == 0 and parts.c % parts.heads == 0:
-        for number, (heard, target, layout) in enumerate(_readings(frame, parts)):
-            # The likeliest reading is proved at once; the others are tried at two windows first.
-            difference = _difference(heard, target, layout, few=True) if number else 0.0
+        for heard, target, layout in _readings(frame, parts):
+            difference = _difference(heard, target, layout, tolerance, heard if sample else None)
             if difference is not None and difference <= tolerance:
-                difference = _difference(heard, target, layout, few=False, keep=heard if sample else None)
-                if difference is not None and difference <= tolerance:
-                    heard.difference, heard.known = difference, True
-                    return heard
+                heard.difference, heard.known = difference, True
+                return heard
             if difference is not None and (best is None or difference < (best.difference or 0.0)):
                 heard.difference, best = difference, heard
     if parts.r_idx is None:
@@ -853,17 +851,18 @@ def _explains(logits: Tensor, r_idx: Tensor, r_weight: Optional[Tensor], dtype: 
     return bool(same) and (r_weight is None or bool((chosen.softmax(-1) - r_weight.float()).abs().max() <= near))
 
 
-def _difference(heard: Heard, target: Tensor, layout: str, few: bool, keep: Optional[Heard] = None) -> Optional[float]:
-    """Largest difference between the layer computed again and what it returned, over its largest output.
+def _difference(heard: Heard, target: Tensor, layout: str, tolerance: float,
+                keep: Optional[Heard] = None) -> Optional[float]:
+    """Largest difference between the layer computed again and what it returned, over its largest output; what was
+    found so far as soon as it is beyond the tolerance.
 
     Args:
         heard: the reading.
         target: what the layer returned.
         layout: "NCHW", "NHWC" or "NLC".
-        few: only at a few windows.
+        tolerance: largest difference of a reading that is right.
         keep: gets outputs at sample windows.
     """
-    windows = sample_of(heard, 2) if few else None
     tokens = tokens_of(heard)
     y = target.permute(0, 2, 3, 1) if layout == "NCHW" else target
     h, w = heard.size
@@ -875,18 +874,22 @@ def _difference(heard: Heard, target: Tensor, layout: str, few: bool, keep: Opti
     y = y[:, :h, :w].float() if y.dtype != torch.float64 else y[:, :h, :w]
     whole = windowed(padded(y, heard.padded, torch.zeros(y.shape[-1])), heard.windows, heard.region)[:, :, tokens]
     real = real_tokens(heard, y.device)[:, tokens]
-    again = projected(heard, attended(heard, windows, tokens))
-    if windows is not None:
-        whole, real = whole[:, windows], real[windows]
     if keep is not None:
         at = sample_of(heard, SAMPLE)
         keep.sample = at, whole[:1, at].clone()
     if not bool(real.any()):
         return 0.0
-    off = ((again - whole) * real[None, :, :, None].to(again)).abs().max()
-    most = (whole * real[None, :, :, None].to(whole)).abs().max().clamp(min=1e-12)
-    found = float(off / most)
-    return found if math.isfinite(found) else None
+    on = real[None, :, :, None].to(whole)
+    most = float((whole * on).abs().max().clamp(min=1e-12))
+    found = 0.0
+    for part, again in attended_parts(heard, None, tokens):
+        off = float(((projected(heard, again) - whole[:, part]) * on[:, part]).abs().max()) / most
+        if not math.isfinite(off):
+            return None
+        found = max(found, off)
+        if found > tolerance:
+            break
+    return found
 
 
 def tokens_of(heard: Heard) -> List[int]:

@@ -181,10 +181,13 @@ function legend(view, g, height, { low, high }) {
   const words = view.tint === "query_part" ? tr("not what the layer did")
     : view.tint === "class_map" ? tr("LayerCAM: where the answer comes from, not attention") : "";
   g.font = "12px sans-serif";
-  const wide = words ? g.measureText(words).width + 14 : 0;
-  g.fillStyle = "rgba(17,17,17,.8)"; g.fillRect(8, height - 38, 168 + wide, 30);
+  const room = extent(view.data.grid).width * view.scale - 16, wide = words ? g.measureText(words).width + 14 : 0;
+  const above = 168 + wide > room ? linesOf(g, words, room - 12) : [], top = height - 38 - 16 * above.length;
+  g.fillStyle = "rgba(17,17,17,.8)"; g.fillRect(8, top, above.length ? room : 168 + wide, height - 8 - top);
   colourBar(g, 14, height - 33, 156, low, high, "#fff");
-  g.textAlign = "left"; g.textBaseline = "middle"; g.fillText(words, 182, height - 23);
+  g.textAlign = "left"; g.textBaseline = "middle";
+  if (!above.length) g.fillText(words, 182, height - 23);
+  above.forEach((line, n) => g.fillText(line, 14, top + 11 + 16 * n));
 }
 
 function panels(view, queries, current) {
@@ -274,11 +277,15 @@ function keysOf(view, queries) {
   for (const query of queries) {
     const role = query.role.toUpperCase(), colour = data.roles[query.role], values = { role, window: query.window };
     keys.push({ swatch: (g, x, y) => frame(g, { x, y, w: 14, h: 13 }, colour, 2.25),
-      text: view.reverse ? tr("{role}: window {window} and the windows that chose it, with its rank", values)
+      text: view.tint === "query_part" ? (view.reverse ? tr("{role}: window {window} and the windows that would choose it", values)
+          : tr("{role}: window {window} and the windows it would choose", values))
+        : view.reverse ? tr("{role}: window {window} and the windows that chose it, with its rank", values)
         : tr("{role}: window {window} and the windows it is routed to, by rank", values) });
   }
   if (view.tint !== "route") {
-    const name = view.tint === "in_degree" ? tr("tint: how many windows chose a window") : tr("tint: affinity of all windows");
+    const name = view.tint === "in_degree" ? tr("tint: how many windows chose a window")
+      : view.tint === "query_part" ? tr("tint: affinity less what every query asks for alike")
+      : view.tint === "class_map" ? tr("tint: class heat map (LayerCAM)") : tr("tint: affinity of all windows");
     keys.push({ swatch: (g, x, y) => { for (let n = 0; n < 14; n++) { g.fillStyle = css(cividis(n / 13)); g.fillRect(x + n, y, 1.5, 12); } }, text: name });
   }
   if (box.width - data.grid.width > 0.5 || box.height - data.grid.height > 0.5) {

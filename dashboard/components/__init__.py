@@ -53,8 +53,12 @@ def reconnect() -> None:
     _reconnect(key="reconnect", on_back_change=lambda: None)
 
 
+def _nothing() -> None:
+    """A callback for what a page does not need to hear."""
+
+
 def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callable[[], None],
-          on_ready: Callable[[], None]) -> None:
+          on_ready: Callable[[], None] = _nothing) -> None:
     """The picture one points at.
 
     Args:

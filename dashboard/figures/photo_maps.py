@@ -49,7 +49,8 @@ def heat(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     table = np.array(CIVIDIS)
     colours = np.stack([np.interp(np.nan_to_num(share), stops, table[:, channel]) for channel in range(3)], -1)
     colours[np.isnan(values)] = NOTHING
-    return np.rint(colours).astype(np.uint8)
+    painted: NDArray[np.uint8] = np.rint(colours).astype(np.uint8)
+    return painted
 
 
 def span_of(*maps: NDArray[Any]) -> tuple[float, float]:

@@ -92,7 +92,7 @@ def windows(at: Lesson) -> Lesson:
     caption = tr("Content likeness: fixed rules compare colour and texture. Nothing was learned.")
     if lt.grid.padding_share:
         caption += " " + tr("Hatched: padding, see chapter 5.")
-    grid, (above, below) = lt.grid, sides()
+    grid, (above, below) = lt.grid, sides(at)
     with above:
         look(at, photo, lt, GALLERY["animal"].focus, caption)
     below.markdown(tr("Each window attends to {k} of {n} windows, {share} of the map. So each token is compared with "
@@ -263,7 +263,7 @@ def router(at: Lesson) -> Lesson:
     shared, dependence = shared_choices(lt), query_dependence(lt)
     whose = tr("Layer {layer} of a small segmentation model, trained on drawn scenes; this one was not among them.",
                layer=lt.name)
-    above, below = sides()
+    above, below = sides(at)
     with above:
         look(at, photo, lt, SCENE_FOCUS, whose)
     with below:

@@ -72,7 +72,8 @@ class ResultCache:
 
 def size_of(value: Any) -> int:
     """Bytes of the arrays, tensors, modules, tables and texts in a value; each counts once."""
-    total, seen, waiting = 0, set(), [value]
+    seen: set[object] = set()
+    total, waiting = 0, [value]
     while waiting:
         one = waiting.pop()
         if id(one) in seen:

@@ -126,4 +126,4 @@ class UploadStore:
                 finally:
                     store._coming -= self.come
 
-        starlette.requests.MultiPartParser = Counted        # type: ignore[misc, attr-defined]
+        starlette.requests.MultiPartParser = Counted        # type: ignore[attr-defined]

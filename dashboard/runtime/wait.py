@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 import streamlit as st
 
@@ -79,7 +79,7 @@ def _cached_or_run(server: Server, key: Hashable, work: Callable[[Progress], T],
     def compute(progress: Progress) -> T:
         entry = server.cache.get(key)       # it may have been finished between our look and our asking
         if entry is not None:
-            return _value(entry)
+            return cast(T, _value(entry))
         try:
             value = work(progress)
         except BRAError as error:
@@ -90,7 +90,7 @@ def _cached_or_run(server: Server, key: Hashable, work: Callable[[Progress], T],
 
     entry = server.cache.get(key)
     if entry is not None:
-        return _value(entry)
+        return cast(T, _value(entry))
     if priority == AT_ONCE:
         return compute(_no_progress)
     wait = _wait_visibly if job_status.in_page_run() else _wait_silently

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import streamlit as st
@@ -137,14 +137,14 @@ def fidelity_of(weights: str, photo: Photo, at: int) -> tuple[LayerFidelity, flo
                       lambda _: (summary.report(layer), routing.shared_choices(layer)), tr_noop("Measuring …"))
 
 
-def taught(router: Router) -> tuple[Photo, LayerTrace, Mapping[str, float | int | None]]:
+def taught(router: str) -> tuple[Photo, LayerTrace, Mapping[str, float | int | None]]:
     """The drawn scene, what the last layer of one of the three did on it, and the overlap of labels there."""
     return run_cached(server(), TaughtKey(router), lambda _: _taught(router), tr_noop("Measuring …"))
 
 
-def _taught(router: Router) -> tuple[Photo, LayerTrace, Mapping[str, float | int | None]]:
+def _taught(router: str) -> tuple[Photo, LayerTrace, Mapping[str, float | int | None]]:
     photo = Photo.from_bytes(encode(draw_scene(SCENE, SCENE_SIDE).rgb, "PNG"))
-    *_, layer = open_scene_net(router).look(photo, SIDE_READ).trace.layers.values()
+    *_, layer = open_scene_net(cast(Router, router)).look(photo, SIDE_READ).trace.layers.values()
     return photo, layer, semantic_overlap(layer, draw_scene(SCENE, SIDE_READ).labels).to_dict()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from bra.spec import MAX_N_WIN
 from dashboard.state import link
@@ -49,9 +49,9 @@ class CostView:
     after: int = 0
 
     @property
-    def second(self) -> dict[str, int | str]:
+    def second(self) -> dict[str, Any]:
         """The second setting as options of `BRASpec`, but for qk_dim, which depends on the layer."""
-        found: dict[str, int | str] = {"n_win": self.n_win, "topk": self.topk, "param_attention": self.projections}
+        found: dict[str, Any] = {"n_win": self.n_win, "topk": self.topk, "param_attention": self.projections}
         if self.pool > 1:
             found |= {"kv_downsample_mode": "avgpool", "kv_downsample_ratio": self.pool}
         return found

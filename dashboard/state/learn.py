@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import streamlit as st
@@ -67,7 +68,8 @@ def set_widget(key: str, value: object) -> str:
 
 def answer(step: int) -> int | None:
     """What was answered to a chapter's question."""
-    return st.session_state.get("lesson_answers", {}).get(step)
+    answers: Mapping[int, int] = st.session_state.get("lesson_answers", {})
+    return answers.get(step)
 
 
 def on_answer(step: int) -> None:

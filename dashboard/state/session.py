@@ -291,8 +291,8 @@ def on_whole() -> None:
 def on_pins() -> None:
     """Callback of the stage: its pins become the visitor's."""
     pins = st.session_state[key_in_language(STAGE)].pins or {}
-    save(replace(current(), **{
-        role: inside(int(pins[role][0]), int(pins[role][1])) if pins.get(role) else None for role in ("a", "b")}))
+    a, b = (inside(int(pins[role][0]), int(pins[role][1])) if pins.get(role) else None for role in ("a", "b"))
+    save(replace(current(), a=a, b=b))
 
 
 def on_show() -> None:

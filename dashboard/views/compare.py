@@ -144,7 +144,7 @@ def _decide(compared: Compared, wanted: Comparison, caption: str, provenance: st
     with drawn:
         chart.draw(compare_figures.deciding(compared.rows, wanted.cost, chart.style(), caption), caption, wanted.cost,
                    key=session.CHART, on_select=session.on_chart_point)
-        st.page_link(COST, label=tr("What each part of the layer costs, and what to change: Cost"),
+        st.page_link(COST, label=tr("Cost of each part, and advice"),
                      icon=":material/payments:")
         st.caption(tr("Thick grey: the Pareto front. Dashed: what the nearest windows of the same number keep; dotted: "
                       "random ones. Click a point to open that setting in Explore."))
@@ -154,7 +154,8 @@ def _decide(compared: Compared, wanted: Comparison, caption: str, provenance: st
         st.dataframe([{"n_win": row.n_win, "topk": row.topk,
                        **{name: 100 * getattr(row, field) for name, field in shares.items()},
                        tr_noop("depends on the query"): translate(depends(row))}
-                      for row in compared.rows], hide_index=True, height=360, column_config=heads(shares, shares))
+                      for row in compared.rows], hide_index=True, height=360,
+                     column_config=heads((*shares, tr_noop("depends on the query")), shares))
         if any(row.collapsed for row in compared.rows):
             st.caption(translate(COLLAPSED))
         title, language = tr("Settings side by side"), visitor_language()
@@ -180,7 +181,11 @@ def choose_b(view: Selection, wanted: Comparison) -> tuple[Selection, LoadedMode
     if patches:
         same = replace(same, num_heads=a.num_heads, stride=a.stride)
     same = _choose_kind(same)
-    loaded = load_model(same, session.uploaded_file(session.MODEL_UPLOADER_B))
+    try:
+        loaded = load_model(same, session.uploaded_file(session.MODEL_UPLOADER_B))
+    except BRAError as error:
+        model_widgets.refuse(error, session.MODEL_UPLOADER_B)
+        st.stop()
     names = list(loaded.model.specs)
     layer = next((name for name in (wanted.b.layer, view.layer) if name in names), names[0] if names else "")
     if len(names) > 1:

@@ -286,7 +286,7 @@ def _settings(layer: LayerCost) -> None:
 def _places(loaded: LoadedModel, view: CostView, spec: BRASpec, cost: Cost, plain: Cost) -> None:
     options = _options(spec)
     found = positions(plain, **options)
-    possible = [place for place in found if place.layer is not None]
+    possible = [(place, place.layer) for place in found if place.layer is not None]
     st.markdown(tr("**Where to put it?** One row with {options}, after each row of this model without BRA.",
                    options=_said(options))
                 + (tr(" The dashed line is 1 GiB.") if view.measure == "peak_bytes" else ""))
@@ -304,14 +304,14 @@ def _places(loaded: LoadedModel, view: CostView, spec: BRASpec, cost: Cost, plai
                             why=translate(refused[0].why))))
     if not possible:
         return
-    least, most = (extreme(possible, key=lambda place: place.layer.params) for extreme in (min, max))
+    (least, cheap), (most, dear) = (extreme(possible, key=lambda pair: pair[1].params) for extreme in (min, max))
     st.markdown(as_is(tr(
         "Its place is the largest lever: after {least} such a row has {params:,} parameters and takes {macs:,.0f} M "
         "multiply-adds, after {most} {most_params:,} and {most_macs:,.0f} M.",
-        least=_place(least), params=least.layer.params, macs=least.layer.macs / 1e6,
-        most=_place(most), most_params=most.layer.params, most_macs=most.layer.macs / 1e6)))
+        least=_place(least), params=cheap.params, macs=cheap.macs / 1e6,
+        most=_place(most), most_params=dear.params, most_macs=dear.macs / 1e6)))
     numbers = {row.name: number for number, row in enumerate(plain.rows)}
-    rows = {numbers[place.after]: place for place in possible}
+    rows = {numbers[place.after]: place for place, _ in possible}
     first = next((number for number, place in rows.items() if place.after in here), next(iter(rows)))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         after = st.selectbox(tr("After row"), list(rows), format_func=lambda n: rows[n].after, width=170,

@@ -23,7 +23,7 @@ from dashboard.widgets.tables import routing_table, score_table
 EXPLORE = Path(__file__).parent / "explore.py"
 # What a card was made with; anything else is the name of a package.
 MADE = {"date": tr_noop("date")}
-PERCENTS = ("shared choices", "depends on the query", "overlap", "overlap of the nearest")
+PERCENTS = (tr_noop("shared choices"), tr_noop("depends on the query"), "overlap", tr_noop("overlap of the nearest"))
 
 
 def choose_card(known: dict[str, ModelCard]) -> ModelCard:

@@ -8,9 +8,9 @@ from bra.errors import BRAError, UnknownSettingsError
 from bra.models.base import FileOptions
 from bra.models.catalog import ModelSettings
 from dashboard.i18n import option_labels, tr, tr_noop, translate
-from dashboard.runtime.uploads import Upload
 from dashboard.services.models import load_model
 from dashboard.state import session, timeline
+from dashboard.state.upload import Upload
 from dashboard.state.view import N_WINS
 from dashboard.state.widgets import init_text, init_widget
 from dashboard.widgets.picture import plain
@@ -33,7 +33,8 @@ def ask_file_options(file: Upload | None, key: str = "") -> FileOptions:
     asks = _asks(file)
     key = f"{key}{file.digest[:12]}_"       # another file is asked about anew
     kept = session.file_options(key)
-    n_win, topks, order = PUBLISHED, (), "windows"
+    n_win, order = PUBLISHED, "windows"
+    topks: tuple[int, ...] = ()
     if "n_win" in asks:
         names = list(N_WIN_NAMES)
         n_win = st.selectbox(tr("n_win that it was trained with"), names, format_func=option_labels(N_WIN_NAMES),
@@ -51,7 +52,8 @@ def ask_file_options(file: Upload | None, key: str = "") -> FileOptions:
                                      key=init_widget(f"{key}order",
                                                      "heads" if kept.heads_first else "windows",
                                                      orders),
-                                     help=tr("The tutorial's class takes n_win first, the authors' class the heads."))
+                                     help=tr("The tutorial's class takes n_win first, the authors' class the heads.")) \
+            or order
     options = FileOptions(None if n_win == PUBLISHED else int(n_win), topks, order == "heads",
                           timeline.chosen_epoch(file.digest))
     session.save_file_options(key, options)

@@ -222,7 +222,7 @@ def picture_for(view: Selection, chosen: ChosenPicture) -> ChosenPicture:
         return chosen       # the page says why when it runs the model
     if photo is None:
         return chosen
-    hint = tr("The recording's own picture: nothing of its model runs here.")
+    hint = tr("The recording's own picture, whichever is chosen above: nothing of its model runs here.")
     return ChosenPicture(photo, "", shown_name(upload.name), hint, CENTRE)
 
 
@@ -257,7 +257,7 @@ def refuse(error: BRAError, uploader: str = session.MODEL_UPLOADER) -> None:
         st.error(sentence(error), icon=":material/error:")
         _offer_mended(uploader)
         return
-    st.error(f"{sentence(error)} {translate(RECORD_IT)}", icon=":material/error:")
+    st.error(tr("{refusal} {cure}", refusal=sentence(error), cure=translate(RECORD_IT)), icon=":material/error:")
     st.code(error.lines, language="python")
     st.download_button("bra_record.py", recorder_file, "bra_record.py", "text/x-python", on_click="ignore",
                        icon=":material/download:", key=f"recorder_{uploader}",

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final, Literal
 
 import pandas as pd
 import streamlit as st
@@ -237,6 +237,10 @@ def choose_attention(whole: bool) -> bool:
     return chosen == options[True]
 
 
+WIDE: Final[dict[str, Literal["medium", "large"]]] = {"change": "medium", "why": "large"}
+"""Columns of sentences."""
+
+
 def heads(names: Iterable[str], percents: Collection[str] = ()) -> dict[str, Any]:
     """The heads of columns in the visitor's language, over fields whose names stay as they are.
 
@@ -254,7 +258,7 @@ def _amount(value: float, unit: str) -> str:
     return ("−" if value < 0 else "") + quantity(abs(value)) + gap + unit
 
 
-def table(rows: list[dict[str, Any]], height: int | str = "content", decimals: Collection[str] = (),
+def table(rows: list[dict[str, Any]], height: int | Literal["content"] = "content", decimals: Collection[str] = (),
           amounts: Mapping[str, str] = MappingProxyType({})) -> None:
     """A sortable table of numbers with thousands apart.
 
@@ -269,7 +273,7 @@ def table(rows: list[dict[str, Any]], height: int | str = "content", decimals: C
     short = {name: unit for name, unit in amounts.items() if name in frame}
     formats = heads(frame.columns)
     formats |= {name: st.column_config.TextColumn(translate(name), width=width)
-                for name, width in (("change", "medium"), ("why", "large")) if name in frame}
+                for name, width in WIDE.items() if name in frame}
     formats |= {name: st.column_config.NumberColumn(translate(name),
                                                     format="%.1f" if name in decimals else "localized")
                 for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name]) and name not in short}

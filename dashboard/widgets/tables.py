@@ -14,9 +14,10 @@ from dashboard.i18n import tr, tr_noop, translate
 
 Table = list[dict[str, Any]]
 AMOUNTS = MappingProxyType({
-    "parameters": "", "multiply-adds": "", "peak memory": "B", "memory, fused": "B", "memory, written out": "B",
-    "parameters saved": "", "multiply-adds saved": "", "memory saved": "B"})
-# (Large numbers of the page Cost by their columns, and their units.)
+    "parameters": "", "multiply-adds": "", tr_noop("peak memory"): "B", tr_noop("memory, fused"): "B",
+    tr_noop("memory, written out"): "B", tr_noop("parameters saved"): "", tr_noop("multiply-adds saved"): "",
+    tr_noop("memory saved"): "B"})
+"""Large numbers of the page Cost by their columns, and their units."""
 
 
 def bra_after(cost: Cost, plain: Cost) -> set[str]:

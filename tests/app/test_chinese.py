@@ -21,8 +21,9 @@ pytest.importorskip("ultralytics")      # half of the models
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "dashboard"
-CODE = [path for path in sorted(DASHBOARD.rglob("*.py")) if path.name not in ("i18n.py", "config.py")]
-"""Without the catalogue itself, and the table of settings, which who runs a server reads in a terminal."""
+CODE = [path for path in sorted(DASHBOARD.rglob("*.py")) if path.name not in ("i18n.py", "config.py", "code.py")]
+"""Without the catalogue itself, the table of settings, which who runs a server reads in a terminal, and the programs of
+the lesson, which are the same in every language."""
 VIEWS = sorted(path for path in (DASHBOARD / "views").glob("*.py") if path.name != "__init__.py")
 WRAPPERS = {"tr", "translate", "tr_noop", "message", "LazyText", "chapter"}
 LETTERS = re.compile(r"(?<!_)\b[A-Za-z]{2,}(?!\w)")     # no name such as soft_routing
@@ -41,7 +42,7 @@ SHOWN = {"markdown", "caption", "subheader", "header", "title", "write", "info",
          "badge", "link_button", "page_link", "multiselect", "popover", "toast", "Column", "NumberColumn", "TextColumn"}
 """Calls whose first argument a visitor reads; so are these by name."""
 READ = {"label", "help", "placeholder", "title", "text", "body"}
-NAMES = {"topk", "n_win", "CSV", "JSON", "Markdown", "RouteScope", "LePE"}
+NAMES = {"bra_record.py", "topk", "n_win", "CSV", "JSON", "Markdown", "RouteScope", "LePE"}
 """Words that are the same in every language."""
 KINDS = {"as it is", "without BRA"}
 """Values that stand in the code by the words that they are shown as."""

@@ -417,7 +417,8 @@ def told_by_the_presenter(words: list[object]) -> None:
 @pytest.mark.parametrize(("words", "link"), [
     (["next"], "step=2"), (["next", "back"], ""), (["back"], ""), (["present"], "present=1"),
     (["present", "next"], "scene=try&present=1"), (["present", "next", "leave"], ""),
-    (["present", *["next"] * 3], "step=2&present=1"), (["next"] * 7, "part=example"), ([None, 7, "jump"], "")])
+    (["present", *["next"] * 3], "step=2&present=1"),
+    (["next"] * LENGTHS["chapters"], "part=example"), ([None, 7, "jump"], "")])
 def test_the_presenter_goes_on_presents_and_leaves(words: list[object], link: str) -> None:
     app = AppTest.from_function(told_by_the_presenter, args=(words,)).run()
     assert not app.exception

@@ -59,6 +59,18 @@ def test_rows_that_begin_with_their_channels_are_mended_and_opened(app: AppTest)
     assert arrays["r_idx"].shape == (49, 4)     # the class's own n_win 7, since the 8 are its heads
 
 
+def test_side_b_of_a_comparison_is_mended_in_its_own_place() -> None:
+    app = ask(AppTest.from_file(str(APP), default_timeout=120), tab="versus", b_model="own", side="224")
+    app.switch_page("views/compare.py").run()
+    uploader = next(one for one in app.file_uploader if one.label == "B: model file")
+    uploader.upload("theirs.yaml", CHANNELS.replace(b"[64, 8]", b"[256, 8]"), "").run()
+    assert len(app.error) == 1
+    next(button for button in app.button if button.label.startswith("Mend and open")).click().run()
+    assert not app.exception
+    assert not app.error
+    assert any("theirs-mended.yaml" in text.value for text in app.markdown)
+
+
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("page", ["explore", "compare", "cost"])
 def test_a_checkpoint_without_attention_gets_one_sentence_with_what_can_be_done(plain: bytes, page: str,

@@ -21,13 +21,15 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from bra.errors import BRAError
-from bra.models.catalog import ModelSettings
-from dashboard.services import compare as compare_services
-from dashboard.services import models as model_services
-from dashboard.state.upload import uploaded
-
 TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS.parent), str(TESTS / "helpers")]
+
+from bra.errors import BRAError  # noqa: E402
+from bra.models.catalog import ModelSettings  # noqa: E402
+from dashboard.services import compare as compare_services  # noqa: E402
+from dashboard.services import models as model_services  # noqa: E402
+from dashboard.state.upload import uploaded  # noqa: E402
+
 KEPT_MB = 16
 QUIET = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "YOLO_VERBOSE": "false", "ROUTESCOPE_KEEP_MB": str(KEPT_MB)}
 
@@ -90,7 +92,6 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable()                                   # Streamlit warns of a page outside of its server
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)        # libtiff says a line for every damaged line of a picture
-    sys.path[:0] = [str(TESTS / "helpers")]
     os.environ.update(QUIET, YOLO_CONFIG_DIR=tempfile.mkdtemp(prefix="bra-bench-"))
     rng, slowest = random.Random(0), (0.0, "")
     ends: collections.Counter[str] = collections.Counter()

@@ -102,6 +102,10 @@ def test_saved_stage_names_its_tint_and_padding(context: Any, app_url: str, tmp_
     words = texts(saved(page, page.locator('[data-part="save"]').click, tmp_path))
     assert "tint: how many windows chose a window" in words
     assert "padding" in words
+    page.locator('[data-part="tint"]').select_option("query_part")
+    words = texts(saved(page, page.locator('[data-part="save"]').click, tmp_path))
+    assert "tint: affinity less what every query asks for alike" in words
+    assert any(re.match(r"A: window \d+ and the windows that would choose it", word) for word in words)
 
 
 @pytest.mark.parametrize(("place", "tab", "legend", "caption"), [

@@ -11,6 +11,5 @@ HOME = tempfile.mkdtemp(prefix="bra-fuzz-")
 QUIET = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "YOLO_CONFIG_DIR": HOME, "YOLO_VERBOSE": "false"}
 for name, value in QUIET.items():
     os.environ.setdefault(name, value)
-HELPERS = str(Path(__file__).parents[1] / "helpers")
-if HELPERS not in sys.path:     # `make fuzz` runs without pytest, which knows the folder
-    sys.path.append(HELPERS)
+TESTS = Path(__file__).parents[1]
+sys.path += [str(TESTS.parent), str(TESTS / "helpers")]     # `make fuzz` runs without pytest, which knows both

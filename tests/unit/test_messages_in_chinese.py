@@ -51,6 +51,8 @@ from dashboard import i18n as app
 
 ROOT = Path(__file__).parents[2]
 KINDS = {name for name in vars(errors) if name.endswith("Error")}
+SENTENCES = ("message", "message_of", "from_plain", "_refusal", "no_routing")
+"""What an error may be made of: functions that give a sentence with its template."""
 COMMAND_LINE = {
     "cli", "cli.compare", "cli.cost", "cli.file_options", "cli.main", "cli.quality", "cli.yolo",
     "experiments.sweep",
@@ -231,7 +233,7 @@ def test_every_error_is_made_of_a_sentence_that_remembers(name: str) -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in KINDS:
             made = node.args[0]
             assert isinstance(made, ast.Call), node.lineno
-            assert ast.unparse(made.func) in ("message", "from_plain", "_refusal", "no_routing"), node.lineno
+            assert ast.unparse(made.func) in SENTENCES, node.lineno
 
 
 # beside the pictures --------------------------------------------------------------------------------------

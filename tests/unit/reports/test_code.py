@@ -141,7 +141,8 @@ def test_the_other_commands_run(folder: Path, capsys: pytest.CaptureFixture[str]
     run(code.compare_command(SETTINGS, (2,), (1, 2), layer="layers.1", cost="peak_bytes"))
     run(code.probe_command(SETTINGS))
     run(code.inspect_command(replace(SETTINGS, n_win=3, topk=2), "layers.1"))
-    run(code.cost_command(SETTINGS, (96, 128)))
+    run(code.cost_command(ModelSettings("similarity"), (96, 128)))
+    assert code.cost_command(SETTINGS, (96, 128)) == "", "of patches the command knows the usual settings alone"
     assert "n_win 3 · topk 2" in Path("report.html").read_text(encoding="utf-8")
 
 
