@@ -14,7 +14,7 @@ run: .venv/installed
 
 test: .venv/installed-test lint
 	bash tests/system.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

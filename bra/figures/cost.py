@@ -8,7 +8,7 @@ from typing import Final
 import plotly.graph_objects as go
 
 from bra.figures.template import COLOURS, LIGHT, Style, Table, dressed, escaped, hover, log_ticks, wrapped
-from bra.messages import message
+from bra.messages import message, semicolon_joined
 from bra.profiling.advice import EXPLOSION, Position
 from bra.profiling.format import PARTS, REST, part_words, short
 from bra.profiling.model_cost import Cost
@@ -50,10 +50,11 @@ def bar_values(cost: Cost, measure: str) -> Table:
     return values
 
 
-def bars(cost: Cost, measure: str, style: Style = LIGHT) -> go.Figure:
+def bars(cost: Cost, measure: str, style: Style = LIGHT, assumptions: Sequence[str] = ()) -> go.Figure:
     """A bar per row of the model, the first on top; BRA's parts in colours, all else grey.
 
-    A point's `customdata` is [row, value as it is, share of the model's, 0 to 1].
+    A point's `customdata` is [row, value as it is, share of the model's, 0 to 1]. `assumptions` of the model go into
+    the caption, here and in the figures below.
     """
     unit, label = UNITS[measure]
     values, colours = bar_values(cost, measure), PART_COLOURS | {WITH_BRA: PART_COLOURS[PARTS["qkv"]], REST: GREY}
@@ -71,8 +72,8 @@ def bars(cost: Cost, measure: str, style: Style = LIGHT) -> go.Figure:
                                     (message("part"), escaped(style.tr(part))), (label, "%{x:,.2f}"),
                                     (message("exactly"), "%{customdata[1]:,}"),
                                     *(() if measure == "peak_bytes" else ((SHARE, "%{customdata[2]:.1%}"),))))
-    return dressed(figure, style, model_caption(cost), 130 + 20 * len(names), barmode="stack", showlegend=True,
-                   xaxis_title_text=style.tr(label), yaxis={
+    return dressed(figure, style, model_caption(cost, assumptions), 130 + 20 * len(names), barmode="stack",
+                   showlegend=True, xaxis_title_text=style.tr(label), yaxis={
                        "tickvals": list(range(len(names))), "range": [len(names) - 0.5, -0.5], "zeroline": False,
                        "showgrid": False,
                        "ticktext": [escaped(style.tr(short(name)))[:34] for name in names]})
@@ -81,13 +82,14 @@ def bars(cost: Cost, measure: str, style: Style = LIGHT) -> go.Figure:
 SHARE: Final = message("share of the model")
 
 
-def model_caption(cost: Cost) -> str:
-    """What the numbers are of; weights do not matter."""
+def model_caption(cost: Cost, assumptions: Sequence[str] = ()) -> str:
+    """What the numbers are of, and what was assumed of the model; weights do not matter."""
     size = "×".join(map(str, cost.input[2:]))
-    return message("{model} · one image of {size} · costs are the same trained or not", model=cost.model, size=size)
+    said = message("{model} · one image of {size} · costs are the same trained or not", model=cost.model, size=size)
+    return semicolon_joined((said, *assumptions))
 
 
-def icicle(cost: Cost, style: Style = LIGHT) -> go.Figure:
+def icicle(cost: Cost, style: Style = LIGHT, assumptions: Sequence[str] = ()) -> go.Figure:
     """Parameters of the model, its rows, and the parts of rows with BRA; `ids` are "", row, or row › part."""
     ids, labels, parents, sizes, colours = [""], [cost.model], [""], [cost.total.params], [GREY]
     ids[0] = cost.model
@@ -116,7 +118,7 @@ def icicle(cost: Cost, style: Style = LIGHT) -> go.Figure:
         customdata=[[size / whole] for size in sizes], texttemplate="%{label}<br>%{value:,}",
         hovertemplate="%{label}<br>" + hover(style, (message("parameters"), "%{value:,}"),
                                              (SHARE, "%{customdata[0]:.1%}"))))
-    return dressed(figure, style, model_caption(cost), 460, margin={"l": 8, "r": 8, "t": 30})
+    return dressed(figure, style, model_caption(cost, assumptions), 460, margin={"l": 8, "r": 8, "t": 30})
 
 
 def place_values(positions: Sequence[Position], measure: str, here: Collection[str]) -> Table:
@@ -175,7 +177,7 @@ def places(positions: Sequence[Position], measure: str, here: Collection[str] = 
 
 
 
-def against(costs: Mapping[str, Cost], style: Style = LIGHT) -> go.Figure:
+def against(costs: Mapping[str, Cost], style: Style = LIGHT, assumptions: Sequence[str] = ()) -> go.Figure:
     """One group of bars per way to have the model: its totals in per cent of the first, its absolute value on them.
 
     `customdata` is [value as it is].
@@ -191,5 +193,5 @@ def against(costs: Mapping[str, Cost], style: Style = LIGHT) -> go.Figure:
                        customdata=[[getattr(cost.total, measure)] for cost in costs.values()], hovertemplate=hover(
                            style, (message("model"), "%{x}"), (name, f"%{{customdata[0]:,}} {unit}"),
                            (message("of the model as it is"), "%{y:.1f} %")))
-    return dressed(figure, style, model_caption(first), 300, showlegend=True, xaxis_title_text=style.tr(
+    return dressed(figure, style, model_caption(first, assumptions), 300, showlegend=True, xaxis_title_text=style.tr(
         message("way to have the model")), yaxis_title_text=style.tr(message("% of the model as it is")))

@@ -97,12 +97,12 @@ def page(selection: Selection, view: CostView, timed: bool) -> None:
                    () if with_bra else tuple(row.name for row in plain.rows))
     with bars:
         if bars.open:
-            chart.draw(cost_figures.bars(cost, view.measure, drawn), cost.model, view.measure, key=session.COST_BARS,
-                       on_select=partial(pick, session.COST_BARS))
+            chart.draw(cost_figures.bars(cost, view.measure, drawn, loaded.model.assumptions), cost.model,
+                       view.measure, key=session.COST_BARS, on_select=partial(pick, session.COST_BARS))
     with parameters:
         if parameters.open:
-            chart.draw(cost_figures.icicle(cost, drawn), cost.model, "parameters", key=session.COST_TREE,
-                       on_select=partial(pick, session.COST_TREE))
+            chart.draw(cost_figures.icicle(cost, drawn, loaded.model.assumptions), cost.model, "parameters",
+                       key=session.COST_TREE, on_select=partial(pick, session.COST_TREE))
     st.caption(tr("Click a row with BRA to see below what to change in it.") if with_bra else
                tr("Click a row to see below what a BRA row after it would cost."))
     st.caption(tr("Counted, not estimated: every operator of one forward at this image size; parts of BRA by formula, "
@@ -187,7 +187,8 @@ def _against(loaded: LoadedModel, view: CostView, plain: Cost, cost: Cost) -> Co
             st.warning(tr("“{kind}” cannot be: {why}", kind=translate(name), why=model_widgets.sentence(error)))
     named = {VARIANT_NAMES[variant]: one for variant, one in costs.items()}
     table(tables.against_table(named), decimals=DECIMALS, amounts=tables.AMOUNTS)
-    chart.draw(cost_figures.against(named, chart.style()), cost.model, "settings", f"n{view.n_win}_k{view.topk}")
+    chart.draw(cost_figures.against(named, chart.style(), loaded.model.assumptions), cost.model, "settings",
+               f"n{view.n_win}_k{view.topk}")
     st.caption(tr("Full attention: every window routed to all. Bytes are those of the fused form used here, which "
                   "never writes attention out. The second setting stands in all BRA layers."))
     if Variant.SECOND_SETTING in costs and cost_services.is_yolo(loaded):

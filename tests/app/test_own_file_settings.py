@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import save
+from sent_figures import figures, texts
 from streamlit.testing.v1 import AppTest
 from test_models import ask, message, upload
 
@@ -56,6 +57,9 @@ def test_weights_alone_are_asked_for_their_windows(app: AppTest) -> None:
     app.switch_page("views/compare.py").run()
     assert not app.exception
     assert "as given" in message(app, "multiples")[0]["caption"]
+    app.switch_page("views/cost.py").run()
+    assert not app.exception
+    assert any("as given" in text.replace("<br>", " ") for figure in figures(app) for text in texts(figure))
     app.switch_page("views/guide.py").run()
     app.switch_page("views/explore.py").run()
     assert "n_win 4 and topk 2, 8, 9 as given" in caption(app), "pages between do not ask for it"

@@ -63,12 +63,14 @@ def test_side_b_of_a_comparison_is_mended_in_its_own_place() -> None:
     app = ask(AppTest.from_file(str(APP), default_timeout=120), tab="versus", b_model="own", side="224")
     app.switch_page("views/compare.py").run()
     uploader = next(one for one in app.file_uploader if one.label == "B: model file")
-    uploader.upload("theirs.yaml", CHANNELS.replace(b"[64, 8]", b"[256, 8]"), "").run()
+    smaller = HEAD + 4 * b"  - [-1, 1, Conv, [64, 3, 2]]\n"     # a map of few tokens, since all of them are compared
+    uploader.upload("theirs.yaml", CHANNELS.replace(HEAD, smaller).replace(b"[64, 8]", b"[256, 8]")
+                    .replace(b"[[1], 1", b"[[5], 1"), "").run()
     assert len(app.error) == 1
     next(button for button in app.button if button.label.startswith("Mend and open")).click().run()
     assert not app.exception
     assert not app.error
-    assert any("theirs-mended.yaml" in text.value for text in app.markdown)
+    assert "theirs-mended.yaml" in str(message(app, "multiples")[0])
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
