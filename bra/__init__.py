@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bra.profiling.model_cost import Cost, CostRow
     from bra.readers.recording import load
     from bra.reports.view import View, show
+    from bra.training.watching import watch
 
 __all__ = [
     "BRAError",
@@ -36,11 +37,13 @@ __all__ = [
     "recording",
     "show",
     "trace",
+    "watch",
 ]
 
 LATER: Final = {"View": "bra.reports.view", "show": "bra.reports.view", "cost": "bra.opening",
                 "Cost": "bra.profiling.model_cost", "CostRow": "bra.profiling.model_cost",
-                "record": "bra.listening", "load": "bra.readers.recording"}
+                "record": "bra.listening", "load": "bra.readers.recording",
+                "watch": "bra.training.watching"}
 """Public names that are imported when they are asked for, and where they are."""
 
 

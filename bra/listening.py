@@ -100,6 +100,8 @@ def capture_of(heard: Heard) -> Capture:
         "region": heard.region, "proof": proof, "real_keys": None}
     b, p2 = routing["r_idx"].shape[:2]
     if not heard.known or heard.q is None or heard.k is None or heard.v is None or heard.pad is None:
+        if heard.mask_padding and heard.windows[0] == heard.windows[1]:
+            common["real_keys"] = bra_record.real_tokens(heard)
         nothing = torch.zeros(b, m, p2, heard.region[0] * heard.region[1], 0)
         return Capture(**common, wo=nn.Identity(), q=nothing, k=nothing, v=nothing, lepe=None, factor=None)
     exact = torch.float32 if heard.q.dtype in (torch.float16, torch.bfloat16) else heard.q.dtype
@@ -223,5 +225,17 @@ def record(model: Any, image: Any, path: Any = "run.bra", size: int = 640) -> st
     """
     try:
         return bra_record.record(model, image, path, size)
+    except RecordError as error:
+        raise TraceError(message(error.template, **error.values)) from error
+
+
+def networks_of(model: Any) -> list[nn.Module]:
+    """The networks inside whatever a person calls a model, as `bra_record.networks_of` finds them.
+
+    Raises:
+        TraceError: there is none, or one that cannot be listened to.
+    """
+    try:
+        return bra_record.networks_of(model)
     except RecordError as error:
         raise TraceError(message(error.template, **error.values)) from error

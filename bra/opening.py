@@ -23,6 +23,7 @@ from bra.models.catalog import CATALOG, ModelSettings, build
 from bra.models.elsewhere import code_base, record_lines
 from bra.models.init import redraw
 from bra.models.recorded import open_recording
+from bra.models.watched import open_timeline
 from bra.photo import Photo
 from bra.profiling import model_cost
 from bra.profiling.model_cost import Cost
@@ -30,6 +31,7 @@ from bra.profiling.timing import Progress
 from bra.readers.checkpoint import read_checkpoint
 from bra.readers.recording import is_recording
 from bra.readers.safetensors import read_safetensors
+from bra.readers.timeline import is_timeline
 
 MODEL_TEXT: Final = 64 * 2**10
 """Bytes of a model file in which names of rows are looked for once it was refused."""
@@ -102,6 +104,8 @@ def open_file(data: bytes, name: str, progress: Callable[[int, int], None] = lam
             text = data[:MODEL_TEXT].decode("utf-8", "replace")
             raise _where_it_runs(error, name, "", ROW_NAME.findall(text), ANCHORS.search(text) is not None) from None
         return made
+    if is_timeline(data):
+        return open_timeline(data, name, options.epoch)
     if ending == "bra" or is_recording(data):
         return open_recording(data, name)
     if ending == "safetensors":

@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +113,25 @@ class Photo:
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
             raise PhotoError(message("This picture is damaged: save it again in a picture program.")) from error
         return cls(hashlib.sha256(data).hexdigest(), _frozen(rgb), size, tuple(notes))
+
+    @classmethod
+    def of(cls, given: Any) -> Photo:
+        """A picture in any of its usual forms: a Photo, a file's path or bytes, (H, W, 3) uint8, or a PIL image.
+
+        Raises:
+            PhotoError: it is none of these, or not a picture that is read here.
+        """
+        if isinstance(given, Photo):
+            return given
+        if isinstance(given, (str, Path)):
+            return cls.from_bytes(Path(given).read_bytes())
+        if isinstance(given, bytes):
+            return cls.from_bytes(given)
+        rgb = np.asarray(given.convert("RGB")) if isinstance(given, Image.Image) else given
+        if not isinstance(rgb, np.ndarray):
+            raise PhotoError(message("{kind} is no picture: give a file, a Photo, or an array (height, width, 3) of "
+                                     "uint8.", kind=type(given).__name__))
+        return cls.from_array(np.ascontiguousarray(rgb))
 
     def size_at(self, longest: int) -> tuple[int, int]:
         """(width, height) of `resized(longest)`."""

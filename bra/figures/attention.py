@@ -63,6 +63,8 @@ def attended(trace: LayerTrace, photo: Photo, queries: Sequence[tuple[str, Place
         queries: role "a" or "b", place, and whether the whole window is meant instead of its token at that place.
         mean_map: a window -> its `attention_map`, where that was worked out elsewhere.
     """
+    if not trace.attention_known:
+        return ()
     found = []
     for role, place, whole in queries:
         window, token = locate(trace.grid, photo, place)

@@ -12,9 +12,9 @@ from typing import Any, Final, Literal
 
 import plotly.graph_objects as go
 
+from bra.colours import ROLES
 from bra.grid import WindowGrid
 from bra.messages import ENGLISH, Language, message
-from bra.viewer.pack import ROLES
 
 COLOURS: Final = MappingProxyType({
     "a": ROLES["a"], "b": ROLES["b"], "routed": "#0072B2", "rejected": ROLES["rejected"], "padding": "#8C6D5A",

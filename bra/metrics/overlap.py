@@ -103,11 +103,20 @@ def class_shares(grid: WindowGrid, labels: NDArray[np.int64]) -> Floats:
     row, col = np.meshgrid(*sides, indexing="ij")
     used = (labels != IGNORE) & (row >= 0) & (row < grid.h) & (col >= 0) & (col < grid.w)
     window = row[used] // grid.window_h * grid.n_win + col[used] // grid.window_w
-    classes, index = np.unique(labels[used], return_inverse=True)
-    n = max(1, len(classes))
-    counts = np.bincount(window * n + index.reshape(-1), minlength=grid.n_windows * n).reshape(-1, n).astype(float)
+    index, n = _numbered(labels[used])
+    counts = np.bincount(window * n + index, minlength=grid.n_windows * n).reshape(-1, n).astype(float)
     total = counts.sum(-1, keepdims=True)
     return np.asarray(np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0))
+
+
+def _numbered(labels: Ints) -> tuple[Ints, int]:
+    """(n,) classes -> the place of each among those that occur, in order, and how many occur, at least 1."""
+    if not len(labels) or int(labels.max()) - int(labels.min()) > len(labels):
+        classes, index = np.unique(labels, return_inverse=True)
+        return index.reshape(-1), max(1, len(classes))
+    counted = labels - labels.min()             # a tenth of the time that sorting takes
+    occurs = np.bincount(counted) > 0
+    return np.asarray(np.cumsum(occurs)[counted] - 1), int(occurs.sum())
 
 
 def _image_size(grid: WindowGrid) -> tuple[int, int]:

@@ -80,11 +80,13 @@ class FileOptions:
         topks: routed windows per stage of such weights, -2 for a stage of full attention; empty for the published ones.
         heads_first: whether rows of BiLevelRoutingAttention in a YOLO model file begin with the heads, as the official
             class does; the tutorial's begins with the windows.
+        epoch: which epoch of the file of a watched training; None for the last.
     """
 
     n_win: int | None = None
     topks: tuple[int, ...] = ()
     heads_first: bool = False
+    epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

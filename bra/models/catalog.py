@@ -189,6 +189,11 @@ class ModelSettings:
             return replace(self, side=SIDE, variant="", untrained=False, changed=False, file=FileOptions())
         return ModelSettings(self.model, variant=self.chosen_variant, untrained=self.untrained, file=self.file)
 
+    @property
+    def layers(self) -> ModelSettings:
+        """The same, whichever epoch of a watched training: equal for models with the same layers."""
+        return replace(self.opens, file=replace(self.opens.file, epoch=None))
+
     def change_of(self, layer: str) -> Change | None:
         """The other windows that `layer` gets, and the mask over its padding, if any."""
         if self.entry.is_built_from_settings or not (self.changed or self.mask_padding):

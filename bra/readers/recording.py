@@ -99,13 +99,23 @@ class Recording:
     classes: tuple[tuple[str, float], ...] = field(repr=False)
 
 
-def load(path: str | Path) -> ModelTrace:
-    """The trace in a recording, which `bra.record` or `bra_record.py` wrote.
+def load(path: str | Path, epoch: int | None = None) -> ModelTrace:
+    """The trace in a recording, which `bra.record` or `bra_record.py` wrote, or in the file of a watched training.
+
+    Args:
+        path: of the file.
+        epoch: of a watched training, whose last epoch up to this one is meant; None for its last.
 
     Raises:
         BRAError: it is none, is damaged, or asks for too much.
     """
-    return read_recording(Path(path).read_bytes()).trace
+    from bra.readers import timeline  # which reads its epochs with this module
+
+    data = Path(path).read_bytes()
+    if not timeline.is_timeline(data):
+        return read_recording(data).trace
+    found = timeline.read_timeline(data)
+    return timeline.recording_of(found, data, found.at(epoch)).trace
 
 
 def is_recording(data: bytes) -> bool:

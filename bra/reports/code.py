@@ -210,7 +210,8 @@ def recording_code(path: str, layer: str, window: int, token: int | None = None,
         return _program(["from bra.models.base import Change", "from bra.opening import open_file"], [
             *_file(path), f"layer = model.look(model.photo, 640, {change}).trace.layers[{layer!r}]",
             *_traced(window, token, b)])
-    return _program(["import bra"], [f"layer = bra.load({path!r}).layers[{layer!r}]",
+    epoch = "" if settings is None or settings.file.epoch is None else f", epoch={settings.file.epoch}"
+    return _program(["import bra"], [f"layer = bra.load({path!r}{epoch}).layers[{layer!r}]",
                                      *_traced(window, token, b, attention)])
 
 

@@ -22,7 +22,7 @@ from bra.models.base import WARNING, Detection
 from bra.photo import Photo
 from bra.reports.figure_html import figure_html, figures_script
 from bra.tracing import LayerTrace
-from bra.viewer.pack import TILE_SIDE, Caption, Place, stage_message, traced_size
+from bra.viewer.pack import TILE_SIDE, Caption, Place, locate, stage_message, traced_size
 
 
 def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
@@ -51,6 +51,7 @@ def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
     pins = dict(pins or {})
     queries = [(role, place, whole) for role, place in pins.items()] or [("a", focus, whole)]
     grid = trace.grid
+    windows = [(role, locate(grid, photo, place)[0]) for role, place, _ in queries]
     sizes = {"line": caption.line(trace), "h": grid.h, "w": grid.w, "n_win": grid.n_win}
     about = message("{line}. {h}×{w} tokens in {n_win}×{n_win} windows, {padding:.1f} % of them padding.", **sizes,
                     padding=100 * grid.padding_share) if grid.padding_share else \
@@ -66,23 +67,22 @@ def report_html(photo: Photo, trace: LayerTrace, caption: Caption, focus: Place,
         "stage_data": _base64(stage_message(photo, trace, caption, focus, pins, show, None, detections, 0, heat,
                                             heat is not None)),
         "hidden": "" if charts else " hidden",
-        "figures": _figures(photo, trace, caption, attended(trace, photo, queries, mean_map), language) if charts else
-        "",
+        "figures": _figures(photo, trace, caption, windows, attended(trace, photo, queries, mean_map), language)
+        if charts else "",
         "figures_code": figures_script(language) if charts else "",
         "foot": escape(f"{tell(message('Made by RouteScope.'))} {notes}"),
     }
     return Template(page).substitute(fill)
 
 
-def _figures(photo: Photo, trace: LayerTrace, caption: Caption, queries: Sequence[Attended],
-             language: Language) -> str:
-    """The charts of the pinned queries, with their words, one below the other."""
+def _figures(photo: Photo, trace: LayerTrace, caption: Caption, windows: Sequence[tuple[str, int]],
+             queries: Sequence[Attended], language: Language) -> str:
+    """The charts of the pinned queries, with their words, one below the other; of attention where it is known."""
     style, line, grid = Style(language), caption.line(trace), trace.grid
-    windows = [(query.role, query.window) for query in queries]
     picture, size = photo.encoded(TILE_SIDE), traced_size(grid, photo)
     every = range(len(names_of(trace.spec.num_heads)))
-    made = {"attention": attention(queries, every, grid, picture, size, style, line),
-            "ranking": routing.ranking(trace, windows, style, line)}
+    made = {"attention": attention(queries, every, grid, picture, size, style, line)} if queries else {}
+    made["ranking"] = routing.ranking(trace, windows, style, line)
     if routing.drawable(trace):
         made["matrix"] = routing.matrix(trace, windows, style, line)
     made["in-degree"] = routing.in_degree(trace, picture, size, windows, style, line)

@@ -13,7 +13,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from bra.errors import BRAError
@@ -85,7 +84,8 @@ def show(model_or_trace: Any, photo: Any, layer: str | None = None, side: int | 
         BRAError: the model cannot be run on a picture, there is no such layer, or the picture is of another shape than
             what the trace is of.
     """
-    picture, name = _photo(photo)
+    picture = Photo.of(photo)
+    name = Path(photo).name if isinstance(photo, (str, Path)) else message("picture")
     label: str = message("a trace")
     provenance: str = message("weights as given")
     detections: tuple[Detection, ...] = ()
@@ -115,22 +115,6 @@ def _place(place: tuple[float, float]) -> Place:
     if not (0 <= x <= 100 and 0 <= y <= 100):
         raise BRAError(message("place {place} is not on the picture: give 0 to 100 per cent each.", place=str(place)))
     return round(x * FULL / 100), round(y * FULL / 100)
-
-
-def _photo(photo: Any) -> tuple[Photo, str]:
-    """A picture in any of its usual forms, and its name."""
-    if isinstance(photo, Photo):
-        return photo, message("picture")
-    if isinstance(photo, (str, Path)):
-        return Photo.from_bytes(Path(photo).read_bytes()), Path(photo).name
-    if isinstance(photo, bytes):
-        return Photo.from_bytes(photo), message("picture")
-    if hasattr(photo, "convert"):       # PIL, which this need not import
-        photo = np.asarray(photo.convert("RGB"))
-    if not isinstance(photo, np.ndarray):
-        raise BRAError(message("{kind} is no picture: give a file, a Photo, or an array (height, width, 3) of uint8.",
-                               kind=type(photo).__name__))
-    return Photo.from_array(np.ascontiguousarray(photo)), message("picture")
 
 
 def _model(given: Any) -> tuple[OpenModel, int]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bra.colours import ROLES
 from bra.errors import TraceError
 from bra.grid import WindowGrid
 from bra.messages import message
@@ -22,8 +23,6 @@ from bra.models.base import Detection
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 
-ROLES: Final = {"a": "#E69F00", "b": "#56B4E9", "rejected": "#8a8f98"}
-"""Okabe and Ito's orange and sky blue, which every common form of colour blindness tells apart."""
 PICTURE_SIDE: Final = 1024
 TILE_SIDE: Final = 320
 Place = tuple[int, int]

@@ -6,7 +6,8 @@ check_version()     # before anything that an old Ultralytics lacks is imported
 
 from bra.yolo.modules import BiLevelRoutingAttention, BRABlock, C2fBRA  # noqa: E402
 from bra.yolo.registration import CFG, register  # noqa: E402
+from bra.yolo.training.watching import watch  # noqa: E402
 
 register()
 
-__all__ = ["CFG", "BRABlock", "BiLevelRoutingAttention", "C2fBRA", "register"]
+__all__ = ["CFG", "BRABlock", "BiLevelRoutingAttention", "C2fBRA", "register", "watch"]

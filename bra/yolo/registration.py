@@ -30,6 +30,7 @@ from bra.yolo.modules import BiLevelRoutingAttention, BRABlock, C2fBRA
 from bra.yolo.plugins import has_own_blocks, resolve_own_blocks
 from bra.yolo.routing_loss import register_routing_loss
 from bra.yolo.rows import OURS, has_ours, resolve
+from bra.yolo.training.watching import register_watching
 from bra.yolo.tutorial_compat import ALIASES
 
 WORKER_LINE: Final = "    from ultralytics.utils import DEFAULT_CFG_DICT"
@@ -132,6 +133,7 @@ def register() -> None:
     tasks.check_yaml = CheckYaml(tasks.check_yaml)
     dist.generate_ddp_file = GenerateDDPFile(dist.generate_ddp_file)
     register_routing_loss()
+    register_watching()
     torch.serialization.add_safe_globals([
         *SAFE, BRASpec, BiLevelRoutingAttention, BRABlock, C2fBRA, attention.BiLevelRoutingAttention,
         attention.SharedQKV, attention.TopkRouting, attention.KVGather, attention.QKVLinear,

@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bra.colours import ROLES
 from bra.grid import WindowGrid
 from bra.photo import encode
-from bra.viewer.pack import ROLES
 from dashboard.figures.number_grid import number
 
 CIVIDIS: Final = ((0, 34, 78), (18, 53, 112), (59, 73, 108), (87, 93, 109), (112, 113, 115), (138, 134, 120),

@@ -212,7 +212,7 @@ def prefetch_maps(request: LayerRequest, queries: Queries) -> None:
         return
     of = result_of(request)
     for _, place, whole in queries:
-        if whole:
+        if whole and of.layer.attention_known:
             window = locate(of.layer.grid, of.photo, place)[0]
             prefetch(server(), *_map_job(of, window))
 
@@ -290,7 +290,7 @@ def report_file(request: LayerRequest, answer: Answer, caption: Caption, focus: 
                 whole: bool, show: tuple[str, ...], language: Language) -> str:
     """The view as one HTML file; arguments as for `report_html`."""
     of = result_of(request)
-    places = (pins or {"a": focus}).values() if whole else ()
+    places = (pins or {"a": focus}).values() if whole and of.layer.attention_known else ()
     # Before, since a job may wait for no other job.
     maps = {window: window_map(of, window) for window in
             {locate(of.layer.grid, of.photo, place)[0] for place in places}}

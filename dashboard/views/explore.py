@@ -13,6 +13,7 @@ from bra.figures.attention import about, attention, names_of
 from bra.metrics.routing import in_degree
 from bra.models.base import Answer, ModelRun
 from bra.models.class_map import ClassMap
+from bra.models.watched import OpenTimeline
 from bra.reports.code import explore_code, inspect_command, recording_code
 from bra.tracing import LayerTrace
 from bra.viewer.pack import TILE_SIDE, Caption, Place, locate, place_of, rail_message, traced_size
@@ -20,11 +21,11 @@ from dashboard import components
 from dashboard.i18n import option_labels, tr, translate, visitor_language
 from dashboard.services import explore as explore_services
 from dashboard.services.explore import LayerRequest, LayerResult
-from dashboard.services.models import LoadedModel, encoded, picture_bytes
+from dashboard.services.models import LoadedModel, encoded, load_model, picture_bytes
 from dashboard.state import job_status, session
 from dashboard.state.view import Selection
 from dashboard.state.widgets import init_widget
-from dashboard.widgets import chart, picture, share
+from dashboard.widgets import chart, picture, share, timeline
 from dashboard.widgets import model as model_widgets
 
 HEIGHT = 420      # about that of the first chart, so that little moves when it comes
@@ -83,6 +84,9 @@ def _explorer(view: Selection, request: LayerRequest, answer: Answer, caption: C
             f"{stem}.html", "text/html", on_click="ignore",
             help=tr("This view as one file that opens anywhere, without a network."))
     _share(request, found, selection, focus, whole)
+    model = load_model(request.settings, request.model_file).model
+    if isinstance(model, OpenTimeline) and request.model_file is not None:
+        timeline.show_timeline(model, request.model_file, found.layer.name, selection.pins or {"a": focus})
 
 
 def _share(request: LayerRequest, found: LayerResult, selection: Selection, focus: Place, whole: bool) -> None:
@@ -156,6 +160,9 @@ def _attention(found: LayerResult, selection: Selection, focus: Place, small: by
                line: str) -> bool:
     """What the queries attend to: as maps over the picture, and by window."""
     layer = found.layer
+    if not layer.attention_known:
+        st.info(translate(layer.proof.note if layer.proof else ""), icon=":material/visibility_off:")
+        return selection.whole
     names = names_of(layer.spec.num_heads)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         whole = picture.choose_attention(selection.whole)
@@ -201,6 +208,8 @@ def show(view: Selection, loaded: LoadedModel, run: ModelRun, chosen: picture.Ch
     picture.say(run.answer)
     layer = run.trace.layers[model_widgets.layer_of(view, tuple(run.trace.layers))]
     rail(run, layer.name)
+    if isinstance(loaded.model, OpenTimeline) and loaded.upload is not None:
+        timeline.choose_epoch(loaded.model, loaded.upload)
     picture.warn_of_padding(layer)
     if loaded.model.runs:      # a recording holds no input that could be padded anew
         model_widgets.choose_mask(view.settings, layer)

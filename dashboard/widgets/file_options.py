@@ -9,7 +9,7 @@ from bra.models.base import FileOptions
 from bra.models.catalog import ModelSettings
 from dashboard.i18n import option_labels, tr, tr_noop, translate
 from dashboard.services.models import load_model
-from dashboard.state import session
+from dashboard.state import session, timeline
 from dashboard.state.upload import Upload
 from dashboard.state.view import N_WINS
 from dashboard.state.widgets import init_text, init_widget
@@ -54,7 +54,8 @@ def ask_file_options(file: Upload | None, key: str = "") -> FileOptions:
                                                      orders),
                                      help=tr("The tutorial's class takes n_win first, the authors' class the heads.")) \
             or order
-    options = FileOptions(None if n_win == PUBLISHED else int(n_win), topks, order == "heads")
+    options = FileOptions(None if n_win == PUBLISHED else int(n_win), topks, order == "heads",
+                          timeline.chosen_epoch(file.digest))
     session.save_file_options(key, options)
     _say(file, options)
     return options

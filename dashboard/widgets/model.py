@@ -60,14 +60,14 @@ def choose_settings(photo: Photo | None) -> Selection:
         settings = replace(settings, file=ask_file_options(session.model_upload()))
     if photo is None:
         kept = replace(same, variant=settings.variant, untrained=settings.untrained, file=settings.file)
-        return session.save(replace(view, settings=kept, layer=view.layer if kept.opens == old.opens else ""))
+        return session.save(replace(view, settings=kept, layer=view.layer if kept.layers == old.layers else ""))
     upload = session.model_upload()
     if entry.family == "own" and upload is not None and upload.name.lower().endswith(".bra"):
         side = same.side        # a recording has the size that it was made at
     else:
         side = _choose_side(key, same.side, views.SIDES if entry.family != "biformer" else views.SIDES[:-1])
     settings = replace(settings, side=side, mask_padding=same.mask_padding)
-    layer = view.layer if settings.opens == old.opens else ""
+    layer = view.layer if settings.layers == old.layers else ""
     return session.save(replace(view, settings=_choose_change(settings, same, layer), layer=layer))
 
 

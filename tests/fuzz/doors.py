@@ -22,17 +22,21 @@ from modelfiles import model_files
 from mutations import mutants
 from recordingfiles import recording_files
 from tablefiles import table_files
+from timelinefiles import timeline_files
 from weightfiles import weight_files
 
 from bra.errors import BRAError
 from bra.experiments.sweep_table import read_table
+from bra.models.base import FileOptions
 from bra.opening import open_file
 from bra.photo import Photo
 from bra.profiling import model_cost, variants
 from bra.readers import checkpoint, parquet, sandbox
 from bra.readers.child import parquet as child_parquet
 from bra.readers.child.checkpoint import unpack
+from bra.readers.timeline import read_timeline
 from bra.reports.tables import sweep_html
+from bra.reports.timeline import animation_webp, timeline_html
 from dashboard.state.compare_view import Comparison
 from dashboard.state.cost_view import CostView
 from dashboard.state.example_view import ExampleView
@@ -127,6 +131,17 @@ def _enter_recording(data: bytes) -> None:
                 model.trace_with(name, n_win, topk)
 
 
+def _enter_timeline(data: bytes) -> None:
+    """Opened at its first and its last epoch, drawn as curves, and written as files, as the page does."""
+    timeline = read_timeline(data)
+    photo = Photo.from_array(np.full((40, 90, 3), 99, np.uint8))
+    for epoch in (timeline.epochs[0].epoch, None):
+        open_file(data, "x.bra", options=FileOptions(epoch=epoch)).look(timeline.photo or photo, 96)
+    for layer in timeline.layers[:2]:
+        moving = b"" if timeline.photo is None else animation_webp(timeline, data, layer, {"a": (5000, 5000)})
+        timeline_html(timeline, moving, layer, timeline.epochs[-1].epoch, "x.bra")
+
+
 def _enter_link(query: str) -> None:
     given = dict(parse_qsl(query, keep_blank_values=True, errors="replace"))  # as Streamlit reads it
     for record in (Selection, Comparison, CostView, ExampleView, Lesson):
@@ -156,6 +171,7 @@ DOORS = (
     Door("checkpoints", checkpoint_files(), _enter_checkpoint, 30, 400),
     Door("safetensors", weight_files(), lambda data: open_file(data, "x.safetensors"), 10, 300),
     Door("recordings", recording_files(), _enter_recording, 10, 300),
+    Door("watched trainings", timeline_files(), _enter_timeline, 10, 300),
     Door("tables", table_files(), _enter_table, 20, 300),
     Door("links", links.queries(), _enter_link, 2, 1500),
 )
