@@ -292,7 +292,7 @@ def places_of(windows: Tuple[int, int], region: Tuple[int, int]) -> Tuple[Tensor
 
 def reached(areas: Tensor) -> Tensor:
     """(p2, k): the windows that share an area with each; of those that reach fewer, others too, which get nothing."""
-    names, place = areas.unique(return_inverse=True)
+    names, place = torch.unique(areas, return_inverse=True)
     inside = torch.zeros(len(areas), len(names)).scatter_(1, place, 1.0)[:, names >= 0]
     shares = (inside @ inside.t() > 0).to(torch.int8)
     return shares.sort(stable=True, dim=-1, descending=True)[1][:, :max(1, int(shares.sum(-1).max()))]
@@ -401,7 +401,7 @@ def attended_parts(heard: Heard, chosen: Optional[Sequence[int]] = None,
     reach = heard.reach
     if reach is not None:
         areas = areas_of(reach, heard.size, heard.windows, heard.region).to(q.device)
-        places = tuple(place.to(q.device) for place in places_of(heard.windows, heard.region))
+        rows_of, cols_of = (place.to(q.device) for place in places_of(heard.windows, heard.region))
         every = torch.tensor(list(range(t)) if tokens is None else list(tokens), device=q.device)
     for start in range(0, len(rows), step):
         part = rows[start:start + step]
@@ -420,7 +420,8 @@ def attended_parts(heard: Heard, chosen: Optional[Sequence[int]] = None,
             seen = real.to(q.device)[routed].reshape(b, n, 1, 1, keys)
             logits = logits.masked_fill(~seen, float("-inf"))
         if reach is not None:
-            logits = confined(reach, logits, areas, places, (torch.tensor(part, device=q.device), every), routed)
+            logits = confined(reach, logits, areas, (rows_of, cols_of),
+                              (torch.tensor(part, device=q.device), every), routed)
             if reach.k is not None and reach.v is not None:
                 outer = reach.k.to(q).reshape(b, 1, -1, m, Q // m).permute(0, 1, 3, 4, 2)
                 logits = torch.cat([logits, (asked * heard.scale) @ outer], -1)
@@ -1243,11 +1244,12 @@ def _map_of(frame: _Frame, count: int, image: Optional[Tuple[int, int]]) -> List
     return found
 
 
-def _laid(size: Tuple[int, int], reach: Reach) -> Tuple[Tuple[int, int], Tuple[int, int]]:
+def laid_windows(size: Tuple[int, int], reach: Reach) -> Tuple[Tuple[int, int], Tuple[int, int]]:
     """Windows and tokens in a window that are laid over a map: about `LAID` a side, with little padding, and their
     edges on those of the areas where that can be."""
     if reach.kind == "windows":
-        size = tuple(-(-n // side) * side for n, side in zip(size, reach.window))  # type: ignore[assignment]
+        (rows, cols), (h, w) = reach.window, size
+        size = -(-h // rows) * rows, -(-w // cols) * cols
     best: List[Tuple[float, int]] = []
     for p in range(1, min(2 * LAID, max(size)) + 1):
         h, w = -(-size[0] // p), -(-size[1] // p)
@@ -1292,7 +1294,7 @@ def understand_stock(frame: _Frame, returned: Any, kind: str, image: Optional[Tu
 def _read(frame: _Frame, tokens: _Tokens, size: Tuple[int, int], reach: Reach, maps: Sequence[Tensor],
           pad: Tensor) -> Heard:
     """A layer that attends as `reach` says, from its maps q, k, v (b, h, w, ·)."""
-    windows, region = _laid(size, reach)
+    windows, region = laid_windows(size, reach)
     routed = reached(areas_of(reach, size, windows, region)).to(maps[0].device)
     r_idx = routed.expand(len(maps[0]), -1, -1)
     own_padding = reach.kind == "windows" and bool(size[0] % reach.window[0] or size[1] % reach.window[1])
@@ -1345,7 +1347,8 @@ def _window_readings(frame: _Frame, returned: Any) -> Iterator[Tuple[Heard, Tens
         out = F.linear(x, module.qkv.weight.detach(), getattr(module, "q_bias", None)) if event is None else event.out
         rows, y = (_unrolled(one, (high, wide), side, shift) for one in (out.detach(), y))
         y = y[:, :h, :w]
-    shift = tuple(0 if s >= n else by for s, n, by in zip(side, (high, wide), shift))
+    # Windows as large as the map have nowhere to be shifted to.
+    shift = 0 if side[0] >= high else shift[0], 0 if side[1] >= wide else shift[1]
     q, k, v = rows.chunk(3, -1)
     own, scale = getattr(module, "scale", None), (q.shape[-1] // heads) ** -0.5
     if hasattr(module, "logit_scale"):
@@ -1355,7 +1358,7 @@ def _window_readings(frame: _Frame, returned: Any) -> Iterator[Tuple[Heard, Tens
         q, k, scale = (q * factor).flatten(3), k.flatten(3), 1.0
     elif isinstance(own, (int, float)):
         scale = float(own)
-    reach = Reach("windows", window=side, shift=shift, bias=_bias_table(module, heads, side))  # type: ignore[arg-type]
+    reach = Reach("windows", window=side, shift=shift, bias=_bias_table(module, heads, side))
     tokens = _Tokens(q, k, v, y, heads, scale, _flat(_fitted(module.proj)))
     pad = torch.cat([q[0, -1, -1], k[0, -1, -1], v[0, -1, -1]])
     yield _read(frame, tokens, (h, w), reach, [t[:, :h, :w] for t in (q, k, v)], pad), y[:, :h, :w]
@@ -1669,7 +1672,7 @@ def attention_macs(heard: Heard) -> int:
         return 0
     if heard.reach is not None:
         areas = areas_of(heard.reach, heard.size, heard.windows, heard.region)
-        pairs = areas[areas >= 0].unique(return_counts=True)[1]
+        pairs = torch.bincount(areas[areas >= 0])
         outer = 0 if heard.reach.k is None else int(heard.reach.k.shape[1])
         return int(len(heard.q) * int((pairs * (pairs + outer)).sum()) * (heard.q.shape[-1] + heard.v.shape[-1]))
     Q, c = heard.q.shape[-1], heard.v.shape[-1]
@@ -1881,7 +1884,8 @@ def packed(layers: Sequence[Heard], most_bytes: int = MOST_BYTES) -> Tuple[List[
     """
     def size(number: int, bits: int) -> int:
         heard = layers[number]
-        fixed = 0 if heard.reach is not None else heard.r_idx[:1].numel() * 6 + (0 if heard.affinity is None else heard.affinity[:1].numel() * 4)
+        fixed = 0 if heard.reach is not None else heard.r_idx[:1].numel() * 6 + (
+            0 if heard.affinity is None else heard.affinity[:1].numel() * 4)
         if not bits or heard.q is None or heard.v is None:
             return fixed
         weights = [t for pair in (heard.emb, heard.lepe, heard.wo) if pair for t in pair if t is not None]

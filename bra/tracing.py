@@ -192,7 +192,7 @@ class LayerTrace:
 
     def _by_head(self, x: Tensor) -> Tensor:
         """(n, m·c) -> (m, n, c)."""
-        return x.unflatten(-1, (self.spec.num_heads, -1)).transpose(0, 1)
+        return x.reshape(len(x), self.spec.num_heads, -1).transpose(0, 1)
 
     def _check(self, window: int, image: int) -> None:
         self.grid.check_window(window)
@@ -424,6 +424,9 @@ def layer_trace(name: str, capture: Capture, image: tuple[int, int]) -> LayerTra
     def keep(t: Tensor) -> Tensor:
         return t.detach().cpu().contiguous()     # a view would keep the whole map in memory
 
+    def copied(t: Tensor | None) -> Tensor | None:
+        return None if t is None else keep(t).clone()
+
     made = LayerTrace(
         name=name, spec=capture.spec, grid=grid,
         affinity=keep(capture.affinity), r_idx=keep(capture.r_idx), r_weight=keep(capture.r_weight),
@@ -437,9 +440,8 @@ def layer_trace(name: str, capture: Capture, image: tuple[int, int]) -> LayerTra
         support=key_support(capture.kv_pool, grid.window_h, grid.window_w),
         routed=capture.routed,
         proof=capture.proof,
-        reach=None if capture.reach is None else replace(capture.reach, **{
-            name: keep(part).clone() for name in ("bias", "k", "v") if (part := getattr(capture.reach, name)) is not None
-        }),
+        reach=None if capture.reach is None else replace(
+            capture.reach, bias=copied(capture.reach.bias), k=copied(capture.reach.k), v=copied(capture.reach.v)),
         areas=None if capture.reach is None else areas_of(
             capture.reach, (grid.h, grid.w), (grid.n_win, grid.n_win), (grid.window_h, grid.window_w)),
     )
@@ -483,7 +485,7 @@ def window_mass(trace: LayerTrace, image: int = 0) -> Tensor:
     for windows in trace.groups():
         rows = trace.rows(windows, tokens, image).float().mean(0)[..., : trace.spec.topk * s]       # (n, t', k·s)
         part = real[windows]
-        by_key = (part[:, None] @ rows)[:, 0].unflatten(-1, (trace.spec.topk, s)).sum(-1)           # (n, k)
+        by_key = (part[:, None] @ rows)[:, 0].reshape(len(part), -1, s).sum(-1)                     # (n, k)
         mass[windows] = mass[windows].scatter(1, trace.r_idx[image, windows],
                                               by_key / part.sum(-1, keepdim=True).clamp(min=1))
     return mass

@@ -100,7 +100,7 @@ def _reached_mass(trace: LayerTrace, image: int, still: Callable[[], object]) ->
     for windows in trace.groups():
         still()
         rows = trace.rows(windows, slice(None), image)[..., : trace.spec.topk * s].double()         # (m, n, t, k·s)
-        by_key = (rows.unflatten(-1, (trace.spec.topk, s)).sum(-1) * real[windows, :, None]).sum(2)     # (m, n, k)
+        by_key = (rows.reshape(*rows.shape[:3], -1, s).sum(-1) * real[windows, :, None]).sum(2)        # (m, n, k)
         mass[:, windows] = mass[:, windows].scatter(-1, trace.r_idx[image, windows].expand(m, -1, -1), by_key)
     return np.asarray((mass / real.sum(-1)[:, None]).numpy())
 
