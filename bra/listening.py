@@ -28,23 +28,33 @@ OWN: Final = (BiLevelRoutingAttention,)
 
 
 @contextmanager
-def hearing(model: nn.Module) -> Iterator[Listener | None]:
+def hearing(model: nn.Module, size: tuple[int, int] | None = None) -> Iterator[Listener | None]:
     """Hear the attention layers of `model` that are not this package's, in this call; what is heard becomes captures.
 
     A model without such layers is left untouched, and None is given. Otherwise forward hooks hang on it until the
     block ends, however it ends; calls from other threads go by unheard.
+
+    Args:
+        model: whose layers are heard.
+        size: height and width of the picture that it reads, where its parts run and not the whole.
     """
     if not is_heard(model):
         with nullcontext():
             yield None
         return
     with Listener([model], skip=OWN, found=_report) as listener:
+        listener.size = size
         yield listener
 
 
 def is_heard(model: nn.Module) -> bool:
     """Whether a model has attention layers that a listener must hear, since they do not report themselves."""
     return bool(bra_record.layers_of(model, OWN) or bra_record.stock_layers(model, OWN))
+
+
+def attending_layers(model: nn.Module) -> tuple[str, ...]:
+    """Names of the layers of other libraries in a model whose attention does not route."""
+    return tuple(bra_record.stock_layers(model, OWN))
 
 
 def _report(heard: Heard) -> None:

@@ -400,9 +400,12 @@ def traced(call: Callable[[], Any], names: Mapping[nn.Module, str], image: tuple
         again = sum(1 for name in layers if name.split("#")[0] == base)
         name = base if again == 0 else f"{base}#{again + 1}"
         layers[name] = layer_trace(name, capture, image or (int(capture.size[0]), int(capture.size[1])))
-    # What routes comes first: it is what one looks for.
-    ordered = dict(sorted(layers.items(), key=lambda item: item[1].reach is not None))
-    return ModelTrace(out, ordered)
+    return ModelTrace(out, routed_first(layers))
+
+
+def routed_first(layers: Mapping[str, LayerTrace]) -> dict[str, LayerTrace]:
+    """Layers by name, those of other libraries that do not route behind all others: what routes is looked for."""
+    return dict(sorted(layers.items(), key=lambda item: item[1].reach is not None))
 
 
 def layer_trace(name: str, capture: Capture, image: tuple[int, int]) -> LayerTrace:

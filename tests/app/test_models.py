@@ -117,7 +117,7 @@ def test_a_layer_that_attends_to_everything_has_no_windows_to_change(app: AppTes
     ask(app, model="biformer", side="224", layer="stages.3.0.attn")
     header, _ = message(app, "stage")
     assert header["topk"] == header["grid"]["n_win"] ** 2
-    assert any("attends to everything" in caption.value for caption in app.sidebar.caption)
+    assert any("This layer does not route" in caption.value for caption in app.sidebar.caption)
 
 
 def upload(app: AppTest, name: str, data: bytes, kind: str) -> AppTest:
