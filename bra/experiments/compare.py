@@ -73,7 +73,6 @@ class SettingRow:
         macs: multiply-adds of the layer.
         peak_bytes: bytes alive at the layer's worst moment, beyond its input, float32.
         seconds: median time of the layer on this machine, where it was measured.
-        routed: whether it routes; else its windows are only laid over it, and its bytes are not known.
         shared_choices: share of all choices that fall on the topk windows chosen most; None where it is not known.
         query_dependence: share of the affinities' variance that depends on the query; None where all windows are
             wanted equally, or it is not known.
@@ -91,7 +90,6 @@ class SettingRow:
     macs: int
     peak_bytes: int
     seconds: float | None = None
-    routed: bool = True
     shared_choices: float | None = None
     query_dependence: float | None = None
 
@@ -101,6 +99,11 @@ class SettingRow:
         return collapsed_by(self.shared_choices, self.query_dependence, self.chance)
 
     @property
+    def routed(self) -> bool:
+        """Whether the layer routes; else its windows are only laid over it, and its bytes are not known."""
+        return True
+
+    @property
     def setting(self) -> Setting:
         """Which one it is."""
         return Setting(self.n_win, self.topk)
@@ -108,6 +111,16 @@ class SettingRow:
     def to_dict(self) -> dict[str, Any]:
         """All numbers by name."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class AttendingRow(SettingRow):
+    """The one row of a layer that does not route."""
+
+    @property
+    def routed(self) -> bool:
+        """No."""
+        return False
 
 
 def amount(row: SettingRow, cost: CostName) -> str:
@@ -379,11 +392,11 @@ def _attending_row(lt: LayerTrace) -> SettingRow:
     if lt.areas is not None:
         inside = np.bincount(lt.areas[lt.areas >= 0].numpy())
         pairs = int((inside * (inside + len(lt.outside))).sum())
-    macs = tokens * c * (2 * q + c) + pairs * (q + c) + (0 if lt.lepe is None else tokens * c * lt.spec.side_dwconv**2) \
-        + (0 if lt.wo is None else tokens * c * c)
+    beside = (0 if lt.lepe is None else tokens * c * lt.spec.side_dwconv**2) + (0 if lt.wo is None else tokens * c * c)
+    macs = tokens * c * (2 * q + c) + pairs * (q + c) + beside
     share = lt.spec.topk / lt.grid.n_windows
-    return SettingRow(lt.grid.n_win, lt.spec.topk, int(bf.on_map(lt).sum()), lt.grid.padding_share, recall=1.0,
-                      chance=share, nearest=share, oracle=1.0, kept=1.0, macs=macs, peak_bytes=0, routed=False)
+    return AttendingRow(lt.grid.n_win, lt.spec.topk, int(bf.on_map(lt).sum()), lt.grid.padding_share, recall=1.0,
+                      chance=share, nearest=share, oracle=1.0, kept=1.0, macs=macs, peak_bytes=0)
 
 
 def _held(mass: bf.Floats, windows: bf.Ints, mapped: bf.Bools) -> float:

@@ -187,7 +187,8 @@ def in_degree(trace: LayerTrace, picture: bytes, size: tuple[float, float], quer
         z=counts, x0=left + across / 2, dx=across, y0=top + down / 2, dy=down, zmin=0,
         zmax=max(1, int(counts.max())) if trace.routed else float(counts.max()),
         colorscale=attention_scale(), opacity=0.78, customdata=np.stack([windows, counts / grid.n_windows], -1),
-        text=[[(str(count) if trace.routed else f"{count:.2g}") if count else "×" for count in line] for line in counts.tolist()],
+        text=[["×" if not count else str(count) if trace.routed else f"{count:.2g}" for count in line]
+              for line in counts.tolist()],
         texttemplate="%{text}" if n <= 16 else None,
         colorbar=colour_bar(style, what),
         hovertemplate=hover(style, (message("window"), "%{customdata[0]}"), (what, numbers), *(
@@ -225,7 +226,8 @@ def where(trace: LayerTrace, query: Query, masses: Sequence[float], style: Style
     about = [[w, *place_of(trace.grid, w), n + 1] for n, w in enumerate(chosen)]
     figure = go.Figure()
     for name, values, colour in bars:
-        figure.add_bar(x=names, y=[float(values[w]) for w in chosen], name=style.tr(name), marker_color=colour, customdata=about,
+        figure.add_bar(x=names, y=[float(values[w]) for w in chosen], name=style.tr(name), marker_color=colour,
+                       customdata=about,
                        hovertemplate=hover(style, (message("window"), "%{customdata[0]}"),
                                            (message("row"), "%{customdata[1]}"),
                                            (message("column"), "%{customdata[2]}"),

@@ -121,7 +121,8 @@ function drawMarks(view, g, scale, query) {
   const size = clamp(Math.min(own.w, own.h) * 0.32, 11, 18);
   // With B, badges move to the other corner, so that two queries may share a window.
   // A crowd of numbers hides the picture: beyond forty, only the first nine are written.
-  for (const { window, rank } of list.length > 40 ? list.slice(0, 9) : list) badge(g, windowRect(grid, window, scale), rank, size, colour, query.role === "b");
+  // Where nothing was chosen, only the first three are.
+  for (const { window, rank } of !view.data.routed ? list.slice(0, 3) : list.length > 40 ? list.slice(0, 9) : list) badge(g, windowRect(grid, window, scale), rank, size, colour, query.role === "b");
 }
 
 // What the model found. Names of a crowd would hide the picture: then only of what is pointed at.

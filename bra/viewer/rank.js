@@ -88,10 +88,11 @@ function sentence(view, query) {
   }
   if (!data.routed) {
     const shown = first.map((r) => tr("window {window} ({share})", { ...r, share: percent(r.weight) })).join(tr(", "));
-    const values = { place, n: list.length, shown: more ? `${shown}, …` : shown };
+    const values = { place, shown };
     if (!list.length) return tr("{place} is padding and attends to nothing.", { place });
-    if (view.reverse) return tr("{place} gets most attention from {shown}.", values);
-    const said = tr("{place} attends most to {shown}.", values), beside = data.outside ? data.outside_share[w] : 0;
+    if (view.reverse) return more ? tr("{place} gets most attention from {shown}, …", values) : tr("{place} gets most attention from {shown}.", values);
+    const said = more ? tr("{place} attends most to {shown}, …", values) : tr("{place} attends most to {shown}.", values);
+    const beside = data.outside ? data.outside_share[w] : 0;
     return beside > 0 ? tr("{said} {share} of its attention goes to tokens that are no places of the picture, such as the class token.",
       { said, share: percent(beside) }) : said;
   }

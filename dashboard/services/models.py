@@ -281,6 +281,8 @@ def given_layer(loaded: LoadedModel, photo: Photo, layer: str) -> GivenLayer:
     Raises:
         BRAError: as there, or the picture is not the recording's.
     """
+    if not layer and loaded.model.only_attends:
+        layer = loaded.model.attending[0]
     if layer in loaded.model.attending:
         return AttendingLayer(layer, model_run(loaded, photo).trace.layers[layer])
     if not isinstance(loaded.model, OpenRecording):
