@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_files import write_checkpoint
 from streamlit.testing.v1 import AppTest
 
 from bra.metrics.routing import full_softmax
@@ -68,10 +67,12 @@ def test_of_a_model_with_both_what_routes_is_shown_first() -> None:
 def test_a_checkpoint_of_ones_own_opens_by_the_same_door(tmp_path: Path) -> None:
     from ultralytics import YOLO
 
+    from bra.yolo.transplant import write_checkpoint
+
     app = page(model="own", side="224")
     for name, words in (("yolo11n", None), ("yolov8n", "no other attention over the tokens of a picture")):
         write_checkpoint(YOLO(f"{name}.yaml").model, tmp_path / f"{name}.pt")
-        app.file_uploader(key="model_file").set_value((f"{name}.pt", (tmp_path / f"{name}.pt").read_bytes(), "")).run()
+        app.sidebar.file_uploader[0].upload(f"{name}.pt", (tmp_path / f"{name}.pt").read_bytes(), "").run()
         assert not app.exception
         assert not app.error
         said = [info.value for info in app.info if "no other attention" in info.value]
