@@ -7,6 +7,7 @@ an independent slow form.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,7 @@ from ultralytics.nn.modules.transformer import AIFI
 
 import bra
 from bra import BiLevelRoutingAttention, bra_record
-from bra.errors import TraceError
+from bra.errors import CheckpointError, TraceError
 from bra.metrics.dense import attention_share, dense_attention, layer_output
 from bra.tracing import LayerTrace
 
@@ -339,3 +340,25 @@ def test_a_block_of_ultralytics_is_heard_inside_of_its_rows() -> None:
     layers = bra.trace(model, picture(1, 64, 8, 8)).layers
     assert {lt.reach.stripes for lt in layers.values() if lt.reach is not None} == {4}
     assert len(layers) == 2
+
+
+@pytest.mark.parametrize(("part", "value"), [
+    ("kind", "everything"), ("stripes", 0), ("stripes", 3), ("window", [0, 4]), ("window", [1, 1]), ("shift", [9, 0]),
+    ("names", ["a"] * 99), ("names", "class token")])
+def test_a_recording_that_reaches_what_cannot_be_is_refused(part: str, value: Any, tmp_path: Any) -> None:
+    kind = {"stripes": "stripes that end inside a row"}.get(part, "Swin's with padding")
+    bra.record(loud(CASES[kind].make), CASES[kind].x, tmp_path / "run.bra")
+    data = (tmp_path / "run.bra").read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:8 + size])
+    about = json.loads(header["__metadata__"]["about"])
+    about["layers"][0]["reach"][part] = value
+    if part == "stripes":
+        about["layers"][0]["reach"]["kind"] = "stripes"
+        about["layers"][0]["size"] = [10, 10] if value == 3 else about["layers"][0]["size"]
+    header["__metadata__"]["about"] = json.dumps(about)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    (tmp_path / "bad.bra").write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size:])
+    with pytest.raises(CheckpointError, match="damaged"):
+        bra.load(tmp_path / "bad.bra")
