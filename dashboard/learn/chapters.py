@@ -22,7 +22,7 @@ from bra.units import percent, quantity
 from bra.viewer.pack import FULL, Place, locate
 from dashboard import components
 from dashboard.components import messages
-from dashboard.i18n import option_labels, tr, tr_noop
+from dashboard.i18n import option_labels, tr, tr_noop, translate
 from dashboard.samples import GALLERY
 from dashboard.services import compare as compare_services
 from dashboard.services import learn as learn_services
@@ -252,7 +252,7 @@ def stock(at: Lesson) -> Lesson:
     """What YOLO already does: full attention, stripes, and BRA in their place."""
     left, right = st.columns([1.6, 1], vertical_alignment="bottom")
     kind = left.segmented_control(tr("Attention"), range(len(views.KINDS)), required=True,
-                                  format_func=lambda n: tr(views.KINDS[n]),
+                                  format_func=lambda n: translate(views.KINDS[n]),
                                   key=init_widget("learn_kind", at.kind, range(len(views.KINDS))))
     kind = at.kind if kind is None else kind
     side = right.segmented_control(tr("Side of the picture, pixels"), views.SIDES, required=True,
