@@ -47,6 +47,11 @@ class Shared:
         return np.divide(self.both, whole, out=np.full_like(whole, np.nan), where=whole > 0)
 
 
+def random_union_share(a: Floats, b: Floats) -> Floats:
+    """Intersection over union to be expected of two random choices that cover shares a and b of the picture."""
+    return np.asarray(a * b / np.maximum(a + b - a * b, 1e-12))
+
+
 def even_places(across: int = ACROSS, down: int = DOWN) -> Floats:
     """(n, 2): the centres of across·down equal parts of the picture, row by row."""
     x, y = (np.arange(across) + 0.5) / across, (np.arange(down) + 0.5) / down

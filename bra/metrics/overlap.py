@@ -69,14 +69,35 @@ def semantic_overlap(trace: LayerTrace, labels: ArrayLike, image: int = 0, backg
     Raises:
         BRAError: labels are neither; the message says which sizes fit.
     """
-    shares = class_shares(trace.grid, label_map(trace.grid, labels, background))
-    known, alike = np.isfinite(shares[:, 0]), _intersections(shares)        # windows of padding have no label
+    alike = window_overlaps(trace.grid, labels, background)
+    known = np.isfinite(np.diagonal(alike))
     far = window_distances(trace)
     routed = np.take_along_axis(alike, trace.r_idx[image].numpy(), -1)
     k = min(trace.spec.topk, int(known.sum()))
     nearest = np.take_along_axis(alike, _first(far, known, k), -1)
     oracle = np.take_along_axis(alike, _first(-alike, known, k), -1)
     return SemanticOverlap(*(_mean(part) for part in (routed, alike, nearest, oracle)))
+
+
+def window_overlaps(grid: WindowGrid, labels: ArrayLike, background: bool = True) -> Floats:
+    """(p2, p2) in 0 to 1: how alike two windows are by their labels; NaN beside windows without one, as of padding.
+
+    Arguments and errors as for `semantic_overlap`.
+    """
+    return _intersections(class_shares(grid, label_map(grid, labels, background)))
+
+
+def picked_overlap(alike: Floats, picks: Floats) -> Floats:
+    """(p2,): mean overlap of each window with those that it picked, each as often as it was; NaN where none has a label.
+
+    Args:
+        alike: (p2, p2) as of `window_overlaps`.
+        picks: (p2, p2) how often each window (row) picked each, in any unit.
+    """
+    weight = np.where(np.isfinite(alike), picks, 0)
+    total = weight.sum(-1)
+    return np.asarray(np.divide((weight * np.nan_to_num(alike)).sum(-1), total, out=np.full(len(alike), np.nan),
+                                where=total > 0))
 
 
 def label_map(grid: WindowGrid, labels: ArrayLike, background: bool = True) -> NDArray[np.int64]:
