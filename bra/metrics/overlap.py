@@ -88,7 +88,7 @@ def window_overlaps(grid: WindowGrid, labels: ArrayLike, background: bool = True
 
 
 def picked_overlap(alike: Floats, picks: Floats) -> Floats:
-    """(p2,): mean overlap of each window with those that it picked, each as often as it was; NaN where none has a label.
+    """(p2,): mean overlap of each window with those that it picked, by how often; NaN where none has a label.
 
     Args:
         alike: (p2, p2) as of `window_overlaps`.

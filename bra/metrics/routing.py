@@ -107,7 +107,7 @@ def nearest_windows(trace: LayerTrace) -> Ints:
 
 
 def random_windows(trace: LayerTrace, seed: int = 0) -> Ints:
-    """(p2, k): k different windows that may be chosen for each window, drawn anew; all of them where there are fewer."""
+    """(p2, k): for each window k different ones that may be chosen, or all of them where there are fewer."""
     rng, free = np.random.default_rng(seed), np.flatnonzero(choosable(trace))
     k = min(trace.spec.topk, len(free))
     return np.stack([rng.choice(free, k, replace=False) for _ in range(trace.grid.n_windows)])

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from einops import rearrange
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from bra import functional as BF
@@ -105,8 +105,8 @@ def top_p(trace: LayerTrace, image: int = 0) -> Bools:
     """(p2, p2) bool: the fewest windows whose share of softmax(A[i]) reaches p, at least one.
 
     p is the largest at which all queries on the map together take no more than k windows each, so that the cost is the
-    same on average: a sure query takes few, an unsure one many. Source: top-p pruning of sparse attention in Twilight (Lin et
-    al., arXiv:2502.02770), after nucleus sampling.
+    same on average: a sure query takes few, an unsure one many. Source: top-p pruning of sparse attention in Twilight
+    (Lin et al., arXiv:2502.02770), after nucleus sampling.
     """
     share = bf.full_softmax(trace, image)
     order = np.argsort(-share, -1, kind="stable")
@@ -263,7 +263,7 @@ def try_rules(trace: LayerTrace, labels: ArrayLike | None = None, image: int = 0
     alike = None if labels is None else window_overlaps(trace.grid, labels)
     trace = _alone(trace, image)
     dense = bd.dense_attention(trace, still=partial(progress, 0, len(names)))
-    rows = []
+    rows: list[RuleRow] = []
     for name in names:
         rows.append(_row(name, trace, dense, alike, partial(progress, len(rows), len(names))))
         progress(len(rows), len(names))
@@ -275,9 +275,9 @@ def _row(name: str, trace: LayerTrace, dense: bd.DenseAttention, alike: Floats |
     mapped, choose, spec = bf.on_map(trace), RULES[name].choose, trace.spec
     chosen = bd.oracle_windows(trace, dense) if choose is None else choose(trace, 0)
     if isinstance(chosen, np.ndarray):
-        picked = chosen if chosen.dtype == bool else _picked(chosen, trace.grid.n_windows)
+        picked = _picked(chosen, trace.grid.n_windows)
         attention, picks = attention_to(trace, picked), picked.astype(np.float64)
-        recall, tiles = (dense.mass * picks).sum(-1), int(picked.sum()) * spec.num_heads
+        recall, tiles = np.asarray((dense.mass * picks).sum(-1)), int(picked.sum()) * spec.num_heads
     else:
         found = bd.masked_attention(trace, chosen, still=still)
         attention, recall, picks, tiles = found.out, found.recall, found.picks, int(found.tiles.sum())
@@ -332,8 +332,10 @@ def attention_to(trace: LayerTrace, picked: Bools) -> Tensor:
     return out
 
 
-def _picked(windows: Ints, n: int) -> Bools:
-    """(p2, k) windows of n -> (p2, n): whether each was chosen."""
+def _picked(windows: NDArray[Any], n: int) -> Bools:
+    """(p2, k) windows of n -> (p2, n): whether each was chosen; what says so already stays as it is."""
+    if windows.dtype == bool:
+        return windows
     picked = np.zeros((len(windows), n), bool)
     np.put_along_axis(picked, windows, True, -1)
     return picked
@@ -360,7 +362,7 @@ def _forced(trace: LayerTrace, first: Ints, image: int) -> Ints:
     return _best(logits, trace.spec.topk)
 
 
-def _best(logits: np.ndarray[Any, np.dtype[np.floating[Any]]], k: int) -> Ints:
+def _best(logits: NDArray[np.floating[Any]], k: int) -> Ints:
     """(p2, p2) -> (p2, k): the windows with the largest logits, best first, equals by index."""
     return np.argsort(-logits, -1, kind="stable")[:, :k]
 

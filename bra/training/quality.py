@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bra.errors import BRAError
+from bra.grid import WindowGrid
 from bra.metrics import dense, routing
 from bra.metrics.overlap import IGNORE, label_map, semantic_overlap
 from bra.metrics.query_dependence import query_dependence
@@ -68,21 +69,21 @@ def _row(trace: LayerTrace, labels: Boxes | LabelMap | None, ignore: Collection[
         "recall_oracle": mean(dense.recall(trace, full, windows=dense.oracle_windows(trace, full))),
         "shared": routing.shared_choices(trace), "query_dependence": dependence if math.isfinite(dependence) else None}
     if labels is not None and len(labels):
-        found = semantic_overlap(trace, _on_grid(trace, labels, ignore)).to_dict()
+        found = semantic_overlap(trace, labels_on_grid(trace.grid, labels, ignore)).to_dict()
         row |= {"overlap": found["routed"], "overlap_chance": found["chance"], "overlap_nearest": found["nearest"],
                 "overlap_oracle": found["oracle"]}
     return row
 
 
-def _on_grid(trace: LayerTrace, labels: Boxes | LabelMap, ignore: Collection[int]) -> NDArray[np.int64]:
+def labels_on_grid(grid: WindowGrid, labels: Boxes | LabelMap, ignore: Collection[int] = ()) -> NDArray[np.int64]:
     """The labels as a class per pixel of the traced image, IGNORE where they do not count."""
-    height, width = trace.grid.image or (trace.grid.h, trace.grid.w)
+    height, width = grid.image or (grid.h, grid.w)
     if np.issubdtype(labels.dtype, np.integer):
         down, across = (((np.arange(n) + 0.5) * old / n).astype(int)
                         for n, old in zip((height, width), labels.shape, strict=True))
         found = labels[down][:, across].astype(np.int64)
     else:
-        found = label_map(trace.grid, labels * np.array([1.0, width, height, width, height]))
+        found = label_map(grid, labels * np.array([1.0, width, height, width, height]))
     found[np.isin(found, list(ignore))] = IGNORE
     return np.asarray(found, np.int64)
 

@@ -22,7 +22,8 @@ from bra.metrics.rules import RULES, RuleRow, try_rules, verdict
 from bra.profiling.formula import layer_cost
 
 OPTIONS: list[dict[str, Any]] = [
-    {}, {"qk_dim": 8}, {"soft_routing": True}, {"param_attention": "none"}, {"mask_padding": True, "soft_routing": True},
+    {}, {"qk_dim": 8}, {"soft_routing": True}, {"param_attention": "none"},
+    {"mask_padding": True, "soft_routing": True},
     {"kv_downsample_mode": "avgpool", "kv_downsample_ratio": 2, "mask_padding": True},
     {"diff_routing": True, "param_routing": True}]
 IDS = ["-".join(map(str, o.values())) or "defaults" for o in OPTIONS]
@@ -182,7 +183,7 @@ def test_masked_padding_is_chosen_by_no_rule() -> None:
             continue
         chosen = rule.choose(lt, 0)
         if isinstance(chosen, np.ndarray):
-            picked = chosen if chosen.dtype == bool else br._picked(chosen, 25)
+            picked = br._picked(chosen, 25)
         else:
             picked = chosen(slice(0, 25), slice(0, 16)).any(2).any(0).numpy()
         assert not picked[mapped][:, ~mapped].any(), name
