@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,10 +32,16 @@ class RuleSummary:
     rows: tuple[RuleRow, ...]
 
 
-def rules_of(given: GivenLayer, setting: Setting, labels: Boxes | LabelMap | None = None) -> tuple[RuleRow, ...]:
-    """`try_rules` of a layer under a setting; labels as `read_labels` gives them."""
+def rules_of(given: GivenLayer, setting: Setting, labels: Boxes | LabelMap | None = None,
+             progress: Callable[[int, int], None] = lambda done, todo: None) -> tuple[RuleRow, ...]:
+    """`try_rules` of a layer under a setting; labels as `read_labels` gives them.
+
+    Raises:
+        BRAError: the setting cannot be.
+    """
     trace = traces_of(given, [setting])[0]
-    return try_rules(trace, None if labels is None or not len(labels) else labels_on_grid(trace.grid, labels))
+    on_grid = None if labels is None or not len(labels) else labels_on_grid(trace.grid, labels)
+    return try_rules(trace, on_grid, progress=progress)
 
 
 def rule_summaries(table: pa.Table) -> tuple[RuleSummary, ...]:

@@ -18,7 +18,7 @@ COLOUR_OF: Final = {"bra": COLOURS["a"], "nearest": COLOURS["nearest"], "chance"
 
 
 def rules(rows: Sequence[RuleRow], style: Style = LIGHT, caption: str = "") -> go.Figure:
-    """A bar per rule, most kept on top, its name and number above it; marks for the output's change and labels' overlap.
+    """A bar per rule, most kept on top, its name and number above it; marks for the output's change and for labels.
 
     `customdata` is [name, change of the output, multiply-adds, bytes], the last two in words. A dotted line is chance.
     """
