@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bra.errors import GridError
 from bra.grid import WindowGrid
 from bra.messages import message
-from bra.metrics.routing import Bools, Floats, Ints
+from bra.metrics.routing import Floats, Ints, picked
 from bra.tracing import LayerTrace
 
 ACROSS, DOWN = 112, 84
@@ -84,16 +83,11 @@ def shared(a: LayerTrace, at_a: Ints, b: LayerTrace, at_b: Ints, image: int = 0)
         image: which image of both batches.
     """
     seen = (at_a != NOWHERE) & (at_b != NOWHERE)
-    in_a, in_b = (_chosen(lt, image)[:, at[seen]].astype(np.float64) for lt, at in ((a, at_a), (b, at_b)))
+    in_a, in_b = (picked(lt.r_idx[image].numpy(), lt.grid.n_windows)[:, at[seen]].astype(np.float64)
+                  for lt, at in ((a, at_a), (b, at_b)))
     both = in_a @ in_b.T / max(1, seen.sum())                                           # (p2 of A, p2 of B)
     area_a, area_b = in_a.mean(-1), in_b.mean(-1)
     found = both[at_a, at_b]
     made = (found, area_a[at_a] - found, area_b[at_b] - found)
     return Shared(*(np.where(seen, np.maximum(part, 0), np.nan) for part in made))
 
-
-def _chosen(trace: LayerTrace, image: int) -> Bools:
-    """(p2, p2): whether the query window (row) was routed to each window."""
-    chosen: NDArray[np.bool_] = np.zeros((trace.grid.n_windows,) * 2, bool)
-    np.put_along_axis(chosen, trace.r_idx[image].numpy(), True, -1)
-    return chosen

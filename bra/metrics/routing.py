@@ -113,6 +113,13 @@ def random_windows(trace: LayerTrace, seed: int = 0) -> Ints:
     return np.stack([rng.choice(free, k, replace=False) for _ in range(trace.grid.n_windows)])
 
 
+def picked(windows: Ints, n: int) -> Bools:
+    """(p2, k) windows of n -> (p2, n): whether each was chosen."""
+    chosen = np.zeros((len(windows), n), bool)
+    np.put_along_axis(chosen, windows, True, -1)
+    return chosen
+
+
 # who is chosen by whom ------------------------------------------------------------------------------------
 
 

@@ -274,8 +274,10 @@ def _row(name: str, trace: LayerTrace, dense: bd.DenseAttention, alike: Floats |
          still: Callable[[], object]) -> RuleRow:
     mapped, choose, spec = bf.on_map(trace), RULES[name].choose, trace.spec
     chosen = bd.oracle_windows(trace, dense) if choose is None else choose(trace, 0)
+    recall: Floats
     if isinstance(chosen, np.ndarray):
-        picked = _picked(chosen, trace.grid.n_windows)
+        windows: NDArray[Any] = chosen
+        picked: Bools = windows if windows.dtype == bool else bf.picked(windows, trace.grid.n_windows)
         attention, picks = attention_to(trace, picked), picked.astype(np.float64)
         recall, tiles = np.asarray((dense.mass * picks).sum(-1)), int(picked.sum()) * spec.num_heads
     else:
@@ -330,15 +332,6 @@ def attention_to(trace: LayerTrace, picked: Bools) -> Tensor:
         out[:, rows] = BF.attend_gathered(q[:, :, rows], k, v, r_idx, trace.spec.scale,
                                           BF.weight_factor(weights, trace.spec.mul_weight), trace.real_keys)[0]
     return out
-
-
-def _picked(windows: NDArray[Any], n: int) -> Bools:
-    """(p2, k) windows of n -> (p2, n): whether each was chosen; what says so already stays as it is."""
-    if windows.dtype == bool:
-        return windows
-    picked = np.zeros((len(windows), n), bool)
-    np.put_along_axis(picked, windows, True, -1)
-    return picked
 
 
 def _keys_seen(trace: LayerTrace) -> Tensor:
