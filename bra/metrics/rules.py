@@ -185,7 +185,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType({
                  message("The other places, which are left for what is far away."), with_band),
     "top_p": Rule(message("top-p instead of top-k"),
                   message("As many windows as reach one share p of the routing softmax: few for a sure query, many for "
-                          "an unsure one, {what} on average.", what=message("topk")),
+                          "an unsure one, topk on average."),
                   message("Affinities whose size means sureness. Here p was set from this picture; a layer in use "
                           "would need one p for all, and its cost would change with the picture."), top_p),
     "centred": Rule(message("column means taken off"),
@@ -270,21 +270,38 @@ def try_rules(trace: LayerTrace, labels: ArrayLike | None = None, image: int = 0
     return tuple(rows)
 
 
+def most_chosen(trace: LayerTrace, rule: str) -> Ints:
+    """(p2, k): the k windows that a rule chooses for most heads and tokens of each, equals by affinity; of one image.
+
+    For a rule that chooses once for a window, these are its choice. Not for "oracle", which needs full attention.
+    """
+    choose = RULES[rule].choose
+    if choose is None:
+        raise BRAError(message("rule {name!r} is not known: choose of {names}.", name=rule, names=", ".join(
+            name for name, one in RULES.items() if one.choose is not None)))
+    chosen = choose(trace, 0)
+    if not isinstance(chosen, np.ndarray):
+        picks: Floats = np.nan_to_num(bd.masked_attention(trace, chosen).picks)
+    else:
+        picks = _picked(chosen, trace.grid.n_windows).astype(np.float64)
+    return np.lexsort((-trace.affinity[0].double().numpy(), -picks), -1)[:, : trace.spec.topk]
+
+
 def _row(name: str, trace: LayerTrace, dense: bd.DenseAttention, alike: Floats | None,
          still: Callable[[], object]) -> RuleRow:
     mapped, choose, spec = bf.on_map(trace), RULES[name].choose, trace.spec
     chosen = bd.oracle_windows(trace, dense) if choose is None else choose(trace, 0)
     recall: Floats
     if isinstance(chosen, np.ndarray):
-        windows: NDArray[Any] = chosen
-        picked: Bools = windows if windows.dtype == bool else bf.picked(windows, trace.grid.n_windows)
+        picked = _picked(chosen, trace.grid.n_windows)
         attention, picks = attention_to(trace, picked), picked.astype(np.float64)
         recall, tiles = np.asarray((dense.mass * picks).sum(-1)), int(picked.sum()) * spec.num_heads
     else:
         found = bd.masked_attention(trace, chosen, still=still)
         attention, recall, picks, tiles = found.out, found.recall, found.picks, int(found.tiles.sum())
     if name == "chance":        # expected, not drawn
-        recall, picks = np.full_like(recall, bf.chance(trace)), np.tile(bf.choosable(trace), (len(picks), 1)) * 1.0
+        recall = np.full(recall.shape, bf.chance(trace))
+        picks = np.tile(bf.choosable(trace), (len(picks), 1)).astype(np.float64)
     change = bd.output_change(trace, dense, attention=attention).relative_error[mapped]
     overlap = None if alike is None else picked_overlap(alike, np.nan_to_num(picks))[mapped]
     s = trace.k.shape[3]
@@ -332,6 +349,11 @@ def attention_to(trace: LayerTrace, picked: Bools) -> Tensor:
         out[:, rows] = BF.attend_gathered(q[:, :, rows], k, v, r_idx, trace.spec.scale,
                                           BF.weight_factor(weights, trace.spec.mul_weight), trace.real_keys)[0]
     return out
+
+
+def _picked(chosen: NDArray[Any], n: int) -> Bools:
+    """(p2, k) windows of n, or (p2, n) bool already -> (p2, n) bool."""
+    return chosen if chosen.dtype == bool else bf.picked(chosen, n)
 
 
 def _keys_seen(trace: LayerTrace) -> Tensor:

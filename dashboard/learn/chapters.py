@@ -14,6 +14,7 @@ from bra.figures.learn import Bar
 from bra.figures.template import Style
 from bra.metrics.query_dependence import query_dependence
 from bra.metrics.routing import shared_choices
+from bra.metrics.rules import RULES
 from bra.models.catalog import ModelSettings
 from bra.photo import Photo
 from bra.teaching.experiments import growth
@@ -22,7 +23,7 @@ from bra.units import percent, quantity
 from bra.viewer.pack import FULL, Place, locate
 from dashboard import components
 from dashboard.components import messages
-from dashboard.i18n import option_labels, tr, tr_noop
+from dashboard.i18n import option_labels, tr, tr_noop, translate
 from dashboard.samples import GALLERY
 from dashboard.services import compare as compare_services
 from dashboard.services import learn as learn_services
@@ -277,3 +278,28 @@ def router(at: Lesson) -> Lesson:
             Bar(tr("share of the hubs"), shared, percent(shared), "bad"),
             Bar(tr("depends on the query"), dependence, percent(dependence))])
     return replace(at, router=chosen)
+
+
+def rules(at: Lesson) -> Lesson:
+    """Rules of routing at equal cost in one layer, on a drawn scene whose labels are known."""
+    rule = st.pills(tr("How windows are chosen"), views.RULES, required=True,
+                    format_func=lambda key: translate(RULES[key].name),
+                    key=init_widget("learn_rule", at.rule, views.RULES)) or at.rule
+    photo, layers, rows = learn_services.ruled()
+    lt, row, own = layers[rule], rows[rule], rows["bra"]
+    whose = tr("Layer {layer} of a small segmentation model whose router was taught; this scene was not among those it "
+               "learned from.", layer=lt.name)
+    above, below = sides(at)
+    with above:
+        look(at, photo, lt, SCENE_FOCUS, whose + " " + (
+            tr("Here tokens choose for themselves: shown are the {k} windows that most of them chose.", k=lt.spec.topk)
+            if rule == "token" else ""))
+    with below:
+        st.markdown(translate(RULES[rule].about) + " " + translate(RULES[rule].training))
+        bars(at, tr("full attention kept, % · likeness of labels, %"), whose, [
+            Bar(tr("keeps of full attention"), row.recall, percent(row.recall)),
+            Bar(tr("BRA's own rule would"), own.recall, percent(own.recall), "other"),
+            Bar(tr("random windows would"), rows["chance"].recall, percent(rows["chance"].recall), "other"),
+            Bar(tr("likeness of labels"), row.overlap or 0, percent(row.overlap or 0), "bad"),
+            Bar(tr("by BRA's own rule"), own.overlap or 0, percent(own.overlap or 0), "other")])
+    return replace(at, rule=rule)

@@ -14,7 +14,7 @@ PARTS: Final = ("chapters", "example", "photo", "predict")
 SCENES: Final = ("words", "try", "ask")
 """What a chapter is shown as, one after the other, where it is projected."""
 LENGTHS: Final[Mapping[str, int]] = {
-    "chapters": 8, "example": len(STEPS), "photo": len(STEPS), "predict": 8}
+    "chapters": 9, "example": len(STEPS), "photo": len(STEPS), "predict": 8}
 PIXELS: Final = range(112, 1793, 56)
 """Sides of which the map divides into 7 windows without padding."""
 N_WINS: Final = range(2, 11)
@@ -28,6 +28,8 @@ ANSWERS: Final = (tr_noop("taught"), *WEIGHTS)
 LAYERS: Final = range(5)
 TEACHERS: Final = (tr_noop("default"), tr_noop("straight-through"), tr_noop("taught"))
 """What taught the router of each model of drawn scenes; the words of `bra.training.scenes.ROUTERS`."""
+RULES: Final = ("bra", "max", "token", "own", "band", "centred", "nearest")
+"""Keys of `bra.metrics.rules.RULES` that the chapter on rules lets one choose."""
 Stop = tuple[str, int, str]
 """Part, step and scene."""
 
@@ -53,6 +55,7 @@ class Lesson:
         layer: number of the layer whose output is taken apart, from 0.
         who: whose routing is to be predicted, of ANSWERS.
         router: which of the models of drawn scenes is looked at, of TEACHERS.
+        rule: how windows are chosen in the chapter on rules, of RULES.
     """
 
     part: str = "chapters"
@@ -71,6 +74,7 @@ class Lesson:
     layer: int = 1
     who: str = "taught"
     router: str = "default"
+    rule: str = "bra"
 
     @property
     def stop(self) -> Stop:
@@ -109,7 +113,8 @@ _PARAMS: Final = (
     link.switch("soft", "learn_soft"), link.number("cut", CUTS, "learn_cut"),
     link.number("pad_win", N_WINS, "learn_pad_win"), link.switch("masked", "learn_masked"),
     link.word("weights", WEIGHTS, "learn_weights"), link.number("layer", LAYERS, "learn_layer"),
-    link.word("who", ANSWERS, "learn_who"), link.word("router", TEACHERS, "learn_router"))
+    link.word("who", ANSWERS, "learn_who"), link.word("router", TEACHERS, "learn_router"),
+    link.word("rule", RULES, "learn_rule"))
 
 
 def stops(present: bool) -> tuple[Stop, ...]:

@@ -305,8 +305,8 @@ def rules(view: Selection, loaded: LoadedModel, photo: Photo, seen: str) -> None
     drawn, table = st.columns([1.2, 1], gap="large")
     with drawn:
         chart.draw(rules_figure(rows, chart.style(), caption), loaded.model.label, given.name, "rules")
-        st.caption(tr("Dotted: random windows. The layer's own rule is orange. The output may change much where little "
-                      "is lost, for what is kept weighs more."))
+        st.caption(tr("Dotted: random windows. The layer's own rule is orange. Change of the output: 0 % is the output "
+                      "of full attention."))
     with table:
         shares = (tr_noop("keeps"), tr_noop("change of the output"))
         found = [{tr_noop("rule"): translate(RULES[row.rule].name), "keeps": 100 * row.recall,

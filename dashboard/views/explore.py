@@ -174,9 +174,9 @@ def _between_layers(request: LayerRequest) -> None:
                  for label, name in columns.items()}} for pair in pairs]
     st.dataframe(table, hide_index=True, height="content", column_config=picture.heads(table[0], [*columns][:-1]))
     st.caption(tr("Overlap: of the area of the picture that either layer is routed to from a place, the share that "
-                  "both are; grids may differ. With the choice before: what the layer would keep of its full attention if "
-                  "it did not choose, but took the windows that the choice of the layer before covers most. This is "
-                  "one picture, and without training."))
+                  "both are; grids may differ. With the choice before: what the layer would keep of its full "
+                  "attention if it did not choose, but took the windows that the choice of the layer before covers "
+                  "most. This is one picture, and without training."))
 
 
 def _attention(found: LayerResult, selection: Selection, focus: Place, small: bytes, name: tuple[str, ...],
