@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from bra.experiments.compare import GivenLayer, Setting, traces_of
 from bra.experiments.sweep_table import schema_of
+from bra.metrics.overlap import Boxes, LabelMap, labels_on_grid
 from bra.metrics.rules import RuleRow, try_rules
-from bra.training.quality import Boxes, LabelMap, labels_on_grid
 
 RULE_SCHEMA: Final = schema_of(RuleRow)
 

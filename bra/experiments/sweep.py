@@ -27,13 +27,13 @@ from bra.experiments.compare import LayerInput, Setting, SettingRow, compare, la
 from bra.experiments.rules import RULE_SCHEMA, rules_of
 from bra.experiments.sweep_table import SCHEMA, table_of, to_parquet
 from bra.messages import to_plain
+from bra.metrics.overlap import Boxes, LabelMap
 from bra.metrics.rules import RuleRow
 from bra.models.base import FileOptions, OpenModel
 from bra.models.catalog import ModelSettings
 from bra.opening import open_file, open_model
 from bra.photo import Photo, PhotoLimits
 from bra.training.labelled import labels_named, read_labels
-from bra.training.quality import Boxes, LabelMap
 
 ENDINGS: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 BATCH: Final = 4

@@ -168,7 +168,7 @@ def _refusal(why: str) -> str:
                        "wrote.")
     if why == "schema":
         return message("this Parquet file is not the table of a sweep: choose rows.parquet of a folder that bra sweep "
-                       "wrote.")
+                       "wrote without --rules; what it wrote with it is shown by report.html there.")
     if why == "words":
         return message("this table names pictures or layers at a length that no sweep does: choose rows.parquet of a "
                        "folder that bra sweep wrote.")

@@ -34,12 +34,13 @@ def rules(rows: Sequence[RuleRow], style: Style = LIGHT, caption: str = "") -> g
                             (message("multiply-adds"), "%{customdata[2]}"),
                             (message("keys and values read"), "%{customdata[3]}"))))
     marks: list[tuple[str, list[float | None], str, str]] = [
-        (message("change of the output"), [row.change for row in ranked], "circle-open", COLOURS["best"])]
+        (message("change of the output"), [row.change for row in ranked], "circle", COLOURS["best"])]
     if any(row.overlap is not None for row in ranked):
         marks.append((message("overlap of labels"), [row.overlap for row in ranked], "diamond", COLOURS["chance"]))
     for label, values, symbol, colour in marks:
         figure.add_scatter(x=values, y=at, mode="markers", name=style.tr(label), cliponaxis=False,
-                           marker={"symbol": symbol, "size": 10, "color": colour, "line": {"width": 2}},
+                           marker={"symbol": symbol, "size": 10, "color": "#ffffff",
+                                   "line": {"width": 2.5, "color": colour}},
                            hovertemplate=hover(style, (label, "%{x:.1%}")))
     for n, name, row in zip(at, names, ranked, strict=True):     # above the bar, where no mark lies on it
         figure.add_annotation(x=0, y=n - 0.2, xref="paper", yanchor="bottom", xanchor="left", showarrow=False,

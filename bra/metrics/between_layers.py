@@ -5,6 +5,7 @@ window i in layer A and j in layer B, let Rᵢ and Sⱼ be the areas that the tw
 
     overlap(A, B) = mean over pixels of |Rᵢ ∩ Sⱼ| / |Rᵢ ∪ Sⱼ|,     0 to 1.
 
+Pixels from which neither is routed to the picture, but both to padding alone, are left out; NaN where none is left.
 Two random choices of these sizes have about r·s / (r + s − r·s) of it, r and s being their shares of the picture. A
 model whose layers choose alike could choose once and use it again: `carried` is A's choice as B would have to take it.
 """
@@ -89,10 +90,12 @@ def overlap(a: LayerTrace, b: LayerTrace, image: int = 0) -> tuple[float, float]
     both = in_a @ areas @ in_b.T                                                        # (p2 of A, p2 of B)
     of_a, of_b = (in_a @ areas.sum(1))[:, None], in_b @ areas.sum(0)
     total = areas.sum()
-    union = np.maximum(of_a + of_b - both, np.finfo(float).tiny)
-    weight = areas / total
-    return (float((weight * both / union).sum()),
-            float((weight * random_union_share(of_a / total, of_b / total)).sum()))
+    union, by_chance = of_a + of_b - both, random_union_share(of_a / total, of_b / total)
+    weight = np.where(union > 0, areas, 0)
+    if not weight.any():
+        return float("nan"), float("nan")
+    weight = weight / weight.sum()
+    return float((weight * both / np.where(union > 0, union, 1)).sum()), float((weight * by_chance).sum())
 
 
 def carried(a: LayerTrace, b: LayerTrace, image: int = 0) -> Ints:
@@ -122,7 +125,7 @@ def routed_layers(layers: Mapping[str, LayerTrace]) -> tuple[LayerTrace, ...]:
 
 
 def overlaps(layers: Sequence[LayerTrace], image: int = 0) -> Floats:
-    """(n, n): overlap of each layer with each, 1 with itself; NaN where they do not lie on one picture."""
+    """(n, n): overlap of each layer with each, 1 with itself; NaN where they do not lie on one picture, or on padding alone."""
     found = np.eye(len(layers))
     for i, a in enumerate(layers):
         for j, b in enumerate(layers[:i]):

@@ -196,7 +196,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType({
                     message("Nothing: it has no router."), nearest, control=True),
     "chance": Rule(message("random windows"), message("Windows at random."), message("Nothing: it is a control."),
                    chance, control=True),
-    "oracle": Rule(message("best possible"),
+    "oracle": Rule(message("best by window"),
                    message("The windows with most full attention, which has to be computed first."),
                    message("It cannot be: it is the limit for rules that choose by window for all heads."),
                    None, control=True),

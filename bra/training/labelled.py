@@ -11,9 +11,9 @@ import numpy as np
 from PIL.PngImagePlugin import PngImageFile
 
 from bra.errors import BRAError
+from bra.metrics.overlap import Boxes, LabelMap
 from bra.photo import Photo
 from bra.training.dataset import ENDINGS
-from bra.training.quality import Boxes, LabelMap
 
 MAX_PIXELS: Final = 40_000_000
 """Of a mask."""

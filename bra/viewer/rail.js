@@ -43,7 +43,8 @@ function alikeness(message, routed) {
   const n = routed.length, cell = clamp(Math.floor(46 / n), 3, 16), canvas = el("canvas", { "aria-hidden": "true" });
   const share = (row, column) => message.alike[routed[row] * message.layers.length + routed[column]];
   const name = (at) => message.layers[routed[at]].name, percent = (row, column) => Math.round(100 * share(row, column));
-  const pair = (row, column) => tr("{a} and {b}: {share} % of the area that either is routed to is shared", {
+  const pair = (row, column) => !Number.isFinite(share(row, column)) ?
+    tr("{a} and {b}: neither is routed to the picture", { a: name(row), b: name(column) }) : tr("{a} and {b}: {share} % of the area that either is routed to is shared", {
     a: name(row), b: name(column), share: percent(row, column) });
   const about = routed.slice(1).map((_, at) => pair(at, at + 1)).join("; ");
   const figure = el("figure", { role: "img", "aria-label": about, title: about }, canvas,
@@ -51,7 +52,7 @@ function alikeness(message, routed) {
   const g = fit(canvas, n * cell, n * cell);
   for (let row = 0; row < n; row += 1) {
     for (let column = 0; column < n; column += 1) {
-      g.fillStyle = row === column ? "#8a8f98" : css(cividis(share(row, column)));
+      g.fillStyle = row === column || !Number.isFinite(share(row, column)) ? "#8a8f98" : css(cividis(share(row, column)));
       g.fillRect(column * cell, row * cell, cell - (cell > 4), cell - (cell > 4));
     }
   }

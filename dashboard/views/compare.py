@@ -315,7 +315,7 @@ def rules(view: Selection, loaded: LoadedModel, photo: Photo, seen: str) -> None
                  for row in sorted(rows, key=lambda row: -row.recall)]
         st.dataframe(found, hide_index=True, height="content", column_config=heads(found[0], shares))
         st.caption(translate(UNTRAINED_NOTE) + " " + tr("Whether the windows show alike things needs labels: see the "
-                                                        "option --labels of the command below."))
+                                                        "option `--labels` of the command below."))
     with st.expander(tr("How each rule chooses, and what would have to learn for it")):
         st.markdown("\n".join(f"- **{translate(rule.name)}** {translate(rule.about)} *{translate(rule.training)}*"
                               for rule in RULES.values()))

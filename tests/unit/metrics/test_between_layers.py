@@ -96,6 +96,16 @@ def test_consecutive_layers_of_a_model() -> None:
     assert matrix.tolist() == [[1, pair.overlap], [pair.overlap, 1]]
 
 
+def test_who_is_routed_to_padding_alone_has_no_overlap() -> None:
+    grid = WindowGrid(4, 4, 3, image=(4, 4))                     # the last row and column of 3×3 windows are padding
+    a, b = (replace(routed_to(traced(3, 1), [[n] for n in windows]), grid=grid) for windows in
+            ([8] * 9, [0, 0, 0, 8, 8, 8, 8, 8, 8]))
+    assert np.isnan(overlap(a, a)).all()
+    assert overlap(b, b)[0] == 1                                 # from the upper half
+    assert overlap(a, b)[0] == 0
+    assert overlaps([a, a])[0].tolist() == pytest.approx([1, np.nan], nan_ok=True)
+
+
 def test_layers_of_different_pictures_are_not_compared() -> None:
     a, b = traced(2, 1), traced(2, 1, 16, 16)
     with pytest.raises(GridError, match="different pictures"):
