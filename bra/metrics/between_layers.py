@@ -125,7 +125,7 @@ def routed_layers(layers: Mapping[str, LayerTrace]) -> tuple[LayerTrace, ...]:
 
 
 def overlaps(layers: Sequence[LayerTrace], image: int = 0) -> Floats:
-    """(n, n): overlap of each layer with each, 1 with itself; NaN where they do not lie on one picture, or on padding alone."""
+    """(n, n): overlap of each layer with each, 1 with itself; NaN for other pictures' layers, or padding alone."""
     found = np.eye(len(layers))
     for i, a in enumerate(layers):
         for j, b in enumerate(layers[:i]):

@@ -282,9 +282,9 @@ def router(at: Lesson) -> Lesson:
 
 def rules(at: Lesson) -> Lesson:
     """Rules of routing at equal cost in one layer, on a drawn scene whose labels are known."""
-    rule = st.segmented_control(tr("How windows are chosen"), views.RULES, required=True,
-                                format_func=lambda key: translate(RULES[key].name),
-                                key=init_widget("learn_rule", at.rule, views.RULES)) or at.rule
+    rule = st.pills(tr("How windows are chosen"), views.RULES, required=True, wrap=True,
+                    format_func=lambda key: translate(RULES[key].name),
+                    key=init_widget("learn_rule", at.rule, views.RULES)) or at.rule
     photo, layers, rows = learn_services.ruled()
     lt, row, own = layers[rule], rows[rule], rows["bra"]
     whose = tr("Layer {layer} of a small segmentation model whose router was taught; this scene was not among those it "
