@@ -308,9 +308,9 @@ def rules(view: Selection, loaded: LoadedModel, photo: Photo, seen: str) -> None
         st.caption(tr("Dotted: random windows. The layer's own rule is orange. Change of the output: 0 % is the output "
                       "of full attention."))
     with table:
-        shares = (tr_noop("keeps"), tr_noop("change of the output"))
-        found = [{tr_noop("rule"): translate(RULES[row.rule].name), "keeps": 100 * row.recall,
-                  "change of the output": 100 * row.change, "MACs": quantity(row.macs),
+        shares = {tr_noop("keeps"): "recall", tr_noop("change of the output"): "change"}
+        found = [{tr_noop("rule"): translate(RULES[row.rule].name),
+                  **{name: 100 * getattr(row, field) for name, field in shares.items()}, "MACs": quantity(row.macs),
                   tr_noop("keys and values read"): quantity(row.kv_bytes) + "B"}
                  for row in sorted(rows, key=lambda row: -row.recall)]
         st.dataframe(found, hide_index=True, height="content", column_config=heads(found[0], shares))
