@@ -282,20 +282,21 @@ def router(at: Lesson) -> Lesson:
 
 def rules(at: Lesson) -> Lesson:
     """Rules of routing at equal cost in one layer, on a drawn scene whose labels are known."""
-    rule = st.pills(tr("How windows are chosen"), views.RULES, required=True, wrap=True,
-                    format_func=lambda key: translate(RULES[key].name),
-                    key=init_widget("learn_rule", at.rule, views.RULES)) or at.rule
+    rule = st.selectbox(tr("How windows are chosen"), views.RULES, width=360,
+                        format_func=lambda key: translate(RULES[key].name),
+                        key=init_widget("learn_rule", at.rule, views.RULES))
     photo, layers, rows = learn_services.ruled()
     lt, row, own = layers[rule], rows[rule], rows["bra"]
-    whose = tr("Layer {layer} of a small segmentation model whose router was taught; this scene was not among those it "
-               "learned from.", layer=lt.name)
+    whose = tr("Layer {layer}, taught by labels, on a scene that it did not learn from.", layer=lt.name)
     above, below = sides(at)
     with above:
         look(at, photo, lt, SCENE_FOCUS, whose + " " + (
             tr("Here tokens choose for themselves: shown are the {k} windows that most of them chose.", k=lt.spec.topk)
             if rule == "token" else ""))
     with below:
-        st.markdown(translate(RULES[rule].about) + " " + translate(RULES[rule].training))
+        if not at.present:      # where there is no room
+            st.markdown(translate(RULES[rule].about))
+            st.caption(tr("What would have to learn for it: {what}", what=translate(RULES[rule].training)))
         bars(at, tr("full attention kept, % · likeness of labels, %"), whose, [
             Bar(tr("keeps of full attention"), row.recall, percent(row.recall)),
             Bar(tr("BRA's own rule would"), own.recall, percent(own.recall), "other"),
