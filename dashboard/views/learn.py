@@ -30,10 +30,10 @@ CHAPTER_NAMES: Final = (
     tr_noop("Why not everything"), tr_noop("Windows and routing"), tr_noop("What weights do not "
                                                                            "do"), tr_noop("n_win and topk"),
     tr_noop("Padding"), tr_noop("Trained or not"), tr_noop("Pretty maps"),
-    tr_noop("Does the router learn?"), tr_noop("Other ways to choose"))
+    tr_noop("Does the router learn?"), tr_noop("What YOLO already does"), tr_noop("Other ways to choose"))
 TRIALS: Final[tuple[Callable[[Lesson], Lesson], ...]] = (
     chapters.cost, chapters.windows, chapters.weights, chapters.cuts,
-    chapters.padding, chapters.worth, chapters.proof, chapters.router, chapters.rules)
+    chapters.padding, chapters.worth, chapters.proof, chapters.router, chapters.stock, chapters.rules)
 
 
 def page() -> None:
