@@ -14,9 +14,11 @@ from bra.cli.file_options import say_assumptions
 from bra.errors import BRAError
 from bra.experiments.compare import MAX_SETTINGS, CostName, Setting, compare, layer_input, settings_of
 from bra.experiments.probes import PROBES, probe
+from bra.experiments.rules import rule_summaries
 from bra.experiments.sweep import Plan, Progress, sweep
 from bra.experiments.sweep_table import SweepTable
 from bra.photo import Photo
+from bra.reports.rules import rules_html, rules_text
 from bra.reports.tables import compare_csv, compare_html, compare_text, probe_text, sweep_html
 from bra.spec import MAX_N_WIN
 
@@ -52,6 +54,12 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     add_patch_windows(parser)
     _add_windows(parser)
     parser.add_argument("--layers", nargs="+", default=[], metavar="NAME", help="default: every routed layer")
+    parser.add_argument("--rules", action="store_true",
+                        help="try other rules of routing at equal cost, under each layer's own windows where neither "
+                             "--n-win nor --topk is given")
+    parser.add_argument("--labels", type=Path, metavar="MASKS",
+                        help="with --rules: folder with a file per picture, of the same stem: PNG whose pixels are "
+                             "numbers of classes, or YOLO .txt boxes")
     parser.add_argument("-o", "--output", type=Path, default=Path("sweep"),
                         help="folder for the results; a run that was cut off there goes on; default: %(default)s")
     parser.add_argument("--jobs", type=int, default=1, help="tasks at once, -1 for all processors; default %(default)s")
@@ -60,8 +68,8 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_windows(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--n-win", type=_numbers, default=(4, 7, 8), metavar="N,…", help="default 4,7,8")
-    parser.add_argument("--topk", type=_numbers, default=(1, 2, 4, 8), metavar="K,…", help="default 1,2,4,8")
+    parser.add_argument("--n-win", type=_numbers, metavar="N,…", help="default 4,7,8")
+    parser.add_argument("--topk", type=_numbers, metavar="K,…", help="default 1,2,4,8")
     parser.add_argument("--equal-coverage", type=int, metavar="N",
                         help="the topks are meant for n_win N, and scaled with n_win² for others")
 
@@ -81,13 +89,14 @@ def _windows(args: argparse.Namespace) -> tuple[Setting, ...]:
     """
     if args.equal_coverage is not None and not 1 <= args.equal_coverage <= MAX_N_WIN:
         raise BRAError(f"--equal-coverage {args.equal_coverage} is not possible: 1 to {MAX_N_WIN} windows per side.")
-    made = settings_of(args.n_win, args.topk, args.equal_coverage)
+    n_wins, topks = args.n_win or (4, 7, 8), args.topk or (1, 2, 4, 8)
+    made = settings_of(n_wins, topks, args.equal_coverage)
     if not made:
-        most = ", ".join(f"{n * n} with n_win {n}" for n in args.n_win)
-        raise BRAError(f"--topk {','.join(map(str, args.topk))} leaves no setting: topk is at most {most}.")
+        most = ", ".join(f"{n * n} with n_win {n}" for n in n_wins)
+        raise BRAError(f"--topk {','.join(map(str, topks))} leaves no setting: topk is at most {most}.")
     if len(made) > MAX_SETTINGS:
         raise BRAError(f"{len(made)} settings are too many: give at most {MAX_SETTINGS}.")
-    left_out = [f"n_win {n}, topk {k}" for n in args.n_win for k in args.topk if k > n * n]
+    left_out = [f"n_win {n}, topk {k}" for n in n_wins for k in topks if k > n * n]
     if left_out and args.equal_coverage is None:
         print(f"left out, since topk is at most n_win²: {'; '.join(left_out)}", file=sys.stderr)
     return made
@@ -124,16 +133,27 @@ def _probe(args: argparse.Namespace) -> int:
 def _sweep(args: argparse.Namespace) -> int:
     if args.jobs == 0 or args.jobs < -1:
         raise BRAError(f"--jobs {args.jobs} is not possible: 1 or more, or -1 for all processors.")
-    windows = _windows(args)
+    if args.labels is not None and not args.rules:
+        raise BRAError("--labels judges rules of routing: add --rules.")
+    if args.labels is not None and not args.labels.is_dir():
+        raise BRAError(f"--labels {args.labels} is no folder: give one with a file for each picture.")
+    own = args.rules and args.n_win is None and args.topk is None
+    windows = () if own else _windows(args)
     settings, file = model_asked_for(args)
-    plan = Plan(settings, windows, tuple(args.layers), file, Path(args.model).name if file else "")
+    plan = Plan(settings, windows, tuple(args.layers), file, Path(args.model).name if file else "", rules=args.rules,
+                labels=args.labels.name if args.labels else "")
     if file:
         model = plan.open()
         say_assumptions(model)
         plan = replace(plan, assumed=model.assumptions)
-    table = sweep(plan, args.folder, args.output, args.jobs, args.backend, args.cluster, _tell)
+    table = sweep(plan, args.folder, args.output, args.jobs, args.backend, args.cluster, _tell, args.labels)
     skipped = json.loads((args.output / "skipped.json").read_text(encoding="utf-8"))
-    (args.output / "report.html").write_text(sweep_html(SweepTable(table, plan.about()), skipped), encoding="utf-8")
+    found = rule_summaries(table) if args.rules else ()
+    page = rules_html(found, plan.about(), skipped) if args.rules else \
+        sweep_html(SweepTable(table, plan.about()), skipped)
+    (args.output / "report.html").write_text(page, encoding="utf-8")
+    if found:
+        print(rules_text(found))
     for name, why in sorted(skipped.items()):
         print(f"skipped {name}: {why}", file=sys.stderr)
     print(f"{args.output / 'rows.parquet'}: {table.num_rows} rows; {args.output / 'report.html'}")

@@ -25,14 +25,14 @@ from bra.grid import WindowGrid
 from bra.markup import table_html
 from bra.messages import message
 from bra.metrics import routing as bf
-from bra.metrics.agreement import Shared, caught, even_places, shared, windows_at
+from bra.metrics.agreement import Shared, caught, even_places, random_union_share, shared, windows_at
 from bra.metrics.dense import dense_masses, layer_output
 from bra.metrics.query_dependence import collapsed_by, query_dependence
 from bra.metrics.routing import Floats
 from bra.models.base import Change, OpenModel, Prepared, no_routing, on_photo, with_windows
 from bra.models.recorded import OpenRecording
 from bra.photo import Photo
-from bra.profiling.formula import layer_cost
+from bra.profiling.formula import traced_cost
 from bra.recorder import recording
 from bra.tracing import LayerTrace, trace
 from bra.units import quantity
@@ -368,10 +368,7 @@ def compare(given: GivenLayer, settings: Sequence[Setting], rounds: int = 0,
     dependences = {n_win: query_dependence(lt) for n_win, lt in firsts.items()}
     for one, lt in zip(settings, traces, strict=True):
         n_win, topk, mapped, grid = one.n_win, one.topk, bf.on_map(lt), lt.grid
-        # Windows by a rule of their own are those of a map that they divide.
-        usual = WindowGrid(grid.h, grid.w, grid.n_win)
-        cost = layer_cost(lt.spec, *((grid.h, grid.w) if (usual.H, usual.W) == (grid.H, grid.W)
-                                     else (grid.H, grid.W)))
+        cost = traced_cost(lt.spec, grid)
         rows.append(SettingRow(
             n_win, topk, int(mapped.sum()), lt.grid.padding_share,
             recall=_held(masses[n_win], lt.r_idx[0].numpy(), mapped), chance=bf.chance(lt),
@@ -471,8 +468,7 @@ def versus(a: Compared, b: Compared) -> Pair:
     places = even_places()
     areas = shared(trace_a, windows_at(trace_a.grid, places), trace_b, windows_at(trace_b.grid, places))
     in_a, in_b = areas.both + areas.only_a, areas.both + areas.only_b
-    return Pair((a.rows[0], b.rows[0]), (trace_a, trace_b), areas,
-                float((in_a * in_b / np.maximum(in_a + in_b - in_a * in_b, 1e-12)).mean()),
+    return Pair((a.rows[0], b.rows[0]), (trace_a, trace_b), areas, float(random_union_share(in_a, in_b).mean()),
                 difference(trace_a, trace_b), _caught(trace_a, trace_b))
 
 

@@ -23,18 +23,23 @@ import pyarrow.parquet as pq
 import torch
 
 from bra.errors import BRAError
-from bra.experiments.compare import Setting, SettingRow, compare, layer_inputs
-from bra.experiments.sweep_table import table_of, to_parquet
+from bra.experiments.compare import LayerInput, Setting, SettingRow, compare, layer_inputs
+from bra.experiments.rules import RULE_SCHEMA, rules_of
+from bra.experiments.sweep_table import SCHEMA, table_of, to_parquet
 from bra.messages import to_plain
+from bra.metrics.overlap import Boxes, LabelMap
+from bra.metrics.rules import RuleRow
 from bra.models.base import FileOptions, OpenModel
 from bra.models.catalog import ModelSettings
 from bra.opening import open_file, open_model
 from bra.photo import Photo, PhotoLimits
+from bra.training.labelled import labels_named, read_labels
 
 ENDINGS: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 BATCH: Final = 4
 """Pictures per task: a model is opened once for each, and so many are done again when a worker dies."""
-Row = tuple[str, str, SettingRow]
+Row = tuple[str, str, SettingRow | RuleRow]
+Labels = Boxes | LabelMap | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +48,13 @@ class Plan:
 
     Attributes:
         settings: the model, and the longer side at which it reads pictures.
-        windows: settings to compare.
+        windows: settings to compare; with rules none for each layer's own.
         layers: names of layers; none for all that are routed.
         file: bytes of a model of one's own, if it is one.
         name: that file's name.
         assumed: sentences about what was assumed of that file, for the report.
+        rules: whether rules of routing are tried under each setting, in place of comparing settings.
+        labels: name of the folder of labels that the rules are judged by; "" for none.
     """
 
     settings: ModelSettings
@@ -56,6 +63,8 @@ class Plan:
     file: bytes = b""
     name: str = ""
     assumed: tuple[str, ...] = ()
+    rules: bool = False
+    labels: str = ""
 
     def open(self) -> OpenModel:
         """The model."""
@@ -70,7 +79,13 @@ class Plan:
         return {"settings": settings, "windows": [[one.n_win, one.topk] for one in self.windows],
                 "layers": list(self.layers), "file": sha256(self.file).hexdigest() if self.file else "",
                 "name": self.name} | (
-            {"assumed": [to_plain(sentence) for sentence in self.assumed]} if self.assumed else {})
+            {"assumed": [to_plain(sentence) for sentence in self.assumed]} if self.assumed else {}) | (
+            {"rules": True, "labels": self.labels} if self.rules else {})
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of its rows."""
+        return RULE_SCHEMA if self.rules else SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +124,13 @@ class Outcome:
     skipped: tuple[tuple[str, str], ...]
 
 
-def run_batch(plan: Plan, batch: Sequence[tuple[str, bytes | str]]) -> Outcome:
-    """What a worker does: every layer and setting on each (name, bytes, or why there are none) of a batch."""
+def run_batch(plan: Plan, batch: Sequence[tuple[str, bytes | str, Labels]]) -> Outcome:
+    """What a worker does: every layer and setting on each (name, bytes, or why there are none, labels) of a batch."""
     torch.set_num_threads(1)        # processes share the machine, not threads
     model = plan.open()
     rows: list[Row] = []
     skipped = []
-    for name, data in batch:
+    for name, data, labels in batch:
         if isinstance(data, str):
             skipped.append((name, data))
             continue
@@ -124,17 +139,23 @@ def run_batch(plan: Plan, batch: Sequence[tuple[str, bytes | str]]) -> Outcome:
             for layer in plan.layers or tuple(found):
                 if layer not in found:
                     raise BRAError(f"layer {layer!r} did not run: choose of {', '.join(found)}.")
-            made = [(name, layer, row) for layer in plan.layers or found
-                    for row in compare(found[layer], plan.windows).rows]
+            made: list[Row] = [(name, layer, row) for layer in plan.layers or found
+                               for row in _rows(plan, found[layer], labels)]
         except BRAError as error:
             skipped.append((name, str(error)))
             continue
         rows += made
-    return Outcome(tuple(name for name, _ in batch), tuple(rows), tuple(skipped))
+    return Outcome(tuple(name for name, _, _ in batch), tuple(rows), tuple(skipped))
+
+
+def _rows(plan: Plan, given: LayerInput, labels: Labels) -> Sequence[SettingRow | RuleRow]:
+    if not plan.rules:
+        return compare(given, plan.windows).rows
+    return [row for setting in plan.windows or (given.own,) for row in rules_of(given, setting, labels)]
 
 
 def sweep(plan: Plan, folder: Path, out: Path, jobs: int = 1, backend: str = "loky", cluster: str = "",
-          tell: Callable[[Progress], None] | None = None) -> pa.Table:
+          tell: Callable[[Progress], None] | None = None, labels: Path | None = None) -> pa.Table:
     """Run the plan on every picture under a folder, or go on with a run that was cut off.
 
     Args:
@@ -145,6 +166,8 @@ def sweep(plan: Plan, folder: Path, out: Path, jobs: int = 1, backend: str = "lo
         backend: joblib's: "loky" for processes on this machine, "dask" or "ray" for a cluster that runs already.
         cluster: address of Dask's scheduler, such as tcp://10.0.0.1:8786; "" for the client that is open.
         tell: told after every batch.
+        labels: folder with a mask or boxes of the same stem for each picture, in the same folders inside it; pictures
+            without are swept too.
 
     Returns:
         The whole table, sorted by picture.
@@ -156,7 +179,7 @@ def sweep(plan: Plan, folder: Path, out: Path, jobs: int = 1, backend: str = "lo
                    if path.suffix.lower() in ENDINGS and path.is_file())
     if not names:
         raise BRAError(f"no picture lies under {folder}: give a folder with {', '.join(ENDINGS)} files.")
-    if not plan.windows:
+    if not plan.windows and not plan.rules:
         raise BRAError("the plan holds no settings to compare: give some n_win and a topk of at most n_win².")
     model = plan.open()
     if unknown := [layer for layer in plan.layers if layer not in model.specs]:
@@ -171,7 +194,7 @@ def sweep(plan: Plan, folder: Path, out: Path, jobs: int = 1, backend: str = "lo
     with _on(backend, cluster):
         run = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
         try:
-            for outcome in run(joblib.delayed(run_batch)(plan, batch) for batch in _batches(folder, todo)):
+            for outcome in run(joblib.delayed(run_batch)(plan, batch) for batch in _batches(folder, todo, labels)):
                 _write(parts, outcome, plan)
                 skipped |= dict(outcome.skipped)
                 done += len(outcome.pictures)
@@ -203,10 +226,19 @@ def _on(backend: str, cluster: str) -> AbstractContextManager[Any]:
     return made
 
 
-def _batches(folder: Path, names: Sequence[str]) -> Iterator[list[tuple[str, bytes | str]]]:
-    """Pictures with their bytes, read when a worker is about to want them."""
+def _batches(folder: Path, names: Sequence[str],
+             labels: Path | None) -> Iterator[list[tuple[str, bytes | str, Labels]]]:
+    """Pictures with their bytes and labels, read when a worker is about to want them."""
     for start in range(0, len(names), BATCH):
-        yield [(name, _read(folder / name)) for name in names[start : start + BATCH]]
+        yield [_item(folder, name, labels) for name in names[start : start + BATCH]]
+
+
+def _item(folder: Path, name: str, labels: Path | None) -> tuple[str, bytes | str, Labels]:
+    file = None if labels is None else labels_named((labels / name).parent, Path(name).stem)
+    try:
+        return name, _read(folder / name), None if file is None else read_labels(file)
+    except BRAError as error:
+        return name, str(error), None
 
 
 def _read(path: Path) -> bytes | str:
@@ -243,7 +275,7 @@ def _finished(parts: Path) -> tuple[set[str], dict[str, str]]:
 def _write(parts: Path, outcome: Outcome, plan: Plan) -> None:
     """The rows first: a part counts as finished once its list of pictures is there."""
     stem = sha256("\n".join(outcome.pictures).encode()).hexdigest()[:20]
-    _put(parts / f"{stem}.parquet", to_parquet(table_of(outcome.rows, plan.about())))
+    _put(parts / f"{stem}.parquet", to_parquet(table_of(outcome.rows, plan.about(), plan.schema)))
     _put(parts / f"{stem}.json", json.dumps({"pictures": outcome.pictures, "skipped": dict(outcome.skipped)},
                                             ensure_ascii=False).encode())
 

@@ -26,9 +26,16 @@ MAX_ROWS: Final = 1_000_000
 MAX_SETTINGS: Final = 5_000
 MOST: Final = 1e18
 """Multiply-adds and bytes that no layer reaches, still whole numbers in every step here."""
-KINDS: Final = {"int": pa.int64(), "float": pa.float64(), "float | None": pa.float64()}
-SCHEMA: Final = pa.schema([("picture", pa.string()), ("layer", pa.string()),
-                           *((field.name, KINDS[str(field.type)]) for field in fields(SettingRow))])
+KINDS: Final = {"int": pa.int64(), "float": pa.float64(), "float | None": pa.float64(), "str": pa.string()}
+
+
+def schema_of(row: type[Any]) -> pa.Schema:
+    """The columns of a table of pictures and layers, each with the fields of such a row."""
+    return pa.schema([("picture", pa.string()), ("layer", pa.string()),
+                      *((field.name, KINDS[str(field.type)]) for field in fields(row))])
+
+
+SCHEMA: Final = schema_of(SettingRow)
 SHARES: Final = ("recall", "chance", "nearest", "oracle", "kept", "padding_share", "shared_choices", "query_dependence")
 GAPS: Final = ("seconds", "shared_choices", "query_dependence")
 """Columns that may have gaps: what was not measured, or has no value."""
@@ -96,10 +103,10 @@ class Summary:
         return collapsed_by(self.shared_choices, self.query_dependence, self.chance)
 
 
-def table_of(found: Sequence[tuple[str, str, SettingRow]], about: Mapping[str, Any]) -> pa.Table:
-    """(picture, layer, row)s -> a table of SCHEMA that carries `about` along."""
+def table_of(found: Sequence[tuple[str, str, Any]], about: Mapping[str, Any], schema: pa.Schema = SCHEMA) -> pa.Table:
+    """(picture, layer, row)s -> a table of such rows that carries `about` along."""
     rows = [{"picture": picture, "layer": layer, **row.to_dict()} for picture, layer, row in found]
-    return pa.Table.from_pylist(rows, SCHEMA.with_metadata({ABOUT: json.dumps(about)}))
+    return pa.Table.from_pylist(rows, schema.with_metadata({ABOUT: json.dumps(about)}))
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -161,7 +168,7 @@ def _refusal(why: str) -> str:
                        "wrote.")
     if why == "schema":
         return message("this Parquet file is not the table of a sweep: choose rows.parquet of a folder that bra sweep "
-                       "wrote.")
+                       "wrote without --rules; what it wrote with it is shown by report.html there.")
     if why == "words":
         return message("this table names pictures or layers at a length that no sweep does: choose rows.parquet of a "
                        "folder that bra sweep wrote.")

@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bra.errors import GridError
 from bra.grid import WindowGrid
 from bra.messages import message
-from bra.metrics.routing import Bools, Floats, Ints, full_softmax
+from bra.metrics.routing import Floats, Ints, full_softmax, picked
 from bra.tracing import LayerTrace
 
 ACROSS, DOWN = 112, 84
@@ -45,6 +44,11 @@ class Shared:
         """(n,) share of A's area that is B's too, 0 to 1; NaN where B saw none of A's area."""
         whole = self.both + self.only_a
         return np.divide(self.both, whole, out=np.full_like(whole, np.nan), where=whole > 0)
+
+
+def random_union_share(a: Floats, b: Floats) -> Floats:
+    """Intersection over union to be expected of two random choices that cover shares a and b of the picture."""
+    return np.asarray(a * b / np.maximum(a + b - a * b, 1e-12))
 
 
 def even_places(across: int = ACROSS, down: int = DOWN) -> Floats:
@@ -79,7 +83,8 @@ def shared(a: LayerTrace, at_a: Ints, b: LayerTrace, at_b: Ints, image: int = 0)
         image: which image of both batches.
     """
     seen = (at_a != NOWHERE) & (at_b != NOWHERE)
-    in_a, in_b = (_chosen(lt, image)[:, at[seen]].astype(np.float64) for lt, at in ((a, at_a), (b, at_b)))
+    in_a, in_b = (picked(lt.r_idx[image].numpy(), lt.grid.n_windows)[:, at[seen]].astype(np.float64)
+                  for lt, at in ((a, at_a), (b, at_b)))
     both = in_a @ in_b.T / max(1, seen.sum())                                           # (p2 of A, p2 of B)
     area_a, area_b = in_a.mean(-1), in_b.mean(-1)
     found = both[at_a, at_b]
@@ -96,12 +101,6 @@ def caught(a: LayerTrace, b: LayerTrace, image: int = 0) -> float:
     inside = np.bincount(at_a, minlength=a.grid.n_windows)
     spread = mass[:, at_a] / np.maximum(inside[at_a], 1)                                # (p2 of A, places)
     spread = spread / np.maximum(spread.sum(-1, keepdims=True), 1e-12)
-    held = spread @ _chosen(b, image)[:, at_b].astype(np.float64).T                     # (p2 of A, p2 of B)
+    chosen = picked(b.r_idx[image].numpy(), b.grid.n_windows)[:, at_b].astype(np.float64)
+    held = spread @ chosen.T                                                            # (p2 of A, p2 of B)
     return float(held[at_a, at_b].mean())
-
-
-def _chosen(trace: LayerTrace, image: int) -> Bools:
-    """(p2, p2): whether the query window (row) was routed to each window."""
-    chosen: NDArray[np.bool_] = np.zeros((trace.grid.n_windows,) * 2, bool)
-    np.put_along_axis(chosen, trace.r_idx[image].numpy(), True, -1)
-    return chosen

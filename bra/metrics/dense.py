@@ -187,14 +187,22 @@ def layer_output(trace: LayerTrace, image: int = 0) -> Tensor:
 
 
 @torch.inference_mode()
-def output_change(trace: LayerTrace, dense: DenseAttention, image: int = 0) -> OutputChange:
+def output_change(trace: LayerTrace, dense: DenseAttention, image: int = 0,
+                  attention: Tensor | None = None) -> OutputChange:
     """How far routing moved the layer's output from that of full attention, per window and per head.
 
     Small is good when routing is meant to stand in for full attention. A model trained with routing was never meant
     to give the dense output, so read it beside the task's own score. Source: the definition; the arithmetic is the
     layer's own, with its output linear.
+
+    Args:
+        trace: the layer.
+        dense: what `dense_attention` gave for it.
+        image: which image of the batch.
+        attention: (m, p2, t, c/m) what another choice of windows put out; None for the layer's own.
     """
-    routed, full = routed_attention(trace, image).double(), dense.out.double()
+    routed = (routed_attention(trace, image) if attention is None else attention).double()
+    full = dense.out.double()
     real = torch.from_numpy(trace.grid.real_tokens)
     y, y_full = _output(trace, routed, image), _output(trace, full, image)
     cosine = torch.nn.functional.cosine_similarity(y, y_full, dim=-1)
@@ -242,6 +250,69 @@ def _norm(x: Tensor, real: Tensor) -> Tensor:
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     """part / whole, 0 where both are 0."""
     return torch.where(part == 0, 0, part / whole)
+
+
+# Attention to windows that any mask says, one choice per head and token. ------------------------------------------
+
+Choose = Callable[[slice, slice], Tensor]
+"""Query windows and tokens in them -> (m or 1, n, t' or 1, p2) bool: the windows that each attends to."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskedAttention:
+    """One layer's attention to chosen windows, where tokens and heads may choose apart. NaN for windows of padding.
+
+    Attributes:
+        recall: (m, p2) share of dense attention that falls in the chosen windows, mean over a window's tokens.
+        out: (m, p2, t, c/m) what attention puts out, before position term and output linear.
+        picks: (p2, p2) share of a window's heads and tokens (row) that chose each window.
+        tiles: (m, p2, p2) bool, whether any token of a window (row) chose each window.
+    """
+
+    recall: Floats
+    out: Tensor = field(repr=False)
+    picks: Floats = field(repr=False)
+    tiles: Tensor = field(repr=False)
+
+
+@torch.inference_mode()
+def masked_attention(trace: LayerTrace, choose: Choose, image: int = 0,
+                     still: Callable[[], object] = lambda: None) -> MaskedAttention:
+    """Attention of a traced layer to the windows of a mask, in blocks of queries as `dense_attention`, and as slow.
+
+    A layer that weights keys and values by its routing does so with the routing softmax over the chosen windows.
+
+    `still` is called between blocks of the work; what it raises ends it.
+    """
+    q, k, v = (t[image].float() for t in (trace.q, trace.k, trace.v))
+    m, p2, s = k.shape[:3]
+    keys, values = k.flatten(1, 2).mT, v.flatten(1, 2)
+    factor = torch.from_numpy(full_softmax(trace, image)).float() if trace.weights_used else None
+    real = torch.from_numpy(trace.grid.real_tokens)
+    kept, picks = torch.zeros(m, p2, dtype=torch.float64), torch.zeros(p2, p2, dtype=torch.float64)
+    tiles, out = torch.zeros(m, p2, p2, dtype=torch.bool), q.new_empty(*q.shape[:3], v.shape[-1])
+    for windows, tokens in _blocks(p2, q.shape[2], BLOCK_ELEMENTS // (2 * m * p2 * s)):
+        still()
+        part = q[:, windows, tokens] * trace.spec.scale                             # (m, n, t', Q/m)
+        scores = (part.flatten(1, 2) @ keys).view(*part.shape[:3], p2, s)
+        chosen = choose(windows, tokens).expand(*part.shape[:3], p2)
+        full, routed, share = scores, scores, None
+        if factor is not None:
+            share = factor[None, windows, None] * chosen
+            share = (share / share.sum(-1, keepdim=True))[..., None]                # (m, n, t', p2, 1)
+            full, routed = scores * factor[None, windows, None, :, None], scores * share
+        seen = torch.ones(p2, s, dtype=torch.bool) if trace.real_keys is None else trace.real_keys
+        dense = full.masked_fill(~seen, float("-inf")).flatten(3).softmax(-1).view_as(scores).sum(-1)
+        here = real[windows, tokens]                                                # (n, t')
+        kept[:, windows] += ((dense * chosen).sum(-1).double() * here).sum(-1)
+        picks[windows] += (chosen * here[..., None]).double().sum((0, 2))
+        tiles[:, windows] |= chosen.any(2)
+        weights = routed.masked_fill(~(seen & chosen[..., None]), float("-inf")).flatten(3).softmax(-1)
+        if share is not None:
+            weights = (weights.view_as(scores) * share).flatten(3)
+        out[:, windows, tokens] = (weights.flatten(1, 2) @ values).view(*part.shape[:3], -1)
+    count = real.sum(-1)                                                            # 0/0 is NaN, without a warning
+    return MaskedAttention((kept / count).numpy(), out, (picks / (m * count[:, None])).numpy(), tiles)
 
 
 # Dense attention of one layer seen through several window grids at once. --------------------------------------------

@@ -9,15 +9,18 @@ from typing import Final
 import numpy as np
 
 from bra.markup import table_html
+from bra.metrics.between_layers import carried, overlap, routed_layers
 from bra.metrics.dense import dense_attention, recall
 from bra.metrics.query_dependence import query_dependence
 from bra.metrics.routing import chance, on_map, shared_choices
 from bra.tracing import LayerTrace
 
-HEAD: Final = ("layer", "tokens", "n_win", "topk", "heads", "recall", "chance", "query dep.", "shared")
+HEAD: Final = ("layer", "tokens", "n_win", "topk", "heads", "recall", "chance", "query dep.", "shared", "as before",
+               "taken over")
 LEGEND: Final = ("recall: share of full attention that falls on the routed windows; chance: on as many random ones; "
                  "query dep.: share of the affinities' variance that depends on the query; shared: of all choices, "
-                 "those of the topk windows chosen most.")
+                 "those of the topk windows chosen most; as before: overlap on the picture with what the routed "
+                 "layer before is routed to; taken over: recall if the layer took over that choice.")
 MOST_WEIGHTS: Final = 2**28
 """Attention weights of a layer up to which its recall is worked out for a print: about a second on one core."""
 CELLS: Final = 32
@@ -25,23 +28,39 @@ CELLS: Final = 32
 SHADES: Final = " ░▒▓█"
 
 
-def layer_numbers(trace: LayerTrace, image: int = 0) -> dict[str, float]:
-    """Recall, chance, query dependence and shared choices of one layer, 0 to 1; NaN where one is not worked out."""
-    kept = math.nan
+def layer_numbers(trace: LayerTrace, image: int = 0, before: LayerTrace | None = None) -> dict[str, float]:
+    """Recall, chance, query dependence, shared choices, and of two layers overlap and recall of the other's choice.
+
+    All 0 to 1; NaN where one is not worked out. `before` is the routed layer that ran before, if there is one.
+    """
+    kept = taken = alike = math.nan
+    if before is not None and before.grid.image == trace.grid.image:
+        alike = overlap(before, trace, image)[0]
     if not trace.routed:
         kept = 1.0
     elif trace.attention_known and trace.spec.num_heads * math.prod((*trace.q.shape[2:4], *trace.k.shape[2:4])) <= \
             MOST_WEIGHTS:
-        kept = float(recall(trace, dense_attention(trace, image), image)[:, on_map(trace)].mean())
+        dense, mapped = dense_attention(trace, image), on_map(trace)
+        kept = float(recall(trace, dense, image)[:, mapped].mean())
+        if before is not None and not math.isnan(alike):
+            taken = float(recall(trace, dense, image, carried(before, trace, image))[:, mapped].mean())
     return {"recall": kept, "chance": chance(trace), "query dep.": query_dependence(trace, image) if trace.routed else
-            math.nan, "shared": shared_choices(trace, image) if trace.routed else math.nan}
+            math.nan, "shared": shared_choices(trace, image) if trace.routed else math.nan, "as before": alike,
+            "taken over": taken}
 
 
-def _cells(trace: LayerTrace) -> tuple[str, ...]:
+def _cells(trace: LayerTrace, before: LayerTrace | None) -> tuple[str, ...]:
     grid, spec = trace.grid, trace.spec
-    shown = (f"{100 * value:.0f} %" if math.isfinite(value) else "–" for value in layer_numbers(trace).values())
+    shown = (f"{100 * value:.0f} %" if math.isfinite(value) else "–"
+             for value in layer_numbers(trace, before=before).values())
     return (trace.name or "attention", f"{grid.h}×{grid.w}", str(spec.n_win), str(spec.topk) if trace.routed else "all",
             str(spec.num_heads), *shown)
+
+
+def _rows(layers: Mapping[str, LayerTrace]) -> list[tuple[str, ...]]:
+    routed = routed_layers(layers)
+    before = dict(zip((lt.name for lt in routed[1:]), routed, strict=False))
+    return [_cells(trace, before.get(trace.name)) for trace in layers.values()]
 
 
 def layers_text(layers: Mapping[str, LayerTrace], picture: str | None = None) -> str:
@@ -51,7 +70,7 @@ def layers_text(layers: Mapping[str, LayerTrace], picture: str | None = None) ->
         layers: by name.
         picture: which layer to draw; None for the first that is routed.
     """
-    table = [HEAD, *(_cells(trace) for trace in layers.values())]
+    table = [HEAD, *_rows(layers)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(cell.rjust(n) if at else cell.ljust(n) for at, (cell, n) in
                        enumerate(zip(line, widths, strict=True))).rstrip() for line in table]
@@ -65,7 +84,7 @@ def layers_text(layers: Mapping[str, LayerTrace], picture: str | None = None) ->
 def layers_html(layers: Mapping[str, LayerTrace]) -> str:
     """The table of `layers_text` for a notebook."""
     title = f"{len(layers)} attention layers" if len(layers) > 1 else "1 attention layer"
-    return table_html(title, HEAD, [_cells(trace) for trace in layers.values()], LEGEND)
+    return table_html(title, HEAD, _rows(layers), LEGEND)
 
 
 def block_picture(trace: LayerTrace, image: int = 0) -> str:

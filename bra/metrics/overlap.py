@@ -10,6 +10,7 @@ On 100 COCO photos with 8×8 windows and the top 4 we measured: chance 0.368, th
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,10 @@ from bra.messages import message
 from bra.metrics.routing import Bools, Floats, Ints, window_distances
 from bra.tracing import LayerTrace
 
+Boxes = NDArray[np.float64]
+"""(n, 5): class, left, top, right, bottom as shares of the picture's width and height."""
+LabelMap = NDArray[np.integer[Any]]
+"""(H, W): the class of every pixel of the picture, at the picture's size or any other of its shape."""
 IGNORE = -1
 """The class of what is not labelled: it is in no histogram."""
 
@@ -69,14 +74,35 @@ def semantic_overlap(trace: LayerTrace, labels: ArrayLike, image: int = 0, backg
     Raises:
         BRAError: labels are neither; the message says which sizes fit.
     """
-    shares = class_shares(trace.grid, label_map(trace.grid, labels, background))
-    known, alike = np.isfinite(shares[:, 0]), _intersections(shares)        # windows of padding have no label
+    alike = window_overlaps(trace.grid, labels, background)
+    known = np.isfinite(np.diagonal(alike))
     far = window_distances(trace)
     routed = np.take_along_axis(alike, trace.r_idx[image].numpy(), -1)
     k = min(trace.spec.topk, int(known.sum()))
     nearest = np.take_along_axis(alike, _first(far, known, k), -1)
     oracle = np.take_along_axis(alike, _first(-alike, known, k), -1)
     return SemanticOverlap(*(_mean(part) for part in (routed, alike, nearest, oracle)))
+
+
+def window_overlaps(grid: WindowGrid, labels: ArrayLike, background: bool = True) -> Floats:
+    """(p2, p2) in 0 to 1: how alike two windows are by their labels; NaN beside windows without one, as of padding.
+
+    Arguments and errors as for `semantic_overlap`.
+    """
+    return _intersections(class_shares(grid, label_map(grid, labels, background)))
+
+
+def picked_overlap(alike: Floats, picks: Floats) -> Floats:
+    """(p2,): mean overlap of each window with those that it picked, by how often; NaN where none has a label.
+
+    Args:
+        alike: (p2, p2) as of `window_overlaps`.
+        picks: (p2, p2) how often each window (row) picked each, in any unit.
+    """
+    weight = np.where(np.isfinite(alike), picks, 0)
+    total = weight.sum(-1)
+    return np.asarray(np.divide((weight * np.nan_to_num(alike)).sum(-1), total, out=np.full(len(alike), np.nan),
+                                where=total > 0))
 
 
 def label_map(grid: WindowGrid, labels: ArrayLike, background: bool = True) -> NDArray[np.int64]:
@@ -92,6 +118,25 @@ def label_map(grid: WindowGrid, labels: ArrayLike, background: bool = True) -> N
                            "traced image without mixing classes.", shape=given.shape, kind=given.dtype, height=image[0],
                            width=image[1],
                            rows=grid.h, columns=grid.w))
+
+
+def labels_on_grid(grid: WindowGrid, labels: Boxes | LabelMap, ignore: Collection[int] = ()) -> NDArray[np.int64]:
+    """Labels of a picture at its own size -> a class per pixel of the traced image, IGNORE where they do not count.
+
+    Args:
+        grid: of the traced layer.
+        labels: boxes, or a map of the classes.
+        ignore: classes that do not count.
+    """
+    height, width = grid.image or (grid.h, grid.w)
+    if np.issubdtype(labels.dtype, np.integer):
+        down, across = (((np.arange(n) + 0.5) * old / n).astype(int)
+                        for n, old in zip((height, width), labels.shape, strict=True))
+        found = labels[down][:, across].astype(np.int64)
+    else:
+        found = label_map(grid, labels * np.array([1.0, width, height, width, height]))
+    found[np.isin(found, list(ignore))] = IGNORE
+    return np.asarray(found, np.int64)
 
 
 def class_shares(grid: WindowGrid, labels: NDArray[np.int64]) -> Floats:

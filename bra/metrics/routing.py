@@ -106,6 +106,20 @@ def nearest_windows(trace: LayerTrace) -> Ints:
     return np.argsort(far, -1, kind="stable")[:, : trace.spec.topk]
 
 
+def random_windows(trace: LayerTrace, seed: int = 0) -> Ints:
+    """(p2, k): for each window k different ones that may be chosen, or all of them where there are fewer."""
+    rng, free = np.random.default_rng(seed), np.flatnonzero(choosable(trace))
+    k = min(trace.spec.topk, len(free))
+    return np.stack([rng.choice(free, k, replace=False) for _ in range(trace.grid.n_windows)])
+
+
+def picked(windows: Ints, n: int) -> Bools:
+    """(p2, k) windows of n -> (p2, n): whether each was chosen."""
+    chosen = np.zeros((len(windows), n), bool)
+    np.put_along_axis(chosen, windows, True, -1)
+    return chosen
+
+
 # who is chosen by whom ------------------------------------------------------------------------------------
 
 

@@ -129,6 +129,14 @@ def layer_cost(spec: BRASpec, h: int, w: int, itemsize: int = 4) -> LayerCost:
     return LayerCost("", spec, grid, tuple(parts), filled, explicit)
 
 
+def traced_cost(spec: BRASpec, grid: WindowGrid) -> LayerCost:
+    """`layer_cost` on the map of a trace: its own tokens, or the padded map where its windows follow another rule."""
+    usual = WindowGrid(grid.h, grid.w, grid.n_win)
+    if (usual.H, usual.W) == (grid.H, grid.W):
+        return layer_cost(spec, grid.h, grid.w)
+    return layer_cost(spec, grid.H, grid.W)
+
+
 def is_pooled(spec: BRASpec) -> bool:
     """Whether keys are fewer than tokens, or made anew: any mode but "identity", and any ratio but 1."""
     mode = spec.kv_downsample_mode

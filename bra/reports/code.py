@@ -27,7 +27,7 @@ FLAGS: Final = {"n_win": "--model-n-win", "topk": "--model-topk", "num_heads": "
 
 def sweep_command(settings: ModelSettings, n_wins: Sequence[int], topks: Sequence[int], equal_to: int | None = None,
                   layers: Sequence[str] = (), file: str = "", folder: str = "FOLDER", out: str = "sweep",
-                  jobs: int = 2) -> str:
+                  jobs: int = 2, rules: bool = False) -> str:
     """`bra sweep` of this model and these settings.
 
     Args:
@@ -40,9 +40,11 @@ def sweep_command(settings: ModelSettings, n_wins: Sequence[int], topks: Sequenc
         folder: of the pictures.
         out: folder of the results.
         jobs: tasks at once.
+        rules: whether rules of routing are tried; without n_wins under each layer's own windows.
     """
     chosen = ["--layers", *layers] if layers else []
-    return _line("sweep", folder, *_model(settings, file), *_windows(n_wins, topks, equal_to), *chosen,
+    windows = _windows(n_wins, topks, equal_to) if n_wins else []
+    return _line("sweep", folder, *(["--rules"] if rules else []), *_model(settings, file), *windows, *chosen,
                  "--jobs", str(jobs), "-o", out)
 
 
@@ -246,6 +248,17 @@ def versus_code(a: tuple[ModelSettings, str, Setting, str], b: tuple[ModelSettin
                   f"{name} = compare(given_{name}, [Setting({windows.n_win}, {windows.topk})])"]
     return _program(imports, [_photo(picture), *lines, "pair = versus(a, b)",
                               "print(pair, pair.shared.union_share.mean(), pair.chance)"])
+
+
+def rules_code(settings: ModelSettings, layer: str, windows: Setting, file: str = "",
+               picture: str = "photo.jpg") -> str:
+    """The program that makes the table of rules of routing: `rows`, one of each rule."""
+    imports, model = _opened(settings, file)
+    return _program([*imports, PHOTO, "from bra.experiments.compare import Setting, layer_input",
+                     "from bra.experiments.rules import rules_of"], [
+        *model, _photo(picture), f"given = layer_input(model, photo, {settings.side}, {layer!r})",
+        f"rows = rules_of(given, Setting({windows.n_win}, {windows.topk}))",
+        "for row in rows:", "    print(row.rule, row.recall, row.change, row.macs, row.kv_bytes)"])
 
 
 def sweep_table_code(path: str, layer: str) -> str:

@@ -188,9 +188,7 @@ def voices(lt: LayerTrace, seed: int = 0) -> Voices:
     def routed_to(windows: bf.Ints) -> float:
         return distance(bd.layer_output(replace(lt, r_idx=torch.from_numpy(windows)[None], factor=None)), out)
 
-    rng, free = np.random.default_rng(seed), np.flatnonzero(bf.choosable(lt))
-    drawn = np.stack([rng.choice(free, lt.spec.topk, replace=False) for _ in range(lt.grid.n_windows)])
-    return Voices(float(np.nanmean(bd.attention_share(lt)[:, mapped])), routed_to(drawn),
+    return Voices(float(np.nanmean(bd.attention_share(lt)[:, mapped])), routed_to(bf.random_windows(lt, seed)),
                   routed_to(bf.nearest_windows(lt)), distance(bd.layer_output(replace(lt, lepe=None)), out))
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from PIL.PngImagePlugin import PngImageFile
 
 from bra.errors import BRAError
+from bra.metrics.overlap import Boxes, LabelMap
 from bra.photo import Photo
 from bra.training.dataset import ENDINGS
-from bra.training.quality import Boxes, LabelMap
 
 MAX_PIXELS: Final = 40_000_000
 """Of a mask."""
@@ -32,12 +32,17 @@ def labelled_files(folder: Path, labels: Path | None) -> list[tuple[Path, Path |
         return [(path, None) for path in pictures]
     found: list[tuple[Path, Path | None]] = []
     for path in pictures:
-        beside = [file for ending in (".png", ".txt") if (file := labels / f"{path.stem}{ending}").is_file()]
-        found += [(path, file) for file in beside[:1]]
+        if (file := labels_named(labels, path.stem)) is not None:
+            found.append((path, file))
     if not found:
         raise BRAError(f"{labels} holds no labels of these pictures: for {pictures[0].name} it would be "
                        f"{pictures[0].stem}.png or {pictures[0].stem}.txt.")
     return found
+
+
+def labels_named(folder: Path, stem: str) -> Path | None:
+    """The mask or the boxes of a picture with that stem, if there are any."""
+    return next((file for ending in (".png", ".txt") if (file := folder / f"{stem}{ending}").is_file()), None)
 
 
 def evenly(files: Sequence[tuple[Path, Path | None]], limit: int) -> list[tuple[Path, Path | None]]:

@@ -11,17 +11,13 @@ from numpy.typing import NDArray
 
 from bra.errors import BRAError
 from bra.metrics import dense, routing
-from bra.metrics.overlap import IGNORE, label_map, semantic_overlap
+from bra.metrics.overlap import Boxes, LabelMap, labels_on_grid, semantic_overlap
 from bra.metrics.query_dependence import query_dependence
 from bra.models.base import OpenModel
 from bra.models.card import LayerQuality
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 
-Boxes = NDArray[np.float64]
-"""(n, 5): class, left, top, right, bottom as shares of the picture's width and height."""
-LabelMap = NDArray[np.integer[Any]]
-"""(H, W): the class of every pixel of the picture, at the picture's size or any other of its shape."""
 Row = dict[str, float | None]
 
 
@@ -68,23 +64,10 @@ def _row(trace: LayerTrace, labels: Boxes | LabelMap | None, ignore: Collection[
         "recall_oracle": mean(dense.recall(trace, full, windows=dense.oracle_windows(trace, full))),
         "shared": routing.shared_choices(trace), "query_dependence": dependence if math.isfinite(dependence) else None}
     if labels is not None and len(labels):
-        found = semantic_overlap(trace, _on_grid(trace, labels, ignore)).to_dict()
+        found = semantic_overlap(trace, labels_on_grid(trace.grid, labels, ignore)).to_dict()
         row |= {"overlap": found["routed"], "overlap_chance": found["chance"], "overlap_nearest": found["nearest"],
                 "overlap_oracle": found["oracle"]}
     return row
-
-
-def _on_grid(trace: LayerTrace, labels: Boxes | LabelMap, ignore: Collection[int]) -> NDArray[np.int64]:
-    """The labels as a class per pixel of the traced image, IGNORE where they do not count."""
-    height, width = trace.grid.image or (trace.grid.h, trace.grid.w)
-    if np.issubdtype(labels.dtype, np.integer):
-        down, across = (((np.arange(n) + 0.5) * old / n).astype(int)
-                        for n, old in zip((height, width), labels.shape, strict=True))
-        found = labels[down][:, across].astype(np.int64)
-    else:
-        found = label_map(trace.grid, labels * np.array([1.0, width, height, width, height]))
-    found[np.isin(found, list(ignore))] = IGNORE
-    return np.asarray(found, np.int64)
 
 
 def _means(rows: Sequence[Row]) -> dict[str, Any]:

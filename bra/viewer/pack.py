@@ -18,7 +18,7 @@ from bra.colours import ROLES
 from bra.errors import TraceError
 from bra.grid import WindowGrid
 from bra.messages import message
-from bra.metrics import query_dependence, routing
+from bra.metrics import between_layers, query_dependence, routing
 from bra.models.base import Detection
 from bra.photo import Photo
 from bra.tracing import LayerTrace, geometry
@@ -174,8 +174,10 @@ def reach_of(trace: LayerTrace) -> list[Any]:
 
 
 def rail_message(layers: Mapping[str, LayerTrace], chosen: str) -> bytes:
-    """One thumbnail per layer: how many windows chose each window, and whether its routing collapsed; of a layer that
-    does not route, the share of all attention that each window gets.
+    """One thumbnail per layer: how many windows chose each window, whether its routing collapsed, and which are alike;
+    of a layer that does not route, the share of all attention that each window gets.
+
+    `alike` (layers, layers) is the overlap of what both are routed to; NaN for layers that route nothing.
 
     Args:
         layers: every layer of one forward, by name; image 0 of the batch.
@@ -187,7 +189,10 @@ def rail_message(layers: Mapping[str, LayerTrace], chosen: str) -> bytes:
              for name, lt in layers.items()]
     arrays = {f"in_degree_{at}": (routing.in_degree(lt) if lt.routed else routing.received(lt)).astype(
         np.int32 if lt.routed else np.float32) for at, lt in enumerate(layers.values())}
-    return pack({"layers": about, "chosen": chosen}, b"", arrays)
+    routed = [at for at, lt in enumerate(layers.values()) if between_layers.leaves_out(lt)]
+    alike = np.full((len(layers),) * 2, np.nan, np.float32)
+    alike[np.ix_(routed, routed)] = between_layers.overlaps(between_layers.routed_layers(layers))
+    return pack({"layers": about, "chosen": chosen}, b"", arrays | {"alike": alike})
 
 
 def locate(grid: WindowGrid, photo: Photo, place: Place) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from bra.figures.learn import Bar
 from bra.figures.template import Style
 from bra.metrics.query_dependence import query_dependence
 from bra.metrics.routing import shared_choices
+from bra.metrics.rules import RULES
 from bra.models.catalog import ModelSettings
 from bra.photo import Photo
 from bra.teaching.experiments import growth, reached
@@ -304,3 +305,29 @@ def router(at: Lesson) -> Lesson:
             Bar(tr("share of the hubs"), shared, percent(shared), "bad"),
             Bar(tr("depends on the query"), dependence, percent(dependence))])
     return replace(at, router=chosen)
+
+
+def rules(at: Lesson) -> Lesson:
+    """Rules of routing at equal cost in one layer, on a drawn scene whose labels are known."""
+    rule = st.selectbox(tr("How windows are chosen"), views.RULES, width=360,
+                        format_func=lambda key: translate(RULES[key].name),
+                        key=init_widget("learn_rule", at.rule, views.RULES))
+    photo, layers, rows = learn_services.ruled()
+    lt, row, own = layers[rule], rows[rule], rows["bra"]
+    whose = tr("Layer {layer}, taught by labels, on a scene that it did not learn from.", layer=lt.name)
+    above, below = sides(at)
+    with above:
+        look(at, photo, lt, SCENE_FOCUS, whose + " " + (
+            tr("Here tokens choose for themselves: shown are the {k} windows that most of them chose.", k=lt.spec.topk)
+            if rule == "token" else ""))
+    with below:
+        if not at.present:      # where there is no room
+            st.markdown(translate(RULES[rule].about))
+            st.caption(tr("What would have to learn for it: {what}", what=translate(RULES[rule].training)))
+        bars(at, tr("full attention kept, % · likeness of labels, %"), whose, [
+            Bar(tr("keeps of full attention"), row.recall, percent(row.recall)),
+            Bar(tr("BRA's own rule would"), own.recall, percent(own.recall), "other"),
+            Bar(tr("random windows would"), rows["chance"].recall, percent(rows["chance"].recall), "other"),
+            Bar(tr("likeness of labels"), row.overlap or 0, percent(row.overlap or 0), "bad"),
+            Bar(tr("by BRA's own rule"), own.overlap or 0, percent(own.overlap or 0), "other")])
+    return replace(at, rule=rule)

@@ -93,6 +93,19 @@ print(semantic_overlap(layer, draw_scene({scene}).labels).to_dict(), shared_choi
 """
 
 
+def _rules(at: Lesson) -> str:
+    scene, shown = learn_services.SCENE, learn_services.SCENE_SIDE
+    return f"""from bra.metrics.rules import try_rules
+from bra.photo import Photo, encode
+from bra.training.scenes import SIDE, draw_scene, open_scene_net
+
+photo = Photo.from_bytes(encode(draw_scene({scene}, {shown}).rgb, "PNG"))
+*_, layer = open_scene_net("taught").look(photo, SIDE).trace.layers.values()
+for row in try_rules(layer, draw_scene({scene}).labels):
+    print(row.rule, row.recall, row.overlap)
+"""
+
+
 def _stock(at: Lesson) -> str:
     photo, settings = model_services.sample("street"), learn_services.KINDS[at.kind]
     layer = learn_services.attention_of_yolo(at.kind, photo)
@@ -102,4 +115,5 @@ def _stock(at: Lesson) -> str:
 
 
 _PROGRAMS: Final[Mapping[int, Callable[[Lesson], str]]] = MappingProxyType({
-    1: _growth, 2: _windows, 3: _weights, 4: _cuts, 5: _padding, 6: _worth, 7: _proof, 8: _router, 9: _stock})
+    1: _growth, 2: _windows, 3: _weights, 4: _cuts, 5: _padding, 6: _worth, 7: _proof, 8: _router, 9: _stock,
+    10: _rules})

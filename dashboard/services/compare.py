@@ -8,8 +8,10 @@ from functools import partial
 from bra.experiments.compare import Compared, GivenLayer, Pair, Setting, compare
 from bra.experiments.compare import versus as pair_of
 from bra.experiments.probes import ProbeRow, probe
+from bra.experiments.rules import rules_of
 from bra.experiments.sweep_table import Summary, SweepTable, read_table, summaries
 from bra.messages import Language
+from bra.metrics.rules import RuleRow
 from bra.photo import Photo
 from bra.reports.tables import sweep_html
 from dashboard.i18n import tr_noop
@@ -48,6 +50,13 @@ class PairKey:
 
     a: ComparedKey
     b: ComparedKey
+
+
+@dataclass(frozen=True, slots=True)
+class RulesKey:
+    """Rules of routing in one layer under its windows."""
+
+    of: ComparedKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,13 @@ def pair(photo: Photo, a: Side, b: Side) -> Pair:
     one, two = (compared(side.loaded, photo, side.given, (side.windows,), 0) for side in (a, b))
     keys = (_compared_key(side.loaded, photo, side.given, (side.windows,), 0) for side in (a, b))
     return run_cached(server(), PairKey(*keys), lambda _: pair_of(one, two), tr_noop("Comparing …"), HEAVY)
+
+
+def ruled(loaded: LoadedModel, photo: Photo, given: GivenLayer, windows: Setting) -> tuple[RuleRow, ...]:
+    """Rules of routing in one layer under its windows, without training."""
+    return run_cached(server(), RulesKey(_compared_key(loaded, photo, given, (windows,), 0)),
+                      lambda progress: rules_of(given, windows, progress=progress),
+                      tr_noop("Trying rules of routing …"), HEAVY)
 
 
 def probed(loaded: LoadedModel, photo: Photo) -> tuple[ProbeRow, ...]:

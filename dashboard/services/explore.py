@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bra.figures.attention import Attended, attended
 from bra.messages import Language
+from bra.metrics.between_layers import LayerPair, consecutive
 from bra.models.base import Answer, ModelRun
 from bra.models.catalog import ModelSettings
 from bra.models.class_map import ClassMap, class_map, explains
@@ -227,6 +228,24 @@ def _map_job(of: LayerResult, window: int) -> tuple[MapKey, Callable[[Progress],
     layer = of.layer
     return (MapKey(of.key, window), lambda _: layer.attention_map(window),
             tr_noop("Adding up the attention of all tokens of the window …"), map_priority(layer))
+
+
+# Layers side by side. ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PairsKey:
+    """Consecutive layers of a run."""
+
+    run: RunKey
+
+
+def layer_pairs(request: LayerRequest) -> tuple[LayerPair, ...]:
+    """How alike consecutive routed layers of the run choose, and what sharing the choice would cost."""
+    photo, loaded = photo_in(request), load_model(request.settings, request.model_file)
+    layers = model_run(loaded, photo, request.changed).trace.layers
+    return run_cached(server(), PairsKey(run_key(loaded, photo, request.changed)),
+                      lambda progress: consecutive(layers, progress=progress), tr_noop("Comparing the layers …"), HEAVY)
 
 
 # Downloads: made outside of the visit, when they are asked for. -----------------------------------------------------

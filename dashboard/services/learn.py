@@ -8,12 +8,14 @@ from typing import Final, cast
 
 import numpy as np
 import streamlit as st
+import torch
 from numpy.typing import NDArray
 
 from bra.experiments.compare import LayerInput
 from bra.metrics import routing, summary
 from bra.metrics.activations import LayerMaps, layer_maps, score_map
 from bra.metrics.overlap import semantic_overlap
+from bra.metrics.rules import RuleRow, most_chosen, try_rules
 from bra.metrics.summary import LayerFidelity
 from bra.models.catalog import CATALOG, DEFAULT, ModelSettings
 from bra.photo import Photo, encode
@@ -28,6 +30,7 @@ from dashboard.i18n import tr_noop
 from dashboard.runtime.wait import run_cached
 from dashboard.services.models import LoadedModel, encoded, layer_input, load_model, model_run
 from dashboard.services.server import server
+from dashboard.state import learn_view
 from dashboard.state.example_view import NUDGED, ExampleView
 
 SIDE: Final = 320
@@ -78,6 +81,11 @@ class TaughtKey:
     """The last layer of a model of drawn scenes, by what taught its router."""
 
     router: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuledKey:
+    """All rules of routing in the last layer of the taught model of drawn scenes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +154,19 @@ def _taught(router: str) -> tuple[Photo, LayerTrace, Mapping[str, float | int | 
     photo = Photo.from_bytes(encode(draw_scene(SCENE, SCENE_SIDE).rgb, "PNG"))
     *_, layer = open_scene_net(cast(Router, router)).look(photo, SIDE_READ).trace.layers.values()
     return photo, layer, semantic_overlap(layer, draw_scene(SCENE, SIDE_READ).labels).to_dict()
+
+
+def ruled() -> tuple[Photo, Mapping[str, LayerTrace], Mapping[str, RuleRow]]:
+    """The drawn scene; what the last layer of the taught model would choose there by each rule; what each keeps."""
+    return run_cached(server(), RuledKey(), lambda _: _ruled(), tr_noop("Measuring …"))
+
+
+def _ruled() -> tuple[Photo, Mapping[str, LayerTrace], Mapping[str, RuleRow]]:
+    photo, layer, _ = _taught("taught")
+    rows = {row.rule: row for row in try_rules(layer, draw_scene(SCENE, SIDE_READ).labels)}
+    choices = {rule: torch.from_numpy(most_chosen(layer, rule))[None] for rule in learn_view.RULES}
+    return photo, {rule: replace(layer, r_idx=r_idx, r_weight=layer.affinity.gather(-1, r_idx).softmax(-1))
+                   for rule, r_idx in choices.items()}, rows
 
 
 KINDS: Final = (ModelSettings("stock", side=640), ModelSettings("stock", side=640, variant="yolo12n"),

@@ -11,7 +11,7 @@ from bra.models.catalog import ModelSettings
 from dashboard.state import link
 from dashboard.state.view import Selection
 
-TABS: Final = ("grid", "versus", "probes", "sweeps")
+TABS: Final = ("grid", "versus", "rules", "probes", "sweeps")
 N_WIN_CHOICES: Final = (2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)
 TOPK_CHOICES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 MOST: Final = 6

@@ -12,8 +12,10 @@ from bra.errors import BRAError
 from bra.experiments.compare import AttendingLayer, Compared, GivenLayer, Pair, Setting, SettingRow, amount
 from bra.experiments.probes import PROBES
 from bra.figures import compare as compare_figures
+from bra.figures.rules import rules as rules_figure
 from bra.messages import message, semicolon_joined
 from bra.metrics.routing import chance
+from bra.metrics.rules import RULES, UNTRAINED_NOTE, verdict
 from bra.models.base import WARNING
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.photo import Photo
@@ -22,6 +24,7 @@ from bra.reports.code import (
     compare_command,
     probe_code,
     probe_command,
+    rules_code,
     sweep_command,
     sweep_table_code,
     versus_code,
@@ -47,7 +50,8 @@ from dashboard.widgets.picture import ask_file, heads, plain
 
 EXPLORE, COST = (Path(__file__).parent / f"{page}.py" for page in ("explore", "cost"))
 TAB_NAMES = {"grid": tr_noop("All settings at once"), "versus": tr_noop("A against B"),
-             "probes": tr_noop("Does it follow content?"), "sweeps": tr_noop("Many pictures")}
+             "rules": tr_noop("Other ways to choose"), "probes": tr_noop("Does it follow content?"),
+             "sweeps": tr_noop("Many pictures")}
 COST_NAMES = {"macs": tr_noop("multiply-adds"), "peak_bytes": tr_noop("memory"), "seconds": tr_noop("time")}
 ROUNDS = 3
 
@@ -299,6 +303,46 @@ def _change(a: int, b: int) -> str:
     return tr("{amount} ({gain:+.0f} %)", amount=f"{sign}{quantity(abs(b - a))}", gain=100 * (b - a) / a)
 
 
+def rules(view: Selection, loaded: LoadedModel, photo: Photo, seen: str) -> None:
+    """Other rules of routing at equal cost in one layer."""
+    st.caption(tr("Every rule lets a window's queries attend to as many windows; how they are chosen differs. The "
+                  "windows are those of the side bar, or the layer's own."))
+    view = choose_layer(view, loaded)
+    given = given_layer(loaded, photo, view.layer)
+    windows = setting_of(loaded.settings, given)
+    if windows.topk >= windows.n_win**2:
+        st.info(tr("With n_win {n_win} and topk {topk} every window is chosen, so that no rule differs: lower topk.",
+                   n_win=windows.n_win, topk=windows.topk), icon=":material/select_all:")
+        return
+    rows = compare_services.ruled(loaded, photo, given, windows)
+    st.markdown(translate(verdict(rows)))
+    caption = message("{model} · {layer} · n_win {n_win} · topk {topk} · {provenance}", model=loaded.model.label,
+                      layer=given.name or message("attention"), n_win=windows.n_win, topk=windows.topk,
+                      provenance=loaded.model.origin)
+    drawn, table = st.columns([1.2, 1], gap="large")
+    with drawn:
+        chart.draw(rules_figure(rows, chart.style(), caption), loaded.model.label, given.name, "rules")
+        st.caption(tr("Dotted: random windows. The layer's own rule is orange. Change of the output: 0 % is the output "
+                      "of full attention."))
+    with table:
+        shares = {tr_noop("keeps"): "recall", tr_noop("change of the output"): "change"}
+        found = [{tr_noop("rule"): translate(RULES[row.rule].name),
+                  **{name: 100 * getattr(row, field) for name, field in shares.items()}, "MACs": quantity(row.macs),
+                  tr_noop("keys and values read"): quantity(row.kv_bytes) + "B"}
+                 for row in sorted(rows, key=lambda row: -row.recall)]
+        st.dataframe(found, hide_index=True, height="content", column_config=heads(found[0], shares))
+        st.caption(translate(UNTRAINED_NOTE) + " " + tr("Whether the windows show alike things needs labels: see the "
+                                                        "option `--labels` of the command below."))
+    with st.expander(tr("How each rule chooses, and what would have to learn for it")):
+        st.markdown("\n".join(f"- **{translate(rule.name)}** {translate(rule.about)} *{translate(rule.training)}*"
+                              for rule in RULES.values()))
+    file = share.file_name(loaded.upload)
+    own = windows == given.own
+    share.offer(rules_code(loaded.settings, given.name, windows, file, seen),
+                sweep_command(loaded.settings, () if own else (windows.n_win,), () if own else (windows.topk,),
+                              layers=(given.name,) if given.name else (), file=file, rules=True))
+
+
 def probes(loaded: LoadedModel, photo: Photo, seen: str) -> None:
     """What of each layer's routing survives a changed picture."""
     st.markdown(tr("The picture is changed, the same queries are asked again, and everything is taken back to where it "
@@ -389,6 +433,8 @@ def main() -> None:
                 grid(view, loaded, chosen.photo, chosen.focus, seen)
             elif tab == "versus":
                 sides(view, loaded, chosen.photo, chosen.focus, seen)
+            elif tab == "rules":
+                rules(view, loaded, chosen.photo, seen)
             else:
                 probes(loaded, chosen.photo, seen)
     except BRAError as error:

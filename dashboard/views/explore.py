@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -18,7 +19,7 @@ from bra.reports.code import explore_code, inspect_command, recording_code
 from bra.tracing import LayerTrace
 from bra.viewer.pack import TILE_SIDE, Caption, Place, locate, place_of, rail_message, traced_size
 from dashboard import components
-from dashboard.i18n import option_labels, tr, translate, visitor_language
+from dashboard.i18n import option_labels, tr, tr_noop, translate, visitor_language
 from dashboard.services import explore as explore_services
 from dashboard.services.explore import LayerRequest, LayerResult
 from dashboard.services.models import LoadedModel, encoded, load_model, picture_bytes
@@ -68,7 +69,7 @@ def _explorer(view: Selection, request: LayerRequest, answer: Answer, caption: C
         session.STAGE, session.on_pins, session.on_show, session.on_ready)
     if heat is not None:
         st.caption(_about_heat(heat))
-    whole = _charts(found, selection, caption, focus)
+    whole = _charts(request, found, selection, caption, focus)
     # Read here: a download is made outside of the visitor's session, where there is no view to ask for.
     pins, language = selection.pins, visitor_language()
     stem = f"routing_n{found.layer.spec.n_win}_k{found.layer.spec.topk}"
@@ -124,7 +125,7 @@ def _about_heat(heat: ClassMap) -> str:
               sizes=sizes)
 
 
-def _charts(found: LayerResult, selection: Selection, caption: Caption, focus: Place) -> bool:
+def _charts(request: LayerRequest, found: LayerResult, selection: Selection, caption: Caption, focus: Place) -> bool:
     """Charts of the pinned queries, each made when its tab is opened; whether attention is that of whole windows."""
     layer, grid, style, line = found.layer, found.layer.grid, chart.style(), caption.line(found.layer)
     name = caption.model, caption.layer, caption.picture, f"n{grid.n_win}_k{layer.spec.topk}"
@@ -132,9 +133,9 @@ def _charts(found: LayerResult, selection: Selection, caption: Caption, focus: P
     windows = [(role, locate(grid, found.photo, place)[0]) for role, place, _ in _queries(selection, focus)]
     named = [tr("Routing matrix"), tr("Who is chosen")] if layer.routed else \
         [tr("Attention matrix"), tr("Who gets the attention")]
-    attending, ranking, matrix, chosen = st.tabs(
-        [tr("What the query tokens attend to"), tr("Ranking of A and B"), *named], on_change="rerun",
-        key="explore_tabs" if layer.routed else "explore_tabs_attention")
+    attending, ranking, matrix, chosen, between = st.tabs(
+        [tr("What the query tokens attend to"), tr("Ranking of A and B"), *named, tr("Do layers choose alike?")],
+        on_change="rerun", key="explore_tabs" if layer.routed else "explore_tabs_attention")
     whole = selection.whole
     with attending:
         if attending.open:
@@ -155,7 +156,28 @@ def _charts(found: LayerResult, selection: Selection, caption: Caption, focus: P
             chart.draw(routing.in_degree(layer, small, size, windows, style, line), *name, "in-degree",
                        key=session.WHO_CHOSEN, modes=("box",), on_select=partial(
                            session.on_picture_box, _centres(found), size, session.WHO_CHOSEN))
+    with between:
+        if between.open:
+            _between_layers(request)
     return whole
+
+
+def _between_layers(request: LayerRequest) -> None:
+    """Each routed layer beside the one before it: overlap of choices, and the recall under the other's choice."""
+    pairs = explore_services.layer_pairs(request)
+    if not pairs:
+        st.info(tr("This model has no two layers that leave windows out, so there is nothing to compare."))
+        return
+    columns = {tr_noop("overlap"): "overlap", tr_noop("chance"): "chance", tr_noop("keeps"): "recall",
+               tr_noop("with the choice before"): "carried", tr_noop("lost, points"): "lost"}
+    table = [{tr_noop("layer"): pair.layer, tr_noop("before it"): pair.before,
+              **{label: round(100 * value, 1) if math.isfinite(value := getattr(pair, name)) else None
+                 for label, name in columns.items()}} for pair in pairs]
+    st.dataframe(table, hide_index=True, height="content", column_config=picture.heads(table[0], [*columns][:-1]))
+    st.caption(tr("Overlap: of the area of the picture that either layer is routed to from a place, the share that "
+                  "both are; grids may differ. With the choice before: what the layer would keep of its full "
+                  "attention if it did not choose, but took the windows that the choice of the layer before covers "
+                  "most. This is one picture, and without training."))
 
 
 def _attention(found: LayerResult, selection: Selection, focus: Place, small: bytes, name: tuple[str, ...],

@@ -186,6 +186,7 @@ LINKS = [
     ("compare.py", {"side": "224", "tab": "versus", "b_model": "own"}),
     ("compare.py", {"side": "224", "tab": "versus", "b_model": "biformer"}),
     ("compare.py", {"model": "similarity", "side": "224", "tab": "probes"}),
+    ("compare.py", {"model": "similarity", "side": "224", "tab": "rules"}),
     ("compare.py", {"side": "224", "tab": "sweeps"}),
     ("cost.py", {"model": "cells", "cost_height": "64", "cost_width": "64", "cost_narrow": "2",
                  "cost_projections": "none"}),

@@ -198,6 +198,21 @@ def test_the_probes_as_a_program_and_a_command(app: AppTest, folder: Path, capsy
     assert all(f"{value:.1f} %" in printed for value in survived if value == value)
 
 
+def test_other_ways_to_choose_as_a_program_and_a_command(app: AppTest, folder: Path,
+                                                         capsys: pytest.CaptureFixture[str]) -> None:
+    page(app, "compare", tab="rules", model="similarity", side="224", stride="16", n_win="5", topk="6")
+    shown = app.dataframe[0].value
+    kept = ran(program(app), "[100 * r.recall for r in sorted(rows, key=lambda r: -r.recall)]", folder)
+    np.testing.assert_allclose(kept, shown["keeps"].astype(float), atol=1e-3)
+    (words,) = commands(app)
+    (folder / "FOLDER").mkdir()
+    shutil.copy(ROOT / "sample_images" / "animal.jpg", folder / "FOLDER")
+    capsys.readouterr()
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert all(f"{value:.1f} %" in printed for value in kept)
+
+
 def test_the_command_of_many_pictures_makes_the_table_that_the_page_opens(app: AppTest, folder: Path) -> None:
     page(app, "compare", tab="sweeps", model="similarity", side="224", n_win="5", stride="16", rows="4", columns="1.2")
     (words,) = commands(app)

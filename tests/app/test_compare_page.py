@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 from test_state import selections
 
-from bra.experiments.compare import Setting, SettingRow
+from bra.experiments.compare import Setting, SettingRow, layer_input
+from bra.experiments.rules import rules_of
 from bra.experiments.sweep_table import table_of, to_parquet
+from bra.metrics.rules import RULES, verdict
 from bra.models.catalog import CATALOG, ModelSettings
-from bra.opening import look
+from bra.opening import look, open_model
 from bra.photo import Photo
 from bra.viewer.pack import unpack
 from dashboard.runtime.jobs import Cancelled
@@ -150,6 +152,24 @@ def test_b_may_be_another_model_and_a_missing_file_is_said(app: AppTest) -> None
     assert len(app.error) == 1
     assert app.error[0].value.startswith("A model of your own needs its file")
     assert "multiples" not in str(app.get("bidi_component"))
+
+
+def test_other_ways_to_choose_are_those_of_the_layer_under_its_windows(app: AppTest) -> None:
+    opened(app, tab="rules", model="flowers")
+    given = layer_input(open_model(ModelSettings("flowers")), cat(), 224, CATALOG["flowers"].layer)
+    expected = {RULES[row.rule].name: row for row in rules_of(given, given.own)}
+    shown = app.dataframe[0].value
+    assert set(shown["rule"]) == set(expected)
+    assert shown["keeps"].tolist() == pytest.approx([100 * expected[name].recall for name in shown["rule"]])
+    assert shown["change of the output"].tolist() == pytest.approx(
+        [100 * expected[name].change for name in shown["rule"]])
+    assert verdict([*expected.values()]) in [block.value for block in app.markdown]
+    assert any("without training" in block.value for block in app.caption)
+
+
+def test_where_all_is_chosen_no_rule_differs(app: AppTest) -> None:
+    opened(app, tab="rules", n_win="2", topk="4")
+    assert "no rule differs" in app.info[0].value
 
 
 def test_probes_show_every_layer(app: AppTest) -> None:

@@ -19,6 +19,7 @@ from bra.grid import WindowGrid
 from bra.metrics import routing, summary
 from bra.metrics.overlap import semantic_overlap
 from bra.metrics.query_dependence import query_dependence
+from bra.metrics.rules import try_rules
 from bra.models.base import OpenModel
 from bra.models.catalog import CATALOG, DEFAULT, ModelSettings
 from bra.opening import look, open_model
@@ -97,7 +98,9 @@ def lessons(draw: st.DrawFn) -> Lesson:
                   draw(st.integers(1, n_win**2)), draw(st.sampled_from(views.FACTORS)), draw(st.booleans()),
                   draw(st.sampled_from(views.CUTS)), draw(st.sampled_from(views.N_WINS)), draw(st.booleans()),
                   draw(st.sampled_from(views.WEIGHTS)), draw(st.sampled_from(views.LAYERS)),
-                  draw(st.sampled_from(views.ANSWERS)), draw(st.sampled_from(views.TEACHERS)))
+                  draw(st.sampled_from(views.ANSWERS)), draw(st.sampled_from(views.TEACHERS)),
+                  draw(st.sampled_from(range(len(views.KINDS)))), draw(st.sampled_from(views.SIDES)),
+                  draw(st.sampled_from(views.RULES)))
 
 
 @given(lessons())
@@ -303,6 +306,22 @@ def test_routers_are_measured_on_the_drawn_scene(router: Router) -> None:
     np.testing.assert_array_equal(picture_of(app)[1]["r_idx"], lt.r_idx[0])
     above = found["routed"] - found["nearest"]
     assert (above > 0.05) is (router == "taught")                  # what the chapter claims
+
+
+@pytest.mark.parametrize("rule", views.RULES)
+def test_rules_are_tried_on_the_drawn_scene(rule: str) -> None:
+    app = page(step="10", learn_rule=rule)
+    shown = Photo.from_bytes(encode(draw_scene(learn_services.SCENE, 512).rgb, "PNG"))
+    *_, lt = open_scene_net("taught").look(shown, 128).trace.layers.values()
+    rows = {row.rule: row for row in try_rules(lt, draw_scene(learn_services.SCENE, 128).labels)}
+    row, own = rows[rule], rows["bra"]
+    assert numbers(app) == [percent(x) for x in (row.recall, own.recall, rows["chance"].recall, row.overlap or 0,
+                                                 own.overlap or 0)]
+    if rule == "bra":
+        np.testing.assert_array_equal(picture_of(app)[1]["r_idx"], lt.r_idx[0])
+        # What the chapter claims: by token most is kept, and less alike is brought together.
+        assert max((one for name, one in rows.items() if name != "oracle"), key=lambda one: one.recall).rule == "token"
+        assert (rows["token"].overlap or 0) < (own.overlap or 0) - 0.1
 
 
 # predict, then see -----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import save
 from streamlit.testing.v1 import AppTest
 
+from bra.metrics.between_layers import consecutive, leaves_out, overlap
 from bra.metrics.routing import received
 from bra.models.base import Change
 from bra.models.biformer import BiFormer
@@ -78,6 +79,23 @@ def test_every_model_opens_with_its_own_numbers(app: AppTest, key: str) -> None:
             continue
         chosen = np.bincount(trace.r_idx[0].flatten().numpy(), minlength=trace.grid.n_windows)
         np.testing.assert_array_equal(counts[f"in_degree_{at}"], chosen)
+    for i, a in enumerate(look.trace.layers.values()):
+        for j, b in enumerate(look.trace.layers.values()):
+            wanted = np.nan if not (leaves_out(a) and leaves_out(b)) else 1 if i == j else overlap(a, b)[0]
+            assert counts["alike"][i, j] == pytest.approx(wanted, nan_ok=True)
+
+
+def test_layers_are_held_against_the_one_before(app: AppTest) -> None:
+    app.session_state["explore_tabs"] = "Do layers choose alike?"
+    ask(app, model="flowers", side="224")
+    shown = app.dataframe[0].value
+    layers = open_model(ModelSettings("flowers")).look(Photo.from_bytes(CAT.read_bytes()), 224).trace.layers
+    pairs = consecutive(layers)
+    assert shown["layer"].tolist() == [pair.layer for pair in pairs]
+    assert shown["before it"].tolist() == [pair.before for pair in pairs]
+    for head, name in (("overlap", "overlap"), ("chance", "chance"), ("keeps", "recall"),
+                       ("with the choice before", "carried"), ("lost, points", "lost")):
+        assert shown[head].tolist() == pytest.approx([100 * getattr(pair, name) for pair in pairs], abs=0.051)
 
 
 def test_hubs_are_told_of_where_they_are_and_not_where_all_is_chosen(app: AppTest) -> None:

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.browser
 SIZES = {"desk": (1440, 900), "phone": (390, 844)}
 LINKS = ("/?model=similarity&n_win=9&show=in_degree", "/?model=cells&picture=smear&a=5000.5000&b=2000.3000",
          "/?model=own", "/compare?side=224&model=similarity", "/compare?side=224&tab=versus&b_model=similarity",
-         "/compare?side=224&model=similarity&tab=probes", "/compare?side=224&tab=sweeps",
+         "/compare?side=224&model=similarity&tab=probes", "/compare?side=224&model=similarity&tab=rules",
+         "/compare?side=224&tab=sweeps",
          "/cost?model=cells&cost_height=320&cost_width=320", "/models?card=cells", "/guide", "/learn")
 READ_ALL = r"""() => {
   const found = [];

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from playwright.sync_api import expect
 
 pytest.importorskip("ultralytics")
 
+from bra.metrics.between_layers import overlap
 from bra.models.base import ModelRun
 from bra.models.catalog import ModelSettings
 from bra.opening import open_model
@@ -75,6 +77,19 @@ def test_the_rail_is_walked_with_the_keyboard(context: Any, app_url: str) -> Non
     page.keyboard.press("ArrowRight")
     expect(page.locator('[data-part="caption"]').first).to_contain_text("model.19.attn")
     expect(page.locator('.rail [data-layer="model.19.attn"]')).to_be_focused()
+
+
+def test_the_rail_says_which_layers_choose_alike(context: Any, app_url: str, look: ModelRun) -> None:
+    page = context.new_page()
+    page.goto(app_url + LINK)
+    ready(page)
+    layers = look.trace.layers
+    pairs = [(a, b, overlap(layers[a], layers[b])[0]) for a, b in pairwise(layers)]
+    figure = page.locator(".rail figure")
+    expect(figure).to_have_attribute("aria-label", "; ".join(
+        f"{a} and {b}: {round(100 * share)} % of the area that either is routed to is shared" for a, b, share in pairs))
+    figure.locator("canvas").hover(position={"x": 22, "y": 5})          # the second of three, seen from the first
+    expect(figure).to_have_attribute("title", re.compile(r"^model\.15\.attn and model\.19\.attn: "))
 
 
 def test_detections_are_counted_hidden_and_remembered_by_the_link(context: Any, app_url: str, look: ModelRun) -> None:

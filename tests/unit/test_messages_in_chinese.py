@@ -30,6 +30,7 @@ from bra.grid import WindowGrid
 from bra.messages import Message, comma_joined, from_plain, message, message_of, semicolon_joined, to_plain
 from bra.metrics.agreement import windows_at
 from bra.metrics.overlap import label_map
+from bra.metrics.rules import RULES, UNTRAINED_NOTE, RuleRow, verdict
 from bra.models.base import Change, OpenModel, with_windows
 from bra.models.biformer import BiFormer, from_state
 from bra.models.card import cards, shipped
@@ -265,13 +266,17 @@ def sentences() -> dict[str, Sequence[object]]:
                   over_nearest(replace(found, gain=(-1.0, 1.0))), over_nearest(replace(found, gain=(-1.0, -0.5))),
                   model_line({}), model_line({"settings": {"model": "flowers", "untrained": True}})],
         "cards": [text for card in tall for text in (*card.verdict, *card.comparison)],
+        "rules": [UNTRAINED_NOTE, *(text for one in RULES.values() for text in (one.name, one.about, one.training)),
+                  *(verdict([RuleRow(name, 7, 4, kept, 0.1, 1, 1) for name, kept in many.items()]) for many in (
+                      {"bra": 0.5, "nearest": 0.2, "chance": 0.1}, {"bra": 0.1, "nearest": 0.2, "chance": 0.1},
+                      {"bra": 0.5, "max": 0.6, "nearest": 0.2, "chance": 0.1}))],
         "probes": [text for one in PROBES.values() for text in (one.name, one.about)],
     }
 
 
 @pytest.mark.parametrize("kind", [
     "catalogue", "own file", "cost", "one row", "parts", "places", "choices", "levers", "compared", "swept", "cards",
-    "probes"])
+    "rules", "probes"])
 def test_a_sentence_is_told_in_chinese(kind: str) -> None:
     found = sentences()[kind]
     assert found

@@ -16,10 +16,11 @@ from torch import Tensor
 from ultralytics.nn import tasks
 
 from bra.errors import YoloError
+from bra.metrics.overlap import Boxes
 from bra.models.card import Curve, ModelCard, ship
 from bra.photo import Photo
 from bra.training.checkpointing import load_state, parse_curve
-from bra.training.quality import Boxes, routing_quality
+from bra.training.quality import routing_quality
 from bra.yolo.adapter import built, opened
 from bra.yolo.training.demos import DEMOS, Demo, read_boxes, run_name
 from bra.yolo.training.trainer import STATE

@@ -13,6 +13,7 @@ from torch import nn
 
 import bra
 from bra.experiments.compare import compare, layer_input, settings_of, versus
+from bra.metrics.between_layers import consecutive
 from bra.metrics.described import CELLS, block_picture, layer_numbers
 from bra.metrics.summary import report
 from bra.models.catalog import ModelSettings
@@ -63,11 +64,15 @@ def test_every_repr_is_one_short_line() -> None:
 def test_a_printed_trace_has_its_layers_with_the_numbers_of_their_report() -> None:
     trace = bra.trace(nn.Sequential(LAYER, bra.BiLevelRoutingAttention(16, 2, 4, topk=1)), torch.rand(1, 16, 12, 13))
     head, first, second, _, title, *picture = str(trace).splitlines()
-    assert head.split() == ["layer", "tokens", "n_win", "topk", "heads", "recall", "chance", "query", "dep.", "shared"]
+    assert head.split() == ["layer", "tokens", "n_win", "topk", "heads", "recall", "chance", "query", "dep.", "shared",
+                            "as", "before", "taken", "over"]
     found = report(trace.layers["0"])
     assert first.split()[:7] == ["0", "12×13", "3", "2", "2", f"{100 * found.recall:.0f}", "%"]
     assert layer_numbers(trace.layers["0"])["recall"] == pytest.approx(found.recall)
+    assert first.split()[-2:] == ["–", "–"]
     assert second.split()[:5] == ["1", "12×13", "2", "1", "4"]
+    (pair,) = consecutive(trace.layers)
+    assert second.split()[-4:] == [f"{100 * pair.overlap:.0f}", "%", f"{100 * pair.carried:.0f}", "%"]
     assert title.startswith("0: query windows 0 to 8 down")
     assert picture == block_picture(trace.layers["0"]).splitlines()
 

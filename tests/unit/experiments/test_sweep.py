@@ -11,6 +11,7 @@ import sys
 import time
 import tracemalloc
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from PIL import Image
 
 from bra.cli.main import main
 from bra.errors import BRAError
-from bra.experiments.compare import Setting, SettingRow, compare, layer_inputs
+from bra.experiments.compare import Setting, SettingRow, compare, layer_inputs, traces_of
+from bra.experiments.rules import RULE_SCHEMA, rule_summaries
 from bra.experiments.sweep import BATCH, Plan, Progress, sweep
 from bra.experiments.sweep_table import SCHEMA, SweepTable, interval, read_table, summaries, table_of, to_parquet
+from bra.metrics.rules import RULES, RuleRow, try_rules
 from bra.models.catalog import ModelSettings
 from bra.opening import open_model
 from bra.photo import Photo
@@ -277,3 +280,66 @@ def test_a_table_of_an_earlier_version_opens_without_what_it_lacks() -> None:
     assert summaries(now)[0].collapsed
     assert summaries(before)[0].query_dependence is None
     assert not summaries(before)[0].collapsed
+
+
+# rules of routing -----------------------------------------------------------------------------------------
+
+
+def test_rules_are_those_of_each_picture_and_its_labels(tmp_path: Path) -> None:
+    folder, masks = fill(tmp_path / "in", 3), tmp_path / "masks"
+    (masks / "inner").mkdir(parents=True)
+    classes = np.zeros((48, 64), np.uint8)
+    classes[:, 32:] = 1
+    Image.fromarray(classes).save(masks / "inner" / "001.png")
+    (masks / "002.txt").write_text("0 0.25 0.5 nonsense\n")
+    table = sweep(replace(PLAN, rules=True, labels="masks"), folder, tmp_path / "out", labels=masks)
+    assert set(table["picture"].to_pylist()) == {"000.png", "inner/001.png"}
+    assert "no box" in json.loads((tmp_path / "out" / "skipped.json").read_text())["002.png"]
+
+    photo = Photo.from_bytes((folder / "inner" / "001.png").read_bytes())
+    given = layer_inputs(open_model(SETTINGS), photo, 64)
+    for layer, one in given.items():
+        for setting in PLAN.windows:
+            rows = [row for row in table.to_pylist() if (row["picture"], row["layer"], row["n_win"]) == (
+                "inner/001.png", layer, setting.n_win)]
+            lt = traces_of(one, [setting])[0]
+            size = lt.grid.image
+            assert size is not None
+            wide = (np.arange(size[1]) >= size[1] / 2).astype(np.int64)
+            expected = try_rules(lt, np.tile(wide, (size[0], 1)))
+            assert [row["rule"] for row in rows] == list(RULES)
+            for row, wanted in zip(rows, expected, strict=True):
+                assert {name: row[name] for name in wanted.to_dict()} == pytest.approx(wanted.to_dict())
+    assert all(row["overlap"] is None for row in table.to_pylist() if row["picture"] == "000.png")
+
+
+def rule(name: str, recall: float, overlap: float | None = None) -> RuleRow:
+    return RuleRow(name, 4, 2, recall, 2 * recall, 100, 1000, overlap)
+
+
+def test_medians_of_rules_by_hand() -> None:
+    made = [(f"{n}.png", "layer", rule("bra", recall, overlap)) for n, (recall, overlap) in
+            enumerate([(0.1, None), (0.5, 0.4), (0.2, 0.8)])] + [("0.png", "layer", rule("max", 0.3))]
+    (found,) = rule_summaries(table_of(made, {}, RULE_SCHEMA))
+    assert (found.layer, found.pictures) == ("layer", 3)
+    assert [row.to_dict() for row in found.rows] == [
+        pytest.approx(rule("bra", 0.2, 0.6).to_dict()), pytest.approx(rule("max", 0.3).to_dict())]
+
+
+def test_the_command_of_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = fill(tmp_path / "in", 2)
+    assert main(["sweep", str(folder), "--side", "64", "--rules", "-o", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "40 rows" in printed                                 # pictures × layers × rules, under their own windows
+    assert "n_win 7, topk 4: medians over 2 pictures" in printed
+    assert all(one.name in printed for one in RULES.values())
+    assert "without training" in printed
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count('class="figure"') == 2
+    assert all(escape(one.training) in page for one in RULES.values())
+    assert main(["sweep", str(folder), "--labels", str(folder), "-o", str(tmp_path / "out")]) == 2
+    assert "add --rules" in capsys.readouterr().err
+    assert main(["sweep", str(folder), "--rules", "--labels", str(folder / "none"), "-o", str(tmp_path / "out")]) == 2
+    assert "is no folder" in capsys.readouterr().err
+    with pytest.raises(BRAError, match="not the table of a sweep"):
+        read_table((tmp_path / "out" / "rows.parquet").read_bytes())

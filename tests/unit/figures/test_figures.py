@@ -16,7 +16,7 @@ import bra
 from bra import BiLevelRoutingAttention
 from bra.experiments.compare import SettingRow
 from bra.experiments.sweep_table import Summary
-from bra.figures import attention, card, compare, cost, learn, routing
+from bra.figures import attention, card, compare, cost, learn, routing, rules
 from bra.figures.template import (
     COLORWAY,
     COLOURS,
@@ -31,6 +31,7 @@ from bra.figures.template import (
     wrapped,
 )
 from bra.messages import Language
+from bra.metrics.rules import RULES, RuleRow, try_rules
 from bra.models.card import cards
 from bra.models.catalog import ModelSettings
 from bra.opening import open_model
@@ -306,6 +307,24 @@ def test_growth_and_bars_show_what_the_formula_gives() -> None:
     assert list(bars.text) == ["25 %", "over"]
 
 
+def test_rules_are_ranked_and_marked() -> None:
+    lt, _ = seen(layer())
+    rows = try_rules(lt, np.arange(63).reshape(7, 9) % 3)
+    figure = rules.rules(rows, caption=CAPTION)
+    bars, changes, overlaps = figure.data
+    ranked = sorted(rows, key=lambda row: -row.recall)
+    assert list(bars.x) == [row.recall for row in ranked]
+    assert list(changes.x) == [row.change for row in ranked]
+    assert list(overlaps.x) == [row.overlap for row in ranked]
+    assert [one.text for one in figure.layout.annotations] == [
+        f"{RULES[row.rule].name} · <b>{row.recall:.1%}</b>" for row in ranked]
+    (line,) = figure.layout.shapes
+    assert line.x0 == line.x1 == pytest.approx(2 / 9)              # chance
+    assert len(rules.rules(try_rules(lt)).data) == 2               # without labels no marks of theirs
+    far = [RuleRow("bra", 3, 2, 0.1, 2.5, 1, 1)]
+    assert rules.rules(far).layout.xaxis.range[1] > 2.5            # an output may move by more than its size
+
+
 # what all have in common ----------------------------------------------------------------------------------
 
 def every_figure(style: Style) -> dict[str, go.Figure]:
@@ -327,6 +346,8 @@ def every_figure(style: Style) -> dict[str, go.Figure]:
         "swept": compare.swept([Summary("l", 7, 1, 2, (0.2, 0.4), 0.3, (0.2, 0.4), 0.3, (0, 0), 0.1, 0.9, 1, 1)], style,
                                CAPTION),
         "curves": card.curves(made, "loss", style), "quality": card.quality(made, "recall", style),
+        "rules": rules.rules([RuleRow("bra", 3, 2, 0.5, 0.1, 1, 1, 0.5), RuleRow("chance", 3, 2, 0.2, 0.1, 1, 1, 0.3)],
+                             style, CAPTION),
         "growth": learn.growth([growth(64), growth(128)], [64, 128], 64, style),
         "bars of shares": learn.bars([learn.Bar("a", 0.5, "50 %")], "share, %", style, CAPTION)}
 
