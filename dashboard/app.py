@@ -31,6 +31,8 @@ st.html("""<style>
 [data-testid="stCaptionContainer"], [data-testid="stFileUploaderDropzoneInstructions"] span {
   color: inherit !important; opacity: .82; }
 [data-testid="stCode"] .token { color: inherit !important; }
+/* Streamlit writes white on the dark theme's light blue: 2.3 : 1. */
+[data-testid="stBaseButton-primary"] { color: light-dark(#fff, #0b1a24) !important; }
 </style>""")
 st.logo(str(HERE / "icon.png"), size="large")
 i18n.switch()
