@@ -134,8 +134,8 @@ def presenter(about: Mapping[str, str | bool], key: str, on_go: Callable[[], Non
     """The navigation at the foot of the lesson, which listens to the keys of the whole page where it is projected.
 
     Args:
-        about: "stop", which changes from stop to stop; "place" in words; "query" of the link; "present", "first" and
-            "last".
+        about: "stop", which changes from stop to stop; "place" in words; "query" of the link for others; "qr", that link
+            as a picture's address or ""; "present", "first" and "last".
         key: of the widget; `st.session_state[key].go` is "next", "back", "present" or "leave".
         on_go: called when one of these was asked for.
     """

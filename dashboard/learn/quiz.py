@@ -71,7 +71,7 @@ def show(at: Lesson) -> Lesson:
         if lt.grid.padding_share:
             caption += tr(". ") + tr("Hatched: padding, see chapter 5.")
         encoded = model_services.encoded(photo, messages.PICTURE_SIDE)
-        components.lesson_picture(messages.guess_message(photo, lt, window, guess, caption, encoded, at.present),
+        components.lesson_picture(messages.guess_message(photo, lt, window, guess, caption, encoded),
                                   learn_state.PICTURE, learn_state.on_guess)
     with right:
         if made is None:

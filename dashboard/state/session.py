@@ -61,7 +61,7 @@ def put_link(parameters: Mapping[str, str]) -> None:
 
 def shared_link() -> dict[str, str]:
     """The link's parameters for others: as they are, but never as a projected page."""
-    return {name: value for name, value in st.query_params.to_dict().items() if name != "present"}
+    return {name: value for name, value in st.query_params.to_dict().items() if name not in ("present", "scene")}
 
 
 def _record(key: str, from_query: Callable[[Mapping[str, str]], T]) -> T:

@@ -95,7 +95,10 @@ def _scene(at: Lesson, text: Chapter, trial: Callable[[Lesson], Lesson]) -> Less
     with st.container(key=f"lesson_{at.scene}"):
         if at.scene == "words":
             st.subheader(text.claim, anchor=False)
-            st.markdown(text.words)
+            seen, said = chapters.sides(at)
+            with seen:
+                chapters.picture_of(at)
+            said.markdown(text.words)
         elif at.scene == "try":
             st.markdown(text.trying)
             return trial(at)
@@ -140,7 +143,8 @@ def _presenter(at: Lesson) -> None:
     if at.present and at.part == "chapters":
         place += f" · {views.SCENES.index(at.scene) + 1}/{len(views.SCENES)}"
     components.presenter({"stop": "/".join(map(str, at.stop)), "place": place, "query": urlencode(learn_state.link()),
-                          "present": at.present, "first": n == 0, "last": n == len(stops) - 1},
+                          "qr": share.qr_code() if at.present else "", "present": at.present, "first": n == 0,
+                          "last": n == len(stops) - 1},
                          learn_state.PRESENTER, learn_state.on_go)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
+import segno
 import streamlit as st
 
 from dashboard.i18n import tr
@@ -38,6 +39,11 @@ def link() -> str:
     """The address of the view, for others."""
     query = session.shared_link()
     return f"{st.context.url or ''}{'?' if query else ''}{urlencode(query)}"
+
+
+def qr_code() -> str:
+    """The view's address as a QR code: the address of a picture of it, black on white with the margin that it needs."""
+    return str(segno.make(link(), error="m").svg_data_uri(scale=8, dark="#000", light="#fff"))
 
 
 def picture_file(sample: str, upload: Upload | None) -> str:
