@@ -14,6 +14,7 @@ from dashboard import components, i18n
 from dashboard.i18n import tr, translate
 from dashboard.services import models as model_services
 from dashboard.state import job_status, session
+from dashboard.widgets.picture import plain
 
 HERE = Path(__file__).resolve().parent
 st.set_page_config("RouteScope", str(HERE / "icon.png"), layout="wide")
@@ -37,7 +38,7 @@ st.html("""<style>
 st.logo(str(HERE / "icon.png"), size="large")
 i18n.switch()
 components.reconnect()
-components.browser()
+components.browser(session.on_refused_file)
 job_status.set_status_slot(st.container())
 try:
     model_services.warm_up()
@@ -47,6 +48,10 @@ except BRAError as error:       # a setting of this server that cannot be
 if refused := session.refused_of_link():
     st.info(tr("This link asks for what cannot be: {names}. The usual values stand in their place.",
                names=", ".join(refused)), icon=":material/link_off:")
+name, kinds = session.refused_file()
+if name:
+    st.error(tr("{name} is not opened: here, files end in {kinds}.", name=plain(name), kinds=plain(kinds)),
+             icon=":material/error:")
 st.navigation([
     st.Page(HERE / "views" / "explore.py", title=tr("Explore"), default=True),
     st.Page(HERE / "views" / "learn.py", title=tr("Learn")),

@@ -57,8 +57,8 @@ def cost(at: Lesson) -> Lesson:
         chart.draw(learn_figures.growth(every, views.PIXELS, pixels, _style(at)), "growth", f"{pixels}px")
         st.caption(tr("Blue: full attention; orange: BRA as it is usually set. One layer with 64 numbers per token. A "
                       "multiply-add is one multiplication and one addition, the unit of such work; k, M and G are "
-                      "thousands, millions and thousands of millions. Memory: every comparison is written down, as in most "
-                      "copies."))
+                      "thousands, millions and thousands of millions. Memory: every comparison is written down, as in "
+                      "most copies."))
     with right:
         bars(at, tr("% of the larger"), learn_figures.GROWTH_OF, [
             *_pair(tr("multiply-adds, full"), tr("multiply-adds, BRA"), one.full.macs, one.routed.macs, ""),

@@ -6,10 +6,14 @@ from dataclasses import replace
 
 from streamlit.runtime.uploaded_file_manager import DeletedFile
 
-from dashboard.services.server import server
+from dashboard.runtime.uploads import MB
+from dashboard.services.server import limits, server
 from dashboard.state import session
-from dashboard.state.upload import uploaded
+from dashboard.state.upload import Upload, uploaded
 from dashboard.state.view import UPLOAD, Selection
+
+PICTURES = 4
+"""Own pictures of a visitor that are held beside each other."""
 
 
 def on_file(uploader: str) -> None:
@@ -17,15 +21,39 @@ def on_file(uploader: str) -> None:
     file = session.widget_file(uploader)
     if isinstance(file, DeletedFile):       # one of many, which the server let go; what was taken of it stays
         return
+    if uploader == session.UPLOADER and file is None and _forget_newest():
+        return
     first = session.uploaded_file(uploader) is None
     taken, refusal = (None, "") if file is None else server().uploads.take(file, picture=uploader == session.UPLOADER)
     session.keep_upload(uploader, taken, refusal)
+    if uploader == session.UPLOADER and taken is not None:
+        session.keep_own_pictures(_last_few(taken))
     if not (first and uploader == session.MODEL_UPLOADER):      # of the first model, a link may name the layer
         _follow(uploader)
 
 
+def _forget_newest() -> bool:
+    """The picture that the field held goes; whether another one is looked at, which stays."""
+    newest, *others = session.own_pictures() or (None,)
+    session.keep_own_pictures([one for one in others if one is not None])
+    return newest is not None and session.upload() is not None and session.upload() != newest
+
+
+def _last_few(newest: Upload) -> list[Upload]:
+    """The newest picture and the last few before it, together no larger than one may be."""
+    kept, room = [newest], limits().picture_mb * MB - len(newest.data)
+    for one in session.own_pictures():
+        room -= len(one.data)
+        if one.digest != newest.digest and room >= 0 and len(kept) < PICTURES:
+            kept.append(one)
+    return kept
+
+
 def remove(uploader: str) -> None:
     """Callback of the button beside a file that is held though its uploader is empty: it is forgotten."""
+    gone = session.uploaded_file(uploader)
+    if uploader == session.UPLOADER:
+        session.keep_own_pictures([one for one in session.own_pictures() if one != gone])
     session.keep_upload(uploader, None, "")
     _follow(uploader)
 

@@ -40,10 +40,11 @@ MEASURE = """() => {
     let ground = [255, 255, 255];
     // Of what holds it, only what lies behind it: the number of a slider stands beside its thumb. What it is scrolled
     // out of lies behind it when one looks.
-    const middle = [box.x + box.width / 2, box.y + box.height / 2], scrolls = styles.map((s) => s.overflowY !== 'visible');
+    const middle = [box.x + box.width / 2, box.y + box.height / 2];
+    const scrolls = styles.map((s) => s.overflowY !== 'visible');
     chain.map((node, n) => [node.getBoundingClientRect(), styles[n], scrolls.slice(0, n + 1).some(Boolean)])
       .reverse().forEach(([r, s, scrolled]) => {
-      const holds = scrolled || (middle[0] >= r.left && middle[0] <= r.right && middle[1] >= r.top && middle[1] <= r.bottom);
+      const [x, y] = middle, holds = scrolled || (x >= r.left && x <= r.right && y >= r.top && y <= r.bottom);
       if (holds) ground = over(parse(s.backgroundColor), ground); });
     const svg = element instanceof SVGElement, plot = element.closest('.js-plotly-plot');
     if (svg && plot) ground = parse(plot._fullLayout.paper_bgcolor).slice(0, 3);
@@ -86,8 +87,8 @@ def test_words_stand_out(browser: Any, app_url: str, place: str) -> None:
     page.wait_for_selector(ready, state="attached", timeout=120_000)
     for theme, paper in (("light", "rgb(255, 255, 255)"), ("dark", DARK.get(place, "rgb(23, 22, 20)"))):
         page.emulate_media(color_scheme=theme)
-        page.wait_for_function("(paper) => getComputedStyle(document.querySelector('.stApp')).backgroundColor === paper",
-                               arg=paper)
+        page.wait_for_function(
+            "(paper) => getComputedStyle(document.querySelector('.stApp')).backgroundColor === paper", arg=paper)
         page.wait_for_timeout(1500)             # what comes after it: the table, the captions
         # While a page runs, what is not yet drawn anew is faded.
         page.wait_for_selector('.stApp[data-test-script-state="notRunning"]', timeout=120_000)
