@@ -26,6 +26,8 @@ st.html("""<style>
 .st-key-language_switch { position: fixed; top: .65rem; right: 3.4rem; width: auto; z-index: 999991; }
 .st-key-language_tag { position: absolute; width: 0; height: 0; overflow: hidden; }
 .st-key-picture { position: absolute; }
+/* Many files of one's own are listed in the height of two. */
+.st-key-uploader [data-testid="stFileUploaderDropzone"] { max-height: 8rem; overflow-y: auto; }
 .st-key-stand_in { opacity: .4; filter: grayscale(1); }
 [data-testid="stFileUploaderDropzoneInstructions"] span { white-space: normal; }
 /* Streamlit's own grey is 3.8 : 1, its numbers in code 2.6 : 1. */

@@ -21,15 +21,16 @@ export default function mount({ setTriggerValue }) {
     const file = among.length && files.find((one) => !taker(one, among));
     if (file) globalThis.routescopeTell("refused", [file.name, [...new Set(among.flatMap(endings))].join(" ")]);
   };
-  const give = (files) => files.some((file) => {
-    const input = taker(file, inputs());
-    if (!input) return false;
-    const carrier = new DataTransfer();
-    carrier.items.add(file);
+  // A field for many takes all that are of its kind, any other the first.
+  const give = (files) => {
+    const first = files.find((file) => taker(file, inputs()));
+    if (!first) return false;
+    const input = taker(first, inputs()), carrier = new DataTransfer();
+    for (const file of input.multiple ? files.filter((one) => taker(one, [input])) : [first]) carrier.items.add(file);
     input.files = carrier.files;
     input.dispatchEvent(new Event("change", { bubbles: true }));
     return true;
-  });
+  };
   document.addEventListener("paste", (event) => {
     const files = [...(event.clipboardData?.files ?? [])];
     if (event.defaultPrevented || inZone(event) || !files.length) return;

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from streamlit.runtime.uploaded_file_manager import DeletedFile
+from streamlit.runtime.uploaded_file_manager import DeletedFile, UploadedFile
 
 from dashboard.runtime.uploads import MB
 from dashboard.services.server import limits, server
@@ -21,28 +22,38 @@ def on_file(uploader: str) -> None:
     file = session.widget_file(uploader)
     if isinstance(file, DeletedFile):       # one of many, which the server let go; what was taken of it stays
         return
-    if uploader == session.UPLOADER and file is None and _forget_newest():
-        return
     first = session.uploaded_file(uploader) is None
-    taken, refusal = (None, "") if file is None else server().uploads.take(file, picture=uploader == session.UPLOADER)
+    taken, refusal = (None, "") if file is None else server().uploads.take(file, picture=False)
     session.keep_upload(uploader, taken, refusal)
-    if uploader == session.UPLOADER and taken is not None:
-        session.keep_own_pictures(_last_few(taken))
     if not (first and uploader == session.MODEL_UPLOADER):      # of the first model, a link may name the layer
         _follow(uploader)
 
 
-def _forget_newest() -> bool:
-    """The picture that the field held goes; whether another one is looked at, which stays."""
-    newest, *others = session.own_pictures() or (None,)
-    session.keep_own_pictures([one for one in others if one is not None])
-    return newest is not None and session.upload() is not None and session.upload() != newest
+def on_pictures() -> None:
+    """Callback of the field for pictures: those that came are held, the last one is looked at; those that went go."""
+    files, known = session.widget_pictures(), session.known_pictures()
+    there = {file.file_id for file in files}
+    gone = {digest for name, digest in known.items() if name not in there}
+    held = [one for one in session.own_pictures() if one.digest not in gone]
+    last, refusal = session.upload(), ""
+    for file in files:
+        if isinstance(file, UploadedFile) and file.file_id not in known:
+            taken, why = server().uploads.take(file, picture=True)
+            refusal = why or refusal
+            if taken is not None:
+                last, held = taken, _last_few(taken, held)
+                known = known | {file.file_id: taken.digest}
+    session.keep_own_pictures(held, {name: digest for name, digest in known.items() if name in there})
+    before = session.upload()
+    session.keep_upload(session.UPLOADER, last if last in held else None, refusal)
+    if session.upload() != before:
+        _follow(session.UPLOADER)
 
 
-def _last_few(newest: Upload) -> list[Upload]:
+def _last_few(newest: Upload, before: Sequence[Upload]) -> list[Upload]:
     """The newest picture and the last few before it, together no larger than one may be."""
     kept, room = [newest], limits().picture_mb * MB - len(newest.data)
-    for one in session.own_pictures():
+    for one in before:
         room -= len(one.data)
         if one.digest != newest.digest and room >= 0 and len(kept) < PICTURES:
             kept.append(one)
@@ -53,7 +64,7 @@ def remove(uploader: str) -> None:
     """Callback of the button beside a file that is held though its uploader is empty: it is forgotten."""
     gone = session.uploaded_file(uploader)
     if uploader == session.UPLOADER:
-        session.keep_own_pictures([one for one in session.own_pictures() if one != gone])
+        session.keep_own_pictures([one for one in session.own_pictures() if one != gone], session.known_pictures())
     session.keep_upload(uploader, None, "")
     _follow(uploader)
 

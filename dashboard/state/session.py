@@ -277,7 +277,7 @@ def refusal(uploader: str) -> str:
 
 def refused_picture() -> bool:
     """Whether the visitor's own picture was refused and no other one was chosen since."""
-    refused = bool(refusal(UPLOADER)) and st.session_state.get(UPLOADER) is not None
+    refused = bool(refusal(UPLOADER)) and bool(st.session_state.get(UPLOADER))
     return refused and not st.session_state.get("picked_since", False)
 
 
@@ -300,9 +300,24 @@ def own_pictures() -> tuple[Upload, ...]:
     return found
 
 
-def keep_own_pictures(files: Sequence[Upload]) -> None:
-    """Hold these of the visitor's own pictures."""
-    st.session_state["own_pictures"] = tuple(files)
+def keep_own_pictures(files: Sequence[Upload], known: Mapping[str, str]) -> None:
+    """Hold these of the visitor's own pictures; `known` are digests of what the field holds, by its files' ids."""
+    st.session_state["own_pictures"], st.session_state["known_pictures"] = tuple(files), dict(known)
+
+
+def known_pictures() -> dict[str, str]:
+    """Digests of the pictures that the field itself still holds, by its files' ids: on another page it is empty."""
+    here = st.session_state.get("drawn_pictures", frozenset())
+    known: dict[str, str] = st.session_state.get("known_pictures", {})
+    return {name: digest for name, digest in known.items() if name in here}
+
+
+def widget_pictures(drawn: bool = False) -> list[UploadedFile | DeletedFile]:
+    """What the field for pictures holds; `drawn` where that is what a visitor sees now."""
+    found: list[UploadedFile | DeletedFile] = st.session_state.get(UPLOADER) or []
+    if drawn:
+        st.session_state["drawn_pictures"] = frozenset(file.file_id for file in found)
+    return found
 
 
 def own_picture(key: str) -> Upload | None:

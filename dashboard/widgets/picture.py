@@ -60,7 +60,7 @@ def choose_picture(title: str) -> None:
     with drop:
         size = limits().picture_mb
         ask_file(
-            tr("Your own picture: choose, drop or paste"), ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
+            tr("Your own pictures: choose, drop or paste"), ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
             session.UPLOADER, size,
             help=tr("PNG, JPEG, WebP, BMP, GIF or TIFF of up to {size} MB. It is forgotten soon after you leave, and "
                     "what was worked out from it when newer work needs the room; nobody else sees it.", size=size))
@@ -77,12 +77,17 @@ def ask_file(label: str, endings: list[str], key: str, size: int = 0, help: str 
         help: more, on a question mark.
     """
     size = size or limits().upload_mb
-    file = st.file_uploader(label, endings, key=key, on_change=upload_services.on_file, args=(key,),
-                            max_upload_size=size, help=help)
+    if key == session.UPLOADER:
+        st.file_uploader(label, endings, key=key, on_change=upload_services.on_pictures, max_upload_size=size,
+                         help=help, accept_multiple_files=True)
+        full = bool(session.widget_pictures(drawn=True))
+    else:
+        full = st.file_uploader(label, endings, key=key, on_change=upload_services.on_file, args=(key,),
+                                max_upload_size=size, help=help) is not None
     held = session.uploaded_file(key)
-    if file is not None and session.refusal(key):
+    if full and session.refusal(key):
         st.error(plain(translate(session.refusal(key))), icon=":material/error:")
-    elif file is None and held is not None:     # the widget forgets its file on another page, the session does not
+    elif not full and held is not None:     # the widget forgets its file on another page, the session does not
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(tr("In use: {name}", name=plain(shown_name(held.name))), width="content")
             st.button(tr("Remove"), key=f"{key}_remove", icon=":material/close:", on_click=upload_services.remove,

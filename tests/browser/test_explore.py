@@ -220,12 +220,12 @@ def test_an_upload_can_be_left_returned_to_and_removed(context: Any, app_url: st
     strip = page.get_by_role("radiogroup", name="Built-in pictures")
     strip.get_by_role("radio", name="Coffee").click()
     page.wait_for_function("() => location.search.includes('picture=still_life')")
-    strip.get_by_role("radio", name="Yours").click()
+    strip.get_by_role("radio", name=name).click()
     page.wait_for_function("() => location.search.includes('picture=upload')")
     strip.get_by_role("radio", name="Coffee").click()
     page.wait_for_function("() => location.search.includes('picture=still_life')")
     page.get_by_role("button", name=re.compile("^Remove ")).click()
-    expect(strip.get_by_role("radio", name="Yours")).to_have_count(0)
+    expect(strip.get_by_role("radio", name=name)).to_have_count(0)
     expect(strip.get_by_role("radio", name="Coffee")).to_have_attribute("aria-checked", "true")
 
 
