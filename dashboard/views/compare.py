@@ -173,8 +173,8 @@ def _decide(compared: Compared, wanted: Comparison, caption: str, name: tuple[st
                     tr_noop("memory"): row.peak_bytes, tr_noop("weighed"): translate(words)}
                    for row, words in zip(compared.rows, weighed(compared.rows, wanted.cost), strict=True)],
                   percents=shares, amounts={"multiply-adds": "", "memory": "B"})
-    st.caption(tr("Weighed: beside the recommended setting, in points of attention kept and of padding, and in per cent "
-                  "of its multiply-adds and its memory."))
+    st.caption(tr("Weighed: beside the recommended setting, in points of attention kept and of padding, and in per "
+                  "cent of its multiply-adds and its memory."))
     if any(row.collapsed for row in compared.rows):
         st.caption(translate(COLLAPSED))
     st.page_link(COST, label=tr("Cost of each part, and advice"), icon=":material/payments:")

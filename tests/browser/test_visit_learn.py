@@ -48,6 +48,14 @@ def test_keys_lead_through_the_lesson_and_the_address_follows(context: Any, app_
     page.wait_for_function("() => location.search.includes('scene=try')")
     page.keyboard.press("Space")
     at(page, "chapters/1/ask")
+    page.get_by_role("button", name="QR code").click()
+    code = page.locator(".presenter dialog")
+    expect(code.get_by_role("img")).to_be_visible()
+    expect(code).to_contain_text("/learn?lang=en")       # the hall reads what is projected
+    assert code.get_by_role("img").evaluate("(one) => one.naturalWidth") > 100
+    page.keyboard.press("Escape")
+    expect(code).to_be_hidden()
+    at(page, "chapters/1/ask")
     page.get_by_text("81", exact=True).click()
     expect(page.get_by_test_id("stAlert")).to_contain_text("9 × 9 = 81")
     page.keyboard.press("ArrowRight")                   # a mouse has chosen the answer: the keys are still the class's
