@@ -26,6 +26,7 @@ st.html("""<style>
 .st-key-language_switch { position: fixed; top: .65rem; right: 3.4rem; width: auto; z-index: 999991; }
 .st-key-language_tag { position: absolute; width: 0; height: 0; overflow: hidden; }
 .st-key-picture { position: absolute; }
+.st-key-notices:empty, [data-testid="stLayoutWrapper"]:has(> .st-key-notices:empty) { display: none; }
 /* Many files of one's own are listed in the height of two. */
 .st-key-uploader [data-testid="stFileUploaderDropzone"] { max-height: 8rem; overflow-y: auto; }
 .st-key-stand_in { opacity: .4; filter: grayscale(1); }
@@ -47,13 +48,15 @@ try:
 except BRAError as error:       # a setting of this server that cannot be
     st.error(translate(error))
     st.stop()
-if refused := session.refused_of_link():
-    st.info(tr("This link asks for what cannot be: {names}. The usual values stand in their place.",
-               names=", ".join(refused)), icon=":material/link_off:")
-name, kinds = session.refused_file()
-if name:
-    st.error(tr("{name} is not opened: here, files end in {kinds}.", name=plain(name), kinds=plain(kinds)),
-             icon=":material/error:")
+# Always there: what follows would be drawn anew, and a file on its way be lost, if a sentence came before it.
+with st.container(key="notices"):
+    if refused := session.refused_of_link():
+        st.info(tr("This link asks for what cannot be: {names}. The usual values stand in their place.",
+                   names=", ".join(refused)), icon=":material/link_off:")
+    name, kinds = session.refused_file()
+    if name:
+        st.error(tr("{name} is not opened: here, files end in {kinds}.", name=plain(name), kinds=plain(kinds)),
+                 icon=":material/error:")
 st.navigation([
     st.Page(HERE / "views" / "explore.py", title=tr("Explore"), default=True),
     st.Page(HERE / "views" / "learn.py", title=tr("Learn")),

@@ -77,7 +77,8 @@ def bars(at: Lesson, axis: str, caption: str, rows: Sequence[Bar]) -> None:
 
     Projected, the picture beside them says that.
     """
-    chart.draw(learn_figures.bars(rows, axis, _style(at), "" if at.present else caption), "learn", at.part, at.step)
+    chart.draw(learn_figures.bars(rows, axis, _style(at), "" if at.present and at.part == "chapters" else caption),
+               "learn", at.part, at.step)
 
 
 def _pair(full: str, routed: str, a: int, b: int, unit: str) -> list[Bar]:

@@ -106,6 +106,9 @@ def _total(at: Lesson) -> None:
     names = ("hits", "nearest", "chance", "of")
     hits, nearest, chance, of = (sum(getattr(one, name) for one in done) for name in names)
     text = tr("Rounds so far: {n}. Hits of {k}:", n=len(done), k=of)
-    st.markdown(text)
-    bars(at, tr("% of the windows to be found"), text, _hits(hits, nearest, chance, of))
+    if at.present:      # there is no room for a second chart
+        st.markdown(f"{text} " + " · ".join(f"{bar.name} {bar.text}" for bar in _hits(hits, nearest, chance, of)))
+    else:
+        st.markdown(text)
+        bars(at, tr("% of the windows to be found"), text, _hits(hits, nearest, chance, of))
     st.button(tr("Start again"), on_click=learn_state.forget_scores)

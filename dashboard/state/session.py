@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from dashboard.state.upload import Upload
 from dashboard.state.view import LAYER_NAME, N_WINS, UPLOAD, Selection, inside, shows_of
 
 T = TypeVar("T")
+REFUSED_SECONDS = 15
 STAGE_DRAWN = "stage_drawn"
 STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"
 GRID, VERSUS, CHART, MASK = "multiples", "versus", "chart", "mask_layer"
@@ -47,13 +49,14 @@ def on_refused_file() -> None:
     """Callback of the browser: a file was dropped or pasted that no field of the page takes."""
     told = st.session_state["browser"].refused
     if isinstance(told, (list, tuple)) and len(told) == 2 and all(isinstance(one, str) for one in told):
-        st.session_state["refused_file"] = told[0][:200], told[1][:200]
+        st.session_state["refused_file"] = told[0][:200], told[1][:200], time.monotonic()
 
 
 def refused_file() -> tuple[str, str]:
-    """Name of the file that was just dropped and is of no kind that is taken, and the kinds that are; said once."""
-    found: tuple[str, str] = st.session_state.pop("refused_file", ("", ""))
-    return found
+    """Name of the file that was just dropped and is of no kind that is taken, and the kinds that are; else "", ""."""
+    name, kinds, since = st.session_state.get("refused_file", ("", "", 0.0))
+    # Files that came with it make the page run again, too.
+    return (name, kinds) if time.monotonic() - since < REFUSED_SECONDS else ("", "")
 
 
 def save(selection: Selection) -> Selection:

@@ -44,7 +44,7 @@ def page() -> None:
     if not at.present:
         _choose(at)
     parts: Mapping[str, Callable[[Lesson], Lesson]] = {"chapters": _chapter, "example": _example, "photo": _photo,
-                                                       "predict": quiz.show}
+                                                       "predict": _predict}
     at = learn_state.save(at)       # its link is offered while the part is drawn
     at = learn_state.save(parts[at.part](at))
     with st.container(key="lesson_foot"):
@@ -134,6 +134,11 @@ def _photo(at: Lesson) -> Lesson:
     with st.container(key="lesson_photo"):
         example.show_photo(example.STEPS[at.step - 1], at.present)
     return at
+
+
+def _predict(at: Lesson) -> Lesson:
+    with st.container(key="lesson_predict"):
+        return quiz.show(at)
 
 
 def _presenter(at: Lesson) -> None:

@@ -201,7 +201,8 @@ def test_windows_are_marked_by_keyboard_also_when_projected(context: Any, app_ur
     at(page, "predict/1/words")                          # the keys were the board's
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    expect(page.locator(".barlayer .bartext")).to_have_count(6)
+    expect(page.locator(".barlayer .bartext")).to_have_count(3)
+    expect(page.get_by_text(re.compile(r"Rounds so far: 1\. Hits of 4: you 4 · "))).to_be_visible()
     assert numbers(page)[0] == str(experiments.score(lt, window, answer).hits) == "4"
     assert page.evaluate(FITS) <= 0
 
