@@ -16,7 +16,7 @@ from bra.metrics.query_dependence import query_dependence
 from bra.metrics.routing import shared_choices
 from bra.models.catalog import ModelSettings
 from bra.photo import Photo
-from bra.teaching.experiments import growth
+from bra.teaching.experiments import growth, reached
 from bra.tracing import LayerTrace
 from bra.units import percent, quantity
 from bra.viewer.pack import FULL, Place, locate
@@ -37,9 +37,9 @@ USUAL, LARGE = 14, 16
 """Sizes of the type in figures, in pixels; the larger one where the lesson is projected."""
 PICTURES: Final = (("animal", "likeness", 0), ("animal", "likeness", 0), ("animal", "trained", 1),
                    ("portrait", "trained", 0), ("street", "trained", 1), ("animal", "trained", 4),
-                   ("animal", "trained", 1), ("", "", 0))
-"""Beside the words of each chapter: a picture of the gallery, a model, and the number of its layer; the last chapter
-draws its own."""
+                   ("animal", "trained", 1))
+"""Beside the words of a chapter: a picture of the gallery, a model, and the number of its layer; those after them have
+a scene that is drawn, and YOLO's own attention."""
 LIKENESS_SIDE = 336
 """At which the map of the cat divides into 7 × 7 windows without padding."""
 
@@ -118,14 +118,20 @@ def sides(at: Lesson) -> Sequence[Any]:
 
 def picture_of(at: Lesson) -> None:
     """What stands beside the words of a chapter where it is projected: a picture under the routing that it is about."""
-    if at.step == len(PICTURES):
+    if at.step <= len(PICTURES):
+        key, weights, number = PICTURES[at.step - 1]
+        photo = model_services.sample(key)
+        lt = learn_services.layer_of(weights, photo, number)
+        look(photo, lt, GALLERY[key].focus, _whose(weights, lt.name))
+    elif at.step == len(PICTURES) + 1:
         photo, lt, _ = learn_services.taught(at.router)
         look(photo, lt, SCENE_FOCUS, "")
-        return
-    key, weights, number = PICTURES[at.step - 1]
-    photo = model_services.sample(key)
-    lt = learn_services.layer_of(weights, photo, number)
-    look(photo, lt, GALLERY[key].focus, _whose(weights, lt.name))
+    else:
+        photo = model_services.sample("street")
+        lt = learn_services.attention_of_yolo(at.kind, photo)
+        look(photo, lt, GALLERY["street"].focus, tr("Layer {layer} of {model} with random weights: how far it reaches "
+                                                     "is real, how much it attends means nothing.", layer=lt.name,
+                                                     model=learn_services.KINDS[at.kind].chosen_variant))
 
 
 def look(photo: Photo, lt: LayerTrace, place: Place, caption: str) -> None:
@@ -267,6 +273,33 @@ def proof(at: Lesson) -> Lesson:
             Bar(tr("the nearest windows instead"), found.to_nearest, percent(found.to_nearest), "bad"),
             Bar(tr("no LePE"), found.without_lepe, percent(found.without_lepe), "bad")])
     return replace(at, layer=layer)
+
+
+def stock(at: Lesson) -> Lesson:
+    """What YOLO already does: full attention, stripes, and BRA in their place."""
+    left, right = st.columns([1.6, 1], vertical_alignment="bottom")
+    kind = left.segmented_control(tr("Attention"), range(len(views.KINDS)), required=True,
+                                  format_func=lambda n: tr(views.KINDS[n]),
+                                  key=init_widget("learn_kind", at.kind, range(len(views.KINDS))))
+    kind = at.kind if kind is None else kind
+    side = right.segmented_control(tr("Side of the picture, pixels"), views.SIDES, required=True,
+                                   key=init_widget("learn_side", at.side, views.SIDES)) or at.side
+    photo = model_services.sample("street")
+    lt, found = learn_services.attention_of_yolo(kind, photo), reached(side)
+    whose = tr("Layer {layer} of {model} with random weights: how far it reaches is real, how much it attends means "
+               "nothing.", layer=lt.name, model=learn_services.KINDS[kind].chosen_variant)
+    above, below = sides(at)
+    with above:
+        look(photo, lt, GALLERY["street"].focus, whose)
+    with below:
+        st.markdown(tr("On {side} × {side} pixels the coarsest map has {n} × {n} tokens. Pairs that are compared "
+                       "there:", side=side, n=found.side))
+        pairs = (found.full, found.stripes, found.routed)
+        names = (tr("full attention"), tr("four stripes"), tr("BRA, n_win 7, topk 4"))
+        bars(at, tr("% of the largest"), tr("Pairs of a query and a key, padding included."), [
+            Bar(name, n / max(pairs), quantity(n), "main" if number == kind else "other")
+            for number, (name, n) in enumerate(zip(names, pairs, strict=True))])
+    return replace(at, kind=kind, side=side)
 
 
 ROUTER_NAMES: Final = {"default": tr_noop("default"), "straight-through": "diff_routing=True",
