@@ -216,8 +216,9 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, facto
 def _shapes(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, bool]:
     """What `_forward` returns, of tensors that have a shape and no numbers."""
     b, m, p2, t = q.shape[:4]
-    out: Tensor = q.new_empty(b, m, p2, v.shape[4], t)
-    return out.mT, q.new_empty(b * m * p2, 1, t), False
+    sums, compiled = q.new_empty(b * m * p2, 1, t), native.suits(q.element_size())
+    out = native.by_token(q, v.shape[4]) if compiled else q.new_empty(b, m, p2, v.shape[4], t).mT
+    return out, sums, False
 
 
 SCHEMA: Final = ("attend_chunked(Tensor q, Tensor k, Tensor v, Tensor r_idx, float scale, Tensor? factor, "

@@ -73,9 +73,9 @@ def _run(name: str, q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float
         raise MemoryError(f"no memory for the keys of one window, {r_idx.shape[2] * s} times {cq + cv} numbers.")
 
 
-def _by_token(like: Tensor, zeros: bool = False) -> Tensor:
-    """(b, m, n, t, c) as `like`, that lies in memory as (b, n, t, m, c): heads side by side, ready to be joined."""
-    b, m, n, t, c = like.shape
+def by_token(like: Tensor, c: int, zeros: bool = False) -> Tensor:
+    """(b, m, n, t, c) for `like` (b, m, n, t, ·); in memory (b, n, t, m, c): heads side by side, ready to be joined."""
+    b, m, n, t = like.shape[:4]
     made = like.new_zeros(b, n, t, m, c) if zeros else like.new_empty(b, n, t, m, c)
     return made.permute(0, 3, 1, 2, 4)
 
@@ -83,7 +83,7 @@ def _by_token(like: Tensor, zeros: bool = False) -> Tensor:
 def forward(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, factor: Tensor | None,
             real_keys: Tensor | None) -> tuple[Tensor, Tensor]:
     """As `cpu.attend_chunked`: (b, m, p2, t, c), and log2 of the sum of each row's exponentials (b, m, p2, t)."""
-    out = _by_token(v[:, :, :, :1].expand(-1, -1, -1, q.shape[3], -1))
+    out = by_token(q, v.shape[4])
     sums = q.new_empty(q.shape[:4])
     _run("routed_forward", q, k, v, r_idx, scale, factor, real_keys, out=out, sums=sums)
     return out, sums
@@ -99,7 +99,7 @@ def backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale
         out: what `forward` returned.
         sums: likewise.
     """
-    dq, dk, dv = _by_token(q), _by_token(k, zeros=True), _by_token(v, zeros=True)
+    dq, dk, dv = by_token(q, q.shape[4]), by_token(k, k.shape[4], zeros=True), by_token(v, v.shape[4], zeros=True)
     df: Any = None if factor is None else q.new_empty(q.shape[0], q.shape[1], *factor.shape[1:])
     _run("routed_backward", q, k, v, r_idx, scale, factor, real_keys, out=out, sums=sums, grad=grad, dq=dq, dk=dk,
          dv=dv, df=df)
