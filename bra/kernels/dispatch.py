@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from bra import functional as BF
 from bra.kernels import flex, native
 from bra.kernels.cpu import attend_chunked
+from bra.kernels.eager import runs_eagerly
 
 CHOICE: Final = "BRA_ATTEND"
 """Environment variable: "flex" takes the block mask wherever it can run; unset or anything else never does."""
@@ -78,11 +79,3 @@ def takes_flex(q: Tensor, factor: Tensor | None) -> bool:
     return (q.is_cuda and runs_eagerly() and os.environ.get(CHOICE) == "flex" and not isinstance(q.shape[2], Tensor)
             and _get_current_dispatch_mode() is None and not torch.cuda.is_current_stream_capturing()
             and flex.possible(q, factor))
-
-
-def runs_eagerly() -> bool:
-    """Whether operators just run: no compiler, exporter or tracer records them, where the rounds of a loop would be
-    frozen at this map's size, and no transform of `torch.func` is active, which our own backward does not support."""
-    recorded = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or \
-        torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-    return not recorded and torch._C._functorch.maybe_current_level() is None
