@@ -1,4 +1,4 @@
-"""The compiled form: its numbers and gradients against attention written out in float64, and what it promises besides."""
+"""The compiled form: its numbers and gradients against attention written out in float64, and what it promises."""
 
 from __future__ import annotations
 

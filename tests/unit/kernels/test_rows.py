@@ -1,4 +1,4 @@
-"""Rows that are picked, and the sum that their gradients are: by hand, of second order, and on a GPU the same each time."""
+"""Rows that are picked, and their gradients, which are sums: by hand, of second order, the same each time on a GPU."""
 
 from __future__ import annotations
 
