@@ -156,11 +156,13 @@ def locale_config(language: Language) -> dict[str, Any]:
 def export_config(name: str, form: Format = "png") -> dict[str, Any]:
     """What plotly is told of its mode bar: the picture that it saves, 300 dpi at 3.2 inch a thousand pixels.
 
+    plotly.js would offer to upload the chart to its makers' server: a visitor's data stay here, so it does not.
+
     Args:
         name: of the file, without its ending; see `file_name`.
         form: "svg" for vectors, "png" for four pixels per pixel.
     """
-    return {"displaylogo": False, "responsive": True, "scrollZoom": False,
+    return {"displaylogo": False, "showSendToCloud": False, "responsive": True, "scrollZoom": False,
             "modeBarButtonsToAdd": ["zoom2d", "pan2d"], "modeBarButtonsToRemove": ["lasso2d", "autoScale2d"],
             "toImageButtonOptions": {"format": form, "filename": name, "scale": 4 if form == "png" else 1}}
 

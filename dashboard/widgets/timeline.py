@@ -27,9 +27,9 @@ CHOICES: Mapping[str, str] = {THIS_LAYER: tr_noop("All numbers of this layer")} 
 def choose_epoch(model: OpenTimeline, file: Upload) -> None:
     """The slider and the button, and since when layers are collapsed."""
     timeline = timelines.timeline_of(file)
-    for layer in timeline.layers:
-        if words := collapse_in_words(timeline, layer):
-            st.warning(plain(translate(words)), icon=":material/adjust:")
+    collapsed = [plain(translate(words)) for layer in timeline.layers if (words := collapse_in_words(timeline, layer))]
+    if collapsed:
+        st.warning("\n\n".join(collapsed), icon=":material/adjust:")
     if len(model.epochs) < 2:
         st.caption(tr("The file holds one epoch: {epoch}.", epoch=model.epoch))
         return

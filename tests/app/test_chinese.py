@@ -98,8 +98,9 @@ def test_a_text_that_slipped_by_is_found(code: str) -> None:
 # the pages ------------------------------------------------------------------------------------------------
 
 PROPER = re.compile(
-    r"`[^`]*`|https?://\S+|github[\w./ ]*|[\w./-]*\.(?:pt|pth|yaml|yml|safetensors|parquet|jpg|png)\b|CC-BY|MIT|"
-    r"n_win|topk|softmax|tokens?|\bpx\b|\bepoch\b|BCCD Dataset|KIT AIS Data Set|KIT AIS|TensorFlow|rayleizhu|ImageNet|"
+    r"```(?s:.*?)```|`[^`]*`|https?://\S+|github[\w./ ]*|[\w./-]*\.(?:pt|pth|yaml|yml|safetensors|parquet|jpg|png)\b|"
+    r"CC-BY|MIT|n_win|topk|softmax|tokens?|\bpx\b|\bepoch\b|BCCD Dataset|KIT AIS Data Set|KIT AIS|TensorFlow|"
+    r"rayleizhu|ImageNet|Weights & Biases|"
     r"head Linear|embed PatchEmbedding|BiFormer|RouteScope|Ultralytics|YOLO\w*|YAML|README|GFLOPs|BRA|LePE|MACs|"
     r"Shift|Enter|Escape|PNG|JPEG|WebP|BMP|GIF|TIFF|[A-Za-z]+_\w+|\w+\.\w[\w.#]*|\w*\d\w*", re.IGNORECASE)
 """What is the same in every language: names, units, keys of the keyboard, what stands between backticks."""

@@ -12,8 +12,7 @@ def test_six_explorers_and_two_comparers_for_ten_seconds(tmp_path: Path) -> None
     seen, busy, taken = visitors.class_at_once(6, 2, 10, tmp_path / "log.txt")
     assert [error for one in (*seen, *busy) for error in one.errors] == []
     assert "Traceback" not in (tmp_path / "log.txt").read_text()
-    assert all(one.checked for one in seen), "each saw an image of its own"
-    assert sum(one.checked for one in seen) > 2 * len(seen)
+    assert all(one.checked >= visitors.LEAST for one in seen), "each saw an image of its own"
     assert all(one.heavy for one in busy)
     assert max(taken) < 3_000
 

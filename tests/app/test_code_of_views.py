@@ -7,8 +7,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 import pytest
 import torch
+from programs import ran
 from sent_figures import figures, maps, texts
 from streamlit.testing.v1 import AppTest
 from test_models import ask, message, upload
@@ -70,15 +69,6 @@ def commands(app: AppTest) -> list[list[str]]:
     """The commands that the page offers, as words."""
     lines = [shlex.split(block.value) for block in app.code if block.value.startswith("bra ")]
     return [words[1:] for words in lines]
-
-
-def ran(text: str, keep: str, folder: Path) -> Any:
-    """What a program leaves under names, run in a process of its own."""
-    (folder / "program.py").write_text(f"{text}\nimport torch\ntorch.save({keep}, 'kept.pt')\n", encoding="utf-8")
-    done = subprocess.run([sys.executable, "program.py"], cwd=folder, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
-    return torch.load(folder / "kept.pt", weights_only=True)
 
 
 # Explore --------------------------------------------------------------------------------------------------

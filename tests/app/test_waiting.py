@@ -105,6 +105,7 @@ def test_a_query_of_a_whole_large_window_waits_in_sight(host: str) -> None:
     busy, asks, quick = people
     try:
         asks.run()
+        asks.draw_stage()
         first = asks.queries()
         quick.run()
         busy.go("Compare")

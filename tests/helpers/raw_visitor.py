@@ -119,7 +119,7 @@ class Visitor:
     def figure(self) -> dict[str, Any]:
         """The first plotly figure on the page."""
         part = self.element("plotly_chart")
-        assert part is not None
+        assert part is not None, "no chart on the page"
         found: dict[str, Any] = json.loads(part.spec)
         return found
 
@@ -153,13 +153,18 @@ class Visitor:
     def set_state(self, key: str, name: str, value: Any, trigger: bool = False) -> None:
         """What a component of ours tells: a state, or a click."""
         part = self.element("bidi_component", key)
-        assert part is not None, key
+        assert part is not None, f"{key} is not on the page"
         if trigger:
             self._widgets.setdefault(part.id, WidgetState(id=part.id, json_value="{}"))
             where = f"$$STREAMLIT_INTERNAL_KEY_{part.id}__events"
             self._put(WidgetState(id=where), {"json_trigger_value": json.dumps([{"event": name, "value": value}])})
         else:
             self._put(WidgetState(id=part.id), {"json_value": json.dumps({name: value})})
+
+    def draw_stage(self) -> float:
+        """Tell that the stage is drawn, as a browser does, and wait for its charts; the seconds that they took."""
+        self.set_state("stage", "ready", True)
+        return self.run(fragment=True)
 
     def click(self, label: str, fragment: bool = False) -> None:
         """Press a button, of the page or of its fragment, without waiting for what follows."""

@@ -1,4 +1,5 @@
-"""Every snippet of the README runs as it is printed, where `best.pt` and `yolov8n.pt` are as a visitor has them."""
+"""Every snippet of the README and of the texts it links to runs as it is printed, where `best.pt` and `yolov8n.pt` are
+as a visitor has them."""
 
 from __future__ import annotations
 
@@ -16,11 +17,13 @@ from bra.cli.main import main
 from bra.opening import open_file
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+TEXTS = ("README.md", *(f"dashboard/text/en/{name}.md" for name in ("python", "own_model", "training")))
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCKS = [block for name in TEXTS for block in FENCE.findall((ROOT / name).read_text(encoding="utf-8"))]
 PYTHON = [text for kind, text in BLOCKS if kind == "python"]
-COMMANDS = [line for _, text in BLOCKS for line in text.splitlines() if line.startswith("bra ")]
-HOURS = ("bra train ", "bra train-demo ")
+COMMANDS = [*dict.fromkeys(re.sub(r"\s+", " ", line.partition("#")[0]).strip() for _, text in BLOCKS
+                         for line in text.splitlines() if line.startswith("bra "))]
+HOURS = ("bra train ",)
 """Commands that train for hours on data that is not here; their arguments are tested where they are read."""
 CHOSEN = ("animal.jpg", "smear.jpg")
 
@@ -60,7 +63,7 @@ def test_the_snippets_of_python_run_one_after_the_other(folder: Path, monkeypatc
     assert len(PYTHON) >= 6
     names: dict[str, Any] = {}
     for text in PYTHON:
-        exec(compile(text, "README.md", "exec"), names)
+        exec(compile(text, "a text", "exec"), names)
     assert (folder / "view.html").is_file()
     assert Path(names["record"].__code__.co_filename).parent == folder      # the copied file, not the package
     assert [*names["bra"].load(folder / "run.bra").layers] == [*open_file((folder / "best.pt").read_bytes(),
@@ -77,8 +80,24 @@ def test_a_command_runs_as_printed(line: str, folder: Path, monkeypatch: pytest.
 def test_the_commands_of_the_readme_are_found() -> None:
     assert len(COMMANDS) >= 13
     assert {shlex.split(line, comments=True)[1] for line in COMMANDS} == {
-        "inspect", "cost", "compare", "sweep", "probe", "quality", "lint", "transplant", "train", "predict",
-        "train-demo"}
+        "inspect", "cost", "compare", "sweep", "probe", "quality", "lint", "transplant", "train", "predict"}
+
+
+@pytest.mark.parametrize("name", ["python", "own_model", "training"])
+def test_the_code_is_the_same_in_both_languages(name: str) -> None:
+    en, zh = (FENCE.findall((ROOT / f"dashboard/text/{language}/{name}.md").read_text(encoding="utf-8"))
+              for language in ("en", "zh"))
+    assert en == zh
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "dashboard/SERVING.md", "tests/bench/README.md", "bra/training/README.md"])
+def test_what_is_linked_or_named_is_there(text: str) -> None:
+    words = (ROOT / text).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", words) if "://" not in link]
+    assert all(((ROOT / text).parent / link).exists() for link in links), links
+    anchors = {re.sub(r"[^\w -]", "", line.strip("# ").lower()).replace(" ", "-")
+               for line in words.splitlines() if line.startswith("#")}
+    assert {*re.findall(r"\]\(#([^)]+)\)", words)} <= anchors
 
 
 def test_the_pictures_of_the_readme_are_there() -> None:

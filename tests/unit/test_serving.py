@@ -1,4 +1,4 @@
-"""What the README says of serving is so: address, hosts, the proxy's file, the container's user, the packages."""
+"""What the TEXT says of serving is so: address, hosts, the proxy's file, the container's user, the packages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ else:
     tomllib = pytest.importorskip("tomli")
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "dashboard" / "SERVING.md").read_text(encoding="utf-8")
 CONTAINER = (ROOT / "Containerfile").read_text(encoding="utf-8")
 CONFIG = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -51,7 +51,7 @@ def test_streamlit_offers_nothing_over_our_page(monkeypatch: pytest.MonkeyPatch)
 
 
 def proxy() -> str:
-    return next(iter(re.findall(r"```nginx\n(.*?)```", README, re.DOTALL)))
+    return next(iter(re.findall(r"```nginx\n(.*?)```", TEXT, re.DOTALL)))
 
 
 def test_the_proxy_lets_the_app_say_what_is_too_large() -> None:
@@ -60,7 +60,7 @@ def test_the_proxy_lets_the_app_say_what_is_too_large() -> None:
     assert CONFIG["server"]["maxUploadSize"] < int(largest[1]) < 2 * CONFIG["server"]["maxUploadSize"]
 
 
-@pytest.mark.skipif(NGINX is None, reason="nginx is not installed; it would say whether it reads the README's file")
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed; it would say whether it reads the file")
 def test_nginx_reads_the_proxys_file(tmp_path: Path) -> None:
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     paths = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)

@@ -390,6 +390,7 @@ def test_files_are_told_apart_by_their_names() -> None:
     name = file_name("Flowers: trained/here", "stages.1.0.attn", "cat photo.jpg", "n7_k4", "matrix", "")
     assert name == "Flowers-trained-here_stages.1.0.attn_cat-photo.jpg_n7_k4_matrix"
     assert export_config(name)["toImageButtonOptions"] == {"format": "png", "filename": name, "scale": 4}
+    assert export_config(name)["showSendToCloud"] is False, "a visitor's data stay here"
     assert export_config(name, "svg")["toImageButtonOptions"]["format"] == "svg"
 
 

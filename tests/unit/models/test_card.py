@@ -75,7 +75,7 @@ def test_what_is_looked_at_first_is_a_model_and_a_layer_that_answer() -> None:
 def test_variants_are_compared_seed_by_seed() -> None:
     assert CARD.comparison == ()
     two = replace(CARD, scores={"a": {"mAP": (0.5, 0.6, 0.4)}, "b": {"mAP": (0.4, 0.7, 0.3)}})
-    assert two.comparison == ("mAP of “a” is above that of “b” with 2 of 3 seeds, by +0.033 on average.",)
+    assert two.comparison == ("mAP: “a” less “b” is +0.033 on average, above 0 with 2 of 3 seeds.",)
 
 
 def test_a_card_and_weights_survive_the_way_to_disk(tmp_path: Path) -> None:

@@ -73,8 +73,8 @@ def test_the_command_line_says_them_before_anyone_comes(value: str, status: int)
         done.stderr.startswith("ROUTESCOPE_QUEUE=seven is not possible")
 
 
-def test_every_setting_is_in_the_readme_with_its_default() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_every_setting_is_in_the_text_on_serving_with_its_default() -> None:
+    text = (ROOT / "dashboard" / "SERVING.md").read_text(encoding="utf-8")
     for one in fields(Limits):
         assert f"| `{PREFIX}{one.name.upper()}` | {one.default:,} |" in text
 
