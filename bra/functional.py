@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from bra.kernels.rows import pick
+from bra.rows import pick
 
 
 def partition(x: Tensor, p: int) -> Tensor:

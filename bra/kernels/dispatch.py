@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from bra import functional as BF
+from bra.eager import runs_eagerly
 from bra.kernels import flex, native
 from bra.kernels.cpu import attend_chunked
-from bra.kernels.eager import runs_eagerly
 
 CHOICE: Final = "BRA_ATTEND"
 """Environment variable: "flex" takes the block mask wherever it can run; unset or anything else never does."""

@@ -174,8 +174,10 @@ def main(batches: list[int], words: list[str]) -> None:
     torch.set_num_threads(threads)
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     rate = rates()
-    row = f"{threads} thread{'s' * (threads > 1)}" + ", a core shared" * ("busy" in words) + ", YOLO's maps" * ("yolo" in words)
-    print(f"{cpu[1] if cpu else 'CPU'}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, {row}, load {os.getloadavg()[0]:.1f}, "
+    row = f"{threads} thread{'s' * (threads > 1)}" \
+        + ", a core shared" * ("busy" in words) + ", YOLO's maps" * ("yolo" in words)
+    print(f"{cpu[1] if cpu else 'CPU'}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, {row}, "
+          f"load {os.getloadavg()[0]:.1f}, "
           f"attention {'compiled' if native.suits(4) else 'in torch operators'}, torch {torch.__version__}, "
           f"{datetime.date.today()}: {2 * rate[0] / 1e9:.0f} GFLOP/s, {rate[1] / 1e9:.1f} G exp2/s")
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if "busy" in words else None

@@ -79,7 +79,8 @@ def line_of(shapes: flex.Shapes) -> str:
         if not isinstance(base, str) and found is not base:
             text += f" ({base[0] / found[0]:.2f}×, {base[1] / max(found[1], 1e-9):.1f}×)"
         parts.append(text)
-    return " | ".join((*parts, f"by itself: {'block mask' if takes_flex(torch.empty(shapes.q, device=shapes.device, dtype=shapes.dtype), None) else 'gathered'}"))
+    q = torch.empty(shapes.q, device=shapes.device, dtype=shapes.dtype)
+    return " | ".join((*parts, f"by itself: {'block mask' if takes_flex(q, None) else 'gathered'}"))
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bra.kernels.eager import runs_eagerly
+from bra.eager import runs_eagerly
 
 
 def pick(x: Tensor, rows: Tensor) -> Tensor:

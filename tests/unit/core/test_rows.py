@@ -7,7 +7,7 @@ import torch
 
 from bra import BiLevelRoutingAttention
 from bra.errors import GridError
-from bra.kernels.rows import _Pick, pick, summed
+from bra.rows import _Pick, pick, summed
 
 
 def test_sums_by_hand() -> None:
