@@ -1,4 +1,5 @@
-"""Records what the bi-level routing attention (BRA) layers of a model do in one forward pass, into one file.
+"""Records what the attention layers of a model do in one forward pass, into one file: bi-level routing attention (BRA),
+and attention that does not route over an image's tokens.
 
     from bra_record import record
     record(model, "bus.jpg", "run.bra")
@@ -12,6 +13,9 @@ nothing when it is read. Where the forward is your own script's, record around i
 
 把本文件放在你的脚本旁边,上面两行即可:它按结构(而不是按类名)找到双层路由注意力层,把一次前向写成一个
 只含数据、读取时不运行任何代码的文件。
+
+Attention that does not route is heard of Ultralytics' Attention (PSA, C2PSA) and AAttn (A2C2f), of PyTorch's
+MultiheadAttention, of blocks with one linear for q, k, v as timm has them (ViT, DeiT), and of Swin's windows.
 
 Each layer is proved: attention and output are computed again from the recorded q, k, v and indices, in every window at
 up to 24 of its tokens, and compared with what the layer returned. The layers are heard through forward hooks, for one
@@ -65,9 +69,16 @@ HEADS = ("num_heads", "n_heads", "heads", "n_head", "nhead", "head_num")
 PROJECTIONS = ("qkv", "qkv_linear", "to_qkv", "qkv_proj", "qkv_conv", "in_proj", "proj_qkv")
 OUTPUTS = ("wo", "output_linear", "proj", "to_out", "out_proj", "proj_out", "o_proj")
 POSITIONS = ("lepe", "lce", "get_v", "pe", "pos", "dwconv")
+LAID = 8
+"""Windows per side that are laid over a map whose layer knows none, where its sides allow it."""
+OUTSIDE = (("cls_token", "class token"), ("class_token", "class token"), ("cls_embedding", "class token"),
+           ("dist_token", "distillation token"), ("reg_token", "register token"), ("register_tokens", "register token"),
+           ("storage_tokens", "register token"))
+"""Parameters that models put before an image's tokens, and what such a token is called."""
 CHINESE = {
-    "{model} has no bi-level routing attention layer: give a model that has one.":
-        "{model} 中没有双层路由注意力层:请给出含有该层的模型。",
+    "{model} has no bi-level routing attention layer, and no other attention over an image's tokens: give a model that "
+    "has one.":
+        "{model} 中没有双层路由注意力层,也没有其他作用于图像 token 的注意力:请给出含有这类层的模型。",
     "{model} has {layers}, but none of these ran in this call: run the part of the model that holds them.":
         "{model} 中有 {layers},但这次调用没有运行它们:请运行包含这些层的部分。",
     "{model} has {layers}, whose routing could not be followed ({why}): send us the class, or record the layer alone.":
@@ -85,6 +96,11 @@ CHINESE = {
     "each head routes by itself": "每个头各自路由",
     "its windows are not laid out in rows and columns": "它的窗口不是按行列排列",
     "routing known, attention not: it attends in a way of its own": "路由已知,注意力未知:它以自己的方式计算注意力",
+    "computed again from its q, k and v it gives another output: it attends in a way of its own":
+        "由其 q、k、v 重新计算得到的输出不同:它以自己的方式计算注意力",
+    "its keys are not the tokens of its queries, or some are masked": "它的键与查询不是同一组 token,或有些被掩蔽",
+    "its tokens are no places of the picture": "它的 token 不对应图片上的位置",
+    "its numbers did not fit into the file": "它的数值超出了文件的大小",
     "{path}: {n} layers, {size:.1f} MB": "{path}:{n} 层,{size:.1f} MB",
 }
 
@@ -114,8 +130,33 @@ def message(template: str, **values: Any) -> str:
 
 
 @dataclass
+class Reach:
+    """What a layer that does not route attends to: every token to all of its own area, and to those outside of the map.
+
+    Attributes:
+        kind: "whole", the map is one area; "stripes" of as many tokens each, counted row by row; or "windows".
+        stripes: how many.
+        window: rows and columns of tokens in a window.
+        shift: rows and columns by which windows are shifted down and right; what is left over at the edges stays apart.
+        bias: (m, 2·rows - 1, 2·columns - 1) added to the logits by the place of the query less that of the key, or
+            None.
+        names: of the tokens that are no places of the map.
+        k, v: (b, n, Q), (b, n, c) of these, or None.
+    """
+
+    kind: str = "whole"
+    stripes: int = 1
+    window: Tuple[int, int] = (1, 1)
+    shift: Tuple[int, int] = (0, 0)
+    bias: Optional[Tensor] = None
+    names: Tuple[str, ...] = ()
+    k: Optional[Tensor] = None
+    v: Optional[Tensor] = None
+
+
+@dataclass
 class Heard:
-    """One BRA layer in one forward.
+    """One attention layer in one forward.
 
     Attributes:
         name: as `named_modules` gives it; "name#2" for a layer that ran a second time.
@@ -149,6 +190,8 @@ class Heard:
         note: what is to be said about it.
         sample: windows, and outputs (1, windows, tokens, c) there, by which the file is checked; None in a trace.
         dtype: of the layer's numbers.
+        reach: of a layer that does not route, what it attends to. Its windows are only laid over the map to look at
+            it: each is "routed" to those that its tokens reach, in no order, and to others where some reach more.
     """
 
     name: str
@@ -182,6 +225,7 @@ class Heard:
     note: str = ""
     sample: Optional[Tuple[List[int], Tensor]] = None
     dtype: str = "float32"
+    reach: Optional[Reach] = None
 
     @property
     def padded(self) -> Tuple[int, int]:
@@ -217,6 +261,66 @@ def real_tokens(heard: Heard, device: Any = None) -> Tensor:
     on = torch.zeros(1, H, W, 1, device=device)
     on[:, :heard.size[0], :heard.size[1]] = 1
     return windowed(on, heard.windows, heard.region)[0, :, :, 0] > 0
+
+
+def areas_of(reach: Reach, size: Tuple[int, int], windows: Tuple[int, int], region: Tuple[int, int]) -> Tensor:
+    """(p2, t): number of the area of every token of windows laid over a map of `size`; -1 where there is none."""
+    rows, cols = places_of(windows, region)
+    (h, w), (down, across) = size, reach.window
+    if reach.kind == "windows":
+        # Swin pads to whole windows, and what it pads is attended. The shift is a roll, whose seams stay apart.
+        high, wide = -(-h // down) * down, -(-w // across) * across
+        on = (rows < high) & (cols < wide)
+        parts = []
+        for at, whole, side, shift in ((rows, high, down, reach.shift[0]), (cols, wide, across, reach.shift[1])):
+            rolled = (at - shift) % whole
+            seam = (rolled >= whole - shift).long() if shift else torch.zeros_like(at)
+            parts.append((rolled // side) * 2 + seam)
+        area = parts[0] * (2 * (wide // across) + 2) + parts[1]
+    else:
+        on = (rows < h) & (cols < w)
+        area = (rows * w + cols) // (h * w // reach.stripes) if reach.kind == "stripes" else torch.zeros_like(rows)
+    return area.masked_fill(~on, -1)
+
+
+def places_of(windows: Tuple[int, int], region: Tuple[int, int]) -> Tuple[Tensor, Tensor]:
+    """(p2, t) rows and columns of the tokens of every window."""
+    rows = torch.arange(windows[0] * region[0])[None, :, None, None].expand(1, -1, windows[1] * region[1], 1)
+    cols = torch.arange(windows[1] * region[1])[None, None, :, None].expand(1, windows[0] * region[0], -1, 1)
+    return windowed(rows, windows, region)[0, :, :, 0], windowed(cols, windows, region)[0, :, :, 0]
+
+
+def reached(areas: Tensor) -> Tensor:
+    """(p2, k): the windows that share an area with each; of those that reach fewer, others too, which get nothing."""
+    names, place = torch.unique(areas, return_inverse=True)
+    inside = torch.zeros(len(areas), len(names)).scatter_(1, place, 1.0)[:, names >= 0]
+    shares = (inside @ inside.t() > 0).to(torch.int8)
+    return shares.sort(stable=True, dim=-1, descending=True)[1][:, :max(1, int(shares.sum(-1).max()))]
+
+
+def confined(reach: Reach, logits: Tensor, areas: Tensor, places: Tuple[Tensor, Tensor], queries: Tuple[Tensor, Tensor],
+             keys: Tensor) -> Tensor:
+    """Logits (b, n, m, t, k·s) with what the layer adds to them, and -inf for keys of other areas.
+
+    Args:
+        reach: of the layer.
+        logits: of some tokens of n windows.
+        areas: of every token (p2, t).
+        places: rows and columns of every token (p2, t).
+        queries: windows (n,) and tokens in them (t',).
+        keys: (b, n, k) windows of the keys.
+    """
+    (windows, tokens), flat = queries, keys.flatten(2)
+    own = areas[windows][:, tokens][None, :, None, :, None]
+    other = areas[flat].flatten(2)[:, :, None, None, :]
+    if reach.bias is not None:
+        at = []
+        for place, side in zip(places, reach.window):
+            far = place[windows][:, tokens][None, :, :, None] - place[flat].flatten(2)[:, :, None, :]
+            at.append((far + side - 1).clamp(0, 2 * side - 2))                              # (b, n, t, k·s)
+        logits = logits + reach.bias.to(logits)[:, at[0], at[1]].permute(1, 2, 0, 3, 4)
+    # A token of padding asks nothing; it sees all, so that its softmax is a number.
+    return logits.masked_fill((own != other) & (own >= 0), float("-inf"))
 
 
 def window_means(x: Tensor, real: Optional[Tensor]) -> Tensor:
@@ -294,6 +398,11 @@ def attended_parts(heard: Heard, chosen: Optional[Sequence[int]] = None,
     keys = k.shape[2] * heard.r_idx.shape[-1]
     step = max(1, ROWS // max(1, b * m * t * keys))
     real = real_tokens(heard, q.device) if heard.mask_padding else None
+    reach = heard.reach
+    if reach is not None:
+        areas = areas_of(reach, heard.size, heard.windows, heard.region).to(q.device)
+        rows_of, cols_of = (place.to(q.device) for place in places_of(heard.windows, heard.region))
+        every = torch.tensor(list(range(t)) if tokens is None else list(tokens), device=q.device)
     for start in range(0, len(rows), step):
         part = rows[start:start + step]
         routed = heard.r_idx[:, part].long().to(q.device)                                   # (b, n, k)
@@ -310,6 +419,14 @@ def attended_parts(heard: Heard, chosen: Optional[Sequence[int]] = None,
         if real is not None:
             seen = real.to(q.device)[routed].reshape(b, n, 1, 1, keys)
             logits = logits.masked_fill(~seen, float("-inf"))
+        if reach is not None:
+            logits = confined(reach, logits, areas, (rows_of, cols_of),
+                              (torch.tensor(part, device=q.device), every), routed)
+            if reach.k is not None and reach.v is not None:
+                outer = reach.k.to(q).reshape(b, 1, -1, m, Q // m).permute(0, 1, 3, 4, 2)
+                logits = torch.cat([logits, (asked * heard.scale) @ outer], -1)
+                outer = reach.v.to(q).reshape(b, 1, -1, m, c // m).permute(0, 1, 3, 2, 4)
+                values = torch.cat([values, outer.expand(-1, n, -1, -1, -1)], 3)
         yield part, (logits.softmax(-1) @ values).permute(0, 1, 3, 2, 4).reshape(b, n, t, c) + lepe[:, part]
 
 
@@ -416,12 +533,25 @@ class _Event:
 
 @dataclass
 class _Frame:
-    """A layer that is running."""
+    """A layer that is running.
+
+    Attributes:
+        name: its name.
+        module: the layer.
+        given: what it got.
+        events: calls of its parts.
+        named: what it got by name.
+        above: names and modules that hold it, the innermost first.
+        around: shapes of what the innermost got.
+    """
 
     name: str
     module: nn.Module
     given: Tuple[Any, ...]
     events: List[_Event] = field(default_factory=list)
+    named: Mapping[str, Any] = field(default_factory=dict)
+    above: Sequence[Tuple[str, nn.Module]] = ()
+    around: List[Tuple[int, ...]] = field(default_factory=list)
 
 
 def _tensors(value: Any) -> List[Tensor]:
@@ -942,6 +1072,334 @@ def _routing_only(frame: _Frame, parts: _Parts, difference: Optional[float]) -> 
         note="routing known, attention not: it attends in a way of its own", dtype=str(y.dtype).replace("torch.", ""))
 
 
+# attention that does not route ------------------------------------------------------------------------------------
+
+
+def stock_kind(module: nn.Module) -> str:
+    """Which attention over tokens a module is by its parts: "multihead", "window", "area", "position" (Ultralytics'
+    Attention), "tokens" (timm's), or "" for none."""
+    if isinstance(module, nn.MultiheadAttention):
+        return "multihead"
+    parts = module._modules
+    if "qkv" not in parts or "proj" not in parts or _number(module, HEADS) is None or looks_like_bra(module):
+        return ""
+    # A class that routes, whatever its parts: its own hearing says what is to be said.
+    if named_like_bra(module) or _number(module, N_WIN) is not None or _number(module, TOPK) is not None:
+        return ""
+    if hasattr(module, "relative_position_index") and hasattr(module, "window_size"):
+        return "window"
+    if "pe" in parts:
+        return "area" if _number(module, ("area",)) is not None else \
+            "position" if _number(module, ("key_dim",)) is not None else ""
+    # A convolution beside them is of the input, as in BiFormer's last stage, and cannot be had from q, k and v.
+    return "tokens" if isinstance(parts["qkv"], nn.Linear) and not any(name in parts for name in POSITIONS) else ""
+
+
+def stock_layers(network: nn.Module, skip: Tuple[type, ...] = ()) -> Dict[str, nn.Module]:
+    """The layers of a network whose attention does not route, by name; none inside of a BRA layer, or of `skip`."""
+    inside: Tuple[str, ...] = ()
+    found = {}
+    for name, module in network.named_modules():
+        if inside and name.startswith(inside):
+            continue
+        if isinstance(module, skip):
+            inside += (name + "." if name else "",)
+        elif stock_kind(module):
+            found[name] = module
+    around = layers_of(network, skip)
+    return {name: module for name, module in found.items()
+            if not any(name == one or name.startswith(one + ".") or one.startswith(name + ".") for one in around)}
+
+
+def _fitted(module: Any) -> Optional[Tuple[Tensor, Optional[Tensor]]]:
+    """Weight and bias of a convolution or linear, with the batch norm behind it folded in; None for anything else."""
+    inner = module if isinstance(module, (nn.Conv2d, nn.Linear)) else getattr(module, "conv", None)
+    if not isinstance(inner, (nn.Conv2d, nn.Linear)):
+        return None
+    weight, bias = inner.weight.detach(), None if inner.bias is None else inner.bias.detach()
+    norm = None if inner is module else getattr(module, "bn", None)
+    if not isinstance(norm, nn.BatchNorm2d) or norm.running_var is None or norm.running_mean is None:
+        return weight, bias
+    exact = torch.float64
+    factor = (norm.running_var.to(exact) + norm.eps).rsqrt() * (
+        1.0 if norm.weight is None else norm.weight.detach().to(exact))
+    first = torch.zeros_like(factor) if bias is None else bias.to(exact)
+    moved = (first - norm.running_mean.to(exact)) * factor + (
+        0.0 if norm.bias is None else norm.bias.detach().to(exact))
+    return (weight.to(exact) * factor.reshape(-1, *[1] * (weight.dim() - 1))).to(weight.dtype), moved.to(weight.dtype)
+
+
+def _flat(pair: Optional[Tuple[Tensor, Optional[Tensor]]]) -> Optional[Tuple[Tensor, Optional[Tensor]]]:
+    """A 1×1 convolution as a linear."""
+    return None if pair is None else (pair[0].reshape(pair[0].shape[0], -1), pair[1])
+
+
+@dataclass
+class _Tokens:
+    """q, k, v (b, n, ·) of one call, head by head, and the output (b, n, c) that they must give."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    y: Tensor
+    heads: int
+    scale: float
+    wo: Optional[Tuple[Tensor, Optional[Tensor]]]
+    lepe: Optional[Tuple[Tensor, Optional[Tensor]]] = None
+
+
+def _tokens_of(frame: _Frame, returned: Any, kind: str) -> _Tokens:
+    """The tokens of one call.
+
+    Raises:
+        _UnknownError: they are not to be had.
+    """
+    module = frame.module
+    if kind == "multihead":
+        return _multihead(frame, returned)
+    heads = int(_number(module, HEADS) or 1)
+    maps = [t for t in _tensors(returned) if t.is_floating_point()]
+    event = next((e for e in frame.events if e.path == "qkv" and isinstance(e.out, Tensor)), None)
+    if not maps or event is None:
+        raise _UnknownError("no projection to q, k and v, and no router with indices was heard")
+    y, out = maps[0].detach(), event.out.detach()
+    wo, scale = _flat(_fitted(module.proj)), getattr(module, "scale", None)
+    if kind in ("position", "area"):
+        b, c = out.shape[:2]
+        width, key = c // heads, int(_number(module, ("key_dim",)) or 0) or c // heads // 3
+        rows = out.flatten(2).reshape(b, heads, width, -1).permute(0, 3, 1, 2)               # (b, n, m, width)
+        q, k, v = (part.flatten(2) for part in rows.split([key, key, width - 2 * key], -1))
+        scale = float(scale) if kind == "position" and isinstance(scale, (int, float)) else key**-0.5
+        return _Tokens(q, k, v, y.flatten(2).transpose(1, 2), heads, scale, wo, _fitted(module.pe))
+    if out.shape[-1] % (3 * heads):
+        raise _UnknownError("its parts do not fit together")
+    wide = out.shape[-1] // 3
+    q, k, v = out.reshape(out.shape[0], -1, 3 * wide).split(wide, -1)
+    for name in ("q", "k"):             # normalised head by head, before they are multiplied
+        normed = next((e.out.detach() for e in frame.events if e.path == name + "_norm" and isinstance(e.out, Tensor)
+                       and not isinstance(e.module, nn.Identity)), None)
+        if normed is not None and normed.dim() == 4 and normed.shape[1] == heads:
+            normed = normed.transpose(1, 2).flatten(2)
+            q, k = (normed, k) if name == "q" else (q, normed)
+    usual = (wide // heads) ** -0.5
+    return _Tokens(q, k, v, y.reshape(y.shape[0], -1, y.shape[-1]), heads,
+                   float(scale) if isinstance(scale, (int, float)) else usual, wo)
+
+
+def _multihead(frame: _Frame, returned: Any) -> _Tokens:
+    """q, k, v of PyTorch's MultiheadAttention, whose parts are not called: they are computed from its weights."""
+    module, named = frame.module, dict(zip(("query", "key", "value"), frame.given))
+    named.update(frame.named)
+    query, key, value = (named.get(name) for name in ("query", "key", "value"))
+    maps = _tensors(returned)
+    if not maps or query is None or key is None or value is None or query.shape != key.shape or \
+            query.shape[:-1] != value.shape[:-1] or frame.named.get("attn_mask") is not None or \
+            frame.named.get("key_padding_mask") is not None or any(one is not None for one in frame.given[3:4]) or \
+            module.bias_k is not None or module.add_zero_attn:
+        raise _UnknownError("its keys are not the tokens of its queries, or some are masked")
+    given = [t.detach() for t in (query, key, value, maps[0])]
+    if query.dim() == 2:
+        given = [t[None] for t in given]
+    elif not module.batch_first:
+        given = [t.transpose(0, 1) for t in given]
+    wide, bias = module.embed_dim, module.in_proj_bias
+    weights = module.in_proj_weight.split(wide) if module.in_proj_weight is not None else \
+        (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
+    biases = (None, None, None) if bias is None else bias.split(wide)
+    q, k, v = (F.linear(x, w.detach(), None if b is None else b.detach()) for x, w, b in zip(given, weights, biases))
+    return _Tokens(q, k, v, given[3], module.num_heads, (wide // module.num_heads) ** -0.5, _flat(_fitted(
+        module.out_proj)))
+
+
+def _map_of(frame: _Frame, count: int, image: Optional[Tuple[int, int]]) -> List[Tuple[int, int, Tuple[str, ...]]]:
+    """Ways in which `count` tokens are a map: its rows, its columns, and names of the tokens before it.
+
+    Raises:
+        _UnknownError: there is none.
+    """
+    given = [tuple(t.shape) for t in _tensors(list(frame.given))]
+    for shape in [shape for shape in given + frame.around if len(shape) == 4]:
+        for h, w in ((shape[2], shape[3]), (shape[1], shape[2])):
+            if h * w == count:
+                return [(int(h), int(w), ())]
+    if any("decoder" in (type(one).__name__ + name).lower() for name, one in frame.above):
+        raise _UnknownError("its tokens are no places of the picture")
+    names: List[str] = []
+    for _, one in frame.above:
+        held = vars(one).get("_parameters", {})
+        for key, word in OUTSIDE:
+            if isinstance(held.get(key), Tensor):
+                extra = int(held[key].shape[-2]) if held[key].dim() > 1 else 1
+                names += [word] if extra == 1 else ["{} {}".format(word, n + 1) for n in range(extra)]
+    found = []
+    for outside in OrderedDict.fromkeys((tuple(names), (), ("class token",))):
+        n = count - len(outside)
+        ways = [(h, n // h) for h in range(1, n + 1) if n % h == 0] if image else []
+        # As many pixels to a token down as across, but for what is rounded at the edges.
+        near = [(abs(math.log(image[0] * w / (h * image[1]))), h, w) for h, w in ways] if image else []
+        if near and min(near)[0] < 0.1 and min(near)[1] > 1:
+            found.append((min(near)[1], min(near)[2], outside))
+    if not found:
+        raise _UnknownError("its tokens are no places of the picture")
+    return found
+
+
+def laid_windows(size: Tuple[int, int], reach: Reach) -> Tuple[Tuple[int, int], Tuple[int, int]]:
+    """Windows and tokens in a window that are laid over a map: about `LAID` a side, with little padding, and their
+    edges on those of the areas where that can be."""
+    if reach.kind == "windows":
+        (rows, cols), (h, w) = reach.window, size
+        size = -(-h // rows) * rows, -(-w // cols) * cols
+    best: List[Tuple[float, int]] = []
+    for p in range(1, min(2 * LAID, max(size)) + 1):
+        h, w = -(-size[0] // p), -(-size[1] // p)
+        spare = 1 - size[0] * size[1] / (p * h * p * w)
+        if reach.kind == "windows":
+            apart = any(side % n and n % side for n, side in zip((h, w), reach.window))
+        else:
+            apart = reach.kind == "stripes" and bool(size[0] % reach.stripes or (size[0] // reach.stripes) % h)
+        best.append((4 * spare + 0.3 * apart + 0.3 * abs(math.log2(p / LAID)), p))
+    p = min(best)[1]
+    return (p, p), (-(-size[0] // p), -(-size[1] // p))
+
+
+def understand_stock(frame: _Frame, returned: Any, kind: str, image: Optional[Tuple[int, int]], sample: bool) -> Heard:
+    """What one call of a layer says that does not route.
+
+    Args:
+        frame: the call.
+        returned: what the layer returned.
+        kind: as `stock_kind` names it.
+        image: height and width of what the network read, where it was a picture.
+        sample: keep outputs of some windows, by which a file can be checked.
+
+    Raises:
+        _UnknownError: nothing can be said of it, or computed again it gives something else.
+    """
+    if kind == "window":
+        readings = _window_readings(frame, returned)
+    else:
+        readings = _whole_readings(frame, _tokens_of(frame, returned, kind), image)
+    best: Optional[float] = None
+    for heard, target in readings:
+        tolerance = tolerance_of(target)
+        difference = _difference(heard, target, "NHWC", tolerance, heard if sample else None)
+        if difference is not None and difference <= tolerance:
+            heard.difference, heard.known = difference, True
+            return heard
+        best = difference if best is None else best
+    raise _UnknownError("computed again from its q, k and v it gives another output: it attends in a way of its own")
+
+
+def _read(frame: _Frame, tokens: _Tokens, size: Tuple[int, int], reach: Reach, maps: Sequence[Tensor],
+          pad: Tensor) -> Heard:
+    """A layer that attends as `reach` says, from its maps q, k, v (b, h, w, ·)."""
+    windows, region = laid_windows(size, reach)
+    routed = reached(areas_of(reach, size, windows, region)).to(maps[0].device)
+    r_idx = routed.expand(len(maps[0]), -1, -1)
+    own_padding = reach.kind == "windows" and bool(size[0] % reach.window[0] or size[1] % reach.window[1])
+    return Heard(
+        name=frame.name, module=frame.module, kind=class_of(frame.module), size=size, windows=windows, region=region,
+        n_win=windows[0], topk=int(r_idx.shape[-1]), heads=tokens.heads, scale=tokens.scale, soft=False,
+        mask_padding=not own_padding, rule="pad", r_idx=r_idx, affinity=None, routing="computed",
+        r_weight=torch.full(r_idx.shape, 1 / r_idx.shape[-1], device=r_idx.device), q=maps[0], k=maps[1], v=maps[2],
+        pad=pad, lepe=tokens.lepe, wo=tokens.wo, dtype=str(tokens.y.dtype).replace("torch.", ""), reach=reach)
+
+
+def _whole_readings(frame: _Frame, tokens: _Tokens, image: Optional[Tuple[int, int]]) -> Iterator[Tuple[Heard, Tensor]]:
+    """A layer over all tokens, or over stripes of them."""
+    count, stripes = int(tokens.q.shape[1]), int(_number(frame.module, ("area",)) or 1)
+    for h, w, names in _map_of(frame, count, image):
+        n = len(names)
+        reach = Reach("stripes" if stripes > 1 else "whole", max(1, stripes), names=names)
+        if n:
+            reach.k, reach.v = tokens.k[:, :n], tokens.v[:, :n]
+        maps = [x[:, n:].reshape(len(x), h, w, -1) for x in (tokens.q, tokens.k, tokens.v)]
+        pad = torch.zeros(sum(x.shape[-1] for x in maps), device=maps[0].device, dtype=maps[0].dtype)
+        yield _read(frame, tokens, (h, w), reach, maps, pad), tokens.y[:, n:].reshape(len(tokens.y), h, w, -1)
+
+
+def _window_readings(frame: _Frame, returned: Any) -> Iterator[Tuple[Heard, Tensor]]:
+    """A layer over Swin's windows: torchvision's, which reads the map, or one that reads windows within a block that
+    shifts them."""
+    module: Any = frame.module
+    given = [t.detach() for t in _tensors(list(frame.given)) if t.is_floating_point()]
+    maps = [t.detach() for t in _tensors(returned) if t.is_floating_point()]
+    if not given or not maps:
+        raise _UnknownError("it returned no map")
+    x, y, heads = given[0], maps[0], int(_number(module, HEADS) or 1)
+    side = _pair_of(module.window_size)
+    if x.dim() == 4:
+        h, w = int(x.shape[1]), int(x.shape[2])
+        shift = _pair_of(getattr(module, "shift_size", 0))
+        qkv, bias = module.qkv.weight.detach(), module.qkv.bias
+        bias = None if bias is None else bias.detach()
+        if hasattr(module, "logit_scale") and bias is not None:     # the second version has none on its keys
+            bias = torch.cat([part * factor for part, factor in zip(bias.chunk(3), (1, 0, 1))])
+        high, wide = (-(-n // s) * s for n, s in zip((h, w), side))
+        rows = F.linear(F.pad(x, (0, 0, 0, wide - w, 0, high - h)), qkv, bias)
+    else:
+        h, w = _block_map(frame, int(x.shape[0]), side)
+        block: Any = frame.above[0][1]
+        shift = _pair_of(getattr(block, "shift_size", 0))
+        high, wide = (-(-n // s) * s for n, s in zip((h, w), side))
+        event = next((e for e in frame.events if e.path == "qkv" and isinstance(e.out, Tensor)), None)
+        out = F.linear(x, module.qkv.weight.detach(), getattr(module, "q_bias", None)) if event is None else event.out
+        rows, y = (_unrolled(one, (high, wide), side, shift) for one in (out.detach(), y))
+        y = y[:, :h, :w]
+    # Windows as large as the map have nowhere to be shifted to.
+    shift = 0 if side[0] >= high else shift[0], 0 if side[1] >= wide else shift[1]
+    q, k, v = rows.chunk(3, -1)
+    own, scale = getattr(module, "scale", None), (q.shape[-1] // heads) ** -0.5
+    if hasattr(module, "logit_scale"):
+        b = len(q)
+        factor = module.logit_scale.detach().clamp(max=math.log(100.0)).exp().reshape(1, 1, 1, heads, 1)
+        q, k = (F.normalize(t.reshape(b, high, wide, heads, -1), dim=-1) for t in (q, k))
+        q, k, scale = (q * factor).flatten(3), k.flatten(3), 1.0
+    elif isinstance(own, (int, float)):
+        scale = float(own)
+    reach = Reach("windows", window=side, shift=shift, bias=_bias_table(module, heads, side))
+    tokens = _Tokens(q, k, v, y, heads, scale, _flat(_fitted(module.proj)))
+    pad = torch.cat([q[0, -1, -1], k[0, -1, -1], v[0, -1, -1]])
+    yield _read(frame, tokens, (h, w), reach, [t[:, :h, :w] for t in (q, k, v)], pad), y[:, :h, :w]
+
+
+def _pair_of(value: Any) -> Tuple[int, int]:
+    """One number, or two, as two."""
+    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+def _bias_table(module: Any, heads: int, side: Tuple[int, int]) -> Tensor:
+    """(m, 2·rows - 1, 2·columns - 1): what Swin adds to logits by the place of the query less that of the key."""
+    if hasattr(module, "cpb_mlp"):
+        table = 16 * torch.sigmoid(module.cpb_mlp(module.relative_coords_table).detach().reshape(-1, heads))
+    else:
+        table = module.relative_position_bias_table.detach()
+    return table.reshape(2 * side[0] - 1, 2 * side[1] - 1, heads).permute(2, 0, 1)
+
+
+def _block_map(frame: _Frame, count: int, side: Tuple[int, int]) -> Tuple[int, int]:
+    """Rows and columns of the map that a block of Swin cuts into windows; `count` windows of all pictures.
+
+    Raises:
+        _UnknownError: it is not known.
+    """
+    for shape in frame.around:
+        if len(shape) == 4:
+            return int(shape[1]), int(shape[2])
+    own = getattr(frame.above[0][1], "input_resolution", None) if frame.above else None
+    if isinstance(own, (tuple, list)) and len(own) == 2:
+        return _pair_of(own)
+    raise _UnknownError("its tokens are no places of the picture")
+
+
+def _unrolled(x: Tensor, padded_size: Tuple[int, int], side: Tuple[int, int], shift: Tuple[int, int]) -> Tensor:
+    """(windows of all pictures, t, c) -> (b, H, W, c), the roll taken back."""
+    count = padded_size[0] // side[0], padded_size[1] // side[1]
+    whole = unwindowed(x.reshape(-1, count[0] * count[1], x.shape[1], x.shape[2]), count, side)
+    return torch.roll(whole, shift, (1, 2)) if any(shift) else whole
+
+
 # listening --------------------------------------------------------------------------------------------------------
 
 _listening: ContextVar[Optional["Listener"]] = ContextVar("bra_record", default=None)
@@ -962,13 +1420,21 @@ class _Hook:
             self.listener.note(self, module, given if isinstance(given, tuple) else (given,), *out)
 
 
+def _hear_named(module: nn.Module, hook: _Hook) -> None:
+    """Hang a hook on that gets what the module is given by name too, where torch is new enough to tell."""
+    try:
+        module.register_forward_pre_hook(hook, with_kwargs=True)  # type: ignore[call-overload,unused-ignore]
+    except TypeError:
+        module.register_forward_pre_hook(hook)
+
+
 class Listener:
-    """Hears the BRA layers of networks for one call, in this thread.
+    """Hears the attention layers of networks for one call, in this thread: BRA, and attention that does not route.
 
     Args:
         networks: roots; a forward of one of them begins anew.
         skip: classes of the layers that are not to be heard.
-        found: told of every layer as it returns; by default they are kept in `.heard`.
+        found: told of every layer as it returns, as soon as it is in `.heard`.
         table: also keep a line for every module: type, parameters, output shape, multiply-adds.
         sample: keep outputs of some windows.
 
@@ -986,8 +1452,11 @@ class Listener:
         self.found = found
         self.layers: Dict[str, nn.Module] = {}
         for network in self.networks:
-            self.layers.update(layers_of(network, skip))
+            self.layers.update({**layers_of(network, skip), **stock_layers(network, skip)})
         self.table = table
+        self.above: Dict[str, List[Tuple[str, nn.Module]]] = {}
+        self.around: Dict[str, List[Tuple[int, ...]]] = {}
+        self.size: Optional[Tuple[int, int]] = None
         self.busy = False
         self.frames: List[_Frame] = []
         self.touched: Dict[int, nn.Module] = {}
@@ -1029,17 +1498,24 @@ class Listener:
         self.touched.clear()
 
     def _hook_network(self, network: nn.Module) -> None:
-        layers = layers_of(network, self.skip)
+        stock = stock_layers(network, self.skip)
+        layers = {**layers_of(network, self.skip), **stock}
         inside = {}
         for name, layer in layers.items():
             for inner, module in layer.named_modules():
                 if inner:
                     inside[module] = name, inner
+        every = dict(network.named_modules())
+        for name in stock:
+            above = [".".join(name.split(".")[:n]) for n in range(name.count("."), -1, -1)] if name else []
+            self.above[name] = [(one, every[one]) for one in above if one in every]
+            if self.above[name]:
+                self.above[name][0][1].register_forward_pre_hook(_Hook(self, "around", name))
         for name, module in network.named_modules():
             if name == "" :
                 module.register_forward_pre_hook(_Hook(self, "root", name))
             if name in layers:
-                module.register_forward_pre_hook(_Hook(self, "begin", name))
+                _hear_named(module, _Hook(self, "begin", name))
                 module.register_forward_hook(_Hook(self, "end", name))
             if module in inside:
                 module.register_forward_hook(_Hook(self, "part", *inside[module][::-1]))
@@ -1057,8 +1533,12 @@ class Listener:
                 self._clear()
                 images = [t for t in _tensors(list(given)) if t.is_floating_point() or t.dtype == torch.uint8]
                 self.image = images[0].detach()[:1].clone() if images and self.table else None
+                self.size = next(((int(t.shape[2]), int(t.shape[3])) for t in images if t.dim() == 4), None)
+        elif hook.kind == "around":
+            self.around[hook.name] = [tuple(t.shape) for t in _tensors(list(given))]
         elif hook.kind == "begin":
-            self.frames.append(_Frame(hook.name, module, given))
+            self.frames.append(_Frame(hook.name, module, given, named=out[0] if out else {},
+                                      above=self.above.get(hook.name, ()), around=self.around.get(hook.name, [])))
         elif hook.kind == "part":
             if self.frames and self.frames[-1].name == hook.layer:
                 event = _Event(hook.name, module, given, out[0])
@@ -1079,7 +1559,9 @@ class Listener:
         self.busy = True
         try:
             with torch.no_grad():
-                heard = understand(frame, returned, self.sample)
+                kind = stock_kind(frame.module)
+                heard = understand_stock(frame, returned, kind, self.size, self.sample) if kind else \
+                    understand(frame, returned, self.sample)
             self.names[frame.name] = self.names.get(frame.name, 0) + 1
             if self.names[frame.name] > 1:
                 heard.name = "{}#{}".format(frame.name, self.names[frame.name])
@@ -1188,6 +1670,11 @@ def attention_macs(heard: Heard) -> int:
     p2 = heard.windows[0] * heard.windows[1]
     if heard.q is None or heard.v is None:
         return 0
+    if heard.reach is not None:
+        areas = areas_of(heard.reach, heard.size, heard.windows, heard.region)
+        pairs = torch.bincount(areas[areas >= 0])
+        outer = 0 if heard.reach.k is None else int(heard.reach.k.shape[1])
+        return int(len(heard.q) * int((pairs * (pairs + outer)).sum()) * (heard.q.shape[-1] + heard.v.shape[-1]))
     Q, c = heard.q.shape[-1], heard.v.shape[-1]
     mode, ratio, side = heard.pool
     keys = {"identity": heard.region[0] * heard.region[1], "ada_avgpool": side * side, "ada_maxpool": side * side}.get(
@@ -1360,8 +1847,17 @@ def rounded(heard: Heard, bits: int) -> Tuple[Heard, Dict[str, np.ndarray]]:
         else:
             arrays[part], maps[part] = x.numpy(), x
     kept = _with(heard, r_idx=heard.r_idx[:1].cpu(), r_weight=heard.r_weight[:1].cpu(),
-                 pad=None if heard.pad is None else heard.pad.cpu(), **maps)
+                 pad=None if heard.pad is None else heard.pad.cpu(), reach=_first(heard.reach), **maps)
     return kept, arrays
+
+
+def _first(reach: Optional[Reach]) -> Optional[Reach]:
+    """Of the first picture, on the CPU."""
+    if reach is None:
+        return None
+    k, v = (None if part is None else part[:1].float().cpu() for part in (reach.k, reach.v))
+    bias = None if reach.bias is None else reach.bias.float().cpu()
+    return Reach(reach.kind, reach.stripes, reach.window, reach.shift, bias, reach.names, k, v)
 
 
 def stored_difference(heard: Heard) -> Optional[float]:
@@ -1383,11 +1879,13 @@ def packed(layers: Sequence[Heard], most_bytes: int = MOST_BYTES) -> Tuple[List[
     """Layers as descriptions and arrays, together at most `most_bytes` large.
 
     Each is kept in 16 bits where its output, computed again, stays within `KEPT`, else in 32. Where that is too much,
-    the largest are kept in 8 bits, and then as their routing alone.
+    the largest are kept in 8 bits, and then as their routing alone. Of a layer that does not route nothing would be
+    left then: it is left out.
     """
     def size(number: int, bits: int) -> int:
         heard = layers[number]
-        fixed = heard.r_idx[:1].numel() * 6 + (0 if heard.affinity is None else heard.affinity[:1].numel() * 4)
+        fixed = 0 if heard.reach is not None else heard.r_idx[:1].numel() * 6 + (
+            0 if heard.affinity is None else heard.affinity[:1].numel() * 4)
         if not bits or heard.q is None or heard.v is None:
             return fixed
         weights = [t for pair in (heard.emb, heard.lepe, heard.wo) if pair for t in pair if t is not None]
@@ -1404,9 +1902,11 @@ def packed(layers: Sequence[Heard], most_bytes: int = MOST_BYTES) -> Tuple[List[
             if not larger:
                 break
             chosen[max(larger, key=lambda number: size(number, chosen[number]))] = lower
-    described, arrays = [], {}
-    for number, heard in enumerate(layers):
-        entry, own = _layer_arrays(heard, chosen[number])
+    described: List[Dict[str, Any]] = []
+    arrays: Dict[str, np.ndarray] = {}
+    kept = [(heard, chosen[number]) for number, heard in enumerate(layers) if chosen[number] or heard.reach is None]
+    for number, (heard, bits) in enumerate(kept):
+        entry, own = _layer_arrays(heard, bits)
         described.append(entry)
         arrays.update({"{}.{}".format(number, name): array for name, array in own.items()})
     return described, arrays
@@ -1414,8 +1914,9 @@ def packed(layers: Sequence[Heard], most_bytes: int = MOST_BYTES) -> Tuple[List[
 
 def _layer_arrays(heard: Heard, bits: int) -> Tuple[Dict[str, Any], Dict[str, np.ndarray]]:
     p2 = heard.windows[0] * heard.windows[1]
-    arrays = {"r_idx": heard.r_idx[:1].cpu().numpy().astype(np.int16 if p2 < 2**15 else np.int32),
-              "r_weight": heard.r_weight[:1].float().cpu().numpy()}
+    arrays = {} if heard.reach is not None else {
+        "r_idx": heard.r_idx[:1].cpu().numpy().astype(np.int16 if p2 < 2**15 else np.int32),
+        "r_weight": heard.r_weight[:1].float().cpu().numpy()}
     if heard.affinity is not None and (p2 <= 1024 or not bits):
         arrays["affinity"] = heard.affinity[:1].float().cpu().numpy().astype(
             np.float32 if p2 <= 400 else np.float16)
@@ -1433,13 +1934,21 @@ def _layer_arrays(heard: Heard, bits: int) -> Tuple[Dict[str, Any], Dict[str, np
                 if pair[1] is not None:
                     arrays[name + "_bias"] = pair[1].float().cpu().numpy()
     channels = None if heard.v is None else int(heard.v.shape[-1])
+    reach: Optional[Dict[str, Any]] = None
+    if heard.reach is not None:
+        reach = {"kind": heard.reach.kind, "stripes": heard.reach.stripes, "window": list(heard.reach.window),
+                 "shift": list(heard.reach.shift), "names": list(heard.reach.names)}
+        for name in ("bias", "k", "v"):
+            part = getattr(heard.reach, name)
+            if part is not None:
+                arrays["reach_" + name] = (part if name == "bias" else part[:1]).detach().float().cpu().numpy()
     return {
         "name": heard.name, "type": heard.kind, "size": list(heard.size), "windows": list(heard.windows),
         "region": list(heard.region), "n_win": heard.n_win, "topk": int(heard.r_idx.shape[-1]), "heads": heard.heads,
         "scale": heard.scale, "soft": heard.soft, "mask_padding": heard.mask_padding, "rule": heard.rule,
         "routing": heard.routing, "pool": list(heard.pool), "dim": channels, "bits": bits, "known": heard.known,
         "compared": heard.compared, "difference": heard.difference, "stored_difference": stored, "note": heard.note,
-        "dtype": heard.dtype}, arrays
+        "dtype": heard.dtype, "reach": reach}, arrays
 
 
 # for people -------------------------------------------------------------------------------------------------------
@@ -1465,7 +1974,7 @@ def networks_of(model: Any) -> List[nn.Module]:
                           if isinstance(getattr(inner, name, None), nn.Module)), None)
             if inner is None:
                 break
-            if layers_of(inner) or called_bra(inner) or not any(
+            if layers_of(inner) or called_bra(inner) or stock_layers(inner) or not any(
                     isinstance(getattr(inner, name, None), nn.Module) for name in ("model", "module")):
                 found.append(inner)
                 break
@@ -1492,7 +2001,7 @@ def listen(model: Any, path: Any, most_bytes: int = MOST_BYTES, answer: bool = T
         answer: keep what the network returned as detections or classes, where it is of a kind that is known.
 
     Raises:
-        RecordError: no BRA layer was heard; the sentence says why.
+        RecordError: no attention layer was heard; the sentence says why.
     """
     with Listener(networks_of(model), table=True, sample=True) as listener:
         yield listener
@@ -1501,7 +2010,7 @@ def listen(model: Any, path: Any, most_bytes: int = MOST_BYTES, answer: bool = T
 
 
 def record(model: Any, image: Any, path: Any = "run.bra", size: int = 640, most_bytes: int = MOST_BYTES) -> str:
-    """Run `model` once on a picture and write what its BRA layers did.
+    """Run `model` once on a picture and write what its attention layers did.
 
     Args:
         model: a module, or an object that predicts with one, such as Ultralytics' YOLO, which reads the picture
@@ -1515,7 +2024,7 @@ def record(model: Any, image: Any, path: Any = "run.bra", size: int = 640, most_
         The path.
 
     Raises:
-        RecordError: no BRA layer was heard; the sentence says why.
+        RecordError: no attention layer was heard; the sentence says why.
     """
     networks = networks_of(model)
     given = image
@@ -1539,12 +2048,15 @@ def save(listener: Listener, model: Any, path: Any, most_bytes: int, answer: Map
     check_heard(listener, type(network).__name__)
     pixels, stretched = picture_of(listener.image)
     layers, arrays = packed(listener.heard, most_bytes)
+    written = {entry["name"] for entry in layers}
+    unknown = dict(listener.unknown, **{heard.name: "its numbers did not fit into the file"
+                                        for heard in listener.heard if heard.name not in written})
     about: Dict[str, Any] = {
         "version": VERSION, "model": type(network).__name__, "kind": class_of(network),
         "weights": str(getattr(model, "ckpt_path", "") or "")[-120:],
         "input": [] if listener.image is None else [int(n) for n in listener.image.shape],
         "torch": torch.__version__, "python": platform.python_version(), "layers": layers,
-        "unknown": dict(listener.unknown), "table": table_of(network, listener.rows, listener.heard),
+        "unknown": unknown, "table": table_of(network, listener.rows, listener.heard),
         "picture": None, "detections": answer.get("detections", []), "classes": answer.get("classes", [])}
     if pixels is not None:
         kind, arrays["picture"] = encoded(pixels)
@@ -1562,6 +2074,7 @@ def check_heard(listener: Listener, model: str) -> None:
     for network in listener.networks:
         called.update(called_bra(network, listener.skip))
         called.update(layers_of(network, listener.skip))
+        called.update(stock_layers(network, listener.skip))
     names = ", ".join("{} ({})".format(name or "the model", type(module).__name__)
                       for name, module in list(called.items())[:4]) + (" …" if len(called) > 4 else "")
     if listener.unknown:
@@ -1575,4 +2088,5 @@ def check_heard(listener: Listener, model: str) -> None:
     if called:
         raise RecordError("{model} has {layers}, but none of these ran in this call: run the part of the model that "
                           "holds them.", model=model, layers=names)
-    raise RecordError("{model} has no bi-level routing attention layer: give a model that has one.", model=model)
+    raise RecordError("{model} has no bi-level routing attention layer, and no other attention over an image's tokens: "
+                      "give a model that has one.", model=model)

@@ -1,4 +1,4 @@
-"""Hears BRA layers of other code bases while a model runs, and hands them to the recorder as captures.
+"""Hears attention layers of other code bases while a model runs, and hands them to the recorder as captures.
 
 What a layer is, how it is heard and how it is proved stands in `bra.bra_record`, the one file that people drop beside
 their own scripts. Here its findings become the records of this package.
@@ -28,18 +28,33 @@ OWN: Final = (BiLevelRoutingAttention,)
 
 
 @contextmanager
-def hearing(model: nn.Module) -> Iterator[Listener | None]:
-    """Hear the BRA layers of `model` that are not this package's, in this call; what is heard becomes captures.
+def hearing(model: nn.Module, size: tuple[int, int] | None = None) -> Iterator[Listener | None]:
+    """Hear the attention layers of `model` that are not this package's, in this call; what is heard becomes captures.
 
     A model without such layers is left untouched, and None is given. Otherwise forward hooks hang on it until the
     block ends, however it ends; calls from other threads go by unheard.
+
+    Args:
+        model: whose layers are heard.
+        size: height and width of the picture that it reads, where its parts run and not the whole.
     """
-    if not bra_record.layers_of(model, OWN):
+    if not is_heard(model):
         with nullcontext():
             yield None
         return
     with Listener([model], skip=OWN, found=_report) as listener:
+        listener.size = size
         yield listener
+
+
+def is_heard(model: nn.Module) -> bool:
+    """Whether a model has attention layers that a listener must hear, since they do not report themselves."""
+    return bool(bra_record.layers_of(model, OWN) or bra_record.stock_layers(model, OWN))
+
+
+def attending_layers(model: nn.Module) -> tuple[str, ...]:
+    """Names of the layers of other libraries in a model whose attention does not route."""
+    return tuple(bra_record.stock_layers(model, OWN))
 
 
 def _report(heard: Heard) -> None:
@@ -58,10 +73,11 @@ def check_heard(model: nn.Module, listener: Listener | None) -> None:
     try:
         bra_record.check_heard(hearer, type(model).__name__)
     except RecordError as error:
-        if hearer.unknown or bra_record.called_bra(model, OWN) or bra_record.layers_of(model, OWN):
+        if hearer.unknown or bra_record.called_bra(model, OWN) or is_heard(model):
             raise TraceError(message(error.template, **error.values)) from None
-    raise TraceError(message("{model} ran without a BiLevelRoutingAttention layer: choose a model that has one, or "
-                             "put one in.", model=type(model).__name__))
+    raise TraceError(message("{model} ran without a BiLevelRoutingAttention layer, and without other attention over an "
+                             "image's tokens: choose a model that has one, or put one in.",
+                             model=type(model).__name__))
 
 
 def spec_of(heard: Heard) -> BRASpec:
@@ -97,7 +113,7 @@ def capture_of(heard: Heard) -> Capture:
                   heard.affinity is not None)
     common: dict[str, Any] = {
         "layer": heard.module, "spec": spec, "kv_pool": make_kv_pool(spec), "size": heard.size, **routing,
-        "region": heard.region, "proof": proof, "real_keys": None}
+        "region": heard.region, "proof": proof, "real_keys": None, "routed": heard.reach is None, "reach": heard.reach}
     b, p2 = routing["r_idx"].shape[:2]
     if not heard.known or heard.q is None or heard.k is None or heard.v is None or heard.pad is None:
         if heard.mask_padding and heard.windows[0] == heard.windows[1]:

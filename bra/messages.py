@@ -49,6 +49,11 @@ def semicolon_joined(parts: Sequence[str]) -> str:
     return reduce(lambda rest, first: message("{first}; {rest}", first=first, rest=rest), reversed(parts))
 
 
+def spaced(parts: Sequence[str]) -> str:
+    """Whole sentences one after the other."""
+    return reduce(lambda rest, first: message("{first} {rest}", first=first, rest=rest), reversed(parts))
+
+
 @dataclass(frozen=True, slots=True)
 class Language:
     """A language that sentences can be told in.

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from bra.bra_record import Reach
 from bra.spec import BRASpec
 
 
@@ -73,6 +74,7 @@ class Capture:
         x: (b, c, h, w) what the layer was given, where the recorder asks for it.
         region: rows and columns of tokens in a window where they are not the least that cover the map.
         proof: of a layer of another code base.
+        reach: of a layer that does not route and is not of this package, which tokens may attend to which.
     """
 
     layer: nn.Module
@@ -93,6 +95,7 @@ class Capture:
     x: Tensor | None = None
     region: tuple[int, int] | None = None
     proof: Proof | None = None
+    reach: Reach | None = None
 
 
 @dataclass(slots=True)

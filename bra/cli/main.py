@@ -160,7 +160,7 @@ def _inspect(args: argparse.Namespace) -> int:
     asked = {name: value for name in ("n_win", "topk") if (value := getattr(args, name)) is not None}
     model, settings = open_asked_for(args)
     photo = Photo.from_bytes(args.picture.read_bytes())
-    name = next(iter(model.specs), "") if args.layer is None else args.layer
+    name = next(iter((*model.specs, *model.attending)), "") if args.layer is None else args.layer
     change = None
     if asked and not settings.entry.is_built_from_settings:
         spec = model.specs[name]

@@ -25,7 +25,7 @@ from bra.grid import WindowGrid
 from bra.markup import table_html
 from bra.messages import message
 from bra.metrics import routing as bf
-from bra.metrics.agreement import Shared, even_places, shared, windows_at
+from bra.metrics.agreement import Shared, caught, even_places, shared, windows_at
 from bra.metrics.dense import dense_masses, layer_output
 from bra.metrics.query_dependence import collapsed_by, query_dependence
 from bra.metrics.routing import Floats
@@ -99,6 +99,11 @@ class SettingRow:
         return collapsed_by(self.shared_choices, self.query_dependence, self.chance)
 
     @property
+    def routed(self) -> bool:
+        """Whether the layer routes; else its windows are only laid over it, and its bytes are not known."""
+        return True
+
+    @property
     def setting(self) -> Setting:
         """Which one it is."""
         return Setting(self.n_win, self.topk)
@@ -108,10 +113,20 @@ class SettingRow:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class AttendingRow(SettingRow):
+    """The one row of a layer that does not route."""
+
+    @property
+    def routed(self) -> bool:
+        """No."""
+        return False
+
+
 def amount(row: SettingRow, cost: CostName) -> str:
     """What a setting costs, with its unit; "–" where it was not measured."""
     value = getattr(row, cost)
-    if value is None:
+    if value is None or (cost == "peak_bytes" and not row.routed):
         return "–"
     if cost == "seconds":
         return f"{1e3 * value:.3g} ms"
@@ -159,7 +174,25 @@ class RecordedLayer:
         return Setting(heard.n_win, heard.topk)
 
 
-GivenLayer = LayerInput | RecordedLayer
+@dataclass(frozen=True, slots=True, eq=False)
+class AttendingLayer:
+    """One layer that does not route, as it ran on the photo: there is one setting of it.
+
+    Attributes:
+        name: the layer's name in the model.
+        trace: what it did.
+    """
+
+    name: str
+    trace: LayerTrace
+
+    @property
+    def own(self) -> Setting:
+        """The grid that is laid over it, and how many windows of it each reaches."""
+        return Setting(self.trace.grid.n_win, self.trace.spec.topk)
+
+
+GivenLayer = LayerInput | RecordedLayer | AttendingLayer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -226,6 +259,11 @@ def layer_inputs(model: OpenModel, photo: Photo, side: int) -> Mapping[str, Laye
     return MappingProxyType(found)
 
 
+def attending_layer(model: OpenModel, photo: Photo, side: int, name: str) -> AttendingLayer:
+    """A layer of the model that does not route, run on a photo; raises LayerNameError for any other."""
+    return AttendingLayer(name, model.look(photo, side).trace.layers[name])
+
+
 def recorded_layers(model: OpenRecording, photo: Photo) -> Mapping[str, RecordedLayer]:
     """The layers of a recording whose windows can be compared.
 
@@ -239,12 +277,14 @@ def recorded_layers(model: OpenRecording, photo: Photo) -> Mapping[str, Recorded
     return MappingProxyType({name: RecordedLayer(name, model) for name in model.specs})
 
 
-def layer_input(model: OpenModel, photo: Photo, side: int, name: str = "") -> LayerInput:
-    """`layer_inputs` of one layer, "" for the first.
+def layer_input(model: OpenModel, photo: Photo, side: int, name: str = "") -> LayerInput | AttendingLayer:
+    """`layer_inputs` of one layer, "" for the first that routes; or one that does not route, as it ran.
 
     Raises:
-        BRAError: there is no such routed layer.
+        BRAError: there is no such layer.
     """
+    if name in model.attending:
+        return attending_layer(model, photo, side, name)
     found = layer_inputs(model, photo, side)
     wanted = name or next(iter(found))
     if wanted not in found:
@@ -260,6 +300,9 @@ def traces_of(given: GivenLayer, settings: Sequence[Setting]) -> tuple[LayerTrac
     Raises:
         BRAError: a setting cannot be.
     """
+    if isinstance(given, AttendingLayer):
+        raise BRAError(message("layer {layer!r} does not route: there are no windows of it to compare; choose one that "
+                               "does.", layer=given.name))
     by_n_win: dict[int, LayerTrace] = {}
     made = []
     for n_win, topk in ((one.n_win, one.topk) for one in settings):
@@ -314,6 +357,8 @@ def compare(given: GivenLayer, settings: Sequence[Setting], rounds: int = 0,
     if not 1 <= len(settings) <= MAX_SETTINGS:
         raise BRAError(message("{count} settings cannot be compared: 1 to {most}; choose others.", count=len(settings),
                                most=MAX_SETTINGS))
+    if isinstance(given, AttendingLayer) and tuple(settings) == (given.own,):
+        return Compared((_attending_row(given.trace),), (given.trace,))
     traces = traces_of(given, settings)
     firsts = {one.n_win: lt for one, lt in reversed([*zip(settings, traces, strict=True)])}
     masses = dict(zip(firsts, dense_masses([*firsts.values()], still=partial(progress, 0, len(settings))), strict=True))
@@ -338,6 +383,20 @@ def compare(given: GivenLayer, settings: Sequence[Setting], rounds: int = 0,
             query_dependence=dependences[n_win] if math.isfinite(dependences[n_win]) else None))
         progress(len(rows), len(settings))
     return Compared(tuple(rows), traces)
+
+
+def _attending_row(lt: LayerTrace) -> SettingRow:
+    """A layer that does not route: it keeps all of its attention, since it leaves none out."""
+    tokens, c, q = lt.grid.h * lt.grid.w, lt.spec.dim, lt.spec.qk_channels
+    pairs = tokens * tokens
+    if lt.areas is not None:
+        inside = np.bincount(lt.areas[lt.areas >= 0].numpy())
+        pairs = int((inside * (inside + len(lt.outside))).sum())
+    beside = (0 if lt.lepe is None else tokens * c * lt.spec.side_dwconv**2) + (0 if lt.wo is None else tokens * c * c)
+    macs = tokens * c * (2 * q + c) + pairs * (q + c) + beside
+    share = lt.spec.topk / lt.grid.n_windows
+    return AttendingRow(lt.grid.n_win, lt.spec.topk, int(bf.on_map(lt).sum()), lt.grid.padding_share, recall=1.0,
+                      chance=share, nearest=share, oracle=1.0, kept=1.0, macs=macs, peak_bytes=0)
 
 
 def _held(mass: bf.Floats, windows: bf.Ints, mapped: bf.Bools) -> float:
@@ -386,6 +445,8 @@ class Pair:
         chance: intersection over union that two random choices of such areas would have, mean over queries.
         difference: (h, w) norm of the difference of both outputs over the mean of their norms, 0 to 2, per token; None
             where their maps or channels differ.
+        caught: where one does not route and the other does, share of the first one's attention that falls on what the
+            other is routed to; None for other pairs.
     """
 
     rows: tuple[SettingRow, SettingRow]
@@ -393,6 +454,7 @@ class Pair:
     shared: Shared
     chance: float
     difference: Floats | None
+    caught: float | None = None
 
     def __repr__(self) -> str:
         a, b = self.traces
@@ -411,7 +473,13 @@ def versus(a: Compared, b: Compared) -> Pair:
     in_a, in_b = areas.both + areas.only_a, areas.both + areas.only_b
     return Pair((a.rows[0], b.rows[0]), (trace_a, trace_b), areas,
                 float((in_a * in_b / np.maximum(in_a + in_b - in_a * in_b, 1e-12)).mean()),
-                difference(trace_a, trace_b))
+                difference(trace_a, trace_b), _caught(trace_a, trace_b))
+
+
+def _caught(a: LayerTrace, b: LayerTrace) -> float | None:
+    if a.routed == b.routed:
+        return None
+    return caught(b, a) if a.routed else caught(a, b)
 
 
 def difference(a: LayerTrace, b: LayerTrace) -> Floats | None:

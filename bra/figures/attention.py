@@ -26,10 +26,10 @@ from bra.figures.template import (
     window_frame,
 )
 from bra.grid import WindowGrid
-from bra.messages import comma_joined, message
+from bra.messages import comma_joined, message, spaced
 from bra.metrics import routing
 from bra.photo import Photo
-from bra.tracing import LayerTrace
+from bra.tracing import LayerTrace, geometry
 from bra.units import percent
 from bra.viewer.pack import Place, locate
 
@@ -82,12 +82,38 @@ def about(trace: LayerTrace, of: Attended) -> str:
         what = message("token {token} of window {window} (the star; row {row}, column {col})", token=of.token,
                        window=of.window, row=row, col=col)
     who = message("{role} attends to: {what}", role=of.role.upper(), what=what)
+    if not trace.routed:
+        return message("{who}. {rest}", who=who, rest=_reached(trace, of))
     windows = comma_joined([str(window) for window in trace.r_idx[0, of.window].tolist()])
     leak = routing.padding_share(trace.grid, of.maps)
     rest = message("Routed windows {windows}; all else is 0 because it was not chosen. {leak} of it falls on padding.",
                    windows=windows, leak=percent(leak)) if leak > 0.0005 else message(
         "Routed windows {windows}; all else is 0 because it was not chosen.", windows=windows)
     return message("{who}. {rest}", who=who, rest=rest)
+
+
+def outside_names(trace: LayerTrace) -> str:
+    """The tokens that a layer attends to and that are no places of the picture, in words."""
+    n = len(trace.outside)
+    if trace.outside[:1] == ("class token",):
+        return message("the class token") if n == 1 else message("the class token and {n} others", n=n - 1)
+    return message("{n} other tokens", n=n)
+
+
+def _reached(trace: LayerTrace, of: Attended) -> str:
+    """What a query of a layer that does not route reaches, and how much goes beside the picture."""
+    reach = message("It does not route: {geometry}. All that it does not reach is 0.", geometry=geometry(trace)) \
+        if trace.spec.topk < trace.grid.n_windows else \
+        message("It does not route: {geometry}.", geometry=geometry(trace))
+    leak = routing.padding_share(trace.grid, of.maps)
+    beside = float(trace.outside_attention(of.window, of.token).sum(-1).mean()) if trace.outside else 0.0
+    parts = [reach]
+    if beside > 0:
+        parts.append(message("{share} goes to {tokens}: no places of the picture.", share=percent(beside),
+                             tokens=outside_names(trace)))
+    if leak > 0.0005:
+        parts.append(message("{share} falls on padding.", share=percent(leak)))
+    return spaced(parts)
 
 
 def names_of(heads: int) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bra.errors import GridError
 from bra.grid import WindowGrid
 from bra.messages import message
-from bra.metrics.routing import Bools, Floats, Ints
+from bra.metrics.routing import Bools, Floats, Ints, full_softmax
 from bra.tracing import LayerTrace
 
 ACROSS, DOWN = 112, 84
@@ -85,6 +85,19 @@ def shared(a: LayerTrace, at_a: Ints, b: LayerTrace, at_b: Ints, image: int = 0)
     found = both[at_a, at_b]
     made = (found, area_a[at_a] - found, area_b[at_b] - found)
     return Shared(*(np.where(seen, np.maximum(part, 0), np.nan) for part in made))
+
+
+def caught(a: LayerTrace, b: LayerTrace, image: int = 0) -> float:
+    """Share of what layer A attends to on the picture that falls on what layer B is routed to from the same place: mean
+    over places, 0 to 1. A does not route; its attention is taken as even within each window of its grid."""
+    places = even_places()
+    at_a, at_b = windows_at(a.grid, places), windows_at(b.grid, places)
+    mass = full_softmax(a, image)
+    inside = np.bincount(at_a, minlength=a.grid.n_windows)
+    spread = mass[:, at_a] / np.maximum(inside[at_a], 1)                                # (p2 of A, places)
+    spread = spread / np.maximum(spread.sum(-1, keepdims=True), 1e-12)
+    held = spread @ _chosen(b, image)[:, at_b].astype(np.float64).T                     # (p2 of A, p2 of B)
+    return float(held[at_a, at_b].mean())
 
 
 def _chosen(trace: LayerTrace, image: int) -> Bools:

@@ -61,10 +61,15 @@ def dense_attention(trace: LayerTrace, image: int = 0,
     Takes time with the square of the tokens N (about 3 ns for each of m·N² weights on one core: 0.3 s for 56×56
     tokens, 16 s for 160×160, with 8 heads) and memory like the trace's own q, k and v.
 
+    A layer that does not route is its own dense attention, within what it reaches; rows of `mass` then sum to 1 less
+    what goes to tokens outside of the picture.
+
     `still` is called between blocks of the work; what it raises ends it.
     """
     q, k, v = (t[image].float() for t in (trace.q, trace.k, trace.v))
     m, p2, s = k.shape[:3]
+    if trace.reach is not None:
+        return DenseAttention(_reached_mass(trace, image, still), trace.attended(image).float())
     keys, values = k.flatten(1, 2).mT, v.flatten(1, 2)
     factor = torch.from_numpy(full_softmax(trace, image)).float() if trace.weights_used else None
     real = torch.from_numpy(trace.grid.real_tokens)
@@ -87,6 +92,19 @@ def dense_attention(trace: LayerTrace, image: int = 0,
     return DenseAttention((mass / real.sum(-1)[:, None]).numpy(), out)      # 0/0 is NaN, without a warning
 
 
+def _reached_mass(trace: LayerTrace, image: int, still: Callable[[], object]) -> Floats:
+    """`DenseAttention.mass` of a layer that attends within areas."""
+    m, p2, s = trace.k.shape[1:4]
+    real = torch.from_numpy(trace.grid.real_tokens)
+    mass = torch.zeros(m, p2, p2, dtype=torch.float64)
+    for windows in trace.groups():
+        still()
+        rows = trace.rows(windows, slice(None), image)[..., : trace.spec.topk * s].double()         # (m, n, t, k·s)
+        by_key = (rows.reshape(*rows.shape[:3], -1, s).sum(-1) * real[windows, :, None]).sum(2)        # (m, n, k)
+        mass[:, windows] = mass[:, windows].scatter(-1, trace.r_idx[image, windows].expand(m, -1, -1), by_key)
+    return np.asarray((mass / real.sum(-1)[:, None]).numpy())
+
+
 @torch.inference_mode()
 def sampled_mass(trace: LayerTrace, queries: int, image: int = 0) -> Floats:
     """`DenseAttention.mass`, from some tokens of each window in place of all: much the same in a fraction of the time.
@@ -97,6 +115,8 @@ def sampled_mass(trace: LayerTrace, queries: int, image: int = 0) -> Floats:
             is its upper left one, which is on the map where any is.
         image: which image of the batch.
     """
+    if trace.reach is not None:
+        return _reached_mass(trace, image, lambda: None)
     q, k = (t[image].float() for t in (trace.q, trace.k))
     m, p2, s = k.shape[:3]
     t = q.shape[2]
@@ -151,6 +171,8 @@ def oracle_windows(trace: LayerTrace, dense: DenseAttention) -> Ints:
 @torch.inference_mode()
 def routed_attention(trace: LayerTrace, image: int = 0) -> Tensor:
     """(m, p2, t, c/m): what the layer's own attention put out, before position term and output linear."""
+    if trace.reach is not None:
+        return trace.attended(image).float()
     one = slice(image, image + 1)
     factor = None if trace.factor is None else trace.factor[one].float()
     return attend_routed(trace.q[one].float(), trace.k[one].float(), trace.v[one].float(), trace.r_idx[one],
@@ -237,7 +259,7 @@ def dense_masses(traces: Sequence[LayerTrace], image: int = 0,
         image: which image of the batch.
         still: called between blocks of the work; what it raises ends it.
     """
-    if any(lt.weights_used or lt.k.shape[3] != lt.grid.n_tokens for lt in traces):
+    if any(lt.weights_used or lt.reach is not None or lt.k.shape[3] != lt.grid.n_tokens for lt in traces):
         return tuple(dense_attention(lt, image, still).mass for lt in traces)
     first = traces[0].grid
     q, k = (_on_map(t[image], first)[:, : first.h, : first.w].flatten(1, 2) for t in (traces[0].q, traces[0].k))

@@ -121,6 +121,21 @@ def in_degree(trace: LayerTrace, image: int = 0, of: Bools | None = None) -> Int
     return np.bincount(chosen[slice(None) if of is None else of].ravel(), minlength=trace.grid.n_windows)
 
 
+def received(trace: LayerTrace, image: int = 0) -> Floats:
+    """(p2,): share of all attention that each window gets in a layer that does not route, mean over the windows on the
+    map; sums to 1."""
+    return np.asarray(full_softmax(trace, image)[on_map(trace)].mean(0))
+
+
+def outside_share(trace: LayerTrace, image: int = 0) -> Floats:
+    """(p2,): share of each window's attention that goes to tokens that are no places of the picture, mean over heads
+    and its tokens on the map; 0 for windows of padding only."""
+    real = trace.grid.real_tokens
+    parts = [trace.rows(windows, slice(None), image)[..., trace.spec.topk * trace.k.shape[3]:].sum(-1).mean(0)
+             for windows in trace.groups()]
+    return np.asarray((np.concatenate([part.numpy() for part in parts]) * real).sum(-1) / real.sum(-1).clip(min=1))
+
+
 def never_chosen(trace: LayerTrace, image: int = 0) -> Bools:
     """(p2,): windows on the map that no window on the map reads, so that what is there reaches nobody in this layer.
 

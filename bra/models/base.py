@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import LIBRARY, BRAError, TraceError, brief
+from bra.listening import attending_layers, is_heard
 from bra.messages import message, semicolon_joined
 from bra.models.steps import Step
 from bra.photo import Photo
@@ -114,8 +115,15 @@ class ModelRun:
     answer: Answer
 
 
+def no_attention(model: str) -> str:
+    """What is said of a model without any attention layer that is known here, and what can be done about it."""
+    return message("{model} has no layer of bi-level routing attention and no other attention over the tokens of a "
+                   "picture, so there is nothing to see: Cost says where to put one and writes the model file, "
+                   "bra transplant carries these weights into it, and after bra train it opens here.", model=model)
+
+
 def no_routing(model: str) -> str:
-    """What is said of a model without bi-level routing attention, and what can be done about it."""
+    """What is said where routing is needed, of a model without bi-level routing attention, and what can be done."""
     return message("{model} has no layer of bi-level routing attention, so there is no routing to see: Cost says where "
                    "to put one and writes the model file, bra transplant carries these weights into it, and after "
                    "bra train it opens here.", model=model)
@@ -177,6 +185,16 @@ class OpenModel(ABC):
         return MappingProxyType(LayersByName({name: layer.spec for name, layer in self.module.named_modules()
                                               if isinstance(layer, BiLevelRoutingAttention)}))
 
+    @property
+    def only_attends(self) -> bool:
+        """Whether it has attention that can be seen, and none that routes."""
+        return bool(self.attending) and not self.specs
+
+    @property
+    def attending(self) -> tuple[str, ...]:
+        """Names of its layers of other libraries whose attention does not route."""
+        return attending_layers(self.module)
+
     @abstractmethod
     def prepare(self, photo: Photo, side: int) -> Prepared:
         """The photo as the model reads it, its longer side about `side` pixels."""
@@ -200,7 +218,7 @@ class OpenModel(ABC):
         Raises:
             BRAError: the change cannot be, the photo does not suit a layer, or a layer's numbers are not finite.
         """
-        module = self.module if change is None else with_windows(self.module, change)
+        module = private(self.module) if change is None else with_windows(self.module, change)
         prepared = self.prepare(photo, side)
         with self.running(prepared):
             traced = trace(module, prepared.x)
@@ -251,6 +269,17 @@ def check_finite(layer: str, q: Tensor, k: Tensor) -> None:
                                  "checkpoint of a healthy training.", layer=layer))
 
 
+def private(model: nn.Module) -> nn.Module:
+    """A model that listeners may hang on: itself where its layers report themselves and none is needed, or else a copy
+    over the same weights."""
+    return copy.deepcopy(model, _weights_of(model)) if is_heard(model) else model
+
+
+def _weights_of(model: nn.Module) -> dict[int, object]:
+    """What a copy of a model shares with it, as `copy.deepcopy` wants it told."""
+    return {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+
+
 def with_windows(model: nn.Module, change: Change) -> nn.Module:
     """A model over the same weights whose layer `change.layer` has other windows; `model` stays as it is.
 
@@ -268,6 +297,5 @@ def with_windows(model: nn.Module, change: Change) -> nn.Module:
     wanted = {name: value for name in ("n_win", "topk", "mask_padding")
               if (value := getattr(change, name)) is not None}
     changed = layer.with_spec(replace(layer.spec, **wanted))
-    kept: dict[int, object] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, kept | {id(layer): changed})
+    return copy.deepcopy(model, _weights_of(model) | {id(layer): changed})
 

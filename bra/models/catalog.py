@@ -71,9 +71,11 @@ class ModelEntry:
         return self.family == "biformer"
 
 
-YOLO_FILES: Final = tuple(f"{base}{{}}-bra{place}" for base in ("yolov8", "yolo11")
-                          for place in ("", "-residual", "-c2f", "-p3", "-p5"))
+YOLO_FILES: Final = (*(f"{base}{{}}-bra{place}" for base in ("yolov8", "yolo11")
+                       for place in ("", "-residual", "-c2f", "-p3", "-p5")), "yolo11{}-bra-c2psa")
 """Model files of `bra.yolo.cfg`, by name, with a place for the scale."""
+STOCK_FILES: Final = ("yolo11{}", "yolo12{}")
+"""Model files of Ultralytics' own, likewise, whose attention does not route."""
 YOLO_SCALES: Final = "nsmlx"
 BIFORMERS: Final = ("biformer_tiny", "biformer_small", "biformer_base", "biformer_stl")
 CATALOG: Final = {entry.key: entry for entry in (
@@ -112,6 +114,12 @@ CATALOG: Final = {entry.key: entry for entry in (
         message("The model files of this package, at every scale, with random weights: their layers, grids and costs "
                 "are real, their choices mean nothing."), side=640,
         variants=tuple(name.format(scale) for name in YOLO_FILES for scale in YOLO_SCALES)),
+    ModelEntry(
+        "stock", message("YOLO11 and YOLO12 as they come, untrained"), "yolo",
+        message("Ultralytics' own attention with random weights: full attention in YOLO11's C2PSA, attention within "
+                "stripes in YOLO12's A2C2f. Neither routes. For trained weights, give your yolo11n.pt under “Your own "
+                "model”."), side=640, variants=tuple(name.format(scale) for name in STOCK_FILES
+                                                      for scale in YOLO_SCALES)),
     ModelEntry(
         "biformer", message("BiFormer, untrained"), "biformer",
         message("The published architectures with random weights. For the published weights, give their file under "

@@ -63,7 +63,12 @@ class OpenRecording(OpenModel):
     def specs(self) -> Mapping[str, BRASpec]:
         """Settings of every layer whose windows can be changed, by name."""
         return MappingProxyType(LayersByName({name: layer.spec for name, layer in self.recording.trace.layers.items()
-                                              if layer.attention_known}))
+                                              if layer.attention_known and layer.routed}))
+
+    @property
+    def attending(self) -> tuple[str, ...]:
+        """Names of the layers that do not route."""
+        return tuple(name for name, layer in self.recording.trace.layers.items() if not layer.routed)
 
     def prepare(self, photo: Photo, side: int) -> Prepared:
         """An empty input of the recorded size: nothing runs on it."""
@@ -120,7 +125,7 @@ class OpenRecording(OpenModel):
     def rerouted(self, layer: str, n_win: int, topk: int) -> Heard:
         """A layer as it would have been heard with other windows; arguments and errors as for `trace_with`."""
         heard = self.recording.layers.get(layer)
-        if heard is None:
+        if heard is None or heard.reach is not None:
             raise BRAError(message("layer {layer!r} has no windows to change: choose one of {layers}.", layer=layer,
                                    layers=", ".join(self.specs)))
         return rerouted(heard, n_win, topk)

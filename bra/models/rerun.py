@@ -14,10 +14,11 @@ from weakref import ReferenceType, ref
 
 from torch import nn
 
-from bra.models.base import Change, ModelRun, OpenModel, Prepared, on_photo, with_windows
+from bra.listening import hearing
+from bra.models.base import Change, ModelRun, OpenModel, Prepared, on_photo, private, with_windows
 from bra.models.steps import INPUT, Point, Step, names_in, step_of, walk, within
 from bra.photo import Photo
-from bra.tracing import LayerTrace, ModelTrace, traced
+from bra.tracing import LayerTrace, ModelTrace, routed_first, traced
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +59,7 @@ def run_from(model: OpenModel, photo: Photo, side: int, change: Change | None = 
     Raises:
         BRAError: the change cannot be, or the photo does not suit a layer.
     """
-    steps = model.steps()
+    steps = replace(model, module=private(model.module)).steps()
     at = len(steps) if change is None else step_of(steps, change.layer)
     if not steps or at is None or (change is not None and change.layer not in model.specs):
         return model.look(photo, side, change), None
@@ -68,12 +69,13 @@ def run_from(model: OpenModel, photo: Photo, side: int, change: Change | None = 
     given = kept.points[start] if start else {INPUT: kept.prepared.x}
     running = steps if change is None else changed_steps(steps, at, change)
     wanted = [number for number in range(start + 1, min(at + 1, len(steps))) if steps[number].routes]
-    with model.running(kept.prepared):
+    modules = nn.ModuleList([step.run for step in running if isinstance(step.run, nn.Module)])
+    with model.running(kept.prepared), hearing(modules, _size(kept.prepared)):
         ran = traced(partial(walk, running, given, start, wanted), names_in(running), _size(kept.prepared))
         answer = model.answer(ran.out.out, kept.prepared)
     fresh = {name: on_photo(layer, kept.prepared) for name, layer in ran.layers.items()}
     layers = {name: layer for name, layer in kept.layers.items() if _before(steps, name, start)} | fresh
-    look = ModelRun(ModelTrace(ran.out.out, layers), answer)
+    look = ModelRun(ModelTrace(ran.out.out, routed_first(layers)), answer)
     if any("#" in name or step_of(steps, name) is None for name in fresh):
         return look, None       # a layer that runs twice, or outside of the steps: its trace has no one place
     built = {name: layer for name, layer in fresh.items() if _before(steps, name, at)}

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bra.bra_record import VERSION, Heard, real_tokens
+from bra.bra_record import VERSION, Heard, Reach, areas_of, laid_windows, reached, real_tokens
 from bra.errors import BRAError, CheckpointError
 from bra.listening import capture_of
 from bra.messages import message
@@ -28,7 +28,7 @@ from bra.photo import Photo
 from bra.readers.checkpoint import label
 from bra.readers.safetensors import read_safetensors
 from bra.spec import MAX_N_WIN, MAX_SIDE_DWCONV
-from bra.tracing import LayerTrace, ModelTrace, layer_trace
+from bra.tracing import MASS_ELEMENTS, LayerTrace, ModelTrace, layer_trace
 
 MAX_BYTES: Final = 128 * 2**20
 """Of a file; the recorder writes about 47 MB at most."""
@@ -39,6 +39,11 @@ MAX_TRACE: Final = 512 * 2**20      # bytes of all traces, padding included
 MAX_FULL_MACS: Final = 4 * 10**12   # of a layer with every window routed to all, which a page may ask for
 EXPONENTIAL: Final = 32
 """Multiply-adds that take as long as the exponential of an attention weight."""
+MAX_AREAS: Final = 2**14
+MAX_SHARE: Final = 64               # stripes, and sides of a window that a layer attends within
+MAX_OUTSIDE: Final = 64             # tokens that are no places of the picture
+MAX_TOKENS: Final = 2**18           # of a layer that does not route
+MAX_WEIGHTS: Final = 2**32          # attention weights that rank the windows of all layers that do not route
 MAX_TEXT: Final = 200
 MAX_ANSWERS: Final = 300
 POOLS: Final = ("identity", "maxpool", "avgpool", "ada_maxpool", "ada_avgpool")
@@ -180,14 +185,16 @@ def _recording(digest: str, about: Mapping[str, Any], tensors: Mapping[str, Tens
     image = (shape[2], shape[3]) if len(shape) == 4 and min(shape[2:]) >= 1 and max(shape[2:]) <= MAX_SIDE else None
     layers: dict[str, Heard] = {}
     traces: dict[str, LayerTrace] = {}
-    room = MAX_TRACE
+    room, weights = MAX_TRACE, MAX_WEIGHTS
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise _DamagedError("a layer")
         heard, stored = _layer(entry, {name.partition(".")[2]: t for name, t in tensors.items()
                                        if name.partition(".")[0] == str(number)})
         room -= _trace_bytes(heard)
-        if room < 0:
+        if heard.reach is not None:
+            weights -= min(MASS_ELEMENTS, heard.heads * _pairs(heard))
+        if room < 0 or weights < 0:
             raise CheckpointError(message("the layers of this recording take more than {most:,.0f} MB to look into: "
                                           "record a smaller picture.", most=MAX_TRACE / 2**20))
         if heard.name in layers:
@@ -233,16 +240,24 @@ def _layer(entry: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> tuple[Hear
     h, w = (_whole(entry.get("size"), n, 1, MAX_SIDE) for n in (0, 1))
     windows = _whole(entry.get("windows"), 0, 1, MAX_N_WIN), _whole(entry.get("windows"), 1, 1, MAX_N_WIN)
     region = _whole(entry.get("region"), 0, 1, MAX_SIDE), _whole(entry.get("region"), 1, 1, MAX_SIDE)
-    for side, count, inside in zip((h, w), windows, region, strict=True):
+    reach = None if entry.get("reach") is None else _reach(entry["reach"], (h, w), arrays)
+    if reach is not None:
+        windows, region = laid_windows((h, w), reach)
+    for side, count, inside in () if reach is not None else zip((h, w), windows, region, strict=True):
         if not 0 <= count * inside - side < max(count, inside):
             raise _DamagedError("windows that do not suit their map")
     p2 = windows[0] * windows[1]
-    topk = _whole(entry, "topk", 1, p2)
     heads = _whole(entry, "heads", 1, 1024)
-    r_idx = _tensor(arrays, "r_idx", (1, p2, topk)).long()
+    if reach is None:
+        topk = _whole(entry, "topk", 1, p2)
+        r_idx = _tensor(arrays, "r_idx", (1, p2, topk)).long()
+    else:
+        r_idx = reached(areas_of(reach, (h, w), windows, region))[None]
+        topk = int(r_idx.shape[-1])
     if int(r_idx.min()) < 0 or int(r_idx.max()) >= p2:
         raise _DamagedError("a window that does not exist")
-    r_weight = _numbers(arrays, "r_weight", (1, p2, topk)).clamp(0, 1)
+    r_weight = _numbers(arrays, "r_weight", (1, p2, topk)).clamp(0, 1) if reach is None else \
+        torch.full((1, p2, topk), 1 / topk)
     affinity = _tensor(arrays, "affinity", (1, p2, p2)).float() if "affinity" in arrays else None
     if affinity is not None and bool((affinity.isnan() | (affinity == float("inf"))).any()):
         raise _DamagedError("routing that is no numbers")
@@ -256,17 +271,48 @@ def _layer(entry: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> tuple[Hear
     if mode not in POOLS or rule not in RULES or scale is None or not 0 < scale < 1e6:
         raise _DamagedError("settings")
     known = entry.get("known") is True
+    if reach is not None and not (known and bits):
+        raise _DamagedError("a layer without numbers")
     heard = Heard(
         name=_text(entry, "name"), module=None, kind=_text(entry, "type"), size=(h, w), windows=windows, region=region,
-        n_win=_whole(entry, "n_win", 1, MAX_SIDE), topk=topk, heads=heads, scale=scale, soft=entry.get("soft") is True,
+        n_win=_whole(entry, "n_win", 1, MAX_SIDE) if reach is None else windows[0], topk=topk, heads=heads,
+        scale=scale, soft=entry.get("soft") is True,
         mask_padding=entry.get("mask_padding") is True, rule=rule, r_idx=r_idx, r_weight=r_weight, affinity=affinity,
         routing="heard" if entry.get("routing") == "heard" else "computed",
         pool=(mode, _whole(pool, 1, 1, MAX_N_WIN), _whole(pool, 2, 1, MAX_N_WIN)), known=known and bits > 0,
         compared="projection" if entry.get("compared") == "projection" else "output", difference=difference,
-        note="" if known and bits else LEFT_OUT if known else OWN_WAY, dtype=_text(entry, "dtype"))
+        note="" if known and bits else LEFT_OUT if known else OWN_WAY, dtype=_text(entry, "dtype"),
+        reach=reach)
     if heard.known:
         _fill(heard, arrays, bits)
     return heard, {"bits": bits, "stored": stored}
+
+
+def _reach(entry: Any, size: tuple[int, int], arrays: Mapping[str, Tensor]) -> Reach:
+    """What a layer attends to that does not route; of the right shape only as far as its map tells."""
+    if not isinstance(entry, dict) or (kind := entry.get("kind")) not in ("whole", "stripes", "windows"):
+        raise _DamagedError("reach")
+    stripes = _whole(entry, "stripes", 1, MAX_SHARE)
+    rows, columns = (_whole(entry.get("window"), n, 1, MAX_SHARE) for n in (0, 1))
+    shift = _whole(entry.get("shift"), 0, 0, rows - 1), _whole(entry.get("shift"), 1, 0, columns - 1)
+    names = tuple(label(name) for name in _list(entry, "names", MAX_OUTSIDE))
+    areas = 4 * -(-size[1] // columns) * -(-size[0] // rows)
+    if math.prod(size) > MAX_TOKENS or (kind == "stripes" and math.prod(size) % stripes) or (
+            kind == "windows" and areas > MAX_AREAS):
+        raise _DamagedError("reach")
+    reach = Reach(kind, stripes, (rows, columns), shift, names=names)
+    if "reach_bias" in arrays and arrays["reach_bias"].dim() == 3 and kind == "windows":
+        reach.bias = _numbers(arrays, "reach_bias", (arrays["reach_bias"].shape[0], 2 * rows - 1, 2 * columns - 1))
+    for name in ("k", "v") if names else ():
+        found = arrays.get(f"reach_{name}")
+        width = found.shape[-1] if found is not None and found.dim() == 3 else 0
+        setattr(reach, name, _numbers(arrays, f"reach_{name}", (1, len(names), width)))
+    return reach
+
+
+def _pairs(heard: Heard) -> int:
+    """Pairs of a query and a key that its windows ask for, padding included."""
+    return math.prod(heard.windows) * math.prod(heard.region) * heard.topk * _keys(heard)
 
 
 def _fill(heard: Heard, arrays: Mapping[str, Tensor], bits: int) -> None:
@@ -276,7 +322,12 @@ def _fill(heard: Heard, arrays: Mapping[str, Tensor], bits: int) -> None:
     if not (Q and c) or Q % heard.heads or c % heard.heads or max(Q, c) > 2**16:
         raise _DamagedError("channels")
     keys = _keys(heard)
-    full = heard.windows[0] ** 2 * heard.windows[1] ** 2 * heard.region[0] * heard.region[1] * keys
+    full = math.prod(heard.windows) ** 2 * math.prod(heard.region) * keys if heard.reach is None else _pairs(heard)
+    reach = heard.reach
+    if reach is not None and (heard.pool[0] != "identity" or (reach.bias is not None and len(reach.bias) != heard.heads)
+                              or any(part is not None and part.shape[-1] != wide
+                                     for part, wide in ((reach.k, Q), (reach.v, c)))):
+        raise _DamagedError("reach")
     if keys < 1 or full * (Q + c + EXPONENTIAL * heard.heads) > MAX_FULL_MACS:
         raise CheckpointError(message("layer {layer!r} of this recording is too large to route every window to all, "
                                       "which can be chosen here: record a smaller picture.", layer=heard.name))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ from bra.spec import BRASpec
 from bra.tracing import LayerTrace, trace
 
 PIXELS_PER_TOKEN = 8
+COARSEST: Final = 32
+"""Pixels to a token along each side of the coarsest map of a YOLO."""
 CHANNELS = 64
 """Of the layer whose cost the first chapter counts."""
 
@@ -60,6 +62,30 @@ def growth(pixels: int, n_win: int = 7, topk: int = 4) -> Growth:
     side = -(-pixels // PIXELS_PER_TOKEN)
     full = layer_cost(BRASpec(CHANNELS, n_win=1, topk=1), side, side)
     return Growth(side * side, full, layer_cost(BRASpec(CHANNELS, n_win=n_win, topk=topk), side, side))
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Pairs of a query and a key that three kinds of attention compare on one map.
+
+    Attributes:
+        side: tokens along a side of the map.
+        full: every token with every other, as in YOLO11's C2PSA.
+        stripes: within four stripes, as in YOLO12's A2C2f.
+        routed: BRA with n_win 7 and topk 4, padding included, and the windows among themselves.
+    """
+
+    side: int
+    full: int
+    stripes: int
+    routed: int
+
+
+def reached(pixels: int) -> Reached:
+    """What is compared on the coarsest map of a YOLO, a token for every 32×32 of pixels·pixels."""
+    side = -(-pixels // COARSEST)
+    grid = WindowGrid(side, side, 7)
+    return Reached(side, side**4, side**4 // 4, grid.H * grid.W * 4 * grid.n_tokens + grid.n_windows**2)
 
 
 def rerun(given: LayerInput, sharper: float = 1.0, **changes: Any) -> tuple[LayerTrace, Tensor]:

@@ -153,6 +153,14 @@ function colourBar(g, x, y, w, low, high, ink, write = number) {
   g.textAlign = "right"; g.fillText(write(high), x + w, y + 11);
 }
 
+// What a layer that does not route attends to; nothing of one that routes.
+function reachWords([kind, a, b] = []) {
+  if (kind === "whole") return tr("full attention");
+  if (kind === "stripes") return tr("attention within {n} stripes", { n: a });
+  if (kind === "shifted") return tr("attention within shifted windows of {h}×{w} tokens", { h: a, w: b });
+  return kind ? tr("attention within windows of {h}×{w} tokens", { h: a, w: b }) : "";
+}
+
 // Text ------------------------------------------------------------------------------------------------------
 
 const number = (x) => (!Number.isFinite(x) ? (x > 0 ? "∞" : x < 0 ? "−∞" : "–")

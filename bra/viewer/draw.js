@@ -23,6 +23,12 @@ function drawGrid(view, g, scale) {
 // The windows that belong to a query: those it chose, or in the reverse view those that chose it.
 function related(view, query) {
   const { data } = view, k = data.topk, n = data.grid.n_win ** 2;
+  // A layer that does not route gives a share to all that it reaches: most first, and the reverse by who gives most.
+  if (!data.routed) {
+    const share = (w) => (view.reverse ? data.affinity[w * n + query] : data.affinity[query * n + w]);
+    return Array.from({ length: n }, (_, window) => ({ window, weight: share(window) })).filter((r) => r.weight > 0)
+      .sort((x, y) => y.weight - x.weight).map((r, at) => ({ ...r, rank: at + 1 }));
+  }
   if (!view.reverse) {
     return Array.from({ length: k }, (_, r) => ({
       window: data.r_idx[query * k + r], rank: r + 1, weight: data.r_weight[query * k + r] }));
@@ -54,8 +60,11 @@ function drawTint(view, g, scale, queries) {
     values = Array.from({ length: n }, (_, w) => (view.reverse ? from[w * n + q] : from[q * n + w]));
     const finite = values.filter(Number.isFinite);
     low = Math.min(...finite); high = Math.max(...finite);
-  } else {
+  } else if (data.routed) {
     values = Array.from(data.in_degree); high = Math.max(...values);
+  } else {
+    values = Array.from({ length: n }, (_, w) => { let sum = 0; for (let q = 0; q < n; q++) sum += data.affinity[q * n + w]; return sum / n; });
+    high = Math.max(...values);
   }
   for (let w = 0; w < n; w++) {
     const r = windowRect(data.grid, w, scale);
@@ -80,7 +89,7 @@ function drawHeat(view, g, scale) {
 }
 
 function drawWindows(view, g, scale, query) {
-  const { grid } = view.data, colour = view.data.roles[query.role];
+  const { data } = view, { grid } = data, colour = view.data.roles[query.role];
   if (view.tint === "query_part") {
     g.setLineDash([7, 5]);
     for (const window of wouldRelate(view, query.window)) frame(g, windowRect(grid, window, scale), colour, 2.25);
@@ -91,8 +100,8 @@ function drawWindows(view, g, scale, query) {
   const most = Math.max(...list.map((r) => r.weight), 1e-9), filled = view.tint === "route";
   for (const { window, weight } of list) {
     const r = windowRect(grid, window, scale);
-    if (filled) { g.fillStyle = hex(colour, 0.16 + 0.44 * (weight / most)); g.fillRect(r.x, r.y, r.w, r.h); }
-    frame(g, r, colour, 2.25);
+    if (filled) { g.fillStyle = hex(colour, (data.routed ? 0.16 : 0.06) + (data.routed ? 0.44 : 0.6) * (weight / most)); g.fillRect(r.x, r.y, r.w, r.h); }
+    if (data.routed || list.length <= 9) frame(g, r, colour, 2.25);
   }
 }
 
@@ -112,7 +121,8 @@ function drawMarks(view, g, scale, query) {
   const size = clamp(Math.min(own.w, own.h) * 0.32, 11, 18);
   // With B, badges move to the other corner, so that two queries may share a window.
   // A crowd of numbers hides the picture: beyond forty, only the first nine are written.
-  for (const { window, rank } of list.length > 40 ? list.slice(0, 9) : list) badge(g, windowRect(grid, window, scale), rank, size, colour, query.role === "b");
+  // Where nothing was chosen, only the first three are.
+  for (const { window, rank } of !view.data.routed ? list.slice(0, 3) : list.length > 40 ? list.slice(0, 9) : list) badge(g, windowRect(grid, window, scale), rank, size, colour, query.role === "b");
 }
 
 // What the model found. Names of a crowd would hide the picture: then only of what is pointed at.

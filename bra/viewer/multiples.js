@@ -59,6 +59,7 @@ function lay(view) {
 function linesOf(view, about) {
   const [keeps, nearest, chance] = [about.keeps, about.nearest, about.chance].map((n) => tr("{n} %", { n }));
   const costs = about.costs.join(tr(", "));
+  if (view.data.versus && about.reach.length) return [reachWords(about.reach), costs];
   return view.data.versus
     ? [tr("n_win {n_win}, topk {topk}: keeps {keeps} (nearest {nearest}, chance {chance})", { ...about, keeps, nearest, chance }), costs]
     : [tr("keeps {keeps}", { keeps }), tr("nearest {nearest}, chance {chance}", { nearest, chance }), costs];
@@ -106,6 +107,7 @@ function moved(view, cell, event) {
 function spoken(view, cell) {
   if (!cell.routes) return cell.lines.map((line) => line.textContent).join(" ");
   const { window } = tokenAt(cell.about.grid, view.at);
+  if (cell.about.reach?.length) return tr("{title}: window {window}, {reach}.", { title: cell.about.title, window, reach: reachWords(cell.about.reach) });
   return tr("{title}: window {window} is routed to {windows}.",
     { title: cell.about.title, window, windows: chosen(view, cell, window).join(tr(", ")) });
 }
@@ -159,9 +161,20 @@ function baseOf(view, cell, width, height) {
 
 function drawRoutes(view, cell, g, at) {
   const { grid, role } = cell.about, colour = view.data.roles[role ?? "a"], path = areaOf(view, cell, at, cell.scale);
-  g.fillStyle = hex(colour, 0.42); g.fill(path);
-  g.strokeStyle = "rgba(0,0,0,.75)"; g.lineWidth = 3; g.stroke(path);
-  g.strokeStyle = colour; g.lineWidth = 1.5; g.stroke(path);
+  const shares = view.data[cell.routes.replace("r_idx", "share")];
+  if (shares) {
+    // Nothing is chosen there: the stronger the tint, the more attention.
+    const n = grid.n_win ** 2, from = tokenAt(grid, at).window * n, most = Math.max(...shares.subarray(from, from + n), 1e-9);
+    for (let w = 0; w < n; w++) {
+      if (!shares[from + w]) continue;
+      const r = windowRect(grid, w, cell.scale);
+      g.fillStyle = hex(colour, 0.08 + 0.62 * shares[from + w] / most); g.fillRect(r.x, r.y, r.w, r.h);
+    }
+  } else { g.fillStyle = hex(colour, 0.42); g.fill(path); }
+  if (!shares) {
+    g.strokeStyle = "rgba(0,0,0,.75)"; g.lineWidth = 3; g.stroke(path);
+    g.strokeStyle = colour; g.lineWidth = 1.5; g.stroke(path);
+  }
   const own = windowRect(grid, tokenAt(grid, at).window, cell.scale);
   g.strokeStyle = "#111"; g.lineWidth = 4; g.strokeRect(own.x + 1.5, own.y + 1.5, own.w - 3, own.h - 3);
   g.strokeStyle = "#fff"; g.lineWidth = 2; g.strokeRect(own.x + 1.5, own.y + 1.5, own.w - 3, own.h - 3);

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from bra.experiments.compare import Compared, CostName, Pair, SettingRow, amount, beats_controls, front
 from bra.metrics.agreement import ACROSS, DOWN
+from bra.metrics.routing import full_softmax
 from bra.photo import Photo
 from bra.tracing import LayerTrace
-from bra.viewer.pack import TILE_SIDE, Place, grid_header, pack
+from bra.viewer.pack import TILE_SIDE, Place, grid_header, pack, reach_of
 
 
 def multiples_message(photo: Photo, compared: Compared, cost: CostName, at: Place, caption: str,
@@ -42,10 +43,11 @@ def pair_message(photo: Photo, found: Pair, names: tuple[str, str], at: Place, c
     """A, B, what both and what one alone is routed to, and how far their outputs differ."""
     cells: list[dict[str, Any]] = [
         {"n_win": row.n_win, "topk": row.topk, "title": f"{role.upper()}: {name}", "front": False, "role": role,
-         **_kept(row),
-              "costs": [amount(row, "macs"), amount(row, "peak_bytes")], "grid": grid_header(lt.grid, photo)}
+         **_kept(row), "reach": reach_of(lt), "grid": grid_header(lt.grid, photo),
+         "costs": [amount(row, "macs"), *([amount(row, "peak_bytes")] if row.routed else [])]}
         for role, name, row, lt in zip("ab", names, found.rows, found.traces, strict=True)]
     arrays = dict(_routes(found.traces))
+    arrays |= {f"share_{n}": full_softmax(lt).astype(np.float32) for n, lt in enumerate(found.traces) if not lt.routed}
     arrays |= {name: np.nan_to_num(getattr(found.shared, name)).astype(np.float32)
                for name in ("both", "only_a", "only_b")}
     if found.difference is not None:

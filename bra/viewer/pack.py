@@ -21,7 +21,7 @@ from bra.messages import message
 from bra.metrics import query_dependence, routing
 from bra.models.base import Detection
 from bra.photo import Photo
-from bra.tracing import LayerTrace
+from bra.tracing import LayerTrace, geometry
 
 PICTURE_SIDE: Final = 1024
 TILE_SIDE: Final = 320
@@ -55,6 +55,10 @@ class Caption:
     def line(self, trace: LayerTrace) -> str:
         """The caption as one line."""
         spec = trace.spec
+        if not trace.routed:
+            return message("{model} · {layer} · {geometry}, under a grid of {n_win}×{n_win} · {provenance}",
+                           model=self.model, layer=self.layer or message("attention"), geometry=geometry(trace),
+                           n_win=spec.n_win, provenance=self.provenance)
         return message("{model} · {layer} · n_win {n_win} · topk {topk} · {provenance}", model=self.model,
                        layer=self.layer or message("attention"), n_win=spec.n_win, topk=spec.topk,
                        provenance=self.provenance)
@@ -128,30 +132,50 @@ def stage_message(photo: Photo, trace: LayerTrace, caption: Caption, focus: Plac
         heat = heat[::step, ::step]
     header = {
         "photo": photo.digest, "grid": grid_header(trace.grid, photo), "topk": trace.spec.topk,
-        "caption": caption.line(trace), "untrained": caption.untrained,
+        # What a layer reaches is said by the view, in its language.
+        "caption": caption.line(trace) if trace.routed else f"{caption.model} · {caption.layer} · {caption.provenance}",
+        "untrained": caption.untrained,
         "weights_used": trace.weights_used, "focus": focus, "pins": dict(pins), "show": list(show), "follow": follow,
         "name": caption.picture, "parts": [caption.model, caption.layer],
         "chance": trace.spec.topk / trace.grid.n_windows,
         "found": [[found.label, found.score] for found in detections],
         "heat_offered": heat_offered, "heat_size": [] if heat is None else list(heat.shape),
+        "routed": trace.routed, "reach": reach_of(trace), "outside": len(trace.outside),
     }
+    outside = np.zeros(0) if trace.reach is None or not trace.outside else routing.outside_share(trace)
     arrays = {
         "r_idx": trace.r_idx[0].numpy().astype(np.int32),
         "r_weight": trace.r_weight[0].float().numpy(),
-        "affinity": trace.affinity[0].float().numpy(),
+        # Of a layer that does not route, the share of attention that its affinity is the logarithm of.
+        "affinity": trace.affinity[0].float().numpy() if trace.routed else
+        routing.full_softmax(trace).astype(np.float32),
         "query_part": query_dependence.without_hubs(trace).astype(np.float32),
         "would_choose": query_dependence.choices_without_hubs(trace).astype(np.int32),
         "kept": routing.kept_share(trace).astype(np.float32),
         "margin": routing.margin(trace).astype(np.float32),
         "in_degree": routing.in_degree(trace).astype(np.int32),
+        "outside_share": outside.astype(np.float32),
         "boxes": np.array([found.box for found in detections], np.float32).reshape(-1, 4),
         "heat": np.zeros(0, np.uint8) if heat is None else np.round(255 * heat).astype(np.uint8),
     }
     return pack(header, photo.encoded(PICTURE_SIDE) if picture is None else picture, arrays)
 
 
+def reach_of(trace: LayerTrace) -> list[Any]:
+    """What a layer that does not route attends to, in a word and numbers; empty for one that routes."""
+    if trace.routed:
+        return []
+    reach = trace.reach
+    if reach is None or reach.kind == "whole":
+        return ["whole"]
+    if reach.kind == "stripes":
+        return ["stripes", reach.stripes]
+    return ["shifted" if any(reach.shift) else "windows", *reach.window]
+
+
 def rail_message(layers: Mapping[str, LayerTrace], chosen: str) -> bytes:
-    """One thumbnail per layer: how many windows chose each window, and whether its routing collapsed.
+    """One thumbnail per layer: how many windows chose each window, and whether its routing collapsed; of a layer that
+    does not route, the share of all attention that each window gets.
 
     Args:
         layers: every layer of one forward, by name; image 0 of the batch.
@@ -159,9 +183,10 @@ def rail_message(layers: Mapping[str, LayerTrace], chosen: str) -> bytes:
     """
     about = [{"name": name, "n_win": lt.grid.n_win, "topk": lt.spec.topk, "h": lt.grid.h, "w": lt.grid.w,
               "aspect": lt.grid.H * lt.grid.stride[0] / (lt.grid.W * lt.grid.stride[1]),
-              "collapsed": lt.routed and query_dependence.collapsed(lt)}
+              "collapsed": lt.routed and query_dependence.collapsed(lt), "reach": reach_of(lt)}
              for name, lt in layers.items()]
-    arrays = {f"in_degree_{at}": routing.in_degree(lt).astype(np.int32) for at, lt in enumerate(layers.values())}
+    arrays = {f"in_degree_{at}": (routing.in_degree(lt) if lt.routed else routing.received(lt)).astype(
+        np.int32 if lt.routed else np.float32) for at, lt in enumerate(layers.values())}
     return pack({"layers": about, "chosen": chosen}, b"", arrays)
 
 

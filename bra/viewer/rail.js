@@ -17,9 +17,13 @@ export default function mount({ parentElement, data, setTriggerValue }) {
     const counts = message[`in_degree_${at}`], most = Math.max(...counts), unread = counts.filter((n) => !n).length;
     const button = el("button", { type: "button", role: "radio", "aria-checked": String(on), tabindex: on ? 0 : -1,
       "data-layer": layer.name,
-      title: tr("{name}: {h}×{w} tokens. A window is chosen at most {most} times; {unread} are never chosen.",
-        { ...layer, most, unread }) },
-    canvas, el("b", {}, layer.name), el("span", {}, `${layer.n_win}×${layer.n_win}, topk ${layer.topk}`),
+      title: layer.reach.length
+        ? tr("{name}: {h}×{w} tokens, {reach}. A window gets at most {most} of all attention.",
+          { ...layer, reach: reachWords(layer.reach), most: percent(most) })
+        : tr("{name}: {h}×{w} tokens. A window is chosen at most {most} times; {unread} are never chosen.",
+          { ...layer, most, unread }) },
+    canvas, el("b", {}, layer.name),
+    el("span", {}, layer.reach.length ? reachWords(layer.reach) : `${layer.n_win}×${layer.n_win}, topk ${layer.topk}`),
     ...(layer.collapsed ? [el("i", { title: tr("Every window is routed to much the same windows: it hardly matters where one points.") }, tr("collapsed"))] : []));
     paintThumbnail(canvas, layer, counts, most);
     button.addEventListener("click", () => view.tell("picked", layer.name));

@@ -30,7 +30,7 @@ function rankLayout(bars, width, height) {
 
 function drawRank(view, canvas, query, colour) {
   const width = canvas.parentElement.clientWidth, height = 168;
-  const g = fit(canvas, width, height), tone = ink(canvas), bars = ranked(view, query);
+  const g = fit(canvas, width, height), tone = ink(canvas), bars = ranked(view, query).filter((b) => view.data.routed || b.chosen);
   const at = rankLayout(bars, width, height), k = view.data.topk;
   bars.forEach(({ window, value, chosen }, n) => {
     if (!Number.isFinite(value)) return; // masked padding has no affinity
@@ -46,7 +46,7 @@ function drawRank(view, canvas, query, colour) {
   });
   g.strokeStyle = tone.faint; g.lineWidth = 1;
   g.beginPath(); g.moveTo(at.left, at.y(0) + 0.5); g.lineTo(width, at.y(0) + 0.5); g.stroke();
-  if (k < bars.length && !view.reverse) {
+  if (k < bars.length && !view.reverse && view.data.routed) {
     const x = at.left + k * at.step - 0.5;
     g.setLineDash([4, 3]); g.strokeStyle = tone.text;
     g.beginPath(); g.moveTo(x, 4); g.lineTo(x, at.bottom); g.stroke(); g.setLineDash([]);
@@ -56,7 +56,7 @@ function drawRank(view, canvas, query, colour) {
       : tr("chosen | rejected, margin {margin}", { margin }), Math.min(x + 5, width - 190), 4);
   }
   g.fillStyle = tone.text; g.font = "12px sans-serif"; g.textAlign = "right"; g.textBaseline = "middle";
-  if (at.high > 0) g.fillText(number(at.high), at.left - 5, at.y(at.high) + 4);
+  if (at.high > 0) g.fillText(view.data.routed ? number(at.high) : percent(at.high), at.left - 5, at.y(at.high) + 4);
   if (at.low < 0) g.fillText(number(at.low), at.left - 5, at.y(at.low) - 4);
   if ((at.y(at.low) - at.y(0) > 20 || at.low === 0) && (at.y(0) - at.y(at.high) > 20 || at.high === 0)) g.fillText("0", at.left - 5, at.y(0));
   g.textBaseline = "bottom"; g.textAlign = "left"; g.fillText(tr("rank {n}", { n: 1 }), at.left, height - 4);
@@ -69,8 +69,8 @@ function fillRankTable(view, body, query) {
   const value = (window) => (view.reverse ? data.affinity[window * n + query] : data.affinity[query * n + window]);
   const list = related(view, query), best = Math.max(...list.map((r) => value(r.window)));
   body.replaceChildren(...list.map(({ window, rank, weight }) => el("tr", { "data-window": window },
-    el("td", {}, String(rank)), el("td", {}, String(window)), el("td", {}, number(value(window))),
-    el("td", {}, number(value(window) - best)), el("td", {}, percent(weight)))));
+    el("td", {}, String(rank)), el("td", {}, String(window)), ...(data.routed
+      ? [el("td", {}, number(value(window))), el("td", {}, number(value(window) - best))] : []), el("td", {}, percent(weight)))));
 }
 
 // One sentence that says what the picture shows; it is the lecture's caption and the screen reader's picture.
@@ -85,6 +85,16 @@ function sentence(view, query) {
     if (!would.length) return tr("{place} would be chosen by no window. Not what the layer did: its affinities less what every query asks for alike.", { place });
     return view.reverse ? tr("{place} would be chosen by windows {windows}. Not what the layer did: its affinities less what every query asks for alike.", values)
       : tr("{place} would choose windows {windows}. Not what the layer did: its affinities less what every query asks for alike.", values);
+  }
+  if (!data.routed) {
+    const shown = first.map((r) => tr("window {window} ({share})", { ...r, share: percent(r.weight) })).join(tr(", "));
+    const values = { place, shown };
+    if (!list.length) return tr("{place} is padding and attends to nothing.", { place });
+    if (view.reverse) return more ? tr("{place} gets most attention from {shown}, …", values) : tr("{place} gets most attention from {shown}.", values);
+    const said = more ? tr("{place} attends most to {shown}, …", values) : tr("{place} attends most to {shown}.", values);
+    const beside = data.outside ? data.outside_share[w] : 0;
+    return beside > 0 ? tr("{said} {share} of its attention goes to tokens that are no places of the picture, such as the class token.",
+      { said, share: percent(beside) }) : said;
   }
   if (view.reverse) {
     if (!list.length) return tr("{place} is chosen by no window.", { place });

@@ -23,8 +23,19 @@ export default function mount({ parentElement, data, setStateValue }) {
   if (view.tint === "class_map" && !message.heat_offered) { view.tint = "route"; view.ui.tint.value = view.tint; }
   view.data = message; view.base = null; view.pointed = null;
   for (const [role, colour] of Object.entries(message.roles)) root.style.setProperty(`--role-${role}`, colour);
+  const words = reachWords(message.reach);
+  message.caption = [message.caption, words && tr("{reach}, under a grid of {n}×{n}", { reach: words, n: message.grid.n_win })].filter(Boolean).join(" · ");
   for (const caption of root.querySelectorAll('[data-part="caption"]')) caption.textContent = message.caption;
-  view.ui.note.textContent = message.weights_used
+  // Nothing is chosen where nothing routes: what would say so goes.
+  for (const tint of ["affinity", "query_part"]) view.ui.tint.querySelector(`[value="${tint}"]`).hidden = !message.routed;
+  if (!message.routed && ["affinity", "query_part"].includes(view.tint)) { view.tint = "route"; view.ui.tint.value = view.tint; }
+  const named = (tint, text) => { view.ui.tint.querySelector(`[value="${tint}"]`).textContent = text; };
+  named("route", message.routed ? tr("Tint: routed") : tr("Tint: attention"));
+  named("in_degree", message.routed ? tr("Tint: how often chosen") : tr("Tint: attention of all"));
+  view.ui.reverse.textContent = message.routed ? tr("Who routes here") : tr("Who looks here");
+  view.ui.note.textContent = !message.routed
+    ? tr("This layer does not route: there is no n_win and no topk to choose. The grid only sums attention up.")
+    : message.weights_used
     ? tr("This layer multiplies keys and values by these weights.")
     : tr("This layer uses only which windows were chosen, not these weights.");
   withPicture(view, render);
@@ -51,7 +62,8 @@ function build(root) {
   ui.tint.addEventListener("change", () => { view.tint = ui.tint.value; switched(view); });
   ui.save.addEventListener("click", () => savePicture(view));
   hits(view, ui.rank, (x) => { const bar = view.rankHit(x); view.pointed = bar.window; schedule(view);
-    return { text: tr("window {window}: affinity {affinity}", { window: bar.window, affinity: number(bar.value) }), query: null }; });
+    return { text: view.data.routed ? tr("window {window}: affinity {affinity}", { window: bar.window, affinity: number(bar.value) })
+      : tr("window {window}: {share} of the attention", { window: bar.window, share: percent(bar.value) }), query: null }; });
   new ResizeObserver(() => { view.base = null; schedule(view); }).observe(root);
   return view;
 }
@@ -206,12 +218,15 @@ function panels(view, queries, current) {
   ui.readout.textContent = sentence(view, current);
   const k = data.topk, n = data.grid.n_win ** 2, all = k === n, role = current.role.toUpperCase();
   root.classList.toggle("reverse", view.reverse);
-  ui.title.textContent = view.reverse ? tr("Who chose query {role}: window {window}", { role, window: current.window })
+  root.classList.toggle("attends", !data.routed);
+  ui.title.textContent = view.reverse && !data.routed ? tr("Who looks at query {role}: window {window}", { role, window: current.window })
+    : view.reverse ? tr("Who chose query {role}: window {window}", { role, window: current.window })
     : tr("Query {role}: window {window}", { role, window: current.window });
   const heads = view.reverse ? [tr("its rank"), tr("chosen by"), tr("affinity"), tr("to the best"), tr("its weight")]
     : [tr("rank"), tr("window"), tr("affinity"), tr("to the best"), tr("weight")];
-  root.querySelectorAll("th").forEach((head, at) => { head.textContent = heads[at]; });
-  ui.stats.textContent = view.reverse
+  const shown = data.routed ? heads : [tr("rank"), tr("window"), "", "", tr("share")];
+  root.querySelectorAll("th").forEach((head, at) => { head.textContent = shown[at]; head.hidden = !shown[at]; });
+  ui.stats.textContent = !data.routed ? attended(view, current.window) : view.reverse
     ? tr("Chosen by {n} of {all} windows; even routing would give {even}. Bars: how well it fits each.",
       { n: data.in_degree[current.window], all: n, even: k })
     : all ? tr("Every window is chosen: nothing is dropped.")
@@ -219,6 +234,17 @@ function panels(view, queries, current) {
       { share: percent(data.kept[current.window]), chance: percent(data.chance) });
   drawRank(view, ui.rank, current.window, colour);
   fillRankTable(view, ui.rows, current.window);
+}
+
+// What a layer that does not route gives from a window, or to it.
+function attended(view, window) {
+  const { data } = view, n = data.grid.n_win ** 2, reach = reachWords(data.reach), even = percent(1 / n);
+  if (view.reverse) {
+    let sum = 0;
+    for (let q = 0; q < n; q++) sum += data.affinity[q * n + window] / n;
+    return tr("It gets {share} of the attention of all windows (even: {even}).", { share: percent(sum), even });
+  }
+  return tr("No choice is made here: {reach}. Bars: share of attention, mean over heads and tokens.", { reach });
 }
 
 // What is on the stage, drawn anew at so many pixels for each or as vectors, so that lines and numbers stay sharp; below it
@@ -279,11 +305,13 @@ function keysOf(view, queries) {
     keys.push({ swatch: (g, x, y) => frame(g, { x, y, w: 14, h: 13 }, colour, 2.25),
       text: view.tint === "query_part" ? (view.reverse ? tr("{role}: window {window} and the windows that would choose it", values)
           : tr("{role}: window {window} and the windows it would choose", values))
+        : !data.routed ? (view.reverse ? tr("{role}: window {window} and who attends to it, the stronger the more", values)
+          : tr("{role}: window {window} and what it attends to, the stronger the more", values))
         : view.reverse ? tr("{role}: window {window} and the windows that chose it, with its rank", values)
         : tr("{role}: window {window} and the windows it is routed to, by rank", values) });
   }
   if (view.tint !== "route") {
-    const name = view.tint === "in_degree" ? tr("tint: how many windows chose a window")
+    const name = view.tint === "in_degree" ? (data.routed ? tr("tint: how many windows chose a window") : tr("tint: share of all attention"))
       : view.tint === "query_part" ? tr("tint: affinity less what every query asks for alike")
       : view.tint === "class_map" ? tr("tint: class heat map (LayerCAM)") : tr("tint: affinity of all windows");
     keys.push({ swatch: (g, x, y) => { for (let n = 0; n < 14; n++) { g.fillStyle = css(cividis(n / 13)); g.fillRect(x + n, y, 1.5, 12); } }, text: name });

@@ -105,6 +105,12 @@ function look(view, g) {
   const query = { role: "a", window, x: (own.x + own.w / 2) / view.scale, y: (own.y + own.h / 2) / view.scale };
   drawWindows(view, g, view.scale, query);
   drawMarks(view, g, view.scale, query);
+  if (!data.routed) {
+    const reached = related(view, window).length;
+    readout.textContent = tr("Window {window} attends to {n} of {all} windows: the stronger the tint, the more.",
+      { window, n: reached, all: data.grid.n_win ** 2 });
+    return;
+  }
   const list = Array.from(data.r_idx.subarray(window * data.topk, (window + 1) * data.topk));
   const more = list.length > 8 ? " …" : "";
   readout.textContent = tr("Window {window} is routed to {list}.", { window, list: list.slice(0, 8).join(", ") + more });

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bra.metrics.routing import nearest_windows
+from bra.metrics.routing import full_softmax, nearest_windows
 from bra.photo import Photo
 from bra.tracing import LayerTrace
 from bra.viewer.pack import Place, grid_header, locate, pack
@@ -17,7 +17,7 @@ PICTURE_SIDE = 720
 
 
 def look_message(photo: Photo, lt: LayerTrace, at: Place, caption: str, picture: bytes, large: bool) -> bytes:
-    """A picture to point at, which shows where each window is routed.
+    """A picture to point at, which shows where each window is routed, or what it attends to where nothing routes.
 
     Args:
         photo: the picture.
@@ -28,7 +28,8 @@ def look_message(photo: Photo, lt: LayerTrace, at: Place, caption: str, picture:
         large: whether it is projected.
     """
     return pack(_header(photo, lt, locate(lt.grid, photo, at)[0], caption, large) | {"mode": "look"}, picture, {
-        "r_idx": lt.r_idx[0].numpy().astype(np.int32), "r_weight": lt.r_weight[0].float().numpy()})
+        "r_idx": lt.r_idx[0].numpy().astype(np.int32), "r_weight": lt.r_weight[0].float().numpy(),
+        "affinity": np.zeros(0, np.float32) if lt.routed else full_softmax(lt).astype(np.float32)})
 
 
 def guess_message(photo: Photo, lt: LayerTrace, window: int, guess: Sequence[int] | None, caption: str, picture: bytes,
@@ -54,4 +55,4 @@ def guess_message(photo: Photo, lt: LayerTrace, window: int, guess: Sequence[int
 
 def _header(photo: Photo, lt: LayerTrace, window: int, caption: str, large: bool) -> dict[str, Any]:
     return {"photo": photo.digest, "grid": grid_header(lt.grid, photo), "topk": lt.spec.topk, "query": window,
-            "caption": caption, "large": large}
+            "caption": caption, "large": large, "routed": lt.routed}

@@ -16,7 +16,7 @@ from bra.metrics.query_dependence import query_dependence
 from bra.metrics.routing import shared_choices
 from bra.models.catalog import ModelSettings
 from bra.photo import Photo
-from bra.teaching.experiments import growth
+from bra.teaching.experiments import growth, reached
 from bra.tracing import LayerTrace
 from bra.units import percent, quantity
 from bra.viewer.pack import FULL, Place, locate
@@ -246,6 +246,33 @@ def proof(at: Lesson) -> Lesson:
             Bar(tr("the nearest windows instead"), found.to_nearest, percent(found.to_nearest), "bad"),
             Bar(tr("no LePE"), found.without_lepe, percent(found.without_lepe), "bad")])
     return replace(at, layer=layer)
+
+
+def stock(at: Lesson) -> Lesson:
+    """What YOLO already does: full attention, stripes, and BRA in their place."""
+    left, right = st.columns([1.6, 1], vertical_alignment="bottom")
+    kind = left.segmented_control(tr("Attention"), range(len(views.KINDS)), required=True,
+                                  format_func=lambda n: tr(views.KINDS[n]),
+                                  key=init_widget("learn_kind", at.kind, range(len(views.KINDS))))
+    kind = at.kind if kind is None else kind
+    side = right.segmented_control(tr("Side of the picture, pixels"), views.SIDES, required=True,
+                                   key=init_widget("learn_side", at.side, views.SIDES)) or at.side
+    photo = model_services.sample("street")
+    lt, found = learn_services.attention_of_yolo(kind, photo), reached(side)
+    whose = tr("Layer {layer} of {model} with random weights: how far it reaches is real, how much it attends means "
+               "nothing.", layer=lt.name, model=learn_services.KINDS[kind].chosen_variant)
+    above, below = sides(at)
+    with above:
+        look(at, photo, lt, GALLERY["street"].focus, whose)
+    with below:
+        st.markdown(tr("On {side} × {side} pixels the coarsest map has {n} × {n} tokens. Pairs that are compared "
+                       "there:", side=side, n=found.side))
+        pairs = (found.full, found.stripes, found.routed)
+        names = (tr("full attention"), tr("four stripes"), tr("BRA, n_win 7, topk 4"))
+        bars(at, tr("% of the largest"), tr("Pairs of a query and a key, padding included."), [
+            Bar(name, n / max(pairs), quantity(n), "main" if number == kind else "other")
+            for number, (name, n) in enumerate(zip(names, pairs, strict=True))])
+    return replace(at, kind=kind, side=side)
 
 
 ROUTER_NAMES: Final = {"default": tr_noop("default"), "straight-through": "diff_routing=True",

@@ -93,5 +93,13 @@ print(semantic_overlap(layer, draw_scene({scene}).labels).to_dict(), shared_choi
 """
 
 
+def _stock(at: Lesson) -> str:
+    photo, settings = model_services.sample("street"), learn_services.KINDS[at.kind]
+    layer = learn_services.attention_of_yolo(at.kind, photo)
+    return layer_code(settings, layer.name, [EXPERIMENTS], [f"found = experiments.reached({at.side})",
+                                                            "print(layer, found)"], picture_file("street", None),
+                      trace=True)
+
+
 _PROGRAMS: Final[Mapping[int, Callable[[Lesson], str]]] = MappingProxyType({
-    1: _growth, 2: _windows, 3: _weights, 4: _cuts, 5: _padding, 6: _worth, 7: _proof, 8: _router})
+    1: _growth, 2: _windows, 3: _weights, 4: _cuts, 5: _padding, 6: _worth, 7: _proof, 8: _router, 9: _stock})

@@ -148,6 +148,16 @@ def _taught(router: str) -> tuple[Photo, LayerTrace, Mapping[str, float | int | 
     return photo, layer, semantic_overlap(layer, draw_scene(SCENE, SIDE_READ).labels).to_dict()
 
 
+KINDS: Final = (ModelSettings("stock", side=640), ModelSettings("stock", side=640, variant="yolo12n"),
+                ModelSettings("yolo", side=640, variant="yolo11n-bra-c2psa"))
+"""Models of `learn_view.KINDS`; the attention that is looked at is the first."""
+
+
+def attention_of_yolo(kind: int, photo: Photo) -> LayerTrace:
+    """The first attention layer of one of KINDS on a picture."""
+    return next(iter(model_run(load_model(KINDS[kind]), photo).trace.layers.values()))
+
+
 def voices(photo: Photo, at: int) -> Voices:
     """What the output of a layer of the trained model is made of."""
     layer = layer_of("trained", photo, at)

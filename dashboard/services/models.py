@@ -15,7 +15,7 @@ import streamlit as st
 
 from bra import bra_record, opening
 from bra.errors import BRAError
-from bra.experiments.compare import GivenLayer, LayerInput, layer_inputs, recorded_layers
+from bra.experiments.compare import AttendingLayer, GivenLayer, LayerInput, layer_inputs, recorded_layers
 from bra.messages import message
 from bra.models.base import Change, ModelRun, OpenModel
 from bra.models.card import ModelCard, cards
@@ -276,11 +276,15 @@ def running_priority(loaded: LoadedModel) -> str:
 
 
 def given_layer(loaded: LoadedModel, photo: Photo, layer: str) -> GivenLayer:
-    """As `layer_input`, or a layer of a recording, which is compared without its input.
+    """As `layer_input`, or a layer of a recording, which is compared without its input, or one that does not route.
 
     Raises:
         BRAError: as there, or the picture is not the recording's.
     """
+    if not layer and loaded.model.only_attends:
+        layer = loaded.model.attending[0]
+    if layer in loaded.model.attending:
+        return AttendingLayer(layer, model_run(loaded, photo).trace.layers[layer])
     if not isinstance(loaded.model, OpenRecording):
         return layer_input(loaded, photo, layer)
     found = recorded_layers(loaded.model, photo)

@@ -14,7 +14,7 @@ PARTS: Final = ("chapters", "example", "photo", "predict")
 SCENES: Final = ("words", "try", "ask")
 """What a chapter is shown as, one after the other, where it is projected."""
 LENGTHS: Final[Mapping[str, int]] = {
-    "chapters": 8, "example": len(STEPS), "photo": len(STEPS), "predict": 8}
+    "chapters": 9, "example": len(STEPS), "photo": len(STEPS), "predict": 8}
 PIXELS: Final = range(112, 1793, 56)
 """Sides of which the map divides into 7 windows without padding."""
 N_WINS: Final = range(2, 11)
@@ -28,6 +28,10 @@ ANSWERS: Final = (tr_noop("taught"), *WEIGHTS)
 LAYERS: Final = range(5)
 TEACHERS: Final = (tr_noop("default"), tr_noop("straight-through"), tr_noop("taught"))
 """What taught the router of each model of drawn scenes; the words of `bra.training.scenes.ROUTERS`."""
+KINDS: Final = (tr_noop("YOLO11's C2PSA"), tr_noop("YOLO12's A2C2f"), tr_noop("BRA in place of C2PSA"))
+"""Which attention of a YOLO is looked at."""
+SIDES: Final = (320, 640, 1280, 1920)
+"""Sides of a picture for which its pairs are counted."""
 Stop = tuple[str, int, str]
 """Part, step and scene."""
 
@@ -53,6 +57,8 @@ class Lesson:
         layer: number of the layer whose output is taken apart, from 0.
         who: whose routing is to be predicted, of ANSWERS.
         router: which of the models of drawn scenes is looked at, of TEACHERS.
+        kind: which attention of a YOLO is looked at, by its number in KINDS.
+        side: side of the picture in pixels for which its pairs are counted, of SIDES.
     """
 
     part: str = "chapters"
@@ -71,6 +77,8 @@ class Lesson:
     layer: int = 1
     who: str = "taught"
     router: str = "default"
+    kind: int = 0
+    side: int = 640
 
     @property
     def stop(self) -> Stop:
@@ -109,7 +117,8 @@ _PARAMS: Final = (
     link.switch("soft", "learn_soft"), link.number("cut", CUTS, "learn_cut"),
     link.number("pad_win", N_WINS, "learn_pad_win"), link.switch("masked", "learn_masked"),
     link.word("weights", WEIGHTS, "learn_weights"), link.number("layer", LAYERS, "learn_layer"),
-    link.word("who", ANSWERS, "learn_who"), link.word("router", TEACHERS, "learn_router"))
+    link.word("who", ANSWERS, "learn_who"), link.word("router", TEACHERS, "learn_router"),
+    link.number("kind", range(len(KINDS)), "learn_kind"), link.number("side", SIDES, "learn_side"))
 
 
 def stops(present: bool) -> tuple[Stop, ...]:

@@ -9,10 +9,11 @@ from pathlib import Path
 import streamlit as st
 
 from bra.errors import BRAError
-from bra.experiments.compare import Compared, GivenLayer, Setting, amount
+from bra.experiments.compare import AttendingLayer, Compared, GivenLayer, Pair, Setting, SettingRow, amount
 from bra.experiments.probes import PROBES
 from bra.figures import compare as compare_figures
 from bra.messages import message, semicolon_joined
+from bra.metrics.routing import chance
 from bra.models.base import WARNING
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.photo import Photo
@@ -65,9 +66,9 @@ def choose_tab() -> Comparison:
     return session.save_comparison(replace(wanted, tab=tab or wanted.tab))
 
 
-def choose_layer(view: Selection, loaded: LoadedModel, label: str = "") -> Selection:
-    """Which routed layer, where there are several."""
-    names = list(loaded.model.specs)
+def choose_layer(view: Selection, loaded: LoadedModel, label: str = "", attending: bool = False) -> Selection:
+    """Which layer, where there are several; with `attending` those that do not route too."""
+    names = [*loaded.model.specs, *(loaded.model.attending if attending else ())]
     if not names:
         return view
     usual = model_widgets.shown_layer(view.settings, "", tuple(names))
@@ -186,7 +187,7 @@ def choose_b(view: Selection, wanted: Comparison) -> tuple[Selection, LoadedMode
     except BRAError as error:
         model_widgets.refuse(error, session.MODEL_UPLOADER_B)
         st.stop()
-    names = list(loaded.model.specs)
+    names = [*loaded.model.specs, *loaded.model.attending]
     layer = next((name for name in (wanted.b.layer, view.layer) if name in names), names[0] if names else "")
     if len(names) > 1:
         layer = st.selectbox(tr("B: layer"), names, key=init_widget("b_layer", layer, names), width=260)
@@ -222,7 +223,8 @@ def _choose_kind(settings: ModelSettings) -> ModelSettings:
 
 def setting_of(settings: ModelSettings, given: GivenLayer) -> Setting:
     """The windows that a side has: those that were asked for, or else the layer's own."""
-    asked = settings if settings.entry.family == "patches" or settings.changed else given.own
+    chosen = not isinstance(given, AttendingLayer) and (settings.entry.family == "patches" or settings.changed)
+    asked = settings if chosen else given.own
     return Setting(asked.n_win, asked.topk)
 
 
@@ -237,7 +239,7 @@ def sides(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place, seen
     """A against B on one picture."""
     st.caption(tr("A is the model of the side bar, with its windows. Set B here."))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        view = choose_layer(view, loaded, tr("A: layer"))
+        view = choose_layer(view, loaded, tr("A: layer"), attending=True)
         other, loaded_b = choose_b(view, session.comparison())
     other = choose_b_windows(other, loaded_b, session.comparison())
     loaded_b = replace(loaded_b, settings=other.settings)
@@ -253,28 +255,43 @@ def sides(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place, seen
     message = pair_message(photo, found, (names[0], names[1]), at, caption, encoded(photo, TILE_SIDE))
     components.multiples(message, session.VERSUS, session.on_multiples, session.on_setting)
     row_a, row_b = found.rows
-    shared = found.shared.union_share
-    st.markdown(tr("Over all queries, A and B share **{shared:.0f} %** of what either is routed to; two random choices "
-                   "of that size would share {chance:.0f} %.", shared=100 * shared[shared == shared].mean(),
-                   chance=100 * found.chance))
+    st.markdown(_together(found))
     less = tr_noop("B less A")
     st.dataframe([
-        {"": tr("keeps of its full attention"), **_shares(row_a.recall, row_b.recall, less)},
-        {"": tr("its nearest windows keep"), **_shares(row_a.nearest, row_b.nearest, less)},
+        {"": tr("keeps of its full attention"), **_shares(row_a, row_b, "recall", less)},
+        {"": tr("its nearest windows keep"), **_shares(row_a, row_b, "nearest", less)},
         {"": tr("depends on the query"), "A": translate(depends(row_a)), "B": translate(depends(row_b)), less: ""},
         {"": tr("multiply-adds of the layer"), "A": translate(amount(row_a, "macs")),
          "B": translate(amount(row_b, "macs")), less: _change(row_a.macs, row_b.macs)},
         {"": tr("memory of the layer"), "A": translate(amount(row_a, "peak_bytes")),
          "B": translate(amount(row_b, "peak_bytes")),
-         less: _change(row_a.peak_bytes, row_b.peak_bytes)}], hide_index=True, column_config=heads([less]))
+         less: _change(row_a.peak_bytes, row_b.peak_bytes) if row_a.routed and row_b.routed else ""}],
+        hide_index=True, column_config=heads([less]))
     one, two = ((side.loaded.settings, side.given.name, side.windows, share.file_name(side.loaded.upload))
                 for side in (a, b))
     share.offer(versus_code(one, two, seen))
 
 
-def _shares(a: float, b: float, less: str) -> dict[str, str]:
-    return {"A": tr("{share:.1f} %", share=100 * a), "B": tr("{share:.1f} %", share=100 * b),
-            less: tr("{gain:+.1f} points", gain=100 * (b - a))}
+def _together(found: Pair) -> str:
+    """What two layers have in common, in a sentence."""
+    shared, names = found.shared.union_share, ("A", "B")
+    if found.caught is not None:
+        whole, routed = sorted(range(2), key=lambda n: found.traces[n].routed)
+        share = chance(found.traces[routed])
+        return tr("{whole} does not route. Of its attention, **{caught:.0f} %** falls on what {routed} is routed to "
+                  "from the same place; as many random windows would get {chance:.0f} %.", whole=names[whole],
+                  routed=names[routed], caught=100 * found.caught, chance=100 * share)
+    return tr("Over all queries, A and B share **{shared:.0f} %** of what either is routed to; two random choices "
+              "of that size would share {chance:.0f} %.", shared=100 * shared[shared == shared].mean(),
+              chance=100 * found.chance)
+
+
+def _shares(row_a: SettingRow, row_b: SettingRow, field: str, less: str) -> dict[str, str]:
+    a, b = getattr(row_a, field), getattr(row_b, field)
+    # A layer that does not route leaves nothing out, so there is nothing to keep.
+    return {"A": tr("{share:.1f} %", share=100 * a) if row_a.routed else "–",
+            "B": tr("{share:.1f} %", share=100 * b) if row_b.routed else "–",
+            less: tr("{gain:+.1f} points", gain=100 * (b - a)) if row_a.routed and row_b.routed else ""}
 
 
 def _change(a: int, b: int) -> str:
@@ -361,7 +378,7 @@ def main() -> None:
             sweeps(view)
             return
         loaded = load_model(view.settings, session.model_upload())
-        if not loaded.model.specs and loaded.model.runs:
+        if not loaded.model.specs and loaded.model.runs and not (tab == "versus" and loaded.model.attending):
             model_widgets.say_no_routing(loaded)
             return
         chosen = model_widgets.picture_for(view, chosen)

@@ -10,7 +10,7 @@ import streamlit as st
 from bra.errors import BRAError
 from bra.figures import routing
 from bra.figures.attention import about, attention, names_of
-from bra.metrics.routing import in_degree
+from bra.metrics.routing import in_degree, received
 from bra.models.base import Answer, ModelRun
 from bra.models.class_map import ClassMap
 from bra.models.watched import OpenTimeline
@@ -130,9 +130,11 @@ def _charts(found: LayerResult, selection: Selection, caption: Caption, focus: P
     name = caption.model, caption.layer, caption.picture, f"n{grid.n_win}_k{layer.spec.topk}"
     small, size = encoded(found.photo, TILE_SIDE), traced_size(grid, found.photo)
     windows = [(role, locate(grid, found.photo, place)[0]) for role, place, _ in _queries(selection, focus)]
+    named = [tr("Routing matrix"), tr("Who is chosen")] if layer.routed else \
+        [tr("Attention matrix"), tr("Who gets the attention")]
     attending, ranking, matrix, chosen = st.tabs(
-        [tr("What the query tokens attend to"), tr("Ranking of A and B"), tr("Routing matrix"), tr("Who is chosen")],
-        on_change="rerun", key="explore_tabs")
+        [tr("What the query tokens attend to"), tr("Ranking of A and B"), *named], on_change="rerun",
+        key="explore_tabs" if layer.routed else "explore_tabs_attention")
     whole = selection.whole
     with attending:
         if attending.open:
@@ -194,6 +196,11 @@ def _centres(found: LayerResult) -> tuple[Place, ...]:
 
 
 def _degrees(layer: LayerTrace) -> str:
+    if not layer.routed:
+        shares = received(layer)
+        most = int(shares.argmax())
+        return tr("Most attention goes to window {window}: {share:.1f} % of all, where even attention would give "
+                  "{even:.1f} %.", window=most, share=100 * shares[most], even=100 / len(shares))
     counts = in_degree(layer)
     hub = int(counts.argmax())
     return tr("Most chosen: window {hub}, by {most} of {all}. Never chosen: {never} of {all} windows. Even routing "

@@ -1,4 +1,4 @@
-"""Learn: what bi-level routing attention does, in eight chapters, an example and a guess; also in front of a class."""
+"""Learn: what bi-level routing attention does, in nine chapters, an example and a guess; also in front of a class."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from dashboard.widgets import share
 
 HERE: Final = Path(__file__).parents[1] / "components"
 PART_NAMES: Final = {
-    "chapters": tr_noop("Eight chapters"), "example": tr_noop("Every number, by hand"),
+    "chapters": tr_noop("Nine chapters"), "example": tr_noop("Every number, by hand"),
     "photo": tr_noop("The same on a photo"),
     "predict": tr_noop("Predict, then see")}
 CHAPTER_NAMES: Final = (
     tr_noop("Why not everything"), tr_noop("Windows and routing"), tr_noop("What weights do not "
                                                                            "do"), tr_noop("n_win and topk"),
     tr_noop("Padding"), tr_noop("Trained or not"), tr_noop("Pretty maps"),
-    tr_noop("Does the router learn?"))
+    tr_noop("Does the router learn?"), tr_noop("What YOLO already does"))
 TRIALS: Final[tuple[Callable[[Lesson], Lesson], ...]] = (
     chapters.cost, chapters.windows, chapters.weights, chapters.cuts,
-    chapters.padding, chapters.worth, chapters.proof, chapters.router)
+    chapters.padding, chapters.worth, chapters.proof, chapters.router, chapters.stock)
 
 
 def page() -> None:

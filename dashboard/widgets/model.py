@@ -7,8 +7,17 @@ from dataclasses import replace
 import streamlit as st
 
 from bra.errors import RECORD_IT, BRAError, ForeignModelError
-from bra.models.base import WARNING, ModelRun, no_routing
-from bra.models.catalog import BIFORMERS, CATALOG, YOLO_FILES, YOLO_SCALES, ModelEntry, ModelSettings, grid_on
+from bra.models.base import WARNING, ModelRun, no_attention, no_routing
+from bra.models.catalog import (
+    BIFORMERS,
+    CATALOG,
+    STOCK_FILES,
+    YOLO_FILES,
+    YOLO_SCALES,
+    ModelEntry,
+    ModelSettings,
+    grid_on,
+)
 from bra.photo import Photo
 from bra.spec import BRASpec
 from bra.tracing import LayerTrace
@@ -33,7 +42,9 @@ WEIGHTS = {"trained": tr_noop("trained"), "untrained": tr_noop("untrained")}
 PLACES = {"": tr_noop("{base}: neck, before each C2f"), "-residual": tr_noop("{base}: the same, with norm and "
                                                                              "shortcut"),
           "-c2f": tr_noop("{base}: inside each C2f"), "-p3": tr_noop("{base}: backbone, after P3"),
-          "-p5": tr_noop("{base}: backbone, at its end")}
+          "-p5": tr_noop("{base}: backbone, at its end"), "-c2psa": tr_noop("{base}: in place of C2PSA's attention")}
+STOCK_NAMES = {"yolo11{}": tr_noop("YOLO11: C2PSA, full attention"),
+               "yolo12{}": tr_noop("YOLO12: A2C2f, attention within stripes")}
 BIFORMER_NAMES = {"biformer_tiny": tr_noop("T, 13.1 M parameters"), "biformer_small": "S, 25.5 M",
                   "biformer_base": "B, 56.8 M", "biformer_stl": "STL, 28.4 M"}
 
@@ -82,14 +93,14 @@ def _choose_variant(entry: ModelEntry, old: ModelSettings) -> str:
     if len(entry.variants) == 1:
         return ""
     if entry.family == "yolo":
-        stems = list(YOLO_FILES)
+        stems = [stem for stem in (*YOLO_FILES, *STOCK_FILES) if stem.format(YOLO_SCALES[0]) in entry.variants]
         stem, scale = next((stem, letter) for stem in stems for letter in YOLO_SCALES
                            if stem.format(letter) == old.chosen_variant)
         stem = st.selectbox(tr("Model file"), stems, format_func={stem: _file_name(stem) for stem in stems}.__getitem__,
-                            key=init_widget("yolo_file", stem, stems))
+                            key=init_widget(f"{entry.key}_file", stem, stems))
         scales = list(YOLO_SCALES)
         letter = st.segmented_control(tr("Scale"), scales, required=True,
-                                      key=init_widget("yolo_scale", scale, scales))
+                                      key=init_widget(f"{entry.key}_scale", scale, scales))
         chosen = stem.format(letter or scale)
     else:
         names = list(BIFORMERS)
@@ -99,6 +110,8 @@ def _choose_variant(entry: ModelEntry, old: ModelSettings) -> str:
 
 
 def _file_name(stem: str) -> str:
+    if stem in STOCK_NAMES:
+        return translate(STOCK_NAMES[stem])
     base, _, place = stem.format("").partition("-bra")
     return translate(PLACES[place]).format(base=base.replace("yolo", "YOLO"))
 
@@ -118,13 +131,16 @@ def _choose_weights(entry: ModelEntry, old: ModelSettings) -> bool:
 def _choose_change(settings: ModelSettings, old: ModelSettings, layer: str) -> ModelSettings:
     """Other windows for the layer that is looked at."""
     try:
-        specs = load_model(settings, session.model_upload()).model.specs
+        model = load_model(settings, session.model_upload()).model
     except BRAError:        # the page says why; what a link asks for waits for the file
         return settings if session.model_upload() else replace(settings, n_win=old.n_win, topk=old.topk,
                                                                changed=old.changed)
+    specs = model.specs
     name = shown_layer(settings, layer, tuple(specs))
     if name not in specs:
-        st.caption(tr("This layer attends to everything: it has no windows to change.") if specs else "")
+        if specs or model.only_attends:
+            st.caption(tr("This layer does not route: its tokens attend to all that they reach. So there is no n_win "
+                          "and no topk to choose; the grid over the picture only sums their attention up."))
         return settings
     spec = specs[name]
     st.caption(tr("Layer {name} was built with n_win {n_win}, topk {topk}, {heads} heads, {dim} channels.", name=name,
@@ -239,7 +255,7 @@ def run_chosen(view: Selection, photo: Photo) -> tuple[Selection, LoadedModel, M
             run = model_run(loaded, photo, shown_layer(view.settings, view.layer, tuple(loaded.model.specs)))
             if run.trace.layers:
                 return view, loaded, ModelRun(run.trace, translated(run.answer))
-            say_no_routing(loaded)
+            st.info(plain(translate(no_attention(loaded.model.label))), icon=":material/info:")
         except BRAError as error:
             refuse(error)
     usual = load_model(ModelSettings())

@@ -449,3 +449,29 @@ def test_the_first_guess_counts_and_nonsense_does_not(marked: object, kept: str)
 def test_a_share_is_0_or_100_per_cent_only_where_it_is_exactly() -> None:
     assert [percent(x) for x in (0, 0.0001, 0.0714, 0.0999, 0.431, 0.9999, 1)] == \
         ["0.0 %", "<0.1 %", "7.1 %", "10 %", "43 %", "99.9 %", "100 %"]
+
+
+# what YOLO already does ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", range(3))
+def test_what_yolo_does_is_what_its_layer_does(kind: int) -> None:
+    app = page(step="9", learn_kind=str(kind))
+    lt = next(iter(look(learn_services.KINDS[kind], photo("street")).trace.layers.values()))
+    found = experiments.reached(640)
+    assert numbers(app) == [quantity(n) for n in (found.full, found.stripes, found.routed)]
+    header, arrays = picture_of(app)
+    assert header["routed"] is lt.routed is (kind == 2)
+    np.testing.assert_array_equal(arrays["r_idx"], lt.r_idx[0])
+    window = header["query"]
+    reach = {0: lt.grid.n_windows, 1: lt.grid.n_windows // 4, 2: 4}[kind]
+    assert (arrays["affinity"].reshape(-1, lt.grid.n_windows)[window] > 0).sum() == reach if not lt.routed else \
+        lt.spec.topk == reach
+
+
+def test_the_arithmetic_of_attention_in_yolo() -> None:
+    found = experiments.reached(640)
+    assert (found.side, found.full, found.stripes) == (20, 160_000, 40_000)
+    assert found.routed == 21 * 21 * 4 * 9 + 49**2
+    assert chapter("en", 9).choices[0].startswith("Its map has 20 × 20 tokens")
+    assert experiments.reached(320).stripes < experiments.reached(320).routed      # small maps: BRA does not pay

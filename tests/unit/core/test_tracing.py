@@ -174,7 +174,7 @@ def test_an_input_that_is_no_image_gets_a_grid_of_tokens() -> None:
 
 
 def test_a_model_without_the_layer_is_refused() -> None:
-    with pytest.raises(TraceError, match="Sequential ran without a BiLevelRoutingAttention layer: choose"):
+    with pytest.raises(TraceError, match="Sequential ran without a BiLevelRoutingAttention layer, and without other"):
         bra.trace(nn.Sequential(nn.Conv2d(3, 4, 1)), torch.rand(1, 3, 8, 8))
     with pytest.raises(BRAError, match="auto_pad"):
         bra.trace(layer(auto_pad=False), torch.rand(1, 16, 8, 8))

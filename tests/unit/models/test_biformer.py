@@ -99,24 +99,30 @@ def test_rows_of_a_traced_full_attention_are_the_softmax_over_all_tokens(h: int,
                     assert found.sum() == pytest.approx(1)       # nothing is left for the padding
 
 
-def test_affinity_of_a_traced_full_attention_is_the_scaled_product_of_window_means() -> None:
+def test_affinity_of_a_traced_full_attention_is_the_logarithm_of_what_windows_get() -> None:
     layer, x = FullAttention(16, num_heads=2, n_win=2).eval(), torch.randn(1, 16, 3, 4)   # windows of 2×2; row 4 padded
     lt = bra.trace(layer, x).layers[""]
     with torch.no_grad():
-        q, k, _ = layer.qkv(x.permute(0, 2, 3, 1))[0].split(16, -1)
+        q, k, _ = (part.reshape(3, 4, 2, 8) for part in layer.qkv(x.permute(0, 2, 3, 1))[0].split(16, -1))
     cut = [(rows, cols) for rows in (slice(0, 2), slice(2, 3)) for cols in (slice(0, 2), slice(2, 4))]
-    expected = torch.stack([torch.stack([q[i].mean((0, 1)) @ k[j].mean((0, 1)) / 8**0.5 for j in cut]) for i in cut])
-    torch.testing.assert_close(lt.affinity[0], expected)
-    assert torch.equal(lt.r_idx[0], expected.argsort(-1, descending=True))
+    shares = torch.zeros(4, 4)
+    for i, rows in enumerate(cut):
+        tokens = [(token, head) for head in range(2) for token in q[rows][:, :, head].reshape(-1, 8)]
+        for token, head in tokens:
+            weights = torch.einsum("hwc,c->hw", k[:, :, head], token / 8**0.5).flatten().softmax(0).view(3, 4)
+            shares[i] += torch.stack([weights[one].sum() for one in cut]) / len(tokens)
+    torch.testing.assert_close(lt.affinity[0], shares.log())
+    torch.testing.assert_close(lt.r_weight[0], shares.sort(-1, descending=True).values)
+    assert torch.equal(lt.r_idx[0], shares.argsort(-1, descending=True))
 
 
 def test_windows_of_padding_only_are_ranked_last_and_get_nothing() -> None:
     lt = bra.trace(FullAttention(16, num_heads=2, n_win=7), torch.randn(1, 16, 9, 14)).layers[""]
     padding = torch.from_numpy(lt.grid.padding_windows)  # windows of 2×2 tokens: rows 5 and 6 of windows
     assert padding.nonzero().flatten().tolist() == [*range(35, 49)]
-    assert padding[lt.r_idx[0, :, -14:]].all()
-    assert torch.isneginf(lt.affinity[0][:, padding]).all()
-    assert lt.r_weight[0, :, -14:].max() == 0
+    assert padding[lt.r_idx[0, ~padding, -14:]].all()
+    assert torch.isneginf(lt.affinity[0][~padding][:, padding]).all()
+    assert lt.r_weight[0, ~padding, -14:].max() == 0
 
 
 def test_being_traced_does_not_change_the_output() -> None:

@@ -132,7 +132,8 @@ def test_every_shipped_file_opens_and_finds_nothing_untrained(path: Path) -> Non
     opened = open_model(ModelSettings("yolo", variant=name))
     seen = opened.look(BUTTONS, 160)
     assert opened.provenance == "untrained, random weights"
-    assert tuple(seen.trace.layers) == tuple(opened.specs)
+    assert tuple(seen.trace.layers) == (*opened.specs, *opened.attending)       # those that route are first
+    assert bool(opened.attending) == ("yolo11" in name and "c2psa" not in name)     # of C2PSA, which YOLO11 has
     assert seen.answer.detections == ()
 
 
