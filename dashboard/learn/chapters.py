@@ -344,7 +344,7 @@ def rules(at: Lesson) -> Lesson:
     whose = tr("Layer {layer}, taught by labels, on a scene that it did not learn from.", layer=lt.name)
     above, below = sides(at)
     with above:
-        look(at, photo, lt, SCENE_FOCUS, whose + " " + (
+        look(photo, lt, SCENE_FOCUS, whose + " " + (
             tr("Here tokens choose for themselves: shown are the {k} windows that most of them chose.", k=lt.spec.topk)
             if rule == "token" else ""))
     with below:
