@@ -280,7 +280,7 @@ def stock(at: Lesson) -> Lesson:
     """What YOLO already does: full attention, stripes, and BRA in their place."""
     left, right = st.columns([1.6, 1], vertical_alignment="bottom")
     kind = left.segmented_control(tr("Attention"), range(len(views.KINDS)), required=True,
-                                  format_func=lambda n: translate(views.KINDS[n]),
+                                  format_func=option_labels(dict(enumerate(views.KINDS))),
                                   key=init_widget("learn_kind", at.kind, range(len(views.KINDS))))
     kind = at.kind if kind is None else kind
     side = right.segmented_control(tr("Side of the picture, pixels"), views.SIDES, required=True,
