@@ -1,4 +1,5 @@
 # make run: install and open the app.  make test: install, lint, type-check, run every test, the browser's too.
+# make bench: every benchmark, and at the end bench.html: each ratio beside that of the last release.
 # make audit: known flaws in what is installed (asks the network), and secrets in any state of any file.
 # make old-python: Python 3.8 with torch 1.10, in which the one-file recorder is tested too (fetches 900 MB).
 # make fuzz MINUTES=10: hand made-up files and links to every door; without MINUTES until Ctrl-C.
@@ -22,7 +23,9 @@ lint: .venv/installed-test
 	$(BIN)/lint-imports
 
 bench: .venv/installed-test
-	for file in tests/bench/*.py; do $(BIN)/python $$file || exit 1; done
+	rm -f bench.jsonl
+	for file in $(filter-out tests/bench/report.py,$(wildcard tests/bench/*.py)); do $(BIN)/python $$file || exit 1; done
+	$(BIN)/python tests/bench/report.py
 
 fuzz: .venv/installed-test
 	$(BIN)/python tests/fuzz/fuzz.py --minutes $(MINUTES)

@@ -228,6 +228,7 @@ class BiLevelRoutingAttention(nn.Module):
                 is smaller than its pooling.
         """
         self._check_input(x)
+        self._check_dtype(x)
         self._check_fits(*x.shape[-2:])
         routed = self._route(x)
         attended = self._attend(routed, explicit=ret_attn_mask)
@@ -316,6 +317,16 @@ class BiLevelRoutingAttention(nn.Module):
             cure = message("pass a map with a batch, channels, rows and columns")
         raise GridError(message("this layer reads maps of shape (batch, {dim}, height, width), and was given {shape}: "
                                 "{cure}.", dim=self.dim, shape=shape, cure=cure))
+
+    def _check_dtype(self, x: Tensor) -> None:
+        """Refuse a map of another precision than the weights, unless autocast makes them meet."""
+        weights = next(self.parameters(), None)
+        if weights is None or weights.dtype == x.dtype or torch.is_autocast_enabled(x.device.type):
+            return
+        raise GridError(message("this layer's weights are {weights}, and the map that it was given is {map}: pass "
+                                "x.to(torch.{weights}), or call the layer inside of torch.autocast.",
+                                weights=str(weights.dtype).removeprefix("torch."),
+                                map=str(x.dtype).removeprefix("torch.")))
 
     def _check_fits(self, h: int, w: int) -> None:
         if not self.spec.auto_pad and (h % self.n_win or w % self.n_win):

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from bra.rows import pick
+
 
 def partition(x: Tensor, p: int) -> Tensor:
     """(b, p·h, p·w, c) -> (b, p2, h, w, c): the map cut into windows. Inverse: `unpartition`."""
@@ -101,7 +103,7 @@ def gather(kv: Tensor, r_idx: Tensor) -> Tensor:
     b, m, p2, s, c = kv.shape
     start = torch.arange(b * m, device=kv.device).view(b, m, 1, 1) * p2
     rows = (r_idx[:, None] + start).flatten()
-    chosen = kv.reshape(b * m * p2, s * c).index_select(0, rows)                        # step: gather
+    chosen = pick(kv.reshape(b * m * p2, s * c), rows)                                  # step: gather
     return chosen.view(b, m, *r_idx.shape[1:], s, c)
 
 

@@ -63,7 +63,7 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("sweep"),
                         help="folder for the results; a run that was cut off there goes on; default: %(default)s")
     parser.add_argument("--jobs", type=int, default=1, help="tasks at once, -1 for all processors; default %(default)s")
-    parser.add_argument("--backend", default="loky", help="loky: processes here; dask, ray: a running cluster")
+    parser.add_argument("--backend", default="loky", help="loky: processes here; dask: a running cluster")
     parser.add_argument("--cluster", default="", metavar="ADDRESS", help="of Dask's scheduler, such as tcp://host:8786")
 
 

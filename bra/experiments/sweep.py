@@ -37,7 +37,9 @@ from bra.training.labelled import labels_named, read_labels
 
 ENDINGS: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 BATCH: Final = 4
-"""Pictures per task: a model is opened once for each, and so many are done again when a worker dies."""
+"""Most pictures per task: a model is opened once for each, and so many are done again when a worker dies."""
+TASKS: Final = 4
+"""Tasks per worker, where there are pictures enough: with fewer, one works on while the others are done."""
 Row = tuple[str, str, SettingRow | RuleRow]
 Labels = Boxes | LabelMap | None
 
@@ -163,7 +165,7 @@ def sweep(plan: Plan, folder: Path, out: Path, jobs: int = 1, backend: str = "lo
         folder: of pictures; those in folders inside it too.
         out: gets parts/, plan.json and in the end rows.parquet and skipped.json.
         jobs: tasks at once; -1 for as many as there are processors, or the cluster has.
-        backend: joblib's: "loky" for processes on this machine, "dask" or "ray" for a cluster that runs already.
+        backend: joblib's: "loky" for processes on this machine, "dask" for a cluster that runs already.
         cluster: address of Dask's scheduler, such as tcp://10.0.0.1:8786; "" for the client that is open.
         tell: told after every batch.
         labels: folder with a mask or boxes of the same stem for each picture, in the same folders inside it; pictures
@@ -192,9 +194,12 @@ def sweep(plan: Plan, folder: Path, out: Path, jobs: int = 1, backend: str = "lo
     todo = [name for name in names if name not in finished]
     began, done, of = time.monotonic(), 0, len(names)
     with _on(backend, cluster):
+        workers = joblib.effective_n_jobs(jobs)
+        size = BATCH if workers == 1 else max(1, min(BATCH, len(todo) // (TASKS * workers)))
         run = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
         try:
-            for outcome in run(joblib.delayed(run_batch)(plan, batch) for batch in _batches(folder, todo, labels)):
+            for outcome in run(joblib.delayed(run_batch)(plan, batch)
+                               for batch in _batches(folder, todo, labels, size)):
                 _write(parts, outcome, plan)
                 skipped |= dict(outcome.skipped)
                 done += len(outcome.pictures)
@@ -214,10 +219,6 @@ def sweep(plan: Plan, folder: Path, out: Path, jobs: int = 1, backend: str = "lo
 
 
 def _on(backend: str, cluster: str) -> AbstractContextManager[Any]:
-    if backend == "ray":
-        import ray.util.joblib
-
-        ray.util.joblib.register_ray()
     options = {"scheduler_host": cluster} if cluster else {}
     try:
         made: AbstractContextManager[Any] = joblib.parallel_config(backend=backend, **options)
@@ -226,11 +227,11 @@ def _on(backend: str, cluster: str) -> AbstractContextManager[Any]:
     return made
 
 
-def _batches(folder: Path, names: Sequence[str],
-             labels: Path | None) -> Iterator[list[tuple[str, bytes | str, Labels]]]:
+def _batches(folder: Path, names: Sequence[str], labels: Path | None,
+             size: int) -> Iterator[list[tuple[str, bytes | str, Labels]]]:
     """Pictures with their bytes and labels, read when a worker is about to want them."""
-    for start in range(0, len(names), BATCH):
-        yield [_item(folder, name, labels) for name in names[start : start + BATCH]]
+    for start in range(0, len(names), size):
+        yield [_item(folder, name, labels) for name in names[start : start + size]]
 
 
 def _item(folder: Path, name: str, labels: Path | None) -> tuple[str, bytes | str, Labels]:

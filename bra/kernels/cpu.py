@@ -1,5 +1,8 @@
 """Routed attention on a CPU, a few windows at a time: neither the gathered keys nor the weights are ever held whole.
 
+float32 goes through the compiled form of `native` where that was built; what follows is of the form in torch's own
+operators, which takes the rest.
+
 What is small per head decides the form. With 8 channels in a head, a matrix product is as fast as its longest row of
 numbers in a register, so weights are laid (keys, queries): both products then run along the queries, not along 8
 channels. exp2 is the fastest exponential that torch has, so the base of the softmax goes into the scale. Its largest
@@ -14,6 +17,8 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
+
+from bra.kernels import native
 
 CHUNK_ELEMENTS = 2**20
 """Attention weights held at once: 4 MiB of float32, which caches hold; smaller ones make threads wait for each other
@@ -60,6 +65,8 @@ def chunk_bytes(m: int, p2: int, t: int, s: int, c_qk: int, c_v: int, k: int, it
         soft: whether there is a factor.
         masked: whether keys are masked.
     """
+    if native.suits(itemsize):
+        return native.room_bytes(s, c_qk, c_v, k)
     rows, keys = m * p2, k * s
     group, span = rounds(rows, t, keys)
     by_head = rows * (t * c_qk + s * (c_qk + c_v)) if m > 1 and p2 > 1 else 0       # else they lie so already
@@ -200,14 +207,18 @@ class _Rows:
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, factor: Tensor | None,
              real_keys: Tensor | None) -> tuple[Tensor, Tensor, bool]:
+    if native.suits(q.element_size()):
+        out, sums = native.forward(q, k, v, r_idx, scale, factor, real_keys)
+        return out, sums.view(-1, 1, q.shape[3]), False
     return _Rows(q, k, v, r_idx, scale, factor, real_keys).forward()
 
 
 def _shapes(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, bool]:
     """What `_forward` returns, of tensors that have a shape and no numbers."""
     b, m, p2, t = q.shape[:4]
-    out: Tensor = q.new_empty(b, m, p2, v.shape[4], t)
-    return out.mT, q.new_empty(b * m * p2, 1, t), False
+    sums, compiled = q.new_empty(b * m * p2, 1, t), native.suits(q.element_size())
+    out = native.by_token(q, v.shape[4]) if compiled else q.new_empty(b, m, p2, v.shape[4], t).mT
+    return out, sums, False
 
 
 SCHEMA: Final = ("attend_chunked(Tensor q, Tensor k, Tensor v, Tensor r_idx, float scale, Tensor? factor, "
@@ -240,6 +251,9 @@ class _Attend(torch.autograd.Function):
             raise RuntimeError("this attention gives no gradient of a gradient: call the layer with "
                                "ret_attn_mask=True, whose every step has one.")
         q, k, v, r_idx, factor, real_keys, out, sums = ctx.saved_tensors
+        if native.suits(q.element_size()):
+            dq, dk, dv, by_window = native.backward(grad, q, k, v, r_idx, ctx.scale, factor, real_keys, out, sums)
+            return dq, dk, dv, None, None, by_window, None
         rows = _Rows(q, k, v, r_idx, ctx.scale, factor, real_keys)
         with torch.autocast("cpu", enabled=False):      # a backward inside of it must not round some products
             dq, dk, dv, *df = rows.backward(grad, out, sums, ctx.shifted)

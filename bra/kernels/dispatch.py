@@ -3,7 +3,8 @@
 Three forms give the same numbers up to rounding. The choice depends on the tensors' shapes, dtype and device and on the
 environment variable BRA_ATTEND, on nothing that was measured or noted before:
 
-    chunked    a CPU, windows of `LEAST_TOKENS` tokens or more, float32 or float64: `cpu.attend_chunked`
+    chunked    a CPU, float32 or float64: `cpu.attend_chunked`; where its compiled form was not built, and in float64,
+               from windows of `LEAST_TOKENS` tokens on
     flex       a CUDA device, where BRA_ATTEND=flex asks for it and the kernel can: `flex.attend`
     gathered   everywhere else, and in every graph that is compiled, exported or traced: `functional.attend_gathered`
 
@@ -21,13 +22,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from bra import functional as BF
-from bra.kernels import flex
+from bra.eager import runs_eagerly
+from bra.kernels import flex, native
 from bra.kernels.cpu import attend_chunked
 
 CHOICE: Final = "BRA_ATTEND"
 """Environment variable: "flex" takes the block mask wherever it can run; unset or anything else never does."""
 LEAST_TOKENS: Final = 32
-"""Tokens per window below which `attend_chunked` has too little to do at once, and torch's kernel is faster."""
+"""Tokens per window below which torch's operators have too little to do at once, and its one kernel is faster."""
 
 
 def attend_routed(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, factor: Tensor | None = None,
@@ -65,7 +67,7 @@ def takes_chunked(q: Tensor) -> bool:
 
 def suits_chunked(tokens: int, itemsize: int) -> bool:
     """The part of `takes_chunked` that the cost formula needs: tokens per window, and bytes per floating number."""
-    return tokens >= LEAST_TOKENS and itemsize >= 4
+    return itemsize >= 4 and (tokens >= LEAST_TOKENS or native.suits(itemsize))
 
 
 def takes_flex(q: Tensor, factor: Tensor | None) -> bool:
@@ -77,11 +79,3 @@ def takes_flex(q: Tensor, factor: Tensor | None) -> bool:
     return (q.is_cuda and runs_eagerly() and os.environ.get(CHOICE) == "flex" and not isinstance(q.shape[2], Tensor)
             and _get_current_dispatch_mode() is None and not torch.cuda.is_current_stream_capturing()
             and flex.possible(q, factor))
-
-
-def runs_eagerly() -> bool:
-    """Whether operators just run: no compiler, exporter or tracer records them, where the rounds of a loop would be
-    frozen at this map's size, and no transform of `torch.func` is active, which our own backward does not support."""
-    recorded = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or \
-        torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-    return not recorded and torch._C._functorch.maybe_current_level() is None

@@ -174,8 +174,8 @@ class ModelCard:
             ours, theirs = self.scores[variants[0]][metric], self.scores[other][metric]
             gains = [one - two for one, two in zip(ours, theirs, strict=True)]
             above = sum(gain > 0 for gain in gains)
-            found.append(message("{metric}: “{ours}” less “{theirs}” is {gain:+.3f} on average, above 0 with {above} of "
-                                 "{seeds} seeds.", metric=metric, ours=variants[0], theirs=other, above=above,
+            found.append(message("{metric}: “{ours}” less “{theirs}” is {gain:+.3f} on average, above 0 with {above} "
+                                 "of {seeds} seeds.", metric=metric, ours=variants[0], theirs=other, above=above,
                                  seeds=len(gains), gain=sum(gains) / len(gains)))
         return tuple(found)
 

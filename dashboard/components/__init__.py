@@ -43,9 +43,14 @@ _reconnect = st.components.v2.component("routescope_reconnect", html="<span></sp
 _browser = st.components.v2.component("routescope_browser", html="<span></span>", js=(HERE / "browser.js").read_text())
 
 
-def browser() -> None:
-    """Going back leads to the page before; a file that is dropped or pasted anywhere goes to the field for its kind."""
-    _browser(key="browser")
+def browser(on_refused: Callable[[], None]) -> None:
+    """Going back leads to the page before; a file that is dropped or pasted anywhere goes to the field for its kind.
+
+    Args:
+        on_refused: called when there is no such field; `st.session_state["browser"].refused` is [name of the file,
+            endings that are taken].
+    """
+    _browser(key="browser", on_refused_change=on_refused)
 
 
 def reconnect() -> None:
@@ -134,8 +139,8 @@ def presenter(about: Mapping[str, str | bool], key: str, on_go: Callable[[], Non
     """The navigation at the foot of the lesson, which listens to the keys of the whole page where it is projected.
 
     Args:
-        about: "stop", which changes from stop to stop; "place" in words; "query" of the link; "present", "first" and
-            "last".
+        about: "stop", which changes from stop to stop; "place" in words; "query" of the link for others; "qr", the
+            address of a picture of that link, or ""; "present", "first" and "last".
         key: of the widget; `st.session_state[key].go` is "next", "back", "present" or "leave".
         on_go: called when one of these was asked for.
     """

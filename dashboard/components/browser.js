@@ -1,6 +1,7 @@
 // What is the browser's on every page: its history, and files that are dropped or pasted anywhere.
 
-export default function mount() {
+export default function mount({ setTriggerValue }) {
+  globalThis.routescopeTell = setTriggerValue;      // that of the last run is the one that is heard
   if (globalThis.routescopeBrowser) return;
   globalThis.routescopeBrowser = true;
 
@@ -12,26 +13,41 @@ export default function mount() {
   };
 
   const zone = "[data-testid=stFileUploaderDropzone]", inZone = (event) => Boolean(event.target.closest?.(zone));
-  const give = (files) => files.some((file) => {
-    const ending = `.${file.name.split(".").pop().toLowerCase()}`;
-    const input = [...document.querySelectorAll(`${zone} input[type=file]`)]
-      .find((one) => one.accept.toLowerCase().split(",").some((kind) => kind.trim() === ending));
-    if (!input) return false;
-    const carrier = new DataTransfer();
-    carrier.items.add(file);
+  const inputs = () => [...document.querySelectorAll(`${zone} input[type=file]`)];
+  const endings = (input) => input.accept.toLowerCase().split(",").map((kind) => kind.trim()).filter((kind) => kind[0] === ".");
+  const taker = (file, among) => among.find((one) => endings(one).includes(`.${file.name.split(".").pop().toLowerCase()}`));
+  // Streamlit says so on hover alone, and of a file that was dropped beside a field nothing at all.
+  const refuse = (files, among) => {
+    const file = among.length && files.find((one) => !taker(one, among));
+    if (file) globalThis.routescopeTell("refused", [file.name, [...new Set(among.flatMap(endings))].join(" ")]);
+  };
+  // A field for many takes all that are of its kind, any other the first.
+  const give = (files) => {
+    const first = files.find((file) => taker(file, inputs()));
+    if (!first) return false;
+    const input = taker(first, inputs()), carrier = new DataTransfer();
+    for (const file of input.multiple ? files.filter((one) => taker(one, [input])) : [first]) carrier.items.add(file);
     input.files = carrier.files;
     input.dispatchEvent(new Event("change", { bubbles: true }));
     return true;
-  });
+  };
   document.addEventListener("paste", (event) => {
-    if (!event.defaultPrevented && !inZone(event) && give([...(event.clipboardData?.files ?? [])])) event.preventDefault();
+    const files = [...(event.clipboardData?.files ?? [])];
+    if (event.defaultPrevented || inZone(event) || !files.length) return;
+    refuse(files, inputs());
+    if (give(files)) event.preventDefault();
   });
   document.addEventListener("dragover", (event) => {
     if (!inZone(event) && event.dataTransfer?.types.includes("Files")) event.preventDefault();
   });
   document.addEventListener("drop", (event) => {
-    if (inZone(event) || !event.dataTransfer?.files.length) return;
+    const files = [...(event.dataTransfer?.files ?? [])], field = event.target.closest?.(zone);
+    if (files.length) refuse(files, field ? [...field.querySelectorAll("input[type=file]")] : inputs());
+    if (field || !files.length) return;
     event.preventDefault();     // else the browser leaves the page to show the file
-    give([...event.dataTransfer.files]);
-  });
+    give(files);
+  }, true);
+  document.addEventListener("change", (event) => {
+    if (event.target.matches?.(`${zone} input[type=file]`)) refuse([...event.target.files], [event.target]);
+  }, true);
 }

@@ -4,8 +4,8 @@ export default function mount({ parentElement, data, setTriggerValue }) {
   const root = parentElement.querySelector(".gallery");
   root.setAttribute("role", "radiogroup");
   root.setAttribute("aria-label", tr("Built-in pictures"));
-  const known = [...root.children];
-  if (known.length !== data.items.length) {
+  const known = [...root.children].map((one) => one.dataset.key);
+  if (known.join(" ") !== data.items.map(({ key }) => key).join(" ")) {
     root.replaceChildren(...data.items.map(({ key, label, src }) => {
       const button = document.createElement("button"), image = document.createElement("img");
       button.type = "button"; button.dataset.key = key; button.setAttribute("role", "radio");

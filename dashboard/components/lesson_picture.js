@@ -85,7 +85,9 @@ function plan(view) {
 function render(view) {
   const { data, canvas, root } = view;
   if (!data || !view.picture || !root.clientWidth) return;
-  const box = extent(data.grid), tallest = Math.max(160, window.innerHeight * (data.large ? 0.47 : 0.5));
+  // How much of the window's height it may take is said by the style of the place that it stands in.
+  const share = Number(getComputedStyle(root).getPropertyValue("--lesson-tallest")) || 0.5;
+  const box = extent(data.grid), tallest = Math.max(160, window.innerHeight * share);
   view.scale = Math.min(root.clientWidth / box.width, tallest / box.height);
   const width = box.width * view.scale, height = box.height * view.scale, g = fit(canvas, width, height);
   if (!view.base) {

@@ -16,7 +16,7 @@ from bra.viewer.pack import Place, grid_header, locate, pack
 PICTURE_SIDE = 720
 
 
-def look_message(photo: Photo, lt: LayerTrace, at: Place, caption: str, picture: bytes, large: bool) -> bytes:
+def look_message(photo: Photo, lt: LayerTrace, at: Place, caption: str, picture: bytes) -> bytes:
     """A picture to point at, which shows where each window is routed, or what it attends to where nothing routes.
 
     Args:
@@ -25,15 +25,14 @@ def look_message(photo: Photo, lt: LayerTrace, at: Place, caption: str, picture:
         at: where the query is before anyone points.
         caption: what stands below.
         picture: the encoded picture.
-        large: whether it is projected.
     """
-    return pack(_header(photo, lt, locate(lt.grid, photo, at)[0], caption, large) | {"mode": "look"}, picture, {
+    return pack(_header(photo, lt, locate(lt.grid, photo, at)[0], caption) | {"mode": "look"}, picture, {
         "r_idx": lt.r_idx[0].numpy().astype(np.int32), "r_weight": lt.r_weight[0].float().numpy(),
         "affinity": np.zeros(0, np.float32) if lt.routed else full_softmax(lt).astype(np.float32)})
 
 
-def guess_message(photo: Photo, lt: LayerTrace, window: int, guess: Sequence[int] | None, caption: str, picture: bytes,
-                  large: bool) -> bytes:
+def guess_message(photo: Photo, lt: LayerTrace, window: int, guess: Sequence[int] | None, caption: str,
+                  picture: bytes) -> bytes:
     """A picture on which to mark the windows that one expects `window` to be routed to.
 
     Args:
@@ -43,16 +42,15 @@ def guess_message(photo: Photo, lt: LayerTrace, window: int, guess: Sequence[int
         guess: what was marked; None before the answer is asked for, which the message then does not hold.
         caption: what stands below.
         picture: the encoded picture.
-        large: whether it is projected.
     """
     none: NDArray[Any] = np.zeros(0, np.int32)
-    header = _header(photo, lt, window, caption, large) | {"mode": "guess", "answered": guess is not None}
+    header = _header(photo, lt, window, caption) | {"mode": "guess", "answered": guess is not None}
     return pack(header, picture, {
         "marked": np.array(guess or (), np.int32),
         "answer": none if guess is None else lt.r_idx[0, window].numpy().astype(np.int32),
         "nearest": none if guess is None else nearest_windows(lt)[window].astype(np.int32)})
 
 
-def _header(photo: Photo, lt: LayerTrace, window: int, caption: str, large: bool) -> dict[str, Any]:
+def _header(photo: Photo, lt: LayerTrace, window: int, caption: str) -> dict[str, Any]:
     return {"photo": photo.digest, "grid": grid_header(lt.grid, photo), "topk": lt.spec.topk, "query": window,
-            "caption": caption, "large": large, "routed": lt.routed}
+            "caption": caption, "routed": lt.routed}

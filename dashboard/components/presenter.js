@@ -40,7 +40,11 @@ function build(root) {
   view.place = el("span", { class: "place" });
   view.address = el("input", { class: "address", readonly: true, onclick: () => view.address.select() });
   view.live = el("span", { class: "status", "aria-live": "polite" });
-  root.append(view.back, view.place, view.next, view.address, view.copy, view.live, view.switch);
+  view.code = el("img", { alt: "" }); view.hall = el("p"); view.here = el("p");
+  const close = el("button", { type: "button", onclick: () => view.dialog.close() }, tr("Close"));
+  view.dialog = el("dialog", {}, view.code, view.hall, view.here, close);
+  view.qr = el("button", { type: "button", class: "qr", onclick: () => view.dialog.showModal() });
+  root.append(view.back, view.place, view.next, view.address, view.copy, view.qr, view.live, view.switch, view.dialog);
   return view;
 }
 
@@ -53,6 +57,10 @@ function paint(view) {
   view.switch.textContent = data.present ? tr("Leave (Esc)") : tr("Present");
   view.switch.title = data.present ? "" : tr("Large type, one thing at a time; keys left, right and space");
   view.place.textContent = data.place;
+  view.qr.textContent = tr("QR code"); view.qr.hidden = !data.qr;
+  view.code.src = data.qr || ""; view.code.alt = tr("QR code of this step's address"); view.hall.textContent = address(data);
+  view.here.textContent = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname)
+    ? tr("This address opens on this computer only. For the hall, start with --server.address and this computer's address.") : "";
   view.address.value = address(data);
   view.address.setAttribute("aria-label", tr("Address of this step"));
 }
@@ -78,6 +86,7 @@ function keys(view, event) {
   if (!view.data.present || event.ctrlKey || event.altKey || event.metaKey || event.shiftKey) return;
   const go = { ArrowRight: "next", ArrowLeft: "back", " ": "next", PageDown: "next", PageUp: "back", Escape: "leave" }[event.key];
   if (!go) return;
+  if (view.dialog.open) return;      // Escape closes it
   const path = event.composedPath().filter((one) => one instanceof Element);
   const typing = path.some((one) => one.matches(TYPING));
   const held = typing || (view.tabbed && path.some((one) => one.matches(ACTIVE)));

@@ -34,8 +34,13 @@ from dashboard.state.learn_view import Lesson
 from dashboard.state.widgets import init_widget
 from dashboard.widgets import chart
 
-USUAL, LARGE = 14, 18
+USUAL, LARGE = 14, 16
 """Sizes of the type in figures, in pixels; the larger one where the lesson is projected."""
+PICTURES: Final = (("animal", "likeness", 0), ("animal", "likeness", 0), ("animal", "trained", 1),
+                   ("portrait", "trained", 0), ("street", "trained", 1), ("animal", "trained", 4),
+                   ("animal", "trained", 1))
+"""Beside the words of a chapter: a picture of the gallery, a model, and the number of its layer; those after them have
+a scene that is drawn, and YOLO's own attention."""
 LIKENESS_SIDE = 336
 """At which the map of the cat divides into 7 × 7 windows without padding."""
 
@@ -51,15 +56,15 @@ def cost(at: Lesson) -> Lesson:
     left, right = sides(at)
     with left:
         chart.draw(learn_figures.growth(every, views.PIXELS, pixels, _style(at)), "growth", f"{pixels}px")
+        st.caption(tr("Blue: full attention; orange: BRA as it is usually set. One layer with 64 numbers per token. A "
+                      "multiply-add is one multiplication and one addition, the unit of such work; k, M and G are "
+                      "thousands, millions and thousands of millions. Memory: every comparison is written down, as in "
+                      "most copies."))
     with right:
         bars(at, tr("% of the larger"), learn_figures.GROWTH_OF, [
             *_pair(tr("multiply-adds, full"), tr("multiply-adds, BRA"), one.full.macs, one.routed.macs, ""),
             *_pair(tr("memory, full"), tr("memory, BRA"), one.full.explicit_peak_bytes,
                    one.routed.explicit_peak_bytes, "B")])
-    st.caption(tr("Blue: full attention; orange: BRA as it is usually set. One layer with 64 numbers per token. A "
-                  "multiply-add is one multiplication and one addition, the unit of such work; k, M and G are "
-                  "thousands, millions and thousands of millions. Memory: every comparison is written down, as in most "
-                  "copies."))
     return replace(at, pixels=pixels)
 
 
@@ -69,8 +74,12 @@ def _style(at: Lesson) -> Style:
 
 
 def bars(at: Lesson, axis: str, caption: str, rows: Sequence[Bar]) -> None:
-    """Bars in the style of the lesson; `axis` says what their length is, `caption` what the numbers are of."""
-    chart.draw(learn_figures.bars(rows, axis, _style(at), caption), "learn", at.part, at.step)
+    """Bars in the style of the lesson; `axis` says what their length is, `caption` what the numbers are of.
+
+    Projected, the picture beside them says that.
+    """
+    chart.draw(learn_figures.bars(rows, axis, _style(at), "" if at.present and at.part == "chapters" else caption),
+               "learn", at.part, at.step)
 
 
 def _pair(full: str, routed: str, a: int, b: int, unit: str) -> list[Bar]:
@@ -95,7 +104,7 @@ def windows(at: Lesson) -> Lesson:
         caption += " " + tr("Hatched: padding, see chapter 5.")
     grid, (above, below) = lt.grid, sides(at)
     with above:
-        look(at, photo, lt, GALLERY["animal"].focus, caption)
+        look(photo, lt, GALLERY["animal"].focus, caption)
     below.markdown(tr("Each window attends to {k} of {n} windows, {share} of the map. So each token is compared with "
                    "{seen:,} tokens instead of {all:,}.", k=topk, n=grid.n_windows,
                       share=percent(topk / grid.n_windows), seen=topk * grid.n_tokens, all=grid.H * grid.W))
@@ -108,10 +117,28 @@ def sides(at: Lesson) -> Sequence[Any]:
         return st.columns([1.7 if at.present else 1.12, 1], gap="medium")
 
 
-def look(at: Lesson, photo: Photo, lt: LayerTrace, place: Place, caption: str) -> None:
+def picture_of(at: Lesson) -> None:
+    """What stands beside the words of a chapter where it is projected: a picture under the routing that it is about."""
+    if at.step <= len(PICTURES):
+        key, weights, number = PICTURES[at.step - 1]
+        photo = model_services.sample(key)
+        lt = learn_services.layer_of(weights, photo, number)
+        look(photo, lt, GALLERY[key].focus, _whose(weights, lt.name))
+    elif at.step == len(PICTURES) + 1:
+        photo, lt, _ = learn_services.taught(at.router)
+        look(photo, lt, SCENE_FOCUS, "")
+    else:
+        photo = model_services.sample("street")
+        lt = learn_services.attention_of_yolo(at.kind, photo)
+        look(photo, lt, GALLERY["street"].focus, tr("Layer {layer} of {model} with random weights: how far it reaches "
+                                                     "is real, how much it attends means nothing.", layer=lt.name,
+                                                     model=learn_services.KINDS[at.kind].chosen_variant))
+
+
+def look(photo: Photo, lt: LayerTrace, place: Place, caption: str) -> None:
     """The picture to point at."""
     picture = model_services.encoded(photo, messages.PICTURE_SIDE)
-    components.lesson_picture(messages.look_message(photo, lt, place, caption, picture, at.present),
+    components.lesson_picture(messages.look_message(photo, lt, place, caption, picture),
                               learn_state.PICTURE, learn_state.on_guess)
 
 
@@ -151,7 +178,7 @@ def cuts(at: Lesson) -> Lesson:
     most = max(each.peak_bytes for each in compared.rows)
     above, below = sides(at)
     with above:
-        look(at, photo, lt, GALLERY["portrait"].focus, _whose("trained", one.name))
+        look(photo, lt, GALLERY["portrait"].focus, _whose("trained", one.name))
     with below:
         st.markdown(tr("n_win {n_win}, topk {topk}: {share} of the map.", n_win=cut, topk=row.topk,
                        share=percent(row.topk / cut**2)))
@@ -183,7 +210,7 @@ def padding(at: Lesson) -> Lesson:
     lt, found = learn_services.leak(photo, one, n_win, topk, masked)
     above, below = sides(at)
     with above:
-        look(at, photo, lt, GALLERY["street"].focus,
+        look(photo, lt, GALLERY["street"].focus,
              tr("Hatched: padding. Layer {layer} of the model trained on flowers, topk {k}.",
                 layer=one.name, k=topk))
     with below:
@@ -205,7 +232,7 @@ def worth(at: Lesson) -> Lesson:
     found, shared = learn_services.fidelity_of(weights, photo, 4)
     above, below = sides(at)
     with above:
-        look(at, photo, lt, GALLERY["animal"].focus, _whose(weights, lt.name))
+        look(photo, lt, GALLERY["animal"].focus, _whose(weights, lt.name))
     with below:
         st.markdown(tr("Share of full attention that is kept, {k} of {n} windows:", k=found.topk, n=lt.grid.n_windows)
                     + " " + tr("Hubs: the {k} windows chosen most get this share of all choices:", k=found.topk))
@@ -235,7 +262,7 @@ def proof(at: Lesson) -> Lesson:
     found, side = learn_services.voices(photo, layer), lt.spec.side_dwconv
     above, below = sides(at)
     with above:
-        look(at, photo, lt, GALLERY["animal"].focus, _whose("trained", lt.name))
+        look(photo, lt, GALLERY["animal"].focus, _whose("trained", lt.name))
     with below:
         st.markdown(tr("What this layer puts out comes from attention and from LePE (orange and grey); blue: how far "
                        "the output moves, in per cent of its size, with other windows or without LePE."))
@@ -253,7 +280,7 @@ def stock(at: Lesson) -> Lesson:
     """What YOLO already does: full attention, stripes, and BRA in their place."""
     left, right = st.columns([1.6, 1], vertical_alignment="bottom")
     kind = left.segmented_control(tr("Attention"), range(len(views.KINDS)), required=True,
-                                  format_func=lambda n: tr(views.KINDS[n]),
+                                  format_func=lambda n: translate(views.KINDS[n]),
                                   key=init_widget("learn_kind", at.kind, range(len(views.KINDS))))
     kind = at.kind if kind is None else kind
     side = right.segmented_control(tr("Side of the picture, pixels"), views.SIDES, required=True,
@@ -264,7 +291,7 @@ def stock(at: Lesson) -> Lesson:
                "nothing.", layer=lt.name, model=learn_services.KINDS[kind].chosen_variant)
     above, below = sides(at)
     with above:
-        look(at, photo, lt, GALLERY["street"].focus, whose)
+        look(photo, lt, GALLERY["street"].focus, whose)
     with below:
         st.markdown(tr("On {side} × {side} pixels the coarsest map has {n} × {n} tokens. Pairs that are compared "
                        "there:", side=side, n=found.side))
@@ -293,7 +320,7 @@ def router(at: Lesson) -> Lesson:
                layer=lt.name)
     above, below = sides(at)
     with above:
-        look(at, photo, lt, SCENE_FOCUS, whose)
+        look(photo, lt, SCENE_FOCUS, whose)
     with below:
         st.markdown(tr("Likeness of labels between a window and the {k} it is routed to, and how much of the routing "
                        "depends on the query:", k=lt.spec.topk))

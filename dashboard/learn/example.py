@@ -43,8 +43,7 @@ def show_example(step: str, large: bool) -> None:
     explain(step, now, view.token)
     if not large:
         show_function(step)
-        handouts()
-        share.offer(example_code(view.tokens, view.topk))
+        share.offer(example_code(view.tokens, view.topk), files=handouts(), charts=False)
 
 
 def show_photo(step: str, large: bool) -> None:
@@ -79,13 +78,11 @@ def show_function(step: str) -> None:
         st.code(line.body, "python")
 
 
-def handouts() -> None:
+def handouts() -> list[share.File]:
     """The example on two sheets of paper, with blanks and filled in."""
-    with st.container(horizontal=True):
-        for solved, label in ((False, tr("Handout, 2 pages")), (True, tr("Its solution"))):
-            st.download_button(label, handout(*learn_services.handout_numbers(), solved, language()),
-                               f"bra_{'solution' if solved else 'handout'}_{language()}.html", "text/html",
-                               on_click="ignore")
+    return [share.File(label, handout(*learn_services.handout_numbers(), solved, language()),
+                       f"bra_{'solution' if solved else 'handout'}_{language()}.html")
+            for solved, label in ((False, tr("Handout, 2 pages")), (True, tr("Its solution")))]
 
 
 def choose_numbers(view: ExampleView) -> None:

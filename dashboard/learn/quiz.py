@@ -71,7 +71,7 @@ def show(at: Lesson) -> Lesson:
         if lt.grid.padding_share:
             caption += tr(". ") + tr("Hatched: padding, see chapter 5.")
         encoded = model_services.encoded(photo, messages.PICTURE_SIDE)
-        components.lesson_picture(messages.guess_message(photo, lt, window, guess, caption, encoded, at.present),
+        components.lesson_picture(messages.guess_message(photo, lt, window, guess, caption, encoded),
                                   learn_state.PICTURE, learn_state.on_guess)
     with right:
         if made is None:
@@ -106,6 +106,9 @@ def _total(at: Lesson) -> None:
     names = ("hits", "nearest", "chance", "of")
     hits, nearest, chance, of = (sum(getattr(one, name) for one in done) for name in names)
     text = tr("Rounds so far: {n}. Hits of {k}:", n=len(done), k=of)
-    st.markdown(text)
-    bars(at, tr("% of the windows to be found"), text, _hits(hits, nearest, chance, of))
+    if at.present:      # there is no room for a second chart
+        st.markdown(f"{text} " + " · ".join(f"{bar.name} {bar.text}" for bar in _hits(hits, nearest, chance, of)))
+    else:
+        st.markdown(text)
+        bars(at, tr("% of the windows to be found"), text, _hits(hits, nearest, chance, of))
     st.button(tr("Start again"), on_click=learn_state.forget_scores)

@@ -54,6 +54,12 @@ class Comparison:
         b = {name.removeprefix(_B): value for name, value in query.items() if name.startswith(_B)}
         return replace(link.read(usual, _PARAMS, query), b=side_b(Selection.from_query(b)) if b else usual.b)
 
+    @staticmethod
+    def refused(query: Mapping[str, str]) -> tuple[str, ...]:
+        """Parameters of a link that `from_query` leaves at their defaults because they ask for what cannot be."""
+        b = {name.removeprefix(_B): value for name, value in query.items() if name.startswith(_B)}
+        return link.refused(_PARAMS, query) + tuple(f"{_B}{name}" for name in Selection.refused(b) if b)
+
     def to_query(self) -> dict[str, str]:
         """What differs from the default. Inverse of `from_query`."""
         usual = Comparison()

@@ -62,6 +62,11 @@ class CostView:
         found = link.read(cls(), _PARAMS, query)
         return replace(found, topk=min(found.topk, found.n_win**2))
 
+    @staticmethod
+    def refused(query: Mapping[str, str]) -> tuple[str, ...]:
+        """Parameters of a link that `from_query` leaves at their defaults because they ask for what cannot be."""
+        return link.refused(_PARAMS, query)
+
     def to_query(self) -> dict[str, str]:
         """What differs from the default. Inverse of `from_query`."""
         return link.write(self, CostView(), _PARAMS)

@@ -34,8 +34,8 @@ def save(wanted: Lesson) -> Lesson:
 
 
 def link() -> dict[str, str]:
-    """The parameters of the page's link."""
-    return st.query_params.to_dict()
+    """The parameters of the page's link for others: they read what is projected."""
+    return session.shared_link()
 
 
 def on_go() -> None:

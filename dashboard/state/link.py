@@ -73,9 +73,11 @@ def switch(name: str, key: str = "", usual: bool = False) -> Param:
 
 
 def numbers(name: str, allowed: Sequence[int], most: int, key: str = "") -> Param:
-    """Several of the numbers `allowed`, ascending, each once, at most so many: "4.7.8"."""
+    """Several of the numbers `allowed`, ascending, each once, at most so many: "4.7.8"; none of them where one is
+    another."""
     def read_numbers(text: str) -> tuple[int, ...] | None:
         words = text.split(".")[: 2 * most]
-        return tuple(sorted({n for n in allowed if str(n) in words}))[:most] or None
+        found = {n for n in allowed if str(n) in words}
+        return tuple(sorted(found))[:most] if found and len(found) == len(set(words)) else None
 
     return Param(name, key or name, read_numbers, lambda chosen: ".".join(map(str, chosen)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -16,9 +17,10 @@ from dashboard.i18n import chosen_language, key_in_language, tr_noop
 from dashboard.state.compare_view import Comparison
 from dashboard.state.cost_view import CostView
 from dashboard.state.upload import Upload
-from dashboard.state.view import LAYER_NAME, N_WINS, Selection, inside, shows_of
+from dashboard.state.view import LAYER_NAME, N_WINS, UPLOAD, Selection, inside, shows_of
 
 T = TypeVar("T")
+REFUSED_SECONDS = 15
 STAGE_DRAWN = "stage_drawn"
 STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"
 GRID, VERSUS, CHART, MASK = "multiples", "versus", "chart", "mask_layer"
@@ -37,7 +39,24 @@ def current() -> Selection:
 
 def refused_of_link() -> tuple[str, ...]:
     """Of the link that a visit begins with the parameters that ask for what cannot be; nothing later on."""
-    return () if "selection" in st.session_state else Selection.refused(st.query_params.to_dict())
+    if "selection" in st.session_state:
+        return ()
+    query = st.query_params.to_dict()
+    return Selection.refused(query) + Comparison.refused(query) + CostView.refused(query)
+
+
+def on_refused_file() -> None:
+    """Callback of the browser: a file was dropped or pasted that no field of the page takes."""
+    told = st.session_state["browser"].refused
+    if isinstance(told, (list, tuple)) and len(told) == 2 and all(isinstance(one, str) for one in told):
+        st.session_state["refused_file"] = told[0][:200], told[1][:200], time.monotonic()
+
+
+def refused_file() -> tuple[str, str]:
+    """Name of the file that was just dropped and is of no kind that is taken, and the kinds that are; else "", ""."""
+    name, kinds, since = st.session_state.get("refused_file", ("", "", 0.0))
+    # Files that came with it make the page run again, too.
+    return (name, kinds) if time.monotonic() - since < REFUSED_SECONDS else ("", "")
 
 
 def save(selection: Selection) -> Selection:
@@ -61,7 +80,7 @@ def put_link(parameters: Mapping[str, str]) -> None:
 
 def shared_link() -> dict[str, str]:
     """The link's parameters for others: as they are, but never as a projected page."""
-    return {name: value for name, value in st.query_params.to_dict().items() if name != "present"}
+    return {name: value for name, value in st.query_params.to_dict().items() if name not in ("present", "scene")}
 
 
 def _record(key: str, from_query: Callable[[Mapping[str, str]], T]) -> T:
@@ -108,6 +127,14 @@ def cost_view() -> CostView:
 def save_cost_view(wanted: CostView) -> CostView:
     """Keep what is counted, and put it into the link."""
     return _keep("cost_view", wanted)
+
+
+def weigh_layer(layer: str) -> None:
+    """Weigh the settings of this layer on Compare next."""
+    save(replace(current(), layer=layer if LAYER_NAME.fullmatch(layer) else current().layer))
+    save_comparison(replace(comparison(), tab="grid"))
+    for key in ("compare_layer", "tab"):
+        st.session_state.pop(key, None)
 
 
 def use_setting(n_win: int, topk: int) -> None:
@@ -168,8 +195,13 @@ def on_cost_row(with_bra: Sequence[str], plain: Sequence[str], key: str) -> None
 
 def chart_format() -> str:
     """What charts are saved as: "PNG" or "SVG"."""
-    found: str = st.session_state.get(CHART_FORMAT, "PNG")
+    found: str = st.session_state.get("charts_saved_as", "PNG")
     return found
+
+
+def on_chart_format() -> None:
+    """Callback of the export menu: kept also for pages that draw no such menu."""
+    st.session_state["charts_saved_as"] = st.session_state[CHART_FORMAT]
 
 
 def _look_into(setting: object) -> None:
@@ -202,9 +234,15 @@ def opening_place(key: str, digest: str, focus: Place) -> Place:
 def on_gallery() -> None:
     """Callback of the gallery: the picture that was clicked becomes the visitor's."""
     picked = st.session_state[key_in_language(STRIP)].picked
-    if isinstance(picked, str):
-        save(replace(current(), picture=picked[:40]))
-        st.session_state["picked_since"] = True
+    if not isinstance(picked, str):
+        return
+    mine = own_picture(picked)
+    if mine is not None:
+        if mine != upload():        # pins on the last one are dropped
+            save(replace(current(), picture=Selection().picture, a=None, b=None))
+        st.session_state[f"{UPLOADER}_file"] = mine
+    save(replace(current(), picture=UPLOAD if mine is not None else picked[:40]))
+    st.session_state["picked_since"] = True
 
 
 def uploaded_file(uploader: str) -> Upload | None:
@@ -242,7 +280,7 @@ def refusal(uploader: str) -> str:
 
 def refused_picture() -> bool:
     """Whether the visitor's own picture was refused and no other one was chosen since."""
-    refused = bool(refusal(UPLOADER)) and st.session_state.get(UPLOADER) is not None
+    refused = bool(refusal(UPLOADER)) and bool(st.session_state.get(UPLOADER))
     return refused and not st.session_state.get("picked_since", False)
 
 
@@ -257,6 +295,42 @@ def keep_upload(uploader: str, file: Upload | None, refusal: str) -> None:
     st.session_state[f"{uploader}_file"], st.session_state[f"{uploader}_refused"] = file, refusal
     if uploader == UPLOADER:
         st.session_state["picked_since"] = False
+
+
+def own_pictures() -> tuple[Upload, ...]:
+    """The visitor's own pictures that are held, the last one first."""
+    found: tuple[Upload, ...] = st.session_state.get("own_pictures", ())
+    return found
+
+
+def keep_own_pictures(files: Sequence[Upload], known: Mapping[str, str]) -> None:
+    """Hold these of the visitor's own pictures; `known` are digests of what the field holds, by its files' ids."""
+    st.session_state["own_pictures"], st.session_state["known_pictures"] = tuple(files), dict(known)
+
+
+def known_pictures() -> dict[str, str]:
+    """Digests of the pictures that the field itself still holds, by its files' ids: on another page it is empty."""
+    here = st.session_state.get("drawn_pictures", frozenset())
+    known: dict[str, str] = st.session_state.get("known_pictures", {})
+    return {name: digest for name, digest in known.items() if name in here}
+
+
+def widget_pictures(drawn: bool = False) -> list[UploadedFile | DeletedFile]:
+    """What the field for pictures holds; `drawn` where that is what a visitor sees now."""
+    found: list[UploadedFile | DeletedFile] = st.session_state.get(UPLOADER) or []
+    if drawn:
+        st.session_state["drawn_pictures"] = frozenset(file.file_id for file in found)
+    return found
+
+
+def own_picture(key: str) -> Upload | None:
+    """The one of them that a thumbnail with this key is of."""
+    return next((one for one in own_pictures() if key == own_key(one)), None)
+
+
+def own_key(file: Upload) -> str:
+    """Key of the thumbnail of one of the visitor's own pictures."""
+    return f"own_{file.digest[:16]}"
 
 
 def open_model(key: str) -> None:

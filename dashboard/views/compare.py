@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +28,16 @@ from bra.reports.code import (
     sweep_table_code,
     versus_code,
 )
-from bra.reports.tables import COLLAPSED, compare_csv, compare_html, depends, model_line, over_nearest, reason
+from bra.reports.tables import (
+    COLLAPSED,
+    compare_csv,
+    compare_html,
+    depends,
+    model_line,
+    over_nearest,
+    reason,
+    weighed,
+)
 from bra.units import quantity
 from bra.viewer.multiples import multiples_message, pair_message
 from bra.viewer.pack import TILE_SIDE, Place
@@ -125,12 +133,25 @@ def grid(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place, seen:
                                          ROUNDS if wanted.cost == "seconds" else 0)
     caption = f"{translate(loaded.model.label)} · {given.name} · {translate(loaded.model.origin)}"
     _pictures(photo, compared, wanted, caption, focus)
-    _decide(compared, wanted, caption, loaded.model.provenance, loaded.model.untrained)
+    name = _name(translate(loaded.model.label), given.name, seen, loaded.settings, wanted)
+    _decide(compared, wanted, caption, name)
     equal_to, file, rounds = EQUAL_TO if wanted.equal else None, share.file_name(loaded.upload), \
         ROUNDS if wanted.cost == "seconds" else 0
+    title, language, found, against = tr("Settings side by side"), visitor_language(), compared.rows, wanted.cost
+    provenance, untrained = loaded.model.provenance, loaded.model.untrained
     share.offer(compare_code(loaded.settings, given.name, wanted.n_wins, wanted.topks, equal_to, file, seen, rounds),
                 compare_command(loaded.settings, wanted.n_wins, wanted.topks, equal_to, given.name, file, seen,
-                                wanted.cost, ROUNDS))
+                                wanted.cost, ROUNDS), files=[
+        share.File(tr("Table, CSV"), lambda: compare_csv(found, provenance), share.named("csv", *name)),
+        share.File(tr("Report, HTML"), lambda: compare_html(found, title, caption, against, language, untrained),
+                   share.named("html", *name))])
+
+
+def _name(model: str, layer: str, seen: str, settings: ModelSettings, wanted: Comparison) -> tuple[str, ...]:
+    """Parts of the names of files: model, layer, picture and settings."""
+    n_wins, topks = ("-".join(map(str, numbers)) for numbers in (wanted.n_wins, wanted.topks))
+    return (model, layer, Path(seen).stem, f"n{n_wins}_k{topks}" + "_equal" * wanted.equal,
+            f"{settings.side}px" + "_masked" * settings.mask_padding)
 
 
 def _pictures(photo: Photo, compared: Compared, wanted: Comparison, caption: str, focus: Place) -> None:
@@ -142,36 +163,26 @@ def _pictures(photo: Photo, compared: Compared, wanted: Comparison, caption: str
     components.multiples(message, session.GRID, session.on_multiples, session.on_setting)
 
 
-def _decide(compared: Compared, wanted: Comparison, caption: str, provenance: str, untrained: bool) -> None:
+def _decide(compared: Compared, wanted: Comparison, caption: str, name: tuple[str, ...]) -> None:
     st.subheader(tr("Which one?"), anchor=False)
     st.markdown(translate(reason(compared.rows, wanted.cost)))
-    drawn, table = st.columns([1.4, 1], gap="large")
-    with drawn:
-        chart.draw(compare_figures.deciding(compared.rows, wanted.cost, chart.style(), caption), caption, wanted.cost,
-                   key=session.CHART, on_select=session.on_chart_point)
-        st.page_link(COST, label=tr("Cost of each part, and advice"),
-                     icon=":material/payments:")
-        st.caption(tr("Thick grey: the Pareto front. Dashed: what the nearest windows of the same number keep; dotted: "
-                      "random ones. Click a point to open that setting in Explore."))
-    with table:
-        shares = {tr_noop("keeps"): "recall", tr_noop("nearest"): "nearest", tr_noop("chance"): "chance",
-                  tr_noop("best"): "oracle", tr_noop("padding"): "padding_share"}
-        st.dataframe([{"n_win": row.n_win, "topk": row.topk,
-                       **{name: 100 * getattr(row, field) for name, field in shares.items()},
-                       tr_noop("depends on the query"): translate(depends(row))}
-                      for row in compared.rows], hide_index=True, height=360,
-                     column_config=heads((*shares, tr_noop("depends on the query")), shares))
-        if any(row.collapsed for row in compared.rows):
-            st.caption(translate(COLLAPSED))
-        title, language = tr("Settings side by side"), visitor_language()
-        with st.container(horizontal=True):
-            _download(tr("Table, CSV"), lambda: compare_csv(compared.rows, provenance), "settings.csv", "text/csv")
-            _download(tr("Report, HTML"), lambda: compare_html(compared.rows, title, caption, wanted.cost, language,
-                                                               untrained), "settings.html", "text/html")
-
-
-def _download(label: str, data: Callable[[], str], name: str, kind: str) -> None:
-    st.download_button(label, data, name, kind, on_click="ignore")
+    chart.draw(compare_figures.deciding(compared.rows, wanted.cost, chart.style(), caption), *name, wanted.cost,
+               key=session.CHART, on_select=session.on_chart_point)
+    st.caption(tr("Thick grey: the Pareto front. Dashed: what the nearest windows of the same number keep; dotted: "
+                  "random ones. Click a point to open that setting in Explore."))
+    shares = {tr_noop("keeps"): "recall", tr_noop("nearest"): "nearest", tr_noop("chance"): "chance",
+              tr_noop("best"): "oracle", tr_noop("padding"): "padding_share"}
+    picture.table([{"n_win": row.n_win, "topk": row.topk,
+                    **{name: 100 * getattr(row, field) for name, field in shares.items()},
+                    tr_noop("depends on the query"): translate(depends(row)), tr_noop("multiply-adds"): row.macs,
+                    tr_noop("memory"): row.peak_bytes, tr_noop("weighed"): translate(words)}
+                   for row, words in zip(compared.rows, weighed(compared.rows, wanted.cost), strict=True)],
+                  percents=shares, amounts={"multiply-adds": "", "memory": "B"})
+    st.caption(tr("Weighed: beside the recommended setting, in points of attention kept and of padding, and in per "
+                  "cent of its multiply-adds and its memory."))
+    if any(row.collapsed for row in compared.rows):
+        st.caption(translate(COLLAPSED))
+    st.page_link(COST, label=tr("Cost of each part, and advice"), icon=":material/payments:")
 
 
 def choose_b(view: Selection, wanted: Comparison) -> tuple[Selection, LoadedModel]:
@@ -273,7 +284,7 @@ def sides(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place, seen
         hide_index=True, column_config=heads([less]))
     one, two = ((side.loaded.settings, side.given.name, side.windows, share.file_name(side.loaded.upload))
                 for side in (a, b))
-    share.offer(versus_code(one, two, seen))
+    share.offer(versus_code(one, two, seen), charts=False)
 
 
 def _together(found: Pair) -> str:
@@ -360,7 +371,7 @@ def probes(loaded: LoadedModel, photo: Photo, seen: str) -> None:
                   "survives like the column beside it. The nearest windows survive without looking at anything: only "
                   "above “if it kept its places”, and with less local choices, does a high number speak for content."))
     file = share.file_name(loaded.upload)
-    share.offer(probe_code(loaded.settings, file, seen), probe_command(loaded.settings, file, seen))
+    share.offer(probe_code(loaded.settings, file, seen), probe_command(loaded.settings, file, seen), charts=False)
 
 
 def sweeps(view: Selection) -> None:
@@ -373,7 +384,7 @@ def sweeps(view: Selection) -> None:
     ask_file(tr("Open its rows.parquet"), ["parquet"], session.SWEEP_UPLOADER)
     file = session.uploaded_file(session.SWEEP_UPLOADER)
     if file is None:
-        share.offer()
+        share.offer(charts=False)
         return
     try:
         table, rows = compare_services.sweep_table(file)
@@ -391,7 +402,7 @@ def sweeps(view: Selection) -> None:
     shown = [row for row in rows if row.layer == layer]
     caption = message("{model} {layer}", model=translate(model_line(table.about)),
                       layer=message("Layer {name}", name=layer or message("attention")))
-    chart.draw(compare_figures.swept(shown, chart.style(), caption), "sweep", layer)
+    chart.draw(compare_figures.swept(shown, chart.style(), caption), "sweep", file.name, layer)
     st.caption(tr("One tick per picture; the interval is from resampling pictures. Click a name in the legend to show "
                   "or hide its marks."))
     found = [{"n_win": row.n_win, "topk": row.topk, tr_noop("keeps"): 100 * row.recall,
@@ -403,9 +414,8 @@ def sweeps(view: Selection) -> None:
     if any(row.collapsed for row in shown):
         st.caption(translate(COLLAPSED))
     language = visitor_language()
-    st.download_button(tr("Report, HTML"), lambda: compare_services.sweep_file(file, language), "sweep.html",
-                       "text/html", on_click="ignore")
-    share.offer(sweep_table_code(file.name, layer))
+    share.offer(sweep_table_code(file.name, layer), files=[share.File(
+        tr("Report, HTML"), lambda: compare_services.sweep_file(file, language), share.named("html", file.name))])
 
 
 def main() -> None:
@@ -415,7 +425,6 @@ def main() -> None:
     chosen = picture.chosen_picture()
     with st.sidebar:
         view = model_widgets.choose_settings(chosen.photo)
-        chart.choose_format()
     tab = choose_tab().tab
     try:
         if tab == "sweeps":

@@ -108,18 +108,28 @@ def page(selection: Selection, view: CostView, timed: bool) -> None:
     st.caption(tr("Counted, not estimated: every operator of one forward at this image size; parts of BRA by formula, "
                   "which the count must meet. Weights do not matter: trained or not, a model costs the same."))
     _rows(cost)
+    files = _tables(cost)
     if with_bra:
-        view = _against(loaded, view, plain, cost)
+        view, more = _against(loaded, view, plain, cost)
+        files += more
     if with_bra or cost_services.is_yolo(loaded):
         st.subheader(tr("What to change"), anchor="change")
-        show(loaded, view, cost, plain)
+        files += show(loaded, view, cost, plain)
     if cost_services.is_yolo(loaded):
         beside_ultralytics(loaded, cost)
-    _share(loaded, view, bool(with_bra), ROUNDS if timed else 0)
+    _share(loaded, view, bool(with_bra), ROUNDS if timed else 0, files)
 
 
-def _share(loaded: LoadedModel, view: CostView, with_bra: bool, rounds: int) -> None:
-    """The tables as code, as a command and as a link."""
+def _tables(cost: Cost) -> list[share.File]:
+    """The rows as files."""
+    name = cost.model, "cost", "x".join(map(str, cost.input[2:]))
+    return [share.File(tr("Table, CSV"), cost_csv(cost), share.named("csv", *name)),
+            share.File(tr("Table, JSON"), cost_json(cost), share.named("json", *name)),
+            share.File(tr("Table, Markdown"), cost_markdown(cost), share.named("md", *name))]
+
+
+def _share(loaded: LoadedModel, view: CostView, with_bra: bool, rounds: int, files: list[share.File]) -> None:
+    """The tables and model files; and the tables as code, as a command and as a link."""
     possible = []
     for variant, name in FUNCTIONS.items() if with_bra else ():
         with suppress(BRAError):
@@ -127,7 +137,7 @@ def _share(loaded: LoadedModel, view: CostView, with_bra: bool, rounds: int) -> 
             possible.append(name)
     file, size = share.file_name(loaded.upload), (view.height, view.width)
     share.offer(cost_code(loaded.settings, size, file, rounds, possible, view.second, view.narrow),
-                cost_command(loaded.settings, size, file, rounds))
+                cost_command(loaded.settings, size, file, rounds), files=files)
 
 
 def recorded_page(recording: OpenRecording) -> None:
@@ -151,7 +161,8 @@ def recorded_page(recording: OpenRecording) -> None:
     table([{tr_noop("row"): row.name, tr_noop("class"): row.kind, tr_noop("parameters"): row.params,
             tr_noop("multiply-adds"): row.macs, tr_noop("all of it counted"): tr("yes") if row.counted else tr("no"),
             tr_noop("returns"): "×".join(map(str, row.out))} for row in rows], 320, DECIMALS)
-    st.download_button(tr("Table, CSV"), lambda: recorded_csv(rows), "recorded.csv", "text/csv", on_click="ignore")
+    share.offer(files=[share.File(tr("Table, CSV"), lambda: recorded_csv(rows),
+                                  share.named("csv", cost.model, "recorded"))])
 
 
 def _contents(with_bra: bool, yolo: bool) -> None:
@@ -168,15 +179,12 @@ def _rows(cost: Cost) -> None:
     # An operator's own name, such as "mean", is a name; what is said of one is a sentence.
     left_out = tr(", ").join(f"{translate(one.name) if isinstance(one.name, Message) else one.name} {one.calls}×"
                              for one in cost.not_counted[:12])
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(tr("Click a column's head to sort by it."))
-        st.download_button("CSV", cost_csv(cost), "cost.csv", "text/csv", on_click="ignore")
-        st.download_button("JSON", cost_json(cost), "cost.json", "application/json", on_click="ignore")
-        st.download_button("Markdown", cost_markdown(cost), "cost.md", "text/markdown", on_click="ignore")
+    st.caption(tr("Click a column's head to sort by it."))
     st.caption(as_is(tr("Not counted, since they multiply and add nothing in pairs: {operators}.", operators=left_out)))
 
 
-def _against(loaded: LoadedModel, view: CostView, plain: Cost, cost: Cost) -> CostView:
+def _against(loaded: LoadedModel, view: CostView, plain: Cost, cost: Cost) -> tuple[CostView, list[share.File]]:
+    """The model in other ways, beside each other; returns the view, and the model file with the second setting."""
     st.subheader(tr("Against the same model otherwise"), anchor="otherwise")
     view = _second_setting(view)
     costs = {}
@@ -195,9 +203,10 @@ def _against(loaded: LoadedModel, view: CostView, plain: Cost, cost: Cost) -> Co
         dims = {number: row.layers[0].spec.dim for number, row in enumerate(cost.rows) if row.layers}
         text = cost_services.yaml_with_second_setting(loaded, view, dims)
         narrow = tr("Fewer channels of q and k are written as numbers, which fit this scale of the model.")
-        st.download_button(tr("Model file with the second setting, YAML"), text, "model-bra.yaml", "text/yaml",
-                           on_click="ignore", help=narrow if view.narrow > 1 else None)
-    return view
+        return view, [share.File(tr("Model file with the second setting, YAML"), text,
+                                 share.named("yaml", cost.model, f"n{view.n_win}_k{view.topk}"),
+                                 narrow if view.narrow > 1 else None)]
+    return view, []
 
 
 def _second_setting(view: CostView) -> CostView:
@@ -222,8 +231,9 @@ def _second_setting(view: CostView) -> CostView:
 
 # The lower part of the page Cost: other windows, other settings, other places, and Ultralytics' figure. -------------
 
-def show(loaded: LoadedModel, view: CostView, cost: Cost, plain: Cost) -> None:
-    """For one row with BRA: its windows and settings. For a YOLO: where such a row could be."""
+def show(loaded: LoadedModel, view: CostView, cost: Cost, plain: Cost) -> list[share.File]:
+    """For one row with BRA: its windows and settings. For a YOLO: where such a row could be; returns model files."""
+    files: list[share.File] = []
     rows = [(number, row) for number, row in enumerate(cost.rows) if row.layers]
     spec = BRASpec(64)
     if rows:
@@ -235,10 +245,11 @@ def show(loaded: LoadedModel, view: CostView, cost: Cost, plain: Cost) -> None:
         number, row = rows[at]
         layer = row.layers[0]
         spec = layer.spec
-        view = _windows(loaded, view, number, layer)
+        view, files = _windows(loaded, view, number, row, cost)
         _settings(layer)
     if cost_services.is_yolo(loaded):
-        _places(loaded, view, spec, cost, plain)
+        files += _places(loaded, view, spec, cost, plain)
+    return files
 
 
 def _described(row: CostRow) -> str:
@@ -247,7 +258,9 @@ def _described(row: CostRow) -> str:
               dim=layer.spec.dim)
 
 
-def _windows(loaded: LoadedModel, view: CostView, row: int, layer: LayerCost) -> CostView:
+def _windows(loaded: LoadedModel, view: CostView, number: int, row: CostRow,
+             cost: Cost) -> tuple[CostView, list[share.File]]:
+    layer, files = row.layers[0], []
     spec = layer.spec
     found = {one.n_win: one for one in choices(spec, layer.grid.h, layer.grid.w)}
     st.markdown(tr("**Which n_win?** Each token of this layer sees topk / n_win² = {topk} / {windows} = {share:.1%} of "
@@ -263,15 +276,19 @@ def _windows(loaded: LoadedModel, view: CostView, row: int, layer: LayerCost) ->
                      args=(one.n_win, one.topk), disabled=one.n_win not in N_WINS):
             st.toast(tr("The second setting is now n_win {n_win}, topk {topk}: see “{part}” above.", n_win=one.n_win,
                         topk=one.topk, part=tr("Against the same model otherwise")), icon=":material/check:")
-        if cost_services.is_yolo(loaded):
-            text = cost_services.yaml_with_settings(loaded, {"n_win": one.n_win, "topk": one.topk}, [row])
-            st.download_button(tr("Model file with it in this row, YAML"), text, "model-bra.yaml", "text/yaml",
-                               on_click="ignore")
+    if cost_services.is_yolo(loaded):
+        text = cost_services.yaml_with_settings(loaded, {"n_win": one.n_win, "topk": one.topk}, [number])
+        files.append(share.File(
+            tr("Model file with n_win {n_win}, topk {topk} in row {row}, YAML", n_win=one.n_win, topk=one.topk,
+               row=short(row.name)), text,
+            share.named("yaml", cost.model, short(row.name), f"n{one.n_win}_k{one.topk}")))
     st.markdown(as_is(tr("n_win {n_win} {why}.", n_win=one.n_win, why=translate(one.why))))
     st.caption(tr("Cost alone does not choose: what a setting keeps of full attention on a picture, against its cost, "
                   "memory and padding, is weighed in one place."))
-    st.page_link(COMPARE, label=tr("Which one? Weighed on Compare"), icon=":material/balance:")
-    return session.save_cost_view(replace(view, tried=tried if tried != next(iter(found)) else 0))
+    if st.button(tr("Which one? Weighed on Compare"), icon=":material/balance:", key="cost_weigh", type="tertiary"):
+        session.weigh_layer(layer.name)
+        st.switch_page(COMPARE)
+    return session.save_cost_view(replace(view, tried=tried if tried != next(iter(found)) else 0)), files
 
 
 def _settings(layer: LayerCost) -> None:
@@ -284,7 +301,7 @@ def _settings(layer: LayerCost) -> None:
     table(tables.lever_table(without), amounts=tables.AMOUNTS)
 
 
-def _places(loaded: LoadedModel, view: CostView, spec: BRASpec, cost: Cost, plain: Cost) -> None:
+def _places(loaded: LoadedModel, view: CostView, spec: BRASpec, cost: Cost, plain: Cost) -> list[share.File]:
     options = _options(spec)
     found = positions(plain, **options)
     possible = [(place, place.layer) for place in found if place.layer is not None]
@@ -304,7 +321,7 @@ def _places(loaded: LoadedModel, view: CostView, spec: BRASpec, cost: Cost, plai
         st.caption(as_is(tr("{n} rows cannot have it, {row} for one: {why}", n=len(refused), row=refused[0].after,
                             why=translate(refused[0].why))))
     if not possible:
-        return
+        return []
     (least, cheap), (most, dear) = (extreme(possible, key=lambda pair: pair[1].params) for extreme in (min, max))
     st.markdown(as_is(tr(
         "Its place is the largest lever: after {least} such a row has {params:,} parameters and takes {macs:,.0f} M "
@@ -314,14 +331,13 @@ def _places(loaded: LoadedModel, view: CostView, spec: BRASpec, cost: Cost, plai
     numbers = {row.name: number for number, row in enumerate(plain.rows)}
     rows = {numbers[place.after]: place for place, _ in possible}
     first = next((number for number, place in rows.items() if place.after in here), next(iter(rows)))
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        after = st.selectbox(tr("After row"), list(rows), format_func=lambda n: rows[n].after, width=170,
-                             key=init_widget("cost_after", view.after or first, list(rows)))
-        st.download_button(tr("Model file with one BRA row there, YAML"),
-                           cost_services.yaml_with_row_after(loaded, after, options),
-                           "model-bra.yaml", "text/yaml", on_click="ignore")
+    after = st.selectbox(tr("After row"), list(rows), format_func=lambda n: rows[n].after, width=170,
+                         key=init_widget("cost_after", view.after or first, list(rows)))
     session.save_cost_view(replace(view, after=after if after != first else 0))
     st.markdown(as_is(tr("{why}.", why=translate(rows[after].why))))
+    return [share.File(tr("Model file with one BRA row after {row}, YAML", row=rows[after].after),
+                       cost_services.yaml_with_row_after(loaded, after, options),
+                       share.named("yaml", plain.model, "bra-after", rows[after].after))]
 
 
 def _place(place: Position) -> str:
@@ -362,7 +378,6 @@ def main() -> None:
     st.subheader(tr("What does it cost, and what for?"), anchor=False)
     with st.sidebar:
         chosen = model_widgets.choose_settings(None)
-        chart.choose_format()
     recording = _recording(chosen)
     if recording is not None:
         recorded_page(recording)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +14,7 @@ from bra.figures import routing
 from bra.figures.attention import about, attention, names_of
 from bra.metrics.routing import in_degree, received
 from bra.models.base import Answer, ModelRun
+from bra.models.catalog import ModelSettings
 from bra.models.class_map import ClassMap
 from bra.models.watched import OpenTimeline
 from bra.reports.code import explore_code, inspect_command, recording_code
@@ -51,7 +53,7 @@ def _queries(selection: Selection, focus: Place) -> list[tuple[str, Place, bool]
 
 @st.fragment
 def _explorer(view: Selection, request: LayerRequest, answer: Answer, caption: Caption, focus: Place) -> None:
-    """The stage, the attention of its pinned queries, and the downloads.
+    """The stage, the attention of its pinned queries, and the export menu.
 
     Streamlit keeps the arguments of a fragment and what its downloads hold for as long as the page is open: keys, and
     never what they name.
@@ -71,38 +73,41 @@ def _explorer(view: Selection, request: LayerRequest, answer: Answer, caption: C
         st.caption(_about_heat(heat))
     whole = _charts(request, found, selection, caption, focus)
     # Read here: a download is made outside of the visitor's session, where there is no view to ask for.
-    pins, language = selection.pins, visitor_language()
-    stem = f"routing_n{found.layer.spec.n_win}_k{found.layer.spec.topk}"
-
-    with st.container(horizontal=True):
-        st.download_button(tr("Routing, CSV"), lambda: explore_services.routing_file(request), f"{stem}.csv",
-                           "text/csv", on_click="ignore")
-        st.download_button(tr("Trace, NPZ"), lambda: explore_services.trace_file(request), f"{stem}.npz",
-                           "application/octet-stream", on_click="ignore")
-        st.download_button(
-            tr("Report, HTML"), lambda: explore_services.report_file(request, answer, caption, focus, pins, whole,
-                                                                     selection.show, language),
-            f"{stem}.html", "text/html", on_click="ignore",
-            help=tr("This view as one file that opens anywhere, without a network."))
-    _share(request, found, selection, focus, whole)
+    pins, language, stem = selection.pins, visitor_language(), _name(found, caption, request.settings)
+    files = [
+        share.File(tr("Routing, CSV"), lambda: explore_services.routing_file(request), share.named("csv", *stem)),
+        share.File(tr("Trace, NPZ"), lambda: explore_services.trace_file(request), share.named("npz", *stem)),
+        share.File(tr("Report, HTML"), lambda: explore_services.report_file(request, answer, caption, focus, pins,
+                                                                            whole, selection.show, language),
+                   share.named("html", *stem), tr("This view as one file that opens anywhere, without a network."))]
     model = load_model(request.settings, request.model_file).model
     if isinstance(model, OpenTimeline) and request.model_file is not None:
-        timeline.show_timeline(model, request.model_file, found.layer.name, selection.pins or {"a": focus})
+        files += timeline.show_timeline(model, request.model_file, found.layer.name, selection.pins or {"a": focus})
+    _share(request, found, selection, focus, whole, files)
 
 
-def _share(request: LayerRequest, found: LayerResult, selection: Selection, focus: Place, whole: bool) -> None:
-    """The view as code, as a command and as a link."""
+def _name(found: LayerResult, caption: Caption, settings: ModelSettings) -> tuple[str, ...]:
+    """Parts of the names of files: model, layer, picture and settings."""
+    spec = found.layer.spec
+    setting = f"n{spec.n_win}_k{spec.topk}_{settings.side}px" + "_masked" * settings.mask_padding
+    return caption.model, caption.layer, caption.picture, setting
+
+
+def _share(request: LayerRequest, found: LayerResult, selection: Selection, focus: Place, whole: bool,
+           files: Sequence[share.File]) -> None:
+    """The view's files, and itself as code, as a command and as a link."""
     layer, settings = found.layer, request.settings
     places = [locate(layer.grid, found.photo, place) for _, place, _ in _queries(selection, focus)]
     asked: list[tuple[int, int | None]] = [(window, None if whole else token) for window, token in places]
     second = asked[1] if len(asked) > 1 else None
     own = request.model_file if settings.entry.needs_file else None
     if own is not None and explore_services.is_recording(request):
-        share.offer(recording_code(own.name, layer.name, *asked[0], second, settings, layer.attention_known))
+        share.offer(recording_code(own.name, layer.name, *asked[0], second, settings, layer.attention_known),
+                    files=files)
         return
     seen = share.picture_file(request.sample, request.picture_file)
     share.offer(explore_code(settings, layer.name, *asked[0], share.file_name(own), seen, layer.routed, second),
-                inspect_command(settings, layer.name, share.file_name(own), seen, selection.pins, whole))
+                inspect_command(settings, layer.name, share.file_name(own), seen, selection.pins, whole), files=files)
 
 
 def _class_map(request: LayerRequest, found: LayerResult, selection: Selection) -> ClassMap | None:
@@ -128,7 +133,7 @@ def _about_heat(heat: ClassMap) -> str:
 def _charts(request: LayerRequest, found: LayerResult, selection: Selection, caption: Caption, focus: Place) -> bool:
     """Charts of the pinned queries, each made when its tab is opened; whether attention is that of whole windows."""
     layer, grid, style, line = found.layer, found.layer.grid, chart.style(), caption.line(found.layer)
-    name = caption.model, caption.layer, caption.picture, f"n{grid.n_win}_k{layer.spec.topk}"
+    name = _name(found, caption, selection.settings)
     small, size = encoded(found.photo, TILE_SIDE), traced_size(grid, found.photo)
     windows = [(role, locate(grid, found.photo, place)[0]) for role, place, _ in _queries(selection, focus)]
     named = [tr("Routing matrix"), tr("Who is chosen")] if layer.routed else \
@@ -258,7 +263,6 @@ def main() -> None:
     chosen = picture.chosen_picture()
     with st.sidebar:
         view = model_widgets.choose_settings(chosen.photo)
-        chart.choose_format()
     chosen = model_widgets.picture_for(view, chosen)
     view, loaded, run = model_widgets.run_chosen(wanted := view, chosen.photo)
     stands_in = chosen.stands_in or view.settings != wanted.settings

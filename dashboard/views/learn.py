@@ -44,7 +44,7 @@ def page() -> None:
     if not at.present:
         _choose(at)
     parts: Mapping[str, Callable[[Lesson], Lesson]] = {"chapters": _chapter, "example": _example, "photo": _photo,
-                                                       "predict": quiz.show}
+                                                       "predict": _predict}
     at = learn_state.save(at)       # its link is offered while the part is drawn
     at = learn_state.save(parts[at.part](at))
     with st.container(key="lesson_foot"):
@@ -95,7 +95,10 @@ def _scene(at: Lesson, text: Chapter, trial: Callable[[Lesson], Lesson]) -> Less
     with st.container(key=f"lesson_{at.scene}"):
         if at.scene == "words":
             st.subheader(text.claim, anchor=False)
-            st.markdown(text.words)
+            seen, said = chapters.sides(at)
+            with seen:
+                chapters.picture_of(at)
+            said.markdown(text.words)
         elif at.scene == "try":
             st.markdown(text.trying)
             return trial(at)
@@ -133,6 +136,11 @@ def _photo(at: Lesson) -> Lesson:
     return at
 
 
+def _predict(at: Lesson) -> Lesson:
+    with st.container(key="lesson_predict"):
+        return quiz.show(at)
+
+
 def _presenter(at: Lesson) -> None:
     stops = views.stops(at.present)
     n = stops.index(at.stop)
@@ -140,7 +148,8 @@ def _presenter(at: Lesson) -> None:
     if at.present and at.part == "chapters":
         place += f" · {views.SCENES.index(at.scene) + 1}/{len(views.SCENES)}"
     components.presenter({"stop": "/".join(map(str, at.stop)), "place": place, "query": urlencode(learn_state.link()),
-                          "present": at.present, "first": n == 0, "last": n == len(stops) - 1},
+                          "qr": share.qr_code() if at.present else "", "present": at.present, "first": n == 0,
+                          "last": n == len(stops) - 1},
                          learn_state.PRESENTER, learn_state.on_go)
 
 

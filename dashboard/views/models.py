@@ -43,13 +43,9 @@ def show(card: ModelCard) -> None:
     st.markdown(f"#### {translate(card.title)}")
     st.markdown(translate(card.data))
     entry = next((entry for entry in CATALOG.values() if entry.card == card.name), None)
-    with st.container(horizontal=True):
-        if entry is not None and st.button(tr("Look into it"), type="primary", icon=":material/visibility:"):
-            session.open_model(entry.key)
-            st.switch_page(EXPLORE)
-        st.download_button(tr("Weights, safetensors"), (WEIGHTS / f"{card.name}.safetensors").read_bytes,
-                           f"{card.name}.safetensors", on_click="ignore")
-        st.download_button(tr("Card, JSON"), card.to_json(), f"{card.name}.json", "application/json", on_click="ignore")
+    if entry is not None and st.button(tr("Look into it"), type="primary", icon=":material/visibility:"):
+        session.open_model(entry.key)
+        st.switch_page(EXPLORE)
 
     left, right = st.columns(2, gap="large")
     with left:
@@ -86,7 +82,10 @@ def show(card: ModelCard) -> None:
     made = comma_joined([f"{translate(MADE.get(what, what))} {value}" for what, value in card.made_with.items()])
     st.caption(tr("{made}. Learned at {side} px. Data: {licence}", made=translate(made), side=card.side,
                   licence=translate(card.licence)))
-    share.offer(card_code(card.name))
+    share.offer(card_code(card.name), files=[
+        share.File(tr("Weights, safetensors"), (WEIGHTS / f"{card.name}.safetensors").read_bytes,
+                   f"{card.name}.safetensors"),
+        share.File(tr("Card, JSON"), card.to_json(), f"{card.name}.json")])
 
 
 def main() -> None:

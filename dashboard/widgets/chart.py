@@ -28,9 +28,9 @@ def is_phone() -> bool:
 
 
 def choose_format() -> None:
-    """What the camera of every chart saves; drawn in the side bar."""
-    st.segmented_control(tr("Charts are saved as"), FORMATS, required=True,
-                         key=init_widget(session.CHART_FORMAT, FORMATS[0], FORMATS),
+    """What the camera of every chart saves; drawn in the export menu."""
+    st.segmented_control(tr("Charts are saved as"), FORMATS, required=True, on_change=session.on_chart_format,
+                         key=init_widget(session.CHART_FORMAT, session.chart_format(), FORMATS),
                          help=tr("Point at a chart and press its camera. PNG has four pixels for each on the screen, "
                                  "SVG has lines that stay sharp at any size."))
 

@@ -48,16 +48,19 @@ def choose_picture(title: str) -> None:
         st.subheader(title, anchor=False)
         pictures = [(key, translate(sample.name), model_services.encoded(model_services.sample(key), THUMBNAIL))
                     for key, sample in GALLERY.items()]
-        upload = session.upload()
-        if upload is not None:
+        chosen, upload = session.current().picture, session.upload()
+        own = []
+        for one in session.own_pictures():
             with suppress(PhotoError):
-                mine = model_services.photo_of(upload.data, upload.digest)
-                pictures.insert(0, (UPLOAD, tr("Yours"), model_services.encoded(mine, THUMBNAIL)))
-        components.gallery(pictures, session.current().picture, session.STRIP, session.on_gallery)
+                mine = model_services.photo_of(one.data, one.digest)
+                own.append((session.own_key(one), shown_name(one.name, 16), model_services.encoded(mine, THUMBNAIL)))
+        if chosen == UPLOAD and upload is not None:
+            chosen = session.own_key(upload)
+        components.gallery([*own, *pictures], chosen, session.STRIP, session.on_gallery)
     with drop:
         size = limits().picture_mb
         ask_file(
-            tr("Your own picture: choose, drop or paste"), ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
+            tr("Your own pictures: choose, drop or paste"), ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
             session.UPLOADER, size,
             help=tr("PNG, JPEG, WebP, BMP, GIF or TIFF of up to {size} MB. It is forgotten soon after you leave, and "
                     "what was worked out from it when newer work needs the room; nobody else sees it.", size=size))
@@ -74,12 +77,17 @@ def ask_file(label: str, endings: list[str], key: str, size: int = 0, help: str 
         help: more, on a question mark.
     """
     size = size or limits().upload_mb
-    file = st.file_uploader(label, endings, key=key, on_change=upload_services.on_file, args=(key,),
-                            max_upload_size=size, help=help)
+    if key == session.UPLOADER:
+        st.file_uploader(label, endings, key=key, on_change=upload_services.on_pictures, max_upload_size=size,
+                         help=help, accept_multiple_files=True)
+        full = bool(session.widget_pictures(drawn=True))
+    else:
+        full = st.file_uploader(label, endings, key=key, on_change=upload_services.on_file, args=(key,),
+                                max_upload_size=size, help=help) is not None
     held = session.uploaded_file(key)
-    if file is not None and session.refusal(key):
+    if full and session.refusal(key):
         st.error(plain(translate(session.refusal(key))), icon=":material/error:")
-    elif file is None and held is not None:     # the widget forgets its file on another page, the session does not
+    elif not full and held is not None:     # the widget forgets its file on another page, the session does not
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(tr("In use: {name}", name=plain(shown_name(held.name))), width="content")
             st.button(tr("Remove"), key=f"{key}_remove", icon=":material/close:", on_click=upload_services.remove,
@@ -160,9 +168,9 @@ def result_area(stands_in: bool, model: str, picture: str) -> DeltaGenerator:
     return st.container(key="stand_in")
 
 
-def shown_name(name: str) -> str:
-    """A file's name, short enough for a line."""
-    return name if len(name) <= 40 else f"{name[:24]}…{name[-12:]}"
+def shown_name(name: str, most: int = 40) -> str:
+    """A file's name in so many letters, short enough for a line."""
+    return name if len(name) <= most else f"{name[:6 * most // 10]}…{name[-3 * most // 10:]}"
 
 
 def heading(name: str, hint: str, notes: tuple[str, ...]) -> None:
@@ -237,7 +245,7 @@ def choose_attention(whole: bool) -> bool:
     return chosen == options[True]
 
 
-WIDE: Final[dict[str, Literal["medium", "large"]]] = {"change": "medium", "why": "large"}
+WIDE: Final[dict[str, Literal["medium", "large"]]] = {"change": "medium", "why": "large", "weighed": "large"}
 """Columns of sentences."""
 
 
@@ -259,7 +267,7 @@ def _amount(value: float, unit: str) -> str:
 
 
 def table(rows: list[dict[str, Any]], height: int | Literal["content"] = "content", decimals: Collection[str] = (),
-          amounts: Mapping[str, str] = MappingProxyType({})) -> None:
+          amounts: Mapping[str, str] = MappingProxyType({}), percents: Collection[str] = ()) -> None:
     """A sortable table of numbers with thousands apart.
 
     Args:
@@ -268,15 +276,17 @@ def table(rows: list[dict[str, Any]], height: int | Literal["content"] = "conten
         decimals: columns whose numbers are shown with one decimal.
         amounts: columns whose numbers are shown with three digits and a letter, as 2.61 G, and the unit behind it; what
             is sorted, copied and saved stays exact.
+        percents: columns that hold per cents.
     """
     frame = pd.DataFrame(rows)
     short = {name: unit for name, unit in amounts.items() if name in frame}
-    formats = heads(frame.columns)
+    formats = heads(frame.columns, percents)
     formats |= {name: st.column_config.TextColumn(translate(name), width=width)
                 for name, width in WIDE.items() if name in frame}
     formats |= {name: st.column_config.NumberColumn(translate(name),
                                                     format="%.1f" if name in decimals else "localized")
-                for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name]) and name not in short}
+                for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])
+                and name not in short and name not in percents}
     written = {name: partial(_amount, unit=unit) for name, unit in short.items()}
     st.dataframe(frame.style.format(written) if written else frame, hide_index=True, width="stretch", height=height,
                  column_config=formats)

@@ -15,7 +15,7 @@ from dashboard.services import timeline as timelines
 from dashboard.state import timeline as state
 from dashboard.state.upload import Upload
 from dashboard.state.widgets import init_widget
-from dashboard.widgets import chart
+from dashboard.widgets import chart, share
 from dashboard.widgets.picture import plain
 
 SECONDS = 0.9
@@ -51,8 +51,8 @@ def _tick(digest: str, epochs: tuple[int, ...], epoch: int) -> None:
         st.rerun()
 
 
-def show_timeline(model: OpenTimeline, file: Upload, layer: str, queries: Mapping[str, Place]) -> None:
-    """The curves of a layer, and the training as files."""
+def show_timeline(model: OpenTimeline, file: Upload, layer: str, queries: Mapping[str, Place]) -> list[share.File]:
+    """The curves of a layer; returns the training as files."""
     timeline = timelines.timeline_of(file)
     caption = tr("{file} · {layer} · epoch {epoch}", file=file.name, layer=layer or tr("attention"),
                  epoch=model.epoch)
@@ -63,12 +63,10 @@ def show_timeline(model: OpenTimeline, file: Upload, layer: str, queries: Mappin
         number_curves(timeline, chosen, model.epoch, chart.style(), caption)
     chart.draw(figure, file.name, layer, "epochs")
     language, epoch = visitor_language(), model.epoch
-    with st.container(horizontal=True):
-        if timeline.photo is not None:
-            st.download_button(tr("Animation, WebP"), partial(timelines.animation_file, file, layer, queries),
-                               f"{file.name}.webp", "image/webp", on_click="ignore",
-                               help=tr("The routed windows of A and B moving on the picture, epoch by epoch."))
-        st.download_button(tr("Epochs, HTML"),
-                           partial(timelines.timeline_report, file, layer, epoch, queries, language),
-                           f"{file.name}.html", "text/html", on_click="ignore",
-                           help=tr("The animation, the curves and every number as one file that opens anywhere."))
+    moving = [share.File(tr("Animation, WebP"), partial(timelines.animation_file, file, layer, queries),
+                         share.named("webp", file.name, layer, "epochs"),
+                         tr("The routed windows of A and B moving on the picture, epoch by epoch."))]
+    report = share.File(tr("Epochs, HTML"), partial(timelines.timeline_report, file, layer, epoch, queries, language),
+                        share.named("html", file.name, layer, "epochs"),
+                        tr("The animation, the curves and every number as one file that opens anywhere."))
+    return [*(moving if timeline.photo is not None else ()), report]

@@ -23,6 +23,7 @@ from dashboard.runtime.jobs import Cancelled
 from dashboard.services import compare as compare_services
 from dashboard.state import compare_view as choices
 from dashboard.state.compare_view import Comparison, side_b
+from dashboard.state.cost_view import CostView
 from dashboard.state.view import Selection
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +50,14 @@ def test_the_default_comparison_has_an_empty_link() -> None:
     assert Comparison().to_query() == {}
     plain = Comparison(b=side_b(Selection()))
     assert Comparison.from_query(plain.to_query()) == plain      # B at every default is still said
+
+
+def test_what_cannot_be_in_links_of_compare_and_cost_is_named() -> None:
+    assert Comparison.refused({"rows": "4.99", "columns": "2.4", "tab": "x", "b_model": "cells", "b_topk": "many"}) == \
+        ("tab", "rows", "b_topk")
+    assert Comparison.from_query({"rows": "4.99"}).n_wins == Comparison().n_wins
+    assert CostView.refused({"cost_height": "640", "cost_pool": "9", "cost_measure": "money"}) == \
+        ("cost_measure", "cost_pool")
 
 
 @settings(max_examples=200)

@@ -10,6 +10,9 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from bra.viewer.pack import unpack
+from dashboard.runtime.config import Limits
+from dashboard.services import uploads as upload_services
+from dashboard.state.upload import uploaded
 
 ROOT = Path(__file__).parents[2]
 MODEL = (ROOT / "bra" / "yolo" / "cfg" / "yolov8-bra-p5.yaml").read_bytes()
@@ -124,3 +127,32 @@ def test_trained_weights_have_no_such_banner() -> None:
     app = opened(model="flowers")
     for page in ("explore", "compare", "cost"):
         assert not [one.value for one in on_page(app, page).warning if "Untrained" in one.value], page
+
+
+def test_several_pictures_are_held_and_each_is_removed_by_itself() -> None:
+    app = opened(model="similarity")
+
+    def names() -> list[str]:
+        return [one.name for one in app.session_state["own_pictures"]]
+
+    give(app, "uploader", "red.png", picture())
+    field = app.file_uploader(key="uploader")
+    field.set_value([("red.png", picture(), "image/png"), ("blue.png", picture("blue"), "image/png"),
+                     ("green.png", picture("green"), "image/png")]).run()
+    assert not app.exception
+    assert names() == ["green.png", "blue.png", "red.png"]
+    assert shown_picture(app) == "green.png"
+    app.session_state["own_pictures"] = app.session_state["own_pictures"][1:]      # as if it had been the first to go
+    app.file_uploader(key="uploader").set_value([("blue.png", picture("blue"), "image/png")]).run()
+    assert not app.exception
+    assert "red.png" not in names()
+    assert shown_picture(app) == "blue.png"
+
+
+def test_no_more_pictures_are_held_than_the_server_takes_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload_services, "limits", lambda: Limits(picture_mb=1))
+    large = [uploaded(f"{n}.png", bytes([n]) * 400_000) for n in range(4)]
+    assert upload_services._last_few(large[0], large[1:]) == large[:2]
+    small = [uploaded(f"{n}.png", bytes([n])) for n in range(6)]
+    assert upload_services._last_few(small[0], small[1:]) == small[:4]
+    assert upload_services._last_few(small[0], small[:2]) == small[:2]      # the same picture again is held once

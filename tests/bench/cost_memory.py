@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ratios import note
 
 import bra
 from bra.profiling.formula import layer_cost
@@ -58,6 +59,7 @@ def main() -> None:
         cost = layer_cost(bra.BRASpec(dim, **options), side, side)
         formula = cost.explicit_peak_bytes if explicit else cost.peak_bytes
         paid = measured(name)
+        note(f"cost, formula against measured memory: {name} (1 is meant)", formula / paid)
         print(f"{name:30} formula {formula / 1e6:8.1f} MB  measured {paid / 1e6:8.1f} MB  {formula / paid - 1:+.1%}")
 
 

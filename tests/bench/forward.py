@@ -1,12 +1,17 @@
-"""Time and memory of one layer against the tutorial's explicit form, and against what this machine could do at best.
+"""Time and memory of one layer against three other forms of it, and against what this machine could do at best.
 
-    python tests/bench/forward.py           # both batches, two threads, some minutes
-    python tests/bench/forward.py 1         # batch 1 alone
-    python tests/bench/forward.py 1 alone   # one thread by its own processor time: for a machine that others use too
+    python tests/bench/forward.py             # all rows below, some minutes
+    python tests/bench/forward.py 1           # batch 1 alone, two threads
+    python tests/bench/forward.py 1 alone     # one thread by its own processor time: for a machine that others use too
+    python tests/bench/forward.py 1 busy      # two threads, while another process keeps one core busy
+    python tests/bench/forward.py 1 yolo      # the maps of YOLOv8 n, s, m at P3, P4, P5 and imgsz 320, 640, 1280
+    python tests/bench/forward.py 1 compiled  # and ours through torch.compile
 
-Both forms share their weights and run in turn in one process; times are medians. Memory is the rise of the process's
-resident peak (VmHWM), each in a process of its own. The limit of a shape is the time of its matrix products at the
-rate of a large product, plus that of its exponentials at the rate of exp2 on numbers that a cache holds.
+ATEN_CPU_CAPABILITY=avx2 takes AVX-512 away from torch and from the compiled attention alike. All forms (`forms.py`)
+share their weights and run in turn in one process; times are medians. Memory is the rise of the process's resident
+peak (VmHWM), each in a process of its own. The limit of a shape is the time of its matrix products at the rate of a
+large product, plus that of its exponentials at the rate of exp2 on numbers that a cache holds; compiled attention
+takes exponentials faster than torch's exp2 does, so it may come below.
 """
 
 from __future__ import annotations
@@ -23,38 +28,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
+from forms import FORMS, given, tutorial
+from ratios import note
 from torch import Tensor
 
 import bra
+from bra.kernels import native
 
 THREADS, SECONDS, LEAST_ROUNDS, MOST_ROUNDS = 2, 3.0, 5, 60
 SHAPES = ((64, 80, 7, 4), (128, 40, 7, 4), (256, 20, 7, 4), (192, 80, 7, 4), (64, 160, 8, 4), (64, 56, 7, 4))
 """Channels, side, n_win, topk."""
+YOLO = tuple((channels[level], size // (8 * 2**level), 7, 4) for size in (320, 640, 1280)
+             for channels in ((64, 128, 256), (128, 256, 512), (192, 384, 576)) for level in range(3))
+"""P3, P4, P5 of YOLOv8 n, s, m at three image sizes."""
 LARGE = (64, 160, 7, 4)
 Way = Callable[[], object]
-
-
-def explicit(m: bra.BiLevelRoutingAttention, x: Tensor) -> Tensor:
-    """The layer in the tutorial's way: windows first, `torch.gather` on an expanded k and v, softmax, products."""
-    p, Q, heads, (h, w) = m.n_win, m.qk_dim, m.num_heads, x.shape[-2:]
-    x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, -w % p, 0, -h % p))
-    x = rearrange(x, "b (j h) (i w) c -> b (j i) h w c", j=p, i=p)
-    q, kv = m.qkv.qkv(x).split([Q, Q + m.dim], -1)
-    lepe = m.lepe(rearrange(kv[..., Q:], "b (j i) h w c -> b c (j h) (i w)", j=p).contiguous())
-    logits = (q.mean((2, 3)) * m.scale) @ kv[..., :Q].mean((2, 3)).mT
-    r_idx = logits.topk(m.topk).indices                                                     # (b, p2, k)
-    kv = kv.flatten(2, 3)                                                                   # (b, p2, s, Q + c)
-    every = kv[:, None].expand(-1, p * p, -1, -1, -1)
-    chosen = torch.gather(every, 2, r_idx[..., None, None].expand(-1, -1, -1, *kv.shape[2:]))
-    k, v = chosen.split([Q, m.dim], -1)
-    k = rearrange(k, "b n k s (m c) -> (b n) m c (k s)", m=heads)
-    v = rearrange(v, "b n k s (m c) -> (b n) m (k s) c", m=heads)
-    queries = rearrange(q, "b n h w (m c) -> (b n) m (h w) c", m=heads)
-    out = ((queries * m.scale) @ k).softmax(-1) @ v
-    out = rearrange(out, "(b j i) m (h w) c -> b (j h) (i w) (m c)", j=p, i=p, h=q.shape[2])
-    return m.wo(out + rearrange(lepe, "b c h w -> b h w c"))[:, :h, :w].permute(0, 3, 1, 2).contiguous()
 
 
 def layer_and_map(shape: tuple[int, ...], batch: int) -> tuple[bra.BiLevelRoutingAttention, Tensor]:
@@ -121,7 +109,7 @@ def rise(name: str) -> float:
         return int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
     m, x = layer_and_map(LARGE, 1)
-    way = m if "ours" in name else lambda x: explicit(m, x)
+    way = m if "ours" in name else lambda x: tutorial(m, x)
     call: Callable[[Tensor], object] = (lambda x: step(way, m, x)) if "step" in name else (lambda x: forward(way, x))
     call(x[..., :42, :42])                   # kernels loaded; too small to leave memory behind
     m.zero_grad()
@@ -143,44 +131,82 @@ def mean_of(ratios: list[float]) -> str:
     return f"geometric mean {math.prod(ratios) ** (1 / len(ratios)):.2f}×, least {min(ratios):.2f}×"
 
 
-def table(title: str, batches: list[int], copies: int, run: Callable[..., list[Way]],
+def ways_of(m: bra.BiLevelRoutingAttention, x: Tensor, learns: bool, compiled: bool) -> dict[str, Way]:
+    """Every form on the same map; ours last."""
+    forms: dict[str, Callable[[Tensor], Tensor]] = {
+        name: lambda x, form=form: form(m, x) for name, form in FORMS.items()}
+    if compiled:
+        forms["torch.compile"] = torch.compile(m)
+    forms["ours"] = m
+    maps = {name: given(name, x) for name in forms}
+    return {name: (lambda way=way, x=maps[name]: step(way, m, x)) if learns else
+            (lambda way=way, x=maps[name]: forward(way, x)) for name, way in forms.items()}
+
+
+def table(kind: str, shapes: tuple[tuple[int, ...], ...], batches: list[int], row: str, compiled: bool,
           rate: tuple[float, float]) -> None:
-    print(f"\n{title}\n{'batch':>5} {'shape':>18} {'explicit':>10} {'ours':>10} {'ratio':>7} {'of the limit':>13}")
-    ratios = []
+    learns = kind == "training step"
+    names = [*FORMS, *(["torch.compile"] if compiled else []), "ours"]
+    print(f"\n{kind}, ms\n{'batch':>5} {'shape':>18} " + "".join(f"{name:>14}" for name in names)
+          + "   tutorial  fastest  of the limit")
+    ratios, fastest = [], []
     for batch in batches:
-        for shape in SHAPES:
-            if not fits(shape, batch, copies):
-                print(f"{batch:5} {shape!s:>18}  the explicit form does not fit in memory", flush=True)
+        for shape in shapes:
+            if not fits(shape, batch, 4 if learns else 2):
+                print(f"{batch:5} {shape!s:>18}  the other forms do not fit in memory", flush=True)
                 continue
-            theirs, ours = medians(run(*layer_and_map(shape, batch)))
-            ratios.append(theirs / ours)
-            least = f"{ours / least_seconds(shape, batch, *rate):12.1f}×" if title == "forward" else ""
-            print(f"{batch:5} {shape!s:>18} {theirs * 1e3:7.1f} ms {ours * 1e3:7.1f} ms {ratios[-1]:6.2f}× {least}",
-                  flush=True)
-    print(mean_of(ratios))
+            m, x = layer_and_map(shape, batch)
+            times = dict(zip(names, medians([*ways_of(m, x, learns, compiled).values()]), strict=True))
+            ours = times["ours"]
+            ratios.append(times["tutorial"] / ours)
+            fastest.append(min(times[name] for name in FORMS) / ours)
+            note(f"{kind}, {row}: {shape} × {batch} against the tutorial's", ratios[-1])
+            least = "" if learns else f"{ours / least_seconds(shape, batch, *rate):11.1f}×"
+            print(f"{batch:5} {shape!s:>18} " + "".join(f"{1e3 * times[name]:14.2f}" for name in names)
+                  + f" {ratios[-1]:9.2f}× {fastest[-1]:7.2f}× {least}", flush=True)
+    if ratios:
+        print(f"against the tutorial's: {mean_of(ratios)}; against the fastest other: {mean_of(fastest)}")
+        note(f"{kind}, {row}: geometric mean against the tutorial's", math.prod(ratios) ** (1 / len(ratios)))
 
 
-def main(batches: list[int], threads: int) -> None:
+def main(batches: list[int], words: list[str]) -> None:
+    threads = 1 if "alone" in words else THREADS
     torch.set_num_threads(threads)
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     rate = rates()
-    print(f"{cpu[1] if cpu else 'CPU'}, {os.cpu_count()} cores, {threads} thread{'s' * (threads > 1)}, "
+    row = f"{threads} thread{'s' * (threads > 1)}" \
+        + ", a core shared" * ("busy" in words) + ", YOLO's maps" * ("yolo" in words)
+    print(f"{cpu[1] if cpu else 'CPU'}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, {row}, "
           f"load {os.getloadavg()[0]:.1f}, "
-          f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, {datetime.date.today()}: "
-          f"{2 * rate[0] / 1e9:.0f} GFLOP/s, {rate[1] / 1e9:.1f} G exp2/s")
-    table("forward", batches, 2, lambda m, x: [lambda: forward(lambda x: explicit(m, x), x),
-                                               lambda: forward(m, x)], rate)
-    table("training step", batches, 4, lambda m, x: [lambda: step(lambda x: explicit(m, x), m, x),
-                                                     lambda: step(m, m, x)], rate)
+          f"attention {'compiled' if native.suits(4) else 'in torch operators'}, torch {torch.__version__}, "
+          f"{datetime.date.today()}: {2 * rate[0] / 1e9:.0f} GFLOP/s, {rate[1] / 1e9:.1f} G exp2/s")
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if "busy" in words else None
+    try:
+        for kind in ("forward", "training step"):
+            table(kind, YOLO if "yolo" in words else SHAPES, batches, row, "compiled" in words, rate)
+    finally:
+        if busy is not None:
+            busy.kill()
+            busy.wait()
+
+
+def memory() -> None:
     print(f"\nextra memory at {LARGE}, batch 1")
     for kind in ("forward", "step"):
         theirs, ours = measured(f"{kind} explicit"), measured(f"{kind} ours")
+        note(f"memory of a {kind} at {LARGE}, the tutorial's against ours", theirs / ours)
         print(f"{kind:8} explicit {theirs:8.0f} MiB, ours {ours:6.0f} MiB: 1/{theirs / ours:.0f}")
 
+
+ROWS = (("1", "8"), ("1", "alone", "avx2"), ("1", "busy"), ("1", "yolo"))
 
 if __name__ == "__main__":
     if sys.argv[1:2] and " " in sys.argv[1]:
         print(rise(sys.argv[1]))
+    elif len(sys.argv) > 1:
+        main([int(word) for word in sys.argv[1:] if word.isdigit()] or [1, 8], sys.argv[1:])
     else:
-        batches = [int(word) for word in sys.argv[1:] if word.isdigit()]
-        main(batches or [1, 8], 1 if "alone" in sys.argv else THREADS)
+        for words in ROWS:      # each in a process of its own: what a processor can do is asked once
+            lowered = {"ATEN_CPU_CAPABILITY": "avx2"} if "avx2" in words else {}
+            subprocess.run([sys.executable, __file__, *words], check=True, env=os.environ | lowered)
+        memory()

@@ -15,6 +15,7 @@ import torch
 
 from bra import functional as BF
 from bra.kernels import flex
+from bra.kernels.dispatch import takes_flex
 
 MAPS = ((64, 80, 7, 4), (128, 40, 7, 4), (256, 20, 7, 4), (192, 80, 7, 4), (64, 160, 8, 4), (64, 56, 7, 4))
 """Channels, side of the map in tokens, n_win, topk; 8 heads."""
@@ -78,7 +79,8 @@ def line_of(shapes: flex.Shapes) -> str:
         if not isinstance(base, str) and found is not base:
             text += f" ({base[0] / found[0]:.2f}×, {base[1] / max(found[1], 1e-9):.1f}×)"
         parts.append(text)
-    return " | ".join((*parts, f"by itself: {'block mask' if flex.taken(shapes) else 'gathered'}"))
+    q = torch.empty(shapes.q, device=shapes.device, dtype=shapes.dtype)
+    return " | ".join((*parts, f"by itself: {'block mask' if takes_flex(q, None) else 'gathered'}"))
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from ratios import note
 
 from bra.figures.attention import attended, attention
 from bra.models.base import Change
@@ -80,6 +81,7 @@ def forwards() -> None:
     print(f"\n{'yolov8n-bra, ' + 'x'.join(map(str, x.shape[-2:])):36} {'ms':>8}  of a bare forward")
     for name, seconds in took.items():
         print(f"{name:36} {seconds * 1e3:8.1f}  {seconds / took['bare forward']:.2f}")
+        note(f"app, a bare forward against: {name}", took["bare forward"] / seconds)
     picture = photo.encoded(PICTURE_SIDE)
     stage = stage_message(photo, layer, caption, place[0][1], {}, (), b"", look.answer.detections)
     figure = drawn(photo, layer, caption, place)

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import torch
+from ratios import note
 
 import bra
 
@@ -64,6 +65,8 @@ def main() -> None:
         baseline = baseline or (mib, seconds)
         print(f"{name:28} {mib:8.0f} MiB extra  1/{baseline[0] / mib:<5.1f} {seconds * 1e3:8.0f} ms  "
               f"{baseline[1] / seconds:4.1f}×")
+        note(f"trace_memory, memory of the first against: {name}", baseline[0] / mib)
+        note(f"trace_memory, time of the first against: {name}", baseline[1] / seconds)
 
 
 if __name__ == "__main__":

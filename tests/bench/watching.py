@@ -20,6 +20,7 @@ os.environ |= {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "YOLO_VERBOSE": "fa
 
 import numpy as np
 from PIL import Image
+from ratios import note
 from ultralytics import YOLO
 
 import bra.yolo
@@ -70,4 +71,6 @@ def share_of_epoch(model: str, imgsz: int, epochs: int = EPOCHS) -> float:
 
 if __name__ == "__main__":
     name, side = (sys.argv[1:] + ["yolov8n-bra.yaml", "320"][len(sys.argv) - 1:])[:2]
-    print(f"{name} at {side} px: watching takes {100 * share_of_epoch(name, int(side)):.1f} % of an epoch")
+    share = share_of_epoch(name, int(side))
+    note(f"watching: an epoch of {name} at {side} px against one that is watched", 1 / (1 + share))
+    print(f"{name} at {side} px: watching takes {100 * share:.1f} % of an epoch")

@@ -220,12 +220,12 @@ def test_an_upload_can_be_left_returned_to_and_removed(context: Any, app_url: st
     strip = page.get_by_role("radiogroup", name="Built-in pictures")
     strip.get_by_role("radio", name="Coffee").click()
     page.wait_for_function("() => location.search.includes('picture=still_life')")
-    strip.get_by_role("radio", name="Yours").click()
+    strip.get_by_role("radio", name=name).click()
     page.wait_for_function("() => location.search.includes('picture=upload')")
     strip.get_by_role("radio", name="Coffee").click()
     page.wait_for_function("() => location.search.includes('picture=still_life')")
     page.get_by_role("button", name=re.compile("^Remove ")).click()
-    expect(strip.get_by_role("radio", name="Yours")).to_have_count(0)
+    expect(strip.get_by_role("radio", name=name)).to_have_count(0)
     expect(strip.get_by_role("radio", name="Coffee")).to_have_attribute("aria-checked", "true")
 
 
@@ -272,6 +272,7 @@ def test_touch_pins_on_a_phone_and_nothing_overflows(context: Any, app_url: str)
 
 def test_downloads_hold_what_is_shown(context: Any, app_url: str) -> None:
     page = open_app(context, f"{app_url}/?model=similarity&n_win=4&topk=2&a=5000.5000")
+    page.get_by_role("button", name="Export").click()
     with page.expect_download() as got:
         page.get_by_role("button", name="Routing, CSV").click()
     lines = list(csv.DictReader(io.StringIO(got.value.path().read_text())))
@@ -282,6 +283,7 @@ def test_downloads_hold_what_is_shown(context: Any, app_url: str) -> None:
         page.get_by_role("button", name="Trace, NPZ").click()
     with np.load(got.value.path()) as npz:
         np.testing.assert_array_equal(npz["r_idx"], r_idx)
+    page.keyboard.press("Escape")
     shown_at = canvas(page).bounding_box()
     for factor in (2, 4):
         page.locator('[data-part="size"]').select_option(str(factor))
@@ -291,6 +293,7 @@ def test_downloads_hold_what_is_shown(context: Any, app_url: str) -> None:
         with Image.open(got.value.path()) as saved:
             assert saved.format == "PNG"
             assert saved.width == pytest.approx(factor * shown_at["width"], abs=factor)
+    page.get_by_role("button", name="Export").click()
     with page.expect_download() as got:
         page.get_by_role("button", name="Report, HTML").click()
     report = context.new_page()

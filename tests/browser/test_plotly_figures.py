@@ -99,7 +99,9 @@ def test_cost_is_hovered_switched_and_clicked(context: Any, app_url: str) -> Non
 
 def test_a_setting_is_opened_by_a_click_and_a_chart_is_saved_with_its_caption(context: Any, app_url: str) -> None:
     page = opened(context, f"{app_url}/compare?model=similarity&side=224")
+    page.get_by_role("button", name="Export").click()
     page.get_by_text("SVG", exact=True).click()
+    page.keyboard.press("Escape")
     plot = page.locator(PLOT).first
     # The switch draws the chart anew: what stood there before is gone.
     page.wait_for_function(

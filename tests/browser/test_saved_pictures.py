@@ -125,7 +125,9 @@ def test_chart_is_saved_as_vectors_and_at_four_pixels_for_one(context: Any, app_
     found = {}
     for form in ("PNG", "SVG"):
         if form == "SVG":                               # PNG is what is chosen on a first visit
-            page.locator("[data-testid=stSidebar]").get_by_text(form, exact=True).click()
+            page.get_by_role("button", name="Export").click()
+            page.get_by_text(form, exact=True).click()
+            page.keyboard.press("Escape")
         page.wait_for_function("(form) => document.querySelector('.js-plotly-plot')?._context?.toImageButtonOptions"
                                "?.format === form", arg=form.lower())
         plot = page.locator(PLOT).first

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from bra.models.catalog import ModelSettings
+from bra.models.catalog import CATALOG, DEFAULT, ModelSettings
 from bra.opening import look
 from bra.photo import Photo
 from bra.teaching import experiments
@@ -47,6 +47,14 @@ def test_keys_lead_through_the_lesson_and_the_address_follows(context: Any, app_
     at(page, "chapters/1/try")
     page.wait_for_function("() => location.search.includes('scene=try')")
     page.keyboard.press("Space")
+    at(page, "chapters/1/ask")
+    page.get_by_role("button", name="QR code").click()
+    code = page.locator(".presenter dialog")
+    expect(code.get_by_role("img")).to_be_visible()
+    expect(code).to_contain_text("/learn?lang=en")       # the hall reads what is projected
+    assert code.get_by_role("img").evaluate("(one) => one.naturalWidth") > 100
+    page.keyboard.press("Escape")
+    expect(code).to_be_hidden()
     at(page, "chapters/1/ask")
     page.get_by_text("81", exact=True).click()
     expect(page.get_by_test_id("stAlert")).to_contain_text("9 × 9 = 81")
@@ -127,29 +135,31 @@ def asked(number: int) -> tuple[LayerTrace, int, list[int]]:
     """The layer of a round, its query, and the answer."""
     key, place = ROUNDS[number - 1]
     photo = Photo.from_bytes((SAMPLES / f"{key}.jpg").read_bytes())
-    layers = [lt for lt in look(ModelSettings("flowers", side=320), photo).trace.layers.values() if lt.routed]
-    window = locate(layers[1].grid, photo, place)[0]
-    return layers[1], window, layers[1].r_idx[0, window].tolist()
+    entry = CATALOG[DEFAULT]
+    lt = look(ModelSettings(entry.key, side=entry.side), photo).trace.layers[entry.layer]
+    window = locate(lt.grid, photo, place)[0]
+    return lt, window, lt.r_idx[0, window].tolist()
 
 
 def numbers(page: Any) -> list[str]:
     return page.locator(".barlayer .bartext").all_text_contents()
 
 
-def centre(page: Any, window: int) -> Place:
+def centre(page: Any, window: int, n_win: int) -> Place:
     box = page.locator(".lesson-picture canvas").bounding_box()
-    return round((window % 5 + 0.5) / 5 * box["width"]), round((window // 5 + 0.5) / 5 * box["height"])
+    return tuple(round((at + 0.5) / n_win * box[side]) for at, side in ((window % n_win, "width"),
+                                                                        (window // n_win, "height")))
 
 
 def test_windows_are_marked_by_pointer_and_the_module_answers(context: Any, app_url: str) -> None:
     lt, window, answer = asked(1)
-    wrong = [w for w in range(25) if w not in answer]
+    wrong = [w for w in range(lt.grid.n_windows) if w not in answer]
     page = open_page(context, f"{app_url}/learn?part=predict&lang=en", "predict/1/words")
     pane, show = page.locator(".lesson-picture[data-ready]"), page.locator(".lesson-picture .show")
     expect(show).to_be_disabled()
     # The first is unmarked again, the last is one too many.
     for one in (wrong[0], wrong[1], wrong[0], wrong[2], wrong[3], answer[0], wrong[4]):
-        x, y = centre(page, one)
+        x, y = centre(page, one, lt.grid.n_win)
         page.locator(".lesson-picture canvas").click(position={"x": x, "y": y})
     marks = [wrong[1], wrong[2], wrong[3], answer[0]]
     expect(pane).to_have_attribute("data-marked", ",".join(map(str, marks)))
@@ -161,7 +171,7 @@ def test_windows_are_marked_by_pointer_and_the_module_answers(context: Any, app_
     assert numbers(page)[:3] == ["1", str(made.nearest), f"{made.chance:.2f}"]
     expect(page.locator(".lesson-picture .readout")).to_contain_text("✓")
     expect(show).to_be_hidden()
-    x, y = centre(page, answer[1])
+    x, y = centre(page, answer[1], lt.grid.n_win)
     page.locator(".lesson-picture canvas").click(position={"x": x, "y": y})       # nothing is marked after the answer
     expect(pane).to_have_attribute("data-marked", ",".join(map(str, marks)))
 
@@ -177,9 +187,9 @@ def test_windows_are_marked_by_keyboard_also_when_projected(context: Any, app_ur
     page = open_page(context, f"{app_url}/learn?part=predict&present=1&lang=en", "predict/1/words")
     page.wait_for_selector(".lesson-picture[data-ready]")
     page.locator(".lesson-picture canvas").focus()
-    here = window
+    here, n_win = window, lt.grid.n_win
     for one in answer:
-        for key, steps in (("ArrowDown", one // 5 - here // 5), ("ArrowRight", one % 5 - here % 5)):
+        for key, steps in (("ArrowDown", one // n_win - here // n_win), ("ArrowRight", one % n_win - here % n_win)):
             back = {"ArrowDown": "ArrowUp", "ArrowRight": "ArrowLeft"}[key]
             for _ in range(abs(steps)):
                 page.keyboard.press(key if steps > 0 else back)
@@ -187,11 +197,12 @@ def test_windows_are_marked_by_keyboard_also_when_projected(context: Any, app_ur
         here = one
     expect(page.locator(".lesson-picture")).to_have_attribute("data-marked", ",".join(map(str, answer)))
     expect(page.locator(".lesson-picture [aria-live]")).to_have_text(
-        re.compile(rf"Row {here // 5 + 1}, column {here % 5 + 1}: marked\. Marked 4 of 4\."))
+        re.compile(rf"Row {here // n_win + 1}, column {here % n_win + 1}: marked\. Marked 4 of 4\."))
     at(page, "predict/1/words")                          # the keys were the board's
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    expect(page.locator(".barlayer .bartext")).to_have_count(6)
+    expect(page.locator(".barlayer .bartext")).to_have_count(3)
+    expect(page.get_by_text(re.compile(r"Rounds so far: 1\. Hits of 4: you 4 · "))).to_be_visible()
     assert numbers(page)[0] == str(experiments.score(lt, window, answer).hits) == "4"
     assert page.evaluate(FITS) <= 0
 
@@ -202,7 +213,7 @@ def test_pointing_in_a_chapter_shows_the_modules_windows(context: Any, app_url: 
     photo = Photo.from_bytes((SAMPLES / "animal.jpg").read_bytes())
     lt = look(ModelSettings("flowers", side=320), photo).trace.layers["stages.2.2.attn"]
     for window in (0, 13):
-        x, y = centre(page, window)
+        x, y = centre(page, window, lt.grid.n_win)
         page.locator(".lesson-picture canvas").hover(position={"x": x, "y": y})
         expect(page.locator(".lesson-picture .readout")).to_have_text(
             f"Window {window} is routed to {', '.join(map(str, lt.r_idx[0, window].tolist()))}.")

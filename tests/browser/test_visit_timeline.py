@@ -65,6 +65,7 @@ def test_by_keyboard_and_by_itself(context: Any, app_url: str, watched: Path, tm
     expect(page.get_by_role("button", name="Play")).to_be_visible()      # it stopped at the end by itself
     page.screenshot(path=str(tmp_path / "timeline.png"), full_page=True)
     expect(page.get_by_text("epoch 4", exact=True).first).to_be_visible()
+    page.get_by_role("button", name="Export").click()
     with page.expect_download() as saved:
         page.get_by_role("button", name="Animation, WebP").click()
     assert Path(saved.value.path()).read_bytes()[8:12] == b"WEBP"

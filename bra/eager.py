@@ -1,0 +1,13 @@
+"""Whether operators just run, or something records or transforms them."""
+
+from __future__ import annotations
+
+import torch
+
+
+def runs_eagerly() -> bool:
+    """Whether operators just run: no compiler, exporter or tracer records them, where the rounds of a loop would be
+    frozen at this map's size, and no transform of `torch.func` is active, which our own backward does not support."""
+    recorded = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or \
+        torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    return not recorded and torch._C._functorch.maybe_current_level() is None
