@@ -127,6 +127,9 @@ def picture_of(at: Lesson) -> None:
     elif at.step == len(PICTURES) + 1:
         photo, lt, _ = learn_services.taught(at.router)
         look(photo, lt, SCENE_FOCUS, "")
+    elif at.step == len(PICTURES) + 3:
+        photo, layers, _ = learn_services.ruled()
+        look(photo, layers[at.rule], SCENE_FOCUS, "")
     else:
         photo = model_services.sample("street")
         lt = learn_services.attention_of_yolo(at.kind, photo)
@@ -344,7 +347,7 @@ def rules(at: Lesson) -> Lesson:
     whose = tr("Layer {layer}, taught by labels, on a scene that it did not learn from.", layer=lt.name)
     above, below = sides(at)
     with above:
-        look(at, photo, lt, SCENE_FOCUS, whose + " " + (
+        look(photo, lt, SCENE_FOCUS, whose + " " + (
             tr("Here tokens choose for themselves: shown are the {k} windows that most of them chose.", k=lt.spec.topk)
             if rule == "token" else ""))
     with below:
