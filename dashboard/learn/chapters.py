@@ -127,6 +127,9 @@ def picture_of(at: Lesson) -> None:
     elif at.step == len(PICTURES) + 1:
         photo, lt, _ = learn_services.taught(at.router)
         look(photo, lt, SCENE_FOCUS, "")
+    elif at.step == len(PICTURES) + 3:
+        photo, layers, _ = learn_services.ruled()
+        look(photo, layers[at.rule], SCENE_FOCUS, "")
     else:
         photo = model_services.sample("street")
         lt = learn_services.attention_of_yolo(at.kind, photo)
@@ -337,7 +340,7 @@ def router(at: Lesson) -> Lesson:
 def rules(at: Lesson) -> Lesson:
     """Rules of routing at equal cost in one layer, on a drawn scene whose labels are known."""
     rule = st.selectbox(tr("How windows are chosen"), views.RULES, width=360,
-                        format_func=lambda key: translate(RULES[key].name),
+                        format_func=option_labels({key: RULES[key].name for key in views.RULES}),
                         key=init_widget("learn_rule", at.rule, views.RULES))
     photo, layers, rows = learn_services.ruled()
     lt, row, own = layers[rule], rows[rule], rows["bra"]
