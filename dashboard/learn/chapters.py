@@ -127,6 +127,9 @@ def picture_of(at: Lesson) -> None:
     elif at.step == len(PICTURES) + 1:
         photo, lt, _ = learn_services.taught(at.router)
         look(photo, lt, SCENE_FOCUS, "")
+    elif at.step == len(PICTURES) + 3:
+        photo, layers, _ = learn_services.ruled()
+        look(photo, layers[at.rule], SCENE_FOCUS, "")
     else:
         photo = model_services.sample("street")
         lt = learn_services.attention_of_yolo(at.kind, photo)
@@ -280,7 +283,7 @@ def stock(at: Lesson) -> Lesson:
     """What YOLO already does: full attention, stripes, and BRA in their place."""
     left, right = st.columns([1.6, 1], vertical_alignment="bottom")
     kind = left.segmented_control(tr("Attention"), range(len(views.KINDS)), required=True,
-                                  format_func=lambda n: translate(views.KINDS[n]),
+                                  format_func=option_labels(dict(enumerate(views.KINDS))),
                                   key=init_widget("learn_kind", at.kind, range(len(views.KINDS))))
     kind = at.kind if kind is None else kind
     side = right.segmented_control(tr("Side of the picture, pixels"), views.SIDES, required=True,

@@ -289,7 +289,7 @@ def test_downloads_hold_what_is_shown(context: Any, app_url: str) -> None:
         page.locator('[data-part="size"]').select_option(str(factor))
         with page.expect_download() as got:
             page.locator('[data-part="save"]').click()
-        assert f"n4_k2_{factor}x.png" in got.value.suggested_filename
+        assert f"n4_k2_a6_{factor}x.png" in got.value.suggested_filename
         with Image.open(got.value.path()) as saved:
             assert saved.format == "PNG"
             assert saved.width == pytest.approx(factor * shown_at["width"], abs=factor)
