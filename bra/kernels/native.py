@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-KINDS: Final = {"AVX512": ("avx512", "avx2", "any"), "AVX2": ("avx2", "any")}
+KINDS: Final = {"AVX512": ("avx2", "any"), "AVX2": ("avx2", "any")}
 """By what torch takes the processor for (ATEN_CPU_CAPABILITY lowers it): which builds run on it, fastest first."""
 TENSORS: Final = ("q", "k", "v", "routes", "factor", "real", "out", "sums", "grad", "dq", "dk", "dv", "df")
 SIZES: Final = ("b", "m", "n", "t", "s", "topk", "cq", "cv")

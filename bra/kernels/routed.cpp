@@ -8,7 +8,7 @@
 //
 // Gradients of a key's window are summed up by the one task that owns its head: no atomic, the same order each time.
 //
-// Built by setuptools for several processors (-mavx2, -mavx512f) and called by `native.py`, which says what is what.
+// Built by setuptools for several processors (with -mavx2, and for any) and called by `native.py`, which says what is what.
 
 #include <cmath>
 #include <cstdint>
@@ -18,14 +18,12 @@
 #include <immintrin.h>
 #endif
 
-#if defined(__AVX512F__)
-constexpr int W = 16;       // numbers in a register
-#elif defined(__AVX__)
-constexpr int W = 8;
+#if defined(__AVX__)
+constexpr int W = 8;        // numbers in a register
 #else
 constexpr int W = 4;
 #endif
-constexpr int C = W < 8 ? W : 8;    // channels that a gradient of keys takes at once: most heads have few
+constexpr int C = W;            // channels that a gradient of keys takes at once: most heads have few
 constexpr int TILE = 128;           // keys of a tile: with its weights, 20 KiB
 constexpr int MOST = 3;             // registers of queries that go through together
 
@@ -68,9 +66,7 @@ INLINE vec load(const float *p) { return *reinterpret_cast<const vec *>(p); }
 INLINE void store(float *p, vec x) { *reinterpret_cast<vec *>(p) = x; }
 
 // What is no number stays none: the processor's instructions give the second operand then, as the comparisons do.
-#if defined(__AVX512F__)
-INLINE vec within(vec x) { return _mm512_min_ps(splat(127.5f), _mm512_max_ps(splat(-126.f), x)); }
-#elif defined(__AVX__)
+#if defined(__AVX__)
 INLINE vec within(vec x) { return _mm256_min_ps(splat(127.5f), _mm256_max_ps(splat(-126.f), x)); }
 #else
 INLINE vec within(vec x) {
