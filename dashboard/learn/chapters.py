@@ -178,7 +178,7 @@ def cuts(at: Lesson) -> Lesson:
     compared = compare_services.compared(learn_services.lesson_model("trained"), photo, one, settings, 0)
     n = views.CUTS.index(cut)
     row, lt = compared.rows[n], compared.traces[n]
-    most = max(each.peak_bytes for each in compared.rows)
+    memory = [learn_services.memory_written_out(each) for each in compared.traces]
     above, below = sides(at)
     with above:
         look(photo, lt, GALLERY["portrait"].focus, _whose("trained", one.name))
@@ -190,7 +190,7 @@ def cuts(at: Lesson) -> Lesson:
             Bar(tr("the nearest windows would"), row.nearest, percent(row.nearest), "other"),
             Bar(tr("random windows would"), row.chance, percent(row.chance), "other"),
             Bar(tr("multiply-adds"), row.macs / max(each.macs for each in compared.rows), quantity(row.macs), "bad"),
-            Bar(tr("memory"), row.peak_bytes / most, f"{quantity(row.peak_bytes)}B", "bad")])
+            Bar(tr("memory, written out"), memory[n] / max(memory), f"{quantity(memory[n])}B", "bad")])
     return replace(at, cut=cut)
 
 

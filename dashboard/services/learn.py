@@ -19,6 +19,7 @@ from bra.metrics.rules import RuleRow, most_chosen, try_rules
 from bra.metrics.summary import LayerFidelity
 from bra.models.catalog import CATALOG, DEFAULT, ModelSettings
 from bra.photo import Photo, encode
+from bra.profiling.formula import traced_cost
 from bra.teaching import experiments
 from bra.teaching.example import FIRST, ExampleNumbers, Tokens, run_example
 from bra.teaching.experiments import Leak, Reweighed, Voices
@@ -124,6 +125,11 @@ def clearest_layer(photo: Photo) -> LayerTrace:
 def input_of(weights: str, photo: Photo, at: int) -> LayerInput:
     """What that layer was given."""
     return layer_input(lesson_model(weights), photo, layer_of(weights, photo, at).name)
+
+
+def memory_written_out(layer: LayerTrace) -> int:
+    """Bytes that a layer takes where keys are copied for every window and weights written out, as in most copies."""
+    return traced_cost(layer.spec, layer.grid).explicit_peak_bytes
 
 
 def reweighed(photo: Photo, given: LayerInput, window: int, factor: int, soft: bool) -> Reweighed:
