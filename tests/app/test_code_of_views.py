@@ -333,7 +333,9 @@ def test_every_page_offers_the_link_that_brings_its_view_back(app: AppTest, name
 
 
 def test_the_commands_in_the_texts_of_pages_run(folder: Path) -> None:
+    # The chapters on use name commands in passing; what they print whole is run with the README's.
     found = {line for path in (ROOT / "dashboard" / "text").glob("*/*.md")
+             if path.stem not in ("own_model", "python", "training")
              for line in re.findall(r"`(bra [^`]+)`", path.read_text(encoding="utf-8"))}
     assert found
     shutil.copy(ROOT / "sample_images" / "animal.jpg", "photo.jpg")

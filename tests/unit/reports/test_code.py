@@ -151,7 +151,7 @@ def test_the_other_commands_run(folder: Path, capsys: pytest.CaptureFixture[str]
 def test_a_command_names_model_side_and_weights(key: str, untrained: bool) -> None:
     settings = ModelSettings(key, side=320, untrained=untrained)
     words = shlex.split(code.sweep_command(settings, (4,), (1,), file="my best.pt"))
-    name = {"own": "my best.pt", "yolo": "yolov8n-bra", "biformer": "biformer_tiny"}.get(key, key)
+    name = {"own": "my best.pt", "yolo": "yolov8n-bra", "biformer": "biformer_tiny", "stock": "yolo11n"}.get(key, key)
     assert words[words.index("--model") + 1] == name
     assert words[words.index("--side") + 1] == "320"
     assert ("--untrained" in words) == untrained
