@@ -6,7 +6,8 @@ environment variable BRA_ATTEND, on nothing that was measured or noted before:
     chunked    a CPU, float32 or float64: `cpu.attend_chunked`; where its compiled form was not built, and in float64,
                from windows of `LEAST_TOKENS` tokens on
     flex       a CUDA device, where BRA_ATTEND=flex asks for it and the kernel can: `flex.attend`
-    gathered   everywhere else, and in every graph that is compiled, exported or traced: `functional.attend_gathered`
+    gathered   everywhere else, where a counter listens to torch's functions, and in every graph that is compiled,
+               exported or traced: `functional.attend_gathered`
 
 FlexAttention is not the default on CUDA since it was never timed there by us; `tests/bench/gpu.py` times all forms.
 """
@@ -22,7 +23,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from bra import functional as BF
-from bra.eager import runs_eagerly
+from bra.eager import is_counted, runs_eagerly
 from bra.kernels import flex, native
 from bra.kernels.cpu import attend_chunked
 
@@ -61,7 +62,7 @@ def attend_routed(q: Tensor, k: Tensor, v: Tensor, r_idx: Tensor, scale: float, 
 
 def takes_chunked(q: Tensor) -> bool:
     """Whether queries q (b, m, p2, t, Q/m) are attended by `cpu.attend_chunked`."""
-    return (runs_eagerly() and q.device.type == "cpu" and q.dtype.is_floating_point
+    return (runs_eagerly() and not is_counted() and q.device.type == "cpu" and q.dtype.is_floating_point
             and suits_chunked(q.shape[3], q.element_size()) and not torch.is_autocast_enabled("cpu"))
 
 

@@ -22,12 +22,11 @@ from bra.errors import LIBRARY, BRAError, YoloError, brief
 from bra.messages import message
 from bra.yolo.edit import read_yaml
 from bra.yolo.lint import model_text
-from bra.yolo.modules import C2fBRA
 from bra.yolo.rows import rows_of
 
 Shape = tuple[int, ...]
-ATTENTION_INSIDE: Final = "attn."
-"""Where C2fBRA keeps what C2f has not."""
+STANDS_FOR: Final = {"C2fBRA": "C2f", "C2PSABRA": "C2PSA"}
+"""Rows with our attention inside, and what a pretrained model has in their place; the attention starts fresh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Layer:
 
     Attributes:
         index: its number.
-        kind: its class; C2fBRA is a C2f here, since that is what a pretrained model has in its place.
+        kind: its class, or for a row of `STANDS_FOR` the one that it stands for.
         shapes: its tensors by name.
         sources: numbers of the layers it reads; -1 is the image.
     """
@@ -159,10 +158,10 @@ def layers_of(model: nn.Module) -> list[Layer]:
     found = []
     for layer in layers:
         given = [layer.f] if isinstance(layer.f, int) else layer.f
-        inside = isinstance(layer, C2fBRA)
+        kind = type(layer).__name__
         shapes = {name: tuple(tensor.shape) for name, tensor in layer.state_dict().items()
-                  if not (inside and name.startswith(ATTENTION_INSIDE))}
-        found.append(Layer(layer.i, "C2f" if inside else type(layer).__name__, shapes,
+                  if not (kind in STANDS_FOR and "attn" in name.split("."))}
+        found.append(Layer(layer.i, STANDS_FOR.get(kind, kind), shapes,
                            tuple(layer.i + f if f < 0 else f for f in given)))
     return found
 

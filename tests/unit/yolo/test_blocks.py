@@ -97,8 +97,9 @@ def test_they_open_trace_and_cost(name: str, args: list[Any], at: int) -> None:
     text = yaml.safe_dump(yolo11(name, args, at)).encode()
     model = open_file(text, "yolo11n-mine.yaml")
     traced = bra.trace(model.module, torch.rand(1, 3, 160, 160))
-    assert traced.layers
-    assert all(lt.spec.n_win == 5 and lt.proof is None for lt in traced.layers.values())
+    routed = [lt for lt in traced.layers.values() if lt.routed]     # beside YOLO11's own attention
+    assert routed
+    assert all(lt.spec.n_win == 5 and lt.proof is None for lt in routed)
     assert bra.cost(model.module, 160).total.macs > 0
 
 

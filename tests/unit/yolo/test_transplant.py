@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from ultralytics import YOLO
 
 import bra.yolo
 from bra.errors import YoloError
+from bra.yolo.blocks import C2PSABRA
 from bra.yolo.transplant import align, carry, layers_of, transplant, write_checkpoint
 
 SHIPPED = sorted(path.stem for path in bra.yolo.CFG.glob("*.yaml"))
@@ -33,10 +35,12 @@ def test_every_layer_of_the_source_finds_its_place(stem: str) -> None:
     old, new = YOLO(named(stem[:6])).model, YOLO(named(stem)).model
     result = carry(old, new)
     # Only what reads a replaced or new row, and attention itself, may start fresh.
-    allowed = (bra.yolo.BiLevelRoutingAttention, bra.yolo.BRABlock, bra.yolo.C2fBRA)
+    allowed = (bra.yolo.BiLevelRoutingAttention, bra.yolo.BRABlock, bra.yolo.C2fBRA, C2PSABRA)
     for name in result.fresh:
         assert isinstance(new.model[int(name.split(".")[1])], allowed), name
-    assert bool(result.unused) == (stem == "yolo11-bra-c2f")
+    assert bool(result.unused) == (stem in ("yolo11-bra-c2f", "yolo11-bra-c2psa"))
+    if stem == "yolo11-bra-c2psa":      # of a row that stands for another, the attention alone starts fresh
+        assert {*result.fresh} == {name for name in new.state_dict() if re.match(r"model\.10\..*\battn\.", name)}
     before, after = old.state_dict(), new.state_dict()
     for name in result.carried:
         layer, _, rest = name.removeprefix("model.").partition(".")
