@@ -126,7 +126,7 @@ def test_chart_is_saved_as_vectors_and_at_four_pixels_for_one(context: Any, app_
     for form in ("PNG", "SVG"):
         if form == "SVG":                               # PNG is what is chosen on a first visit
             page.get_by_role("button", name="Export").click()
-            page.get_by_text(form, exact=True).click()
+            page.get_by_test_id("stPopoverBody").get_by_text(form, exact=True).click()
             page.keyboard.press("Escape")
         page.wait_for_function("(form) => document.querySelector('.js-plotly-plot')?._context?.toImageButtonOptions"
                                "?.format === form", arg=form.lower())
