@@ -31,21 +31,26 @@ export default function mount({ setTriggerValue }) {
     input.dispatchEvent(new Event("change", { bubbles: true }));
     return true;
   };
+  // A word of what is refused runs the page, and a field may lose what is on its way then: it waits until that is there.
+  const giveAndRefuse = (files) => {
+    const among = inputs(), given = give(files);
+    setTimeout(() => refuse(files, among), given ? 2500 : 0);
+    return given;
+  };
   document.addEventListener("paste", (event) => {
     const files = [...(event.clipboardData?.files ?? [])];
     if (event.defaultPrevented || inZone(event) || !files.length) return;
-    refuse(files, inputs());
-    if (give(files)) event.preventDefault();
+    if (giveAndRefuse(files)) event.preventDefault();
   });
   document.addEventListener("dragover", (event) => {
     if (!inZone(event) && event.dataTransfer?.types.includes("Files")) event.preventDefault();
   });
   document.addEventListener("drop", (event) => {
     const files = [...(event.dataTransfer?.files ?? [])], field = event.target.closest?.(zone);
-    if (files.length) refuse(files, field ? [...field.querySelectorAll("input[type=file]")] : inputs());
+    if (field) refuse(files, [...field.querySelectorAll("input[type=file]")]);
     if (field || !files.length) return;
     event.preventDefault();     // else the browser leaves the page to show the file
-    give(files);
+    giveAndRefuse(files);
   }, true);
   document.addEventListener("change", (event) => {
     if (event.target.matches?.(`${zone} input[type=file]`)) refuse([...event.target.files], [event.target]);
