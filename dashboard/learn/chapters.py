@@ -133,9 +133,7 @@ def picture_of(at: Lesson) -> None:
     else:
         photo = model_services.sample("street")
         lt = learn_services.attention_of_yolo(at.kind, photo)
-        look(photo, lt, GALLERY["street"].focus, tr("Layer {layer} of {model} with random weights: how far it reaches "
-                                                     "is real, how much it attends means nothing.", layer=lt.name,
-                                                     model=learn_services.KINDS[at.kind].chosen_variant))
+        look(photo, lt, GALLERY["street"].focus, _whose_yolo(at.kind, lt.name))
 
 
 def look(photo: Photo, lt: LayerTrace, place: Place, caption: str) -> None:
@@ -290,8 +288,7 @@ def stock(at: Lesson) -> Lesson:
                                    key=init_widget("learn_side", at.side, views.SIDES)) or at.side
     photo = model_services.sample("street")
     lt, found = learn_services.attention_of_yolo(kind, photo), reached(side)
-    whose = tr("Layer {layer} of {model} with random weights: how far it reaches is real, how much it attends means "
-               "nothing.", layer=lt.name, model=learn_services.KINDS[kind].chosen_variant)
+    whose = _whose_yolo(kind, lt.name)
     above, below = sides(at)
     with above:
         look(photo, lt, GALLERY["street"].focus, whose)
@@ -310,6 +307,11 @@ ROUTER_NAMES: Final = {"default": tr_noop("default"), "straight-through": "diff_
                        "taught": tr_noop("routing loss")}
 SCENE_FOCUS: Final[Place] = (FULL // 2, FULL // 2)
 """Where one looks first on the drawn scene."""
+
+
+def _whose_yolo(kind: int, layer: str) -> str:
+    return tr("Layer {layer} of {model} with random weights: how far it reaches is real, how much it attends means "
+              "nothing.", layer=layer, model=learn_services.KINDS[kind].chosen_variant)
 
 
 def router(at: Lesson) -> Lesson:
