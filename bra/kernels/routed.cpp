@@ -23,13 +23,12 @@ constexpr int W = 8;        // numbers in a register
 #else
 constexpr int W = 4;
 #endif
-constexpr int C = W;            // channels that a gradient of keys takes at once: most heads have few
 constexpr int TILE = 128;           // keys of a tile: with its weights, 20 KiB
 constexpr int MOST = 3;             // registers of queries that go through together
 
 typedef float vec __attribute__((vector_size(4 * W)));
 typedef int32_t ivec __attribute__((vector_size(4 * W)));
-typedef float cvec __attribute__((vector_size(4 * C), aligned(4)));
+typedef float cvec __attribute__((vector_size(4 * W), aligned(4)));
 #define INLINE static inline __attribute__((always_inline))
 
 extern "C" struct Call {
@@ -126,10 +125,10 @@ template <int N> void accumulate(float *total, const float *rows, const float *w
     for (; i < c; i++) gather_channels<1, N>(total + i * N * W, rows + i, weights, keys, c);
 }
 
-// total (keys, wide) += weights (keys, width) · queries (width, wide), R keys; wide is a multiple of C.
+// total (keys, wide) += weights (keys, width) · queries (width, wide), R keys; wide is a multiple of W.
 template <int R>
 INLINE void gather_queries(float *total, const float *weights, const float *queries, int64_t width, int64_t wide) {
-    for (int64_t at = 0; at < wide; at += C) {
+    for (int64_t at = 0; at < wide; at += W) {
         cvec acc[R];
         for (int r = 0; r < R; r++) acc[r] = *reinterpret_cast<cvec *>(total + r * wide + at);
         for (int64_t i = 0; i < width; i++) {
@@ -157,7 +156,7 @@ float *at(float *p, const int64_t *stride, int64_t b, int64_t m, int64_t n, int6
 
 INLINE void scaled(float *into, const float *row, int64_t c, float factor) {
     int64_t i = 0;
-    for (; i + C <= c; i += C)
+    for (; i + W <= c; i += W)
         *reinterpret_cast<cvec *>(into + i) = *reinterpret_cast<const cvec *>(row + i) * factor;
     for (; i < c; i++) into[i] = row[i] * factor;
 }
@@ -312,7 +311,7 @@ int64_t forward_room(const Call &a) {
 
 void backward_task(const Call &a, int64_t b, int64_t m, Room &room) {
     room.used = 0;
-    const int64_t most = a.topk * a.s, wide_q = rounded(a.cq, C), wide_v = rounded(a.cv, C), all = MOST * W;
+    const int64_t most = a.topk * a.s, wide_q = rounded(a.cq, W), wide_v = rounded(a.cv, W), all = MOST * W;
     float *keys = room.take(most * a.cq), *values = room.take(most * a.cv);
     float *dk = room.take(most * wide_q), *dv = room.take(most * wide_v);
     float *queries = room.take(a.cq * all), *grads = room.take(a.cv * all), *sums = room.take(all),
@@ -373,7 +372,7 @@ void backward_task(const Call &a, int64_t b, int64_t m, Room &room) {
 }
 
 int64_t backward_room(const Call &a) {
-    const int64_t most = a.topk * a.s, wide_q = rounded(a.cq, C), wide_v = rounded(a.cv, C);
+    const int64_t most = a.topk * a.s, wide_q = rounded(a.cq, W), wide_v = rounded(a.cv, W);
     return most * (a.cq + a.cv + wide_q + wide_v) + (2 * a.cq + a.cv + 2 + wide_q + wide_v + 2 * TILE) * MOST * W +
            13 * 16;
 }
