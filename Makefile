@@ -15,7 +15,7 @@ run: .venv/installed
 
 test: .venv/installed-test lint
 	bash tests/system.sh
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -35,7 +35,9 @@ from torch import Tensor
 import bra
 from bra.kernels import native
 
-THREADS, SECONDS, LEAST_ROUNDS, MOST_ROUNDS = 2, 3.0, 5, 60
+THREADS, LEAST_ROUNDS, MOST_ROUNDS = 2, 5, 60
+SECONDS, SECONDS_SHARED = 3.0, 20.0
+"""Of all forms of a shape; beside another process single rounds scatter fourfold, so there are more of them."""
 SHAPES = ((64, 80, 7, 4), (128, 40, 7, 4), (256, 20, 7, 4), (192, 80, 7, 4), (64, 160, 8, 4), (64, 56, 7, 4))
 """Channels, side, n_win, topk."""
 YOLO = tuple((channels[level], size // (8 * 2**level), 7, 4) for size in (320, 640, 1280)
@@ -57,11 +59,11 @@ def attention_weights(shape: tuple[int, ...], batch: int) -> int:
     return 8 * batch * n_win**2 * topk * (-(-side // n_win)) ** 4
 
 
-def medians(ways: list[Way]) -> list[float]:
+def medians(ways: list[Way], seconds: float = SECONDS) -> list[float]:
     """Seconds of each, run in turn after one round to warm up; of one thread alone, its processor time."""
     clock = time.perf_counter if torch.get_num_threads() > 1 else time.thread_time
     times: list[list[float]] = [[] for _ in ways]
-    until = time.perf_counter() + SECONDS
+    until = time.perf_counter() + seconds
     while len(times[0]) <= LEAST_ROUNDS or (time.perf_counter() < until and len(times[0]) < MOST_ROUNDS):
         for way, spent in zip(ways, times, strict=True):
             start = clock()
@@ -144,7 +146,7 @@ def ways_of(m: bra.BiLevelRoutingAttention, x: Tensor, learns: bool, compiled: b
 
 
 def table(kind: str, shapes: tuple[tuple[int, ...], ...], batches: list[int], row: str, compiled: bool,
-          rate: tuple[float, float]) -> None:
+          rate: tuple[float, float], seconds: float) -> None:
     learns = kind == "training step"
     names = [*FORMS, *(["torch.compile"] if compiled else []), "ours"]
     print(f"\n{kind}, ms\n{'batch':>5} {'shape':>18} " + "".join(f"{name:>14}" for name in names)
@@ -156,7 +158,7 @@ def table(kind: str, shapes: tuple[tuple[int, ...], ...], batches: list[int], ro
                 print(f"{batch:5} {shape!s:>18}  the other forms do not fit in memory", flush=True)
                 continue
             m, x = layer_and_map(shape, batch)
-            times = dict(zip(names, medians([*ways_of(m, x, learns, compiled).values()]), strict=True))
+            times = dict(zip(names, medians([*ways_of(m, x, learns, compiled).values()], seconds), strict=True))
             ours = times["ours"]
             ratios.append(times["tutorial"] / ours)
             fastest.append(min(times[name] for name in FORMS) / ours)
@@ -183,7 +185,8 @@ def main(batches: list[int], words: list[str]) -> None:
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if "busy" in words else None
     try:
         for kind in ("forward", "training step"):
-            table(kind, YOLO if "yolo" in words else SHAPES, batches, row, "compiled" in words, rate)
+            table(kind, YOLO if "yolo" in words else SHAPES, batches, row, "compiled" in words, rate,
+                  SECONDS_SHARED if busy else SECONDS)
     finally:
         if busy is not None:
             busy.kill()

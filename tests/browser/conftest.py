@@ -18,11 +18,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
+         "--disable-component-update", "--disable-sync",
+         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"]
+OPTIONS = {"viewport": {"width": 1440, "height": 1000}, "accept_downloads": True}
+OURS = ("http://127.0.0.1", "http://localhost", "ws://127.0.0.1", "ws://localhost", "blob:", "data:", "file:", "about:")
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
+def chromium_type() -> Iterator[Any]:
+    """Playwright's launcher."""
     if CHROMIUM is None:
         if os.environ.get("CI") == "true":
             pytest.fail("no Chromium on this machine, and CI must have one")
@@ -31,9 +35,23 @@ def browser() -> Iterator[Any]:
 
     expect.set_options(timeout=30_000)  # the server, the browser and this test share two cores
     with sync_playwright() as play:
-        running = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield running
-        running.close()
+        yield play.chromium
+
+
+@pytest.fixture(scope="session")
+def browser(chromium_type: Any) -> Iterator[Any]:
+    running = chromium_type.launch(executable_path=CHROMIUM, args=FLAGS)
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def profile(chromium_type: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One browser profile for all tests: it keeps the page's scripts, read and compiled, from one page to the next."""
+    running = chromium_type.launch_persistent_context(
+        tmp_path_factory.mktemp("profile"), executable_path=CHROMIUM, args=FLAGS, **OPTIONS)
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="session")
@@ -62,24 +80,48 @@ def app_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def context(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A fresh visitor; the test fails when anything but this computer was asked for, or a script failed."""
-    options = {"viewport": {"width": 1440, "height": 1000}, "accept_downloads": True}
-    made = browser.new_context(**{**options, **getattr(request, "param", {})})
+def context(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A visitor with an empty store; the test fails when anything but this computer was asked for, or a script failed.
+
+    With a parameter it is a browser context of these options and of nobody else's scripts.
+    """
+    options = getattr(request, "param", None)
+    if options is None:
+        made = request.getfixturevalue("profile")
+    else:
+        made = request.getfixturevalue("browser").new_context(**OPTIONS | options)
     made.set_default_timeout(60_000)
-    foreign, errors = [], []
+    asked: set[str] = set()
+    errors: list[str] = []
 
-    def gate(route: Any) -> None:
-        url = route.request.url
-        if url.startswith(("http://127.0.0.1", "http://localhost", "blob:", "data:", "file:")):
-            route.continue_()
-        else:
-            foreign.append(url)
-            route.abort()
+    def note_request(sent: Any) -> None:
+        asked.add(sent.url)
 
-    made.route("**/*", gate)
-    made.on("weberror", lambda error: errors.append(str(error.error)))
+    def note_error(error: Any) -> None:
+        errors.append(str(error.error))
+
+    made.on("request", note_request)
+    made.on("weberror", note_error)
     yield made
-    made.close()
-    assert foreign == []
+    if options is not None:
+        made.close()
+    else:
+        made.remove_listener("request", note_request)
+        made.remove_listener("weberror", note_error)
+        _emptied(made, {"/".join(url.split("/")[:3]) for url in asked if url.startswith("http")})
+    assert [url for url in asked if not url.startswith(OURS)] == []
     assert errors == []
+
+
+def _emptied(profile: Any, origins: set[str]) -> None:
+    """Close a profile's pages and forget what they stored, but for files from the server."""
+    page = profile.new_page()
+    for other in profile.pages:
+        if other != page:
+            other.close()
+    session = profile.new_cdp_session(page)
+    for origin in origins:
+        session.send("Storage.clearDataForOrigin", {
+            "origin": origin, "storageTypes": "cookies,local_storage,indexeddb,cache_storage,service_workers"})
+    session.detach()
+    profile.clear_permissions()

@@ -162,19 +162,24 @@ def test_the_gallery_is_chosen_by_pointer_and_by_keyboard(context: Any, app_url:
     expect(rows.first).to_have_attribute("data-window", str(int(r_idx[window, 0])))
 
 
+LATE_PICTURES = """
+    const decode = window.createImageBitmap.bind(window);
+    window.decoded = []; window.slow = false;
+    window.createImageBitmap = async (blob) => {
+      const late = window.slow; window.slow = false;
+      if (late) await new Promise((done) => setTimeout(done, 4000));
+      const bitmap = await decode(blob);
+      window.decoded.push([bitmap.width, bitmap.height, late]);
+      return bitmap;
+    };"""
+
+
 def test_a_picture_that_was_overtaken_is_never_shown(context: Any, app_url: str) -> None:
     # The first picture asked for is decoded last: it must not come to lie under the second one's routing.
-    context.add_init_script("""
-        const decode = window.createImageBitmap.bind(window);
-        window.decoded = []; window.slow = false;
-        window.createImageBitmap = async (blob) => {
-          const late = window.slow; window.slow = false;
-          if (late) await new Promise((done) => setTimeout(done, 4000));
-          const bitmap = await decode(blob);
-          window.decoded.push([bitmap.width, bitmap.height, late]);
-          return bitmap;
-        };""")
-    page = open_app(context, f"{app_url}/?model=similarity")
+    page = context.new_page()
+    page.add_init_script(LATE_PICTURES)
+    page.goto(f"{app_url}/?model=similarity")
+    page.wait_for_selector(".stage[data-ready]")
     pixels = "(c) => c.toDataURL()"
     strip = page.get_by_role("radiogroup", name="Built-in pictures")
     stage = page.locator(".stage")

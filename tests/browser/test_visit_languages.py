@@ -64,8 +64,8 @@ def use_everything(page: Any) -> None:
 
 
 def test_the_stage_speaks_chinese(context: Any, app_url: str) -> None:
-    context.add_init_script(SPY)
     page = context.new_page()
+    page.add_init_script(SPY)
     page.goto(app_url + "/?lang=zh&side=224")
     page.wait_for_selector(".stage[data-ready]")
     page.wait_for_selector(".js-plotly-plot .main-svg", state="attached")
@@ -94,8 +94,8 @@ def test_the_same_stage_speaks_english(context: Any, app_url: str) -> None:
 
 @pytest.mark.parametrize("query", ["rows=4.8&columns=4.2", "tab=versus"])
 def test_many_small_pictures_speak_chinese(context: Any, app_url: str, query: str) -> None:
-    context.add_init_script(SPY)
     page = context.new_page()
+    page.add_init_script(SPY)
     page.goto(f"{app_url}/compare?lang=zh&side=224&{query}")
     page.wait_for_selector(".multiples[data-ready]")
     page.locator(".multiples canvas").first.focus()
@@ -113,8 +113,8 @@ def test_the_report_is_chinese_in_every_word(context: Any, tmp_path: Path) -> No
     caption = Caption(entry.label, "layers.0", entry.provenance, "animal.jpg")
     path.write_text(report_html(photo, lt, caption, (5000, 5000), {"a": (1000, 2000), "b": (9000, 9000)}, True,
                                 detections=found, language=CHINESE), encoding="utf-8")
-    context.add_init_script(SPY)
     page = context.new_page()
+    page.add_init_script(SPY)
     page.goto(path.as_uri())
     page.wait_for_selector(".stage[data-ready]")
     page.wait_for_selector(".js-plotly-plot .main-svg", state="attached")
