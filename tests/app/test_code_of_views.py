@@ -126,7 +126,6 @@ def test_another_routing_of_the_layer_is_in_the_program(app: AppTest, folder: Pa
     found = ran(program(app), "[(row.before, row.after) for row in found.rows]", folder)
     np.testing.assert_allclose(100 * np.array(found), shown[["before", "after"]].to_numpy(), atol=1e-3)
     assert "Swap(" in program(app)
-    same_as_the_page(app, folder)
 
 
 def test_masked_padding_is_in_the_program_and_a_command_that_cannot_say_it_is_not_offered(app: AppTest,
