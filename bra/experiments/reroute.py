@@ -313,8 +313,10 @@ def in_words(found: Rerouted) -> str:
     """How much was routed otherwise and what became of the answer, in two sentences."""
     moved = message("Other windows than the layer's own: {moved} of {choices} choices.", moved=found.moved,
                     choices=found.choices)
-    return spaced([moved, _boxes_in_words(found.rows) if not found.before.classes and not found.after.classes
-                   else _classes_in_words(found)])
+    if found.moved and found.before == found.after != Answer():
+        return spaced([moved, message("Nothing of this answer changes: here it does not hang on where this layer "
+                                      "looks. Try another layer.")])
+    return spaced([moved, _classes_in_words(found) if found.before.classes else _boxes_in_words(found.rows)])
 
 
 def _boxes_in_words(rows: Sequence[AnswerRow]) -> str:

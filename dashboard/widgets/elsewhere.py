@@ -36,7 +36,11 @@ from dashboard.widgets.model import sentence
 HEIGHT = 420
 OPTIONS = {"": REROUTES["bra"], "swap": tr_noop("one window swapped"),
            **{rule: REROUTES[rule] for rule in ELSEWHERE if rule != "swap"}}
-PERCENTS = (tr_noop("before"), tr_noop("after"), tr_noop("change, points"), tr_noop("overlap of boxes"))
+NUMBERS = BEFORE, AFTER, CHANGE, OVERLAP = (tr_noop("before"), tr_noop("after"), tr_noop("change, points"),
+                                            tr_noop("overlap of boxes"))
+"""Columns of the table that hold numbers, in per cent."""
+SHORT = 10
+"""Rows of a table that is shown whole."""
 
 
 def asked_for(request: LayerRequest, selection: Selection, found: LayerResult, focus: Place) -> Reroute | None:
@@ -147,33 +151,43 @@ def _result(found: Rerouted, of: LayerResult, name: Sequence[str], line: str) ->
     st.markdown(picture.plain(translate(in_words(found))))
     if not rows:
         return
-    table = [_line(row, title) for row, title in zip(rows, row_names(rows), strict=True)]
-    percent = tr("%.2f %%")
-    st.dataframe(table, hide_index=True, height="content" if len(table) <= 10 else 390, column_config=picture.heads(
-        table[0], ()) | {head: st.column_config.NumberColumn(translate(head), format=percent)
-                         for head in PERCENTS if head in table[0]})
     boxed = any(row.before_box or row.after_box for row in rows)
+    # Before the stage is drawn there is none: a browser would load plotly first, and one could not point for seconds.
+    if session.stage_drawn():
+        _draw(found, of, boxed, name, line)
+    else:
+        st.skeleton(height=HEIGHT)
     if boxed:
         st.caption(translate(ABOUT_BOXES))
-    # Before the stage is drawn there is none: a browser would load plotly first, and one could not point for seconds.
-    if not session.stage_drawn():
-        st.skeleton(height=HEIGHT)
+    table = [_line(row, title) for row, title in zip(rows, row_names(rows), strict=True)]
+    st.dataframe(table, hide_index=True, height="content" if len(table) <= SHORT else 390,
+                 column_config=picture.heads(table[0]) | {
+                     head: st.column_config.NumberColumn(translate(head), format="%.2f" if head == CHANGE else
+                                                         tr("%.2f %%")) for head in NUMBERS if head in table[0]})
+
+
+def _draw(found: Rerouted, of: LayerResult, boxed: bool, name: Sequence[str], line: str) -> None:
+    """The scores as a chart, and beside it the boxes on the picture."""
+    rows, style, rule = found.rows, chart.style(), "swap" if found.reroute.swaps else found.reroute.rule
+    if not boxed:
+        chart.draw(figures.scores(rows, style, line), *name, "elsewhere", rule)
         return
-    rule = found.reroute.rule if not found.reroute.swaps else "swap"
-    chart.draw(figures.scores(rows, chart.style(), line), *name, "elsewhere", rule)
-    if boxed:
-        grid, photo = of.layer.grid, of.photo
-        chart.draw(figures.boxes(rows, grid, encoded(photo, TILE_SIDE), traced_size(grid, photo), chart.style(), line),
+    left, right = st.columns(2)
+    grid, photo = of.layer.grid, of.photo
+    with left:
+        chart.draw(figures.boxes(rows, grid, encoded(photo, TILE_SIDE), traced_size(grid, photo), style, line),
                    *name, "elsewhere", rule, "boxes")
+    with right:
+        chart.draw(figures.scores(rows, style, line), *name, "elsewhere", rule)
 
 
 def _line(row: AnswerRow, title: str) -> dict[str, str | float | None]:
-    """A row of the table; numbers in per cent."""
-    before, after, change, overlap = PERCENTS
-    line: dict[str, str | float | None] = {tr_noop("what"): title, **{
-        head: None if value is None else 100 * value
-        for head, value in ((before, row.before), (after, row.after), (change, row.change))}}
+    """A row of the table."""
+    def per_cent(value: float | None) -> float | None:
+        return None if value is None else 100 * value
+
+    line: dict[str, str | float | None] = {
+        tr_noop("what"): title, BEFORE: per_cent(row.before), AFTER: per_cent(row.after), CHANGE: per_cent(row.change)}
     if row.before_box or row.after_box:
-        line |= {overlap: None if row.overlap is None else 100 * row.overlap,
-                 tr_noop("becomes"): translate(FATES[row.fate])}
+        line |= {OVERLAP: per_cent(row.overlap), tr_noop("becomes"): translate(FATES[row.fate])}
     return line

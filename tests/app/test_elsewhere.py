@@ -59,7 +59,7 @@ def shows(app: AppTest, found: Rerouted) -> None:
     table, rows = app.dataframe[0].value, found.rows
     np.testing.assert_allclose(table["before"].astype(float), per_cent([row.before for row in rows]), atol=1e-4)
     np.testing.assert_allclose(table["after"].astype(float), per_cent([row.after for row in rows]), atol=1e-4)
-    _, before, after = figures(app)[0]["data"]
+    _, before, after = figures(app)[-1]["data"]
     for mark, scores in ((before, [row.before for row in rows]), (after, [row.after for row in rows])):
         drawn = [float("nan") if x is None else x for x in mark["x"]]
         np.testing.assert_allclose(drawn, np.array(per_cent(scores)) / 100, atol=1e-6)
@@ -126,7 +126,7 @@ def test_boxes_of_a_detector() -> None:
     np.testing.assert_allclose(table["overlap of boxes"].astype(float), per_cent([row.overlap for row in found.rows]),
                                atol=1e-3)
     assert table["becomes"].tolist() == [{"kept": "stays"}.get(row.fate, row.fate) for row in found.rows]
-    drawn: list[dict[str, Any]] = [one for one in figures(app)[1]["data"] if one.get("customdata")]
+    drawn: list[dict[str, Any]] = [one for one in figures(app)[0]["data"] if one.get("customdata")]
     assert sum(len(one["x"]) // 6 for one in drawn) == len(found.rows)
 
 

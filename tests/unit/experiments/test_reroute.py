@@ -262,10 +262,14 @@ def test_what_happened_in_words() -> None:
     roses, tulips = Answer(classes=(("rose", 0.75),)), Answer(classes=(("tulip", 0.5), ("rose", 0.4)))
     assert said(roses, tulips) == ("Other windows than the layer's own: 3 of 196 choices. The answer was rose "
                                    "(75.00 %) and becomes tulip (50.00 %).")
-    assert said(roses, roses).endswith("The answer stays rose: 75.00 % before, 75.00 % after.")
+    fewer = Answer(classes=(("rose", 0.5),))
+    assert said(roses, fewer).endswith("The answer stays rose: 75.00 % before, 50.00 % after.")
+    assert "Nothing of this answer changes" in said(roses, roses)
     cat = Answer((box("cat", 0.9, 0, 0, 1, 1),))
     moved = Answer((box("cat", 0.5, 0, 0, 1, 1), box("dog", 0.3, 0, 0, 1, 1)))
     assert said(cat, moved).endswith("Boxes: 1 before, 2 after; 1 stay, 0 lost, 1 new. The score that changes most is "
                                      "that of cat: 90.00 % before, 50.00 % after.")
-    assert said(cat, cat).endswith("No score of those that stay changes.")
+    assert "Nothing of this answer changes" in said(cat, cat)
+    other = Answer((*cat.detections, box("dog", 0.3, 0, 0, 1, 1)))
+    assert said(cat, other).endswith("1 stay, 0 lost, 1 new. No score of those that stay changes.")
     assert said(Answer(), Answer()).endswith("finds nothing on this picture, before and after.")
