@@ -12,9 +12,9 @@ from bra.figures.template import COLOURS, LIGHT, Style, dressed, escaped, hover,
 from bra.grid import WindowGrid
 from bra.messages import message
 
-MOST_ROWS: Final = 30
+MOST_ROWS: Final = 20
 """Rows of a chart: of more, those that changed most."""
-BEFORE, AFTER = message("before"), message("after")
+BEFORE, AFTER = message("before"), message("afterwards")
 COLOUR_OF: Final = {"kept": COLOURS["routed"], "lost": COLOURS["best"], "new": COLOURS["nearest"]}
 """Of the boxes on the picture, by what became of them."""
 
@@ -47,12 +47,13 @@ def scores(rows: Sequence[AnswerRow], style: Style = LIGHT, caption: str = "") -
             lines_y += [at, at, None]
     figure = go.Figure(go.Scatter(x=lines_x, y=lines_y, mode="lines", showlegend=False, hoverinfo="skip",
                                   line={"width": 3, "color": COLOURS["rejected"]}))
-    for name, values, mark, colour in (
-            (BEFORE, [row.before for row in picked], "circle-open", COLOURS["routed"]),
-            (AFTER, [row.after for row in picked], "circle", COLOURS["best"])):
+    # A ring around a dot: both are seen where little changed.
+    for name, values, mark, side, colour in (
+            (BEFORE, [row.before for row in picked], "circle-open", 15, COLOURS["routed"]),
+            (AFTER, [row.after for row in picked], "circle", 8, COLOURS["best"])):
         figure.add_scatter(x=values, y=places, mode="markers", name=style.tr(name), customdata=about, cliponaxis=False,
-                           hovertemplate=_read(style), marker={"symbol": mark, "size": 11, "color": colour,
-                                                       "line": {"width": 2.5, "color": colour}})
+                           hovertemplate=_read(style), marker={"symbol": mark, "size": side, "color": colour,
+                                                              "line": {"width": 2.5, "color": colour}})
     return dressed(figure, style, caption, 90 + round(5 * style.size) + round(1.9 * style.size) * len(chosen),
                    showlegend=True, xaxis={"range": [0, 1.03], "tickformat": ".0%",
                                            "title_text": style.tr(message("score or probability"))},

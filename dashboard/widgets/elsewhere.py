@@ -36,7 +36,7 @@ from dashboard.widgets.model import sentence
 HEIGHT = 420
 OPTIONS = {"": REROUTES["bra"], "swap": tr_noop("one window swapped"),
            **{rule: REROUTES[rule] for rule in ELSEWHERE if rule != "swap"}}
-NUMBERS = BEFORE, AFTER, CHANGE, OVERLAP = (tr_noop("before"), tr_noop("after"), tr_noop("change, points"),
+NUMBERS = BEFORE, AFTER, CHANGE, OVERLAP = (tr_noop("before"), tr_noop("afterwards"), tr_noop("change, points"),
                                             tr_noop("overlap of boxes"))
 """Columns of the table that hold numbers, in per cent."""
 SHORT = 10
@@ -157,6 +157,9 @@ def _result(found: Rerouted, of: LayerResult, name: Sequence[str], line: str) ->
         _draw(found, of, boxed, name, line)
     else:
         st.skeleton(height=HEIGHT)
+    if len(rows) > figures.MOST_ROWS:
+        st.caption(tr("The chart of scores holds the {n} that came, went or changed most; the table holds all.",
+                      n=figures.MOST_ROWS))
     if boxed:
         st.caption(translate(ABOUT_BOXES))
     table = [_line(row, title) for row, title in zip(rows, row_names(rows), strict=True)]

@@ -124,7 +124,7 @@ def test_another_routing_of_the_layer_is_in_the_program(app: AppTest, folder: Pa
         changed="1", n_win="6", topk="3")
     shown = app.dataframe[0].value
     found = ran(program(app), "[(row.before, row.after) for row in found.rows]", folder)
-    np.testing.assert_allclose(100 * np.array(found), shown[["before", "after"]].to_numpy(), atol=1e-3)
+    np.testing.assert_allclose(100 * np.array(found), shown[["before", "afterwards"]].to_numpy(), atol=1e-3)
     assert "Swap(" in program(app)
 
 

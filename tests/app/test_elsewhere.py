@@ -58,7 +58,7 @@ def shows(app: AppTest, found: Rerouted) -> None:
     assert not app.exception
     table, rows = app.dataframe[0].value, found.rows
     np.testing.assert_allclose(table["before"].astype(float), per_cent([row.before for row in rows]), atol=1e-4)
-    np.testing.assert_allclose(table["after"].astype(float), per_cent([row.after for row in rows]), atol=1e-4)
+    np.testing.assert_allclose(table["afterwards"].astype(float), per_cent([row.after for row in rows]), atol=1e-4)
     _, before, after = figures(app)[-1]["data"]
     for mark, scores in ((before, [row.before for row in rows]), (after, [row.after for row in rows])):
         drawn = [float("nan") if x is None else x for x in mark["x"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from bra.models.adapters import OpenClassifier, OpenPatches
 from bra.models.base import Answer, Change, Detection, with_windows
 from bra.models.biformer import BiFormer
 from bra.models.rerun import run_from
+from bra.opening import open_file
 from bra.photo import Photo
 
 PHOTO = Photo.from_array(np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8))
@@ -205,6 +207,16 @@ def test_where_it_cannot_be_the_reason_is_said() -> None:
     assert "no answer" in why_not(silent, lt)
     with pytest.raises(BRAError, match="no answer"):
         look_elsewhere(replace(model, classes=()), PHOTO, 96, Reroute(LAYER, "nearest"))
+
+
+def test_a_recording_runs_nothing_again(tmp_path: Path) -> None:
+    bra.record(classifier().module, torch.rand(1, 3, 96, 128), tmp_path / "run.bra")
+    model = open_file((tmp_path / "run.bra").read_bytes(), "run.bra")
+    assert model.photo is not None
+    lt = model.look(model.photo, 96).trace.layers[LAYER]
+    assert "a recording holds" in why_not(model, lt)
+    with pytest.raises(BRAError, match="a recording holds"):
+        model.look(model.photo, 96, rerouting(Reroute(LAYER, "nearest"), lt))
 
 
 # what becomes of the answer -------------------------------------------------------------------------------
