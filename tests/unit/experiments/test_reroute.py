@@ -28,6 +28,8 @@ from bra.experiments.reroute import (
     why_not,
     windows_of,
 )
+from bra.figures import reroute as figures
+from bra.grid import WindowGrid
 from bra.metrics.dense import layer_output
 from bra.metrics.routing import random_windows
 from bra.models.adapters import OpenClassifier, OpenPatches
@@ -285,3 +287,25 @@ def test_what_happened_in_words() -> None:
     other = Answer((*cat.detections, box("dog", 0.3, 0, 0, 1, 1)))
     assert said(cat, other).endswith("1 stay, 0 lost, 1 new. No score of those that stay changes.")
     assert said(Answer(), Answer()).endswith("finds nothing on this picture, before and after.")
+
+
+# as figures -----------------------------------------------------------------------------------------------
+
+
+def test_the_figures_show_scores_and_places() -> None:
+    rows = (AnswerRow("cat", 0.9, 0.6, (0, 0, 0.5, 0.5), (0.1, 0, 0.6, 0.5), 2 / 3), AnswerRow(
+        "dog", 0.7, None, (0.5, 0.5, 1, 1)), AnswerRow("cat", None, 0.3, None, (0, 0.5, 0.25, 1)))
+    lines, before, after = figures.scores(rows).data
+    assert before.x == (0.9, 0.7, None)
+    assert after.x == (0.6, None, 0.3)
+    assert (lines.x, lines.y) == ((0.9, 0.6, None), (0, 0, None))
+    assert [tuple(about) for about in before.customdata] == [
+        ("cat 1", "90.00%", "60.00%"), ("dog", "70.00%", "–"), ("cat 2", "–", "30.00%")]
+    drawn = figures.boxes(rows, WindowGrid.over_image(80, 120, 8, 12, 2), PHOTO.encoded(64), (80, 120)).data
+    assert [one.name for one in drawn] == ["stays (1)", "lost (1)", "new (1)"]      # 12 columns of 10 px: no padding
+    assert drawn[0].x == (12, 72, 72, 12, 12, None)         # where it is afterwards
+    assert drawn[1].x == (60, 120, 120, 60, 60, None)       # where it was
+    assert drawn[1].y == (40, 40, 80, 80, 40, None)
+    assert drawn[1].line.dash == "dot"
+    many = tuple(AnswerRow(str(at), 0.5, 0.5 + at / 100) for at in range(30))
+    assert figures.shown_rows(many) == list(range(10, 30))
