@@ -89,7 +89,7 @@ def show(request: LayerRequest, found: LayerResult, selection: Selection, focus:
     st.segmented_control(tr("The layer is routed to"), list(OPTIONS), required=True,
                          format_func=option_labels(OPTIONS), on_change=session.on_elsewhere,
                          key=init_widget(session.ELSEWHERE, selection.elsewhere, list(OPTIONS)),
-                         help=tr("“As routed” undoes it."))
+                         help=tr("“As routed” undoes it. Random windows are drawn once and stay the same."))
     if selection.elsewhere == "swap":
         _choose_swap(found, selection, focus)
     asked = reroute_of(selection, found, focus)
