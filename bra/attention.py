@@ -51,9 +51,32 @@ class TopkRouting(nn.Module):
             query, key = query.detach(), key.detach()
         return BF.affinity(self.emb(query), self.emb(key), self.scale, real_windows)
 
+    def choose(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, p2, p2) routing logits -> weights (b, p2, k) that sum to 1, indices (b, p2, k), best first."""
+        return BF.route(logits, self.topk)
+
     def forward(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """(b, p2, Q), (b, p2, Q) -> weights (b, p2, k) that sum to 1, indices (b, p2, k), best first."""
-        return BF.route(self.affinity(query, key), self.topk)
+        return self.choose(self.affinity(query, key))
+
+
+class GivenRouting(TopkRouting):
+    """A router whose windows are given, whatever its affinities say; these still make the weights.
+
+    Args:
+        router: the one it stands in for, whose parameters it shares.
+        windows: (p2, k) routed windows of each window, the same for every image.
+    """
+
+    def __init__(self, router: TopkRouting, windows: Tensor) -> None:
+        super().__init__(router.qk_dim, windows.shape[-1], router.scale, diff_routing=router.diff_routing)
+        self.emb = router.emb
+        self.register_buffer("windows", windows, persistent=False)
+
+    def choose(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, p2, p2) routing logits -> weights (b, p2, k) that sum to 1, the given windows (b, p2, k)."""
+        windows = cast(Tensor, self.windows).expand(len(logits), -1, -1)
+        return logits.gather(-1, windows).softmax(-1), windows
 
 
 class KVGather(nn.Module):
@@ -256,7 +279,7 @@ class BiLevelRoutingAttention(nn.Module):
         if recorder is not None and recorder.gradient and not self.router.diff_routing:
             # A loss on the affinities must not open another way for the gradient of the output.
             logits = self.router.affinity(*means, real_windows, gradient=True)
-        r_weight, r_idx = BF.route(choosing, self.topk)
+        r_weight, r_idx = self.router.choose(choosing)
         factor = BF.weight_factor(r_weight, self.kv_gather.mul_weight)
         return _Routed(h, w, q, kv, real, logits, r_weight, r_idx, factor)
 

@@ -11,12 +11,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bra.models.base import Answer, OpenModel, Prepared
+from bra.models.base import KEPT_CLASSES, Answer, OpenModel, Prepared
 from bra.models.biformer import BiFormer, Stack, normalized
 from bra.models.steps import Step, chain
 from bra.photo import Photo, to_tensor
-
-SHOWN_CLASSES = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -61,7 +59,7 @@ class OpenClassifier(OpenModel):
         if not self.classes:
             return Answer()
         share: Tensor = out[0].float().softmax(-1)
-        best = share.topk(min(SHOWN_CLASSES, len(share)))
+        best = share.topk(min(KEPT_CLASSES, len(share)))
         return Answer(classes=tuple(
             (self.classes[at], value)
             for value, at in zip(best.values.tolist(), best.indices.tolist(), strict=True) if math.isfinite(value)))

@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from bra.attention import BiLevelRoutingAttention
+from bra.attention import BiLevelRoutingAttention, GivenRouting
 from bra.errors import LIBRARY, BRAError, TraceError, brief
 from bra.listening import attending_layers, is_heard
 from bra.messages import message, semicolon_joined
@@ -28,6 +28,9 @@ UNTRAINED: Final = message("untrained, random weights")
 WARNING: Final = message("Untrained weights, drawn at random: this shows how routing works, not where a trained model "
                          "looks.")
 """What stands in large letters above all that comes of such weights, and in every file of it."""
+
+KEPT_CLASSES: Final = 10
+"""Classes of a classifier's answer that are kept, most likely first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +95,22 @@ class FileOptions:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Other windows in one layer, or its padding masked: what would it see if …
+    """Other windows in one layer, another choice among them, or its padding masked: what would it see if …
 
     Attributes:
         layer: its name.
         n_win: windows per side; None for its own.
         topk: windows each window is routed to; None for its own.
         mask_padding: whether padded tokens are left out; None for as it was built.
+        routing: for each window the windows that it is routed to, equally many, in place of the layer's own choice;
+            topk is then of no account. None for its own choice.
     """
 
     layer: str
     n_win: int | None = None
     topk: int | None = None
     mask_padding: bool | None = None
+    routing: tuple[tuple[int, ...], ...] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,6 +133,12 @@ def no_routing(model: str) -> str:
     return message("{model} has no layer of bi-level routing attention, so there is no routing to see: Cost says where "
                    "to put one and writes the model file, bra transplant carries these weights into it, and after "
                    "bra train it opens here.", model=model)
+
+
+def no_rerun() -> str:
+    """What is said where a model has to run again, of a recording, and what can be done."""
+    return message("a recording holds what a model did, and not the model: nothing can run again with other windows. "
+                   "Open the model's file.")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -283,7 +295,7 @@ def _weights_of(model: nn.Module) -> dict[int, object]:
 def with_windows(model: nn.Module, change: Change) -> nn.Module:
     """A model over the same weights whose layer `change.layer` has other windows; `model` stays as it is.
 
-    No weight is copied: n_win, topk and the mask have none.
+    No weight is copied: n_win, topk, the mask and a choice of windows have none.
 
     Raises:
         BRAError: there is no such layer, or it cannot have such windows.
@@ -296,6 +308,28 @@ def with_windows(model: nn.Module, change: Change) -> nn.Module:
     assert isinstance(layer, BiLevelRoutingAttention)
     wanted = {name: value for name in ("n_win", "topk", "mask_padding")
               if (value := getattr(change, name)) is not None}
+    if change.routing is not None:
+        wanted["topk"] = len(change.routing[0]) if change.routing else 0
     changed = layer.with_spec(replace(layer.spec, **wanted))
+    if change.routing is not None:
+        router = GivenRouting(changed.router, checked_routing(change.routing, changed.n_win**2))
+        changed = copy.deepcopy(changed, _weights_of(changed) | {id(changed.router): router})
     return copy.deepcopy(model, _weights_of(model) | {id(layer): changed})
+
+
+def checked_routing(routing: tuple[tuple[int, ...], ...], n: int) -> Tensor:
+    """Routed windows of each of n windows as a tensor (n, k).
+
+    Raises:
+        BRAError: there is not one row for each window, rows are not equally long, or a row names a window that is not
+            there, or one twice.
+    """
+    if len(routing) != n or any(len(row) != len(routing[0]) for row in routing):
+        raise BRAError(message("a routing of {n} windows needs {n} rows of equally many windows, and this one has "
+                               "{rows} rows: give each window as many as topk.", n=n, rows=len(routing)))
+    for window, row in enumerate(routing):
+        if len({*row}) < len(row) or not all(0 <= one < n for one in row):
+            raise BRAError(message("window {window} cannot be routed to {row}: choose different windows of 0 to "
+                                   "{last}.", window=window, row=", ".join(map(str, row)), last=n - 1))
+    return torch.tensor(routing, dtype=torch.int64)
 

@@ -14,7 +14,7 @@ from bra.bra_record import Heard
 from bra.errors import BRAError
 from bra.listening import rerouted
 from bra.messages import message
-from bra.models.base import Answer, Change, Detection, ModelRun, OpenModel, Prepared, on_photo
+from bra.models.base import Answer, Change, Detection, ModelRun, OpenModel, Prepared, no_rerun, on_photo
 from bra.photo import Photo
 from bra.profiling.model_cost import Cost, CostRow
 from bra.readers.recording import Recording, TableRow, read_recording, trace_of
@@ -96,6 +96,8 @@ class OpenRecording(OpenModel):
         if change is not None:
             if change.mask_padding is not None:
                 raise BRAError(message("a recording cannot be masked: it holds no input that could be padded anew."))
+            if change.routing is not None:
+                raise BRAError(no_rerun())
             spec = layers[change.layer].spec if change.layer in layers else BRASpec(64)
             layers[change.layer] = self.trace_with(change.layer, change.n_win or spec.n_win, change.topk or spec.topk)
         prepared = self.prepare(photo, side)

@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from bra.experiments.compare import CostName, Setting
+from bra.experiments.reroute import Reroute
 from bra.models.base import FileOptions
 from bra.models.catalog import CATALOG, ModelSettings
 
@@ -153,7 +154,8 @@ def _windows(n_wins: Sequence[int], topks: Sequence[int], equal_to: int | None) 
 
 
 def explore_code(settings: ModelSettings, layer: str, window: int, token: int | None = None, file: str = "",
-                 picture: str = "photo.jpg", routed: bool = True, b: tuple[int, int | None] | None = None) -> str:
+                 picture: str = "photo.jpg", routed: bool = True, b: tuple[int, int | None] | None = None,
+                 reroute: Reroute | None = None) -> str:
     """The program that makes what Explore shows of one query, or of two.
 
     It ends with `r_idx` (k,), `r_weight` (k,) and `attention`: (heads, keys) of one token, (heads, tokens, keys) of
@@ -169,6 +171,7 @@ def explore_code(settings: ModelSettings, layer: str, window: int, token: int | 
         routed: False for full attention, which has no such call: its trace is asked, as is that of a layer that runs
             again, "name#2".
         b: window and token of the second query, whose names begin with `b_`.
+        reroute: where the routed layer looks instead; its program goes on to `found`, the answers before and after.
     """
     imports, model = _opened(settings, file)
     change = _change(settings, layer)
@@ -190,7 +193,14 @@ def explore_code(settings: ModelSettings, layer: str, window: int, token: int | 
         rows = "" if of is None else f", :, {of}"
         lines.append(f"{name}r_idx, {name}r_weight, {name}attention = indices[0, {at}], weights[0, {at}], "
                      f"attn[{at}{rows}]")
-    return _program(imports, [*lines, *_printed(b is not None)])
+    lines += _printed(b is not None)
+    if reroute is not None:
+        instead = f"swaps={reroute.swaps}" if reroute.swaps else repr(reroute.rule)
+        other = f", {change}" if change else ""
+        imports.append(f"from bra.experiments.reroute import Reroute, {'Swap, ' * bool(reroute.swaps)}look_elsewhere")
+        lines += [f"found = look_elsewhere(model, photo, {settings.side}, Reroute({layer!r}, {instead}){other})",
+                  "for row in found.rows:", "    print(row.label, row.before, row.after)"]
+    return _program(imports, lines)
 
 
 def recording_code(path: str, layer: str, window: int, token: int | None = None,

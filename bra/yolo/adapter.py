@@ -16,7 +16,7 @@ from ultralytics.utils import ops
 from bra.attention import BiLevelRoutingAttention
 from bra.errors import YoloError
 from bra.messages import message
-from bra.models.base import UNTRAINED, Answer, Detection, OpenModel, Prepared
+from bra.models.base import KEPT_CLASSES, UNTRAINED, Answer, Detection, OpenModel, Prepared
 from bra.models.init import redraw
 from bra.models.steps import Step
 from bra.photo import Photo, to_tensor
@@ -66,7 +66,7 @@ class OpenYolo(OpenModel):
         head = type(self._head).__name__
         predicted = out[0] if isinstance(out, (tuple, list)) else out
         if head == "Classify":
-            best = predicted[0].float().topk(min(3, predicted.shape[-1]))
+            best = predicted[0].float().topk(min(KEPT_CLASSES, predicted.shape[-1]))
             return Answer(classes=tuple((self._name(at), value) for value, at in
                                         zip(best.values.tolist(), best.indices.tolist(), strict=True)))
         if head not in BOXES:

@@ -9,9 +9,11 @@ from typing import Final
 
 from torch import Tensor
 
+from bra.experiments.reroute import Reroute, Rerouted, rerouting, why_not
 from bra.figures.attention import Attended, attended
 from bra.messages import Language
-from bra.metrics.between_layers import LayerPair, consecutive
+from bra.metrics.between_layers import LayerPair, consecutive, overlaps, routed_layers
+from bra.metrics.routing import Floats
 from bra.models.base import Answer, ModelRun
 from bra.models.catalog import ModelSettings
 from bra.models.class_map import ClassMap, class_map, explains
@@ -24,7 +26,16 @@ from dashboard.i18n import tr_noop
 from dashboard.runtime.jobs import Progress
 from dashboard.runtime.server import AT_ONCE, HEAVY, QUICK
 from dashboard.runtime.wait import prefetch, run_cached
-from dashboard.services.models import RunKey, load_model, model_run, photo_of, run_key, running_priority, sample
+from dashboard.services.models import (
+    RunKey,
+    changed_run,
+    load_model,
+    model_run,
+    photo_of,
+    run_key,
+    running_priority,
+    sample,
+)
 from dashboard.services.server import server
 from dashboard.state.upload import Upload
 
@@ -234,10 +245,26 @@ def _map_job(of: LayerResult, window: int) -> tuple[MapKey, Callable[[Progress],
 
 
 @dataclass(frozen=True, slots=True)
+class OverlapsKey:
+    """How alike all layers of a run choose."""
+
+    run: RunKey
+
+
+@dataclass(frozen=True, slots=True)
 class PairsKey:
     """Consecutive layers of a run."""
 
     run: RunKey
+
+
+def layer_overlaps(request: LayerRequest) -> Floats:
+    """(n, n): overlap of each routed layer of the run with each, as `rail_message` takes it."""
+    photo, loaded = photo_in(request), load_model(request.settings, request.model_file)
+    layers = routed_layers(model_run(loaded, photo, request.changed).trace.layers)
+    pairs = sum(layer.grid.n_windows for layer in layers)**2
+    return run_cached(server(), OverlapsKey(run_key(loaded, photo, request.changed)), lambda _: overlaps(layers),
+                      tr_noop("Comparing the layers …"), AT_ONCE if pairs <= FEW_WINDOWS else QUICK)
 
 
 def layer_pairs(request: LayerRequest) -> tuple[LayerPair, ...]:
@@ -246,6 +273,52 @@ def layer_pairs(request: LayerRequest) -> tuple[LayerPair, ...]:
     layers = model_run(loaded, photo, request.changed).trace.layers
     return run_cached(server(), PairsKey(run_key(loaded, photo, request.changed)),
                       lambda progress: consecutive(layers, progress=progress), tr_noop("Comparing the layers …"), HEAVY)
+
+
+# Another routing of the layer. ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RerouteKey:
+    """A run with one layer's routing replaced."""
+
+    run: RunKey
+    reroute: Reroute
+
+
+def why_not_elsewhere(request: LayerRequest, layer: LayerTrace) -> str:
+    """Why the layer cannot be made to look elsewhere; "" where it can."""
+    return why_not(load_model(request.settings, request.model_file).model, layer)
+
+
+def rerouted(request: LayerRequest, reroute: Reroute) -> Rerouted:
+    """The model's answer as it is, and with the layer routed otherwise.
+
+    Raises:
+        BRAError: the layer cannot be routed so.
+    """
+    return run_cached(server(), *_reroute_job(request, reroute))
+
+
+def prefetch_rerouted(request: LayerRequest, reroute: Reroute) -> None:
+    """Wait for it if it is not cached; in front of the fragment that shows it."""
+    prefetch(server(), *_reroute_job(request, reroute))
+
+
+def _reroute_job(request: LayerRequest, reroute: Reroute) -> tuple[
+        RerouteKey, Callable[[Progress], Rerouted], str, str]:
+    """Key, work, label and priority of a run with another routing."""
+    photo, loaded = photo_in(request), load_model(request.settings, request.model_file)
+    own = model_run(loaded, photo, request.changed)     # before, since a job may wait for no other job
+    key = run_key(loaded, photo, request.changed)
+    layer = own.trace.layers[reroute.layer]
+
+    def work(_: Progress) -> Rerouted:
+        other = changed_run(loaded, photo, rerouting(reroute, layer, key.change))
+        return Rerouted.of(reroute, layer, own.answer, other.answer)
+
+    return (RerouteKey(key, reroute), work, tr_noop("Running the model with other windows …"),
+            running_priority(loaded))
 
 
 # Downloads: made outside of the visit, when they are asked for. -----------------------------------------------------

@@ -250,18 +250,26 @@ def model_run(loaded: LoadedModel, photo: Photo, layer: str = "") -> ModelRun:
     Raises:
         BRAError: the picture or the change does not suit the model.
     """
-    key, cache, model = run_key(loaded, photo, layer), server().cache, loaded.model
+    key = run_key(loaded, photo, layer)
+    return run_cached(server(), key, lambda _: changed_run(loaded, photo, key.change), tr_noop("Running the model …"),
+                      running_priority(loaded))
 
-    def work(_: Progress) -> ModelRun:
-        partial_key = PartialRunKey(key.model, key.side, key.photo)
-        before = cache.get(partial_key)
-        found, kept = run_from(model, photo, key.side, key.change, None if before is None else before.value)
-        if kept is not None:
-            cache.put(partial_key, kept)       # so that other windows in one layer run only what follows it
-        # The raw output of a detector holds its maps too, many times what its layers' traces take.
-        return ModelRun(ModelTrace(None, found.trace.layers), found.answer)
 
-    return run_cached(server(), key, work, tr_noop("Running the model …"), running_priority(loaded))
+def changed_run(loaded: LoadedModel, photo: Photo, change: Change | None) -> ModelRun:
+    """The model's forward with a change of one layer, here and now: of what lies before the layer, nothing runs that
+    an earlier one kept.
+
+    Raises:
+        BRAError: the picture or the change does not suit the model.
+    """
+    cache, side = server().cache, loaded.settings.side
+    key = PartialRunKey(loaded.key, side, photo.digest)
+    before = cache.get(key)
+    found, kept = run_from(loaded.model, photo, side, change, None if before is None else before.value)
+    if kept is not None:
+        cache.put(key, kept)
+    # The raw output of a detector holds its maps too, many times what its layers' traces take.
+    return ModelRun(ModelTrace(None, found.trace.layers), found.answer)
 
 
 def running_priority(loaded: LoadedModel) -> str:

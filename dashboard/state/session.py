@@ -26,6 +26,7 @@ STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploade
 GRID, VERSUS, CHART, MASK = "multiples", "versus", "chart", "mask_layer"
 COST_BARS, COST_TREE, COST_PLACES = "cost_bars", "cost_tree", "cost_places"
 CHART_FORMAT, MATRIX, WHO_CHOSEN = "chart_format", "matrix", "who_chosen"
+ELSEWHERE, REPLACED, INSTEAD = "elsewhere", "replaced", "instead"
 MODEL_UPLOADER_B, SWEEP_UPLOADER = "model_uploader_b", "sweep_uploader"
 """Keys of the widgets whose callbacks stand here."""
 ATTENTION_OF = (tr_noop("One token"), tr_noop("Mean over the window"))
@@ -360,6 +361,39 @@ def on_layer() -> None:
 def on_whole() -> None:
     """Callback of the choice between one token and the whole window."""
     save(replace(current(), whole=st.session_state[WHOLE] == ATTENTION_OF[True]))
+
+
+def opened_elsewhere() -> bool:
+    """Whether this visit began with a link to a layer that is routed otherwise, whose tab is then open at first."""
+    found: bool = st.session_state.setdefault("opened_elsewhere", bool(current().elsewhere))
+    return found
+
+
+def on_elsewhere() -> None:
+    """Callback of the choice of what the layer is routed by."""
+    save(replace(current(), elsewhere=st.session_state[ELSEWHERE]))
+
+
+def on_replaced() -> None:
+    """Callback of the choice of the routed window that is replaced."""
+    save(replace(current(), replaced=st.session_state[REPLACED]))
+
+
+def instead_widget(window: int | None) -> str:
+    """Key of the choice of the window that takes its place, which is set to that of query B."""
+    st.session_state[INSTEAD] = window
+    return INSTEAD
+
+
+def on_instead(a: Place, places: Sequence[Place]) -> None:
+    """Callback of that choice: the window becomes query B, and the stage follows.
+
+    Args:
+        a: place of query A.
+        places: the centre of every window.
+    """
+    window = st.session_state[INSTEAD]
+    _pin(a, None if window is None else places[window])
 
 
 def on_pins() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
+from bra.experiments.reroute import REROUTES
 from bra.models.catalog import CATALOG, DEFAULT, ModelEntry, ModelSettings
 from bra.spec import KVDownsampleMode
 from bra.viewer.pack import FULL, SHOWS, Place
@@ -25,6 +26,8 @@ MAX_TOKENS = 112
 """Tokens along the longer side: full attention over 112×112 takes seconds on two cores, over 160×160 a minute."""
 RATIOS = (2, 3, 4)
 POOLS: tuple[KVDownsampleMode, ...] = get_args(KVDownsampleMode)
+ELSEWHERE = ("swap", *(rule for rule in REROUTES if rule != "bra"))
+"""What Explore can do to a layer's routing: one window of query A replaced, or another rule for all."""
 
 LAYER_NAME = re.compile(r"[\w.#]{0,80}", re.ASCII)
 """Names of modules; whether the model has such a layer is seen when it is open."""
@@ -42,6 +45,8 @@ class Selection:
         a: place of query A, if pinned.
         b: place of query B, if pinned.
         show: what is switched on, on the stage: some of SHOWS.
+        elsewhere: what the layer is routed by instead, one of ELSEWHERE; "" for its own choice.
+        replaced: rank of the routed window of query A that "swap" replaces by the window of query B; 0 for the last.
     """
 
     picture: str = "animal"
@@ -51,6 +56,8 @@ class Selection:
     a: Place | None = None
     b: Place | None = None
     show: tuple[str, ...] = ()
+    elsewhere: str = ""
+    replaced: int = 0
 
     @property
     def pins(self) -> dict[str, Place]:
@@ -111,7 +118,8 @@ def _read_layer(text: str) -> str | None:
 _VIEW_PARAMS = (
     Param("picture", "picture", lambda text: text[:40]), Param("layer", "layer", _read_layer), link.switch("whole"),
     Param("show", "show", lambda text: shows_of(text.split(".")), ".".join),
-    Param("a", "a", _read_place, place_text), Param("b", "b", _read_place, place_text))
+    Param("a", "a", _read_place, place_text), Param("b", "b", _read_place, place_text),
+    link.word("elsewhere", ELSEWHERE), link.number("replaced", range(1, N_WINS[-1] ** 2 + 1)))
 
 
 def inside(x: int, y: int) -> Place:

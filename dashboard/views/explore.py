@@ -28,22 +28,25 @@ from dashboard.services.models import LoadedModel, encoded, load_model, picture_
 from dashboard.state import job_status, session
 from dashboard.state.view import Selection
 from dashboard.state.widgets import init_widget
-from dashboard.widgets import chart, picture, share, timeline
+from dashboard.widgets import chart, elsewhere, picture, share, timeline
 from dashboard.widgets import model as model_widgets
 
 HEIGHT = 420      # about that of the first chart, so that little moves when it comes
 
 
-def rail(run: ModelRun, chosen: str) -> None:
+def rail(run: ModelRun, request: LayerRequest) -> None:
     """Every layer of the model at once, where it has several."""
-    if len(run.trace.layers) > 1:
-        components.rail(rail_message(run.trace.layers, chosen), session.RAIL, session.on_layer)
+    layers = run.trace.layers
+    if len(layers) > 1:
+        components.rail(rail_message(layers, request.layer, explore_services.layer_overlaps(request)), session.RAIL,
+                        session.on_layer)
 
 
 def explorer(view: Selection, request: LayerRequest, answer: Answer, caption: Caption, focus: Place) -> None:
     """All that is seen of one layer; what takes long is waited for here, where it can be cancelled."""
     explore_services.prefetch_maps(request, _queries(session.current(), focus))
     explore_services.prefetch_class_map(request, session.current().show)
+    elsewhere.prefetch(request, session.current(), focus)
     _explorer(view, request, answer, caption, focus)
 
 
@@ -106,7 +109,8 @@ def _share(request: LayerRequest, found: LayerResult, selection: Selection, focu
                     files=files)
         return
     seen = share.picture_file(request.sample, request.picture_file)
-    share.offer(explore_code(settings, layer.name, *asked[0], share.file_name(own), seen, layer.routed, second),
+    share.offer(explore_code(settings, layer.name, *asked[0], share.file_name(own), seen, layer.routed, second,
+                             elsewhere.asked_for(request, selection, found, focus)),
                 inspect_command(settings, layer.name, share.file_name(own), seen, selection.pins, whole), files=files)
 
 
@@ -138,9 +142,11 @@ def _charts(request: LayerRequest, found: LayerResult, selection: Selection, cap
     windows = [(role, locate(grid, found.photo, place)[0]) for role, place, _ in _queries(selection, focus)]
     named = [tr("Routing matrix"), tr("Who is chosen")] if layer.routed else \
         [tr("Attention matrix"), tr("Who gets the attention")]
-    attending, ranking, matrix, chosen, between = st.tabs(
-        [tr("What the query tokens attend to"), tr("Ranking of A and B"), *named, tr("Do layers choose alike?")],
-        on_change="rerun", key="explore_tabs" if layer.routed else "explore_tabs_attention")
+    labels = [tr("What the query tokens attend to"), tr("Ranking of A and B"), *named, tr("Do layers choose alike?"),
+              tr("What if it had looked elsewhere?")]
+    attending, ranking, matrix, chosen, between, other = st.tabs(
+        labels, default=labels[-1] if session.opened_elsewhere() else None, on_change="rerun",
+        key="explore_tabs" if layer.routed else "explore_tabs_attention")
     whole = selection.whole
     with attending:
         if attending.open:
@@ -164,6 +170,9 @@ def _charts(request: LayerRequest, found: LayerResult, selection: Selection, cap
     with between:
         if between.open:
             _between_layers(request)
+    with other:
+        if other.open:
+            elsewhere.show(request, found, selection, focus, name, line)
     return whole
 
 
@@ -241,7 +250,10 @@ def show(view: Selection, loaded: LoadedModel, run: ModelRun, chosen: picture.Ch
     picture.heading(chosen.name, chosen.hint, chosen.photo.notes)
     picture.say(run.answer)
     layer = run.trace.layers[model_widgets.layer_of(view, tuple(run.trace.layers))]
-    rail(run, layer.name)
+    changed = model_widgets.shown_layer(view.settings, view.layer, tuple(loaded.model.specs))
+    request = LayerRequest(view.settings, loaded.upload, chosen.sample, None if chosen.sample else session.upload(),
+                           layer.name, changed)
+    rail(run, request)
     if isinstance(loaded.model, OpenTimeline) and loaded.upload is not None:
         timeline.choose_epoch(loaded.model, loaded.upload)
     picture.warn_of_padding(layer)
@@ -249,9 +261,6 @@ def show(view: Selection, loaded: LoadedModel, run: ModelRun, chosen: picture.Ch
         model_widgets.choose_mask(view.settings, layer)
     picture.say_dependence(layer)
     provenance = model_widgets.provenance_of(view.settings, loaded.model.origin)
-    changed = model_widgets.shown_layer(view.settings, view.layer, tuple(loaded.model.specs))
-    request = LayerRequest(view.settings, loaded.upload, chosen.sample, None if chosen.sample else session.upload(),
-                           layer.name, changed)
     caption = Caption(translate(loaded.model.label), layer.name, provenance, chosen.name,
                       loaded.model.untrained)
     explorer(view, request, run.answer, caption, chosen.focus)

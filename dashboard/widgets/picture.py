@@ -38,6 +38,7 @@ from dashboard.state.widgets import init_widget
 HINT = tr_noop("Point at a window to see where it is routed; click to keep it.")
 WORD_JOINER = "\N{WORD JOINER}"
 THUMBNAIL = 160
+SAID_CLASSES = 3
 CENTRE: Place = (FULL // 2, FULL // 2)
 
 
@@ -209,7 +210,7 @@ def say(answer: Answer) -> None:
     """What the model makes of the picture, in its own words and with how sure it is."""
     if answer.classes:
         classes = comma_joined([tr("{name} {share:.0f} %", name=plain(label), share=100 * share)
-                                for label, share in answer.classes])
+                                for label, share in answer.classes[:SAID_CLASSES]])
         st.caption(tr("The model says: {classes}. It knows no other classes than its own.", classes=translate(classes)))
 
 

@@ -118,6 +118,16 @@ def test_two_queries_are_both_in_the_program(app: AppTest, folder: Path) -> None
     same_as_the_page(app, folder, "b_", 1)
 
 
+def test_another_routing_of_the_layer_is_in_the_program(app: AppTest, folder: Path) -> None:
+    app.session_state["explore_tabs"] = "What if it had looked elsewhere?"
+    ask(app, model="flowers", side="224", layer="stages.1.0.attn", a="2000.2000", b="9500.9500", elsewhere="swap",
+        changed="1", n_win="6", topk="3")
+    shown = app.dataframe[0].value
+    found = ran(program(app), "[(row.before, row.after) for row in found.rows]", folder)
+    np.testing.assert_allclose(100 * np.array(found), shown[["before", "afterwards"]].to_numpy(), atol=1e-3)
+    assert "Swap(" in program(app)
+
+
 def test_masked_padding_is_in_the_program_and_a_command_that_cannot_say_it_is_not_offered(app: AppTest,
                                                                                           folder: Path) -> None:
     ask(app, model="flowers", side="224", layer="stages.1.0.attn", changed="1", n_win="6", topk="4", mask_padding="1")

@@ -22,6 +22,7 @@ pytest.importorskip("ultralytics")
 
 from bra import opening
 from bra.messages import ENGLISH
+from bra.metrics.between_layers import overlaps, routed_layers
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.reports.files import routing_csv, trace_npz
 from bra.reports.layer_html import report_html
@@ -158,7 +159,7 @@ def test_the_stage_is_cached_with_its_size(monkeypatch: pytest.MonkeyPatch) -> N
     sent = next(block.proto.bytes for block in app.get("bidi_component")
                 if block.proto.component_name == "routescope_stage")
     cache = model_services.server().cache
-    sizes = [entry.size for entry in cache._entries.values() if entry.value == sent]
+    sizes = [entry.size for entry in cache._entries.values() if isinstance(entry.value, bytes) and entry.value == sent]
     assert len(sizes) == 1
     assert sizes[0] >= len(sent) > 250_000                          # 256 × 256 affinities
     opened(model="similarity", n_win="16", topk="9")
@@ -219,6 +220,21 @@ def test_a_download_that_takes_too_long_is_given_up() -> None:
             run_cached(server, "late", lambda _: wanted.wait(30), "Writing the file …", HEAVY)
     finally:
         wanted.set()
+
+
+def test_how_alike_layers_choose_is_worked_out_once_for_all_visits(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = watched(monkeypatch, explore_services, "overlaps")
+    query = {"model": "similarity", "side": "224"}
+    app = opened(**query)
+    first = message(app, "rail")[2]["alike"]
+    app.run()
+    np.testing.assert_array_equal(message(opened(**query, layer="layers.1"), "rail")[2]["alike"], first)
+    assert len(threads) == 1                                        # other windows are another run
+    opened(**query, n_win="5")
+    assert len(threads) == 2
+    monkeypatch.undo()
+    layers = opening.look(ModelSettings("similarity", side=224), model_services.sample("animal")).trace.layers
+    np.testing.assert_allclose(first, overlaps(routed_layers(layers)), atol=1e-6)
 
 
 def test_a_against_b_is_worked_out_once_by_a_job(monkeypatch: pytest.MonkeyPatch) -> None:

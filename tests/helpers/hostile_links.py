@@ -21,6 +21,8 @@ EVERYWHERE: tuple[dict[str, str], ...] = (
     {"picture": "animal.jpg"}, {"picture": "x" * 100_000}, {"picture": "**bold** $x$ :red[y] <b>"},
     {"a": "0.0", "b": "20000.20000"}, {"a": "-1.-1", "b": "99999.99999"}, {"a": "nan.inf", "b": "1.1.1"},
     {"a": "1.²", "b": "."}, {"whole": "yes", "show": "reverse.reverse.\0"}, {"show": ".".join(["numbers"] * 5_000)},
+    {"model": "flowers", "elsewhere": "swap", "replaced": "256", "a": "0.0", "b": "20000.20000"},
+    {"elsewhere": "\0", "replaced": HUGE},
     {"layer": "\u202e\u2066"}, {"layer": "a" * 81}, {"layer": "__class__.__bases__"}, {"model": ""},
     dict.fromkeys(("picture", "model", "layer", "n_win", "topk", "a", "b", "show", "whole"), "\U000e0001"))
 """What every page must stand, since all share the view."""

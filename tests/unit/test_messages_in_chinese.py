@@ -52,7 +52,7 @@ from dashboard import i18n as app
 
 ROOT = Path(__file__).parents[2]
 KINDS = {name for name in vars(errors) if name.endswith("Error")}
-SENTENCES = ("message", "message_of", "from_plain", "_refusal", "no_routing")
+SENTENCES = ("message", "message_of", "from_plain", "_refusal", "no_routing", "no_rerun", "why_not")
 """What an error may be made of: functions that give a sentence with its template."""
 COMMAND_LINE = {
     "cli", "cli.compare", "cli.cost", "cli.file_options", "cli.main", "cli.quality", "cli.yolo",
