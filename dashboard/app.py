@@ -82,21 +82,21 @@ if not ready:
     first_visit.let_browser_draw()
     start().wait()
     st.rerun()
-refusal = start().wait()
-if isinstance(refusal, BRAError):       # a setting of this server that cannot be
-    st.error(translate(refusal))
-    st.stop()
+else:
+    from dashboard.state import session  # it brings torch, which is there now
+    from dashboard.widgets.picture import plain
 
-from dashboard.state import session  # noqa: E402  both bring torch, which is there now
-from dashboard.widgets.picture import plain  # noqa: E402
-
-with notices:
-    if refused := session.refused_of_link():
-        st.info(tr("This link asks for what cannot be: {names}. The usual values stand in their place.",
-                   names=", ".join(refused)), icon=":material/link_off:")
-    name, kinds = session.refused_file()
-    if name:
-        st.error(tr("{name} is not opened: here, files end in {kinds}.", name=plain(name), kinds=plain(kinds)),
-                 icon=":material/error:")
-with content:
-    page.run()
+    refusal = start().wait()
+    if isinstance(refusal, BRAError):       # a setting of this server that cannot be
+        st.error(translate(refusal))
+        st.stop()
+    with notices:
+        if refused := session.refused_of_link():
+            st.info(tr("This link asks for what cannot be: {names}. The usual values stand in their place.",
+                       names=", ".join(refused)), icon=":material/link_off:")
+        name, kinds = session.refused_file()
+        if name:
+            st.error(tr("{name} is not opened: here, files end in {kinds}.", name=plain(name), kinds=plain(kinds)),
+                     icon=":material/error:")
+    with content:
+        page.run()
