@@ -3,19 +3,18 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from bra.attention import BiLevelRoutingAttention, KVGather, QKVLinear, TopkRouting
-from bra.errors import BRAError
-from bra.grid import WindowGrid
-from bra.recorder import recording
-from bra.spec import BRASpec
-from bra.tracing import LayerTrace, ModelTrace, trace
-
 if TYPE_CHECKING:
+    from bra.attention import BiLevelRoutingAttention, KVGather, QKVLinear, TopkRouting
+    from bra.errors import BRAError
+    from bra.grid import WindowGrid
     from bra.listening import record
     from bra.opening import cost
     from bra.profiling.model_cost import Cost, CostRow
     from bra.readers.recording import load
+    from bra.recorder import recording
     from bra.reports.view import View, show
+    from bra.spec import BRASpec
+    from bra.tracing import LayerTrace, ModelTrace, trace
     from bra.training.watching import watch
 
 __all__ = [
@@ -40,15 +39,18 @@ __all__ = [
     "watch",
 ]
 
-LATER: Final = {"View": "bra.reports.view", "show": "bra.reports.view", "cost": "bra.opening",
-                "Cost": "bra.profiling.model_cost", "CostRow": "bra.profiling.model_cost",
-                "record": "bra.listening", "load": "bra.readers.recording",
-                "watch": "bra.training.watching"}
-"""Public names that are imported when they are asked for, and where they are."""
+WHERE: Final = {
+    "BRAError": "bra.errors", "BRASpec": "bra.spec", "BiLevelRoutingAttention": "bra.attention",
+    "Cost": "bra.profiling.model_cost", "CostRow": "bra.profiling.model_cost", "KVGather": "bra.attention",
+    "LayerTrace": "bra.tracing", "ModelTrace": "bra.tracing", "QKVLinear": "bra.attention",
+    "TopkRouting": "bra.attention", "View": "bra.reports.view", "WindowGrid": "bra.grid", "cost": "bra.opening",
+    "load": "bra.readers.recording", "record": "bra.listening", "recording": "bra.recorder",
+    "show": "bra.reports.view", "trace": "bra.tracing", "watch": "bra.training.watching"}
+"""Where the public names are."""
 
 
 def __getattr__(name: str) -> Any:
-    """What is imported when it is asked for: torch's own counters alone take five times as long as all of the core."""
-    if name in LATER:
-        return getattr(import_module(LATER[name]), name)
+    """A public name, imported when it is asked for: a page draws its frame before torch is there."""
+    if name in WHERE:
+        return getattr(import_module(WHERE[name]), name)
     raise AttributeError(f"module 'bra' has no attribute {name!r}")

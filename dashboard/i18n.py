@@ -114,16 +114,6 @@ def tr_noop(text: str) -> str:
     return text
 
 
-class LazyText(str):
-    """A text that is kept before anyone visits, such as a cached function's spinner: said when it is shown.
-
-    Streamlit makes a `str` of it then, in the visitor's own thread.
-    """
-
-    def __str__(self) -> str:
-        return tr(str.__str__(self))
-
-
 def chapter(name: str) -> str:
     """A longer text, `text/<language>/<name>.md`."""
     text = (TEXT / language() / f"{name}.md").read_text(encoding="utf-8")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from bra.viewer.pack import Place
 from dashboard.i18n import tr_noop
+
+if TYPE_CHECKING:       # it comes with torch
+    from bra.viewer.pack import Place
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ def _reached(trace: LayerTrace, of: Attended) -> str:
 
 def names_of(heads: int) -> tuple[str, ...]:
     """What can be shown of a layer with so many heads: their mean, their maximum, and each."""
-    return (message("mean"), message("max"), *(message("head {n}", n=n + 1) for n in range(heads)))
+    return (message("mean"), message("max"), *(message("head {n}", n=n) for n in range(heads)))
 
 
 def shown_maps(of: Attended, which: Sequence[int]) -> NDArray[np.float32]:

@@ -176,10 +176,13 @@ def _weighed(row: SettingRow, rows: Sequence[SettingRow], best: SettingRow | Non
         return message("n_win {n_win}, topk {topk} keeps as much and takes less", n_win=over.n_win, topk=over.topk)
     if best is None:
         return message("keeps less than {goal:.0f} %", goal=100 * GOALS[-1])
+    def rounded(number: float, digits: int = 0) -> float:       # 0 has no sign of its own: no "-0 %"
+        return round(number, digits) + 0.0
+
     return message("kept {kept:+.1f}, cost {macs:+.0f} %, memory {memory:+.0f} %, padding {padding:+.1f}",
-                   kept=100 * (row.recall - best.recall), macs=100 * (row.macs / best.macs - 1),
-                   memory=100 * (row.peak_bytes / best.peak_bytes - 1),
-                   padding=100 * (row.padding_share - best.padding_share))
+                   kept=rounded(100 * (row.recall - best.recall), 1), macs=rounded(100 * (row.macs / best.macs - 1)),
+                   memory=rounded(100 * (row.peak_bytes / best.peak_bytes - 1)),
+                   padding=rounded(100 * (row.padding_share - best.padding_share), 1))
 
 
 def _dominates(one: SettingRow, other: SettingRow) -> bool:

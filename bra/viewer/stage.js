@@ -38,6 +38,7 @@ export default function mount({ parentElement, data, setStateValue }) {
     : message.weights_used
     ? tr("This layer multiplies keys and values by these weights.")
     : tr("This layer uses only which windows were chosen, not these weights.");
+  if (!known) render(view);     // what lies below has its place before the picture is decoded
   withPicture(view, render);
   return undefined;
 }
@@ -160,12 +161,14 @@ function queriesOf(view) {
 
 function render(view) {
   const { ui, data } = view;
-  if (!data || !view.picture) return;
+  if (!data || (view.ready && !view.picture)) return;       // the last picture stays until the next is there
   const box = extent(data.grid), room = ui.canvas.parentElement.clientWidth;
   if (!room) return;
   view.scale = Math.min(room / box.width, Math.max(320, window.innerHeight - 345) / box.height);
   const width = box.width * view.scale, height = box.height * view.scale, started = performance.now();
   const g = fit(ui.canvas, width, height), queries = queriesOf(view), current = queries[queries.length - 1];
+  view.root.dataset.sized = "";
+  if (!view.picture) { panels(view, queries, current); return; }
   if (!view.base) {
     const ratio = window.devicePixelRatio || 1;
     view.base = offscreen(Math.round(width * ratio), Math.round(height * ratio), (b) => {

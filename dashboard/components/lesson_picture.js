@@ -73,7 +73,7 @@ function acted(view) {
 }
 
 function spokenCell(view) {
-  const { n_win } = view.data.grid, values = { row: Math.floor(view.at / n_win) + 1, column: (view.at % n_win) + 1 };
+  const { n_win } = view.data.grid, values = { row: Math.floor(view.at / n_win), column: view.at % n_win };
   return view.marked.has(view.at) ? tr("Row {row}, column {column}: marked.", values) : tr("Row {row}, column {column}.", values);
 }
 

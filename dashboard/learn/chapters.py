@@ -255,10 +255,11 @@ def _whose(weights: str, layer: str) -> str:
 
 def proof(at: Lesson) -> Lesson:
     """What a layer's output is made of, and what becomes of it under other windows."""
-    layer = st.segmented_control(tr("Layer"), views.LAYERS, format_func=lambda n: f"{n + 1}", required=True,
+    photo = model_services.sample("animal")
+    names = dict(enumerate(learn_services.layer_names("trained", photo)))
+    layer = st.segmented_control(tr("Layer"), views.LAYERS, format_func=option_labels(names), required=True,
                                  key=init_widget("learn_layer", at.layer, views.LAYERS))
     layer = at.layer if layer is None else layer
-    photo = model_services.sample("animal")
     lt = learn_services.layer_of("trained", photo, layer)
     found, side = learn_services.voices(photo, layer), lt.spec.side_dwconv
     above, below = sides(at)

@@ -54,7 +54,7 @@ ON_PHOTO: Final[Mapping[str, str]] = MappingProxyType({
     "topk": tr_noop("Only the numbered windows stay within reach of the one you point at: choose topk."),
     "gather": tr_noop("All that the tokens of the orange window can look at: {seen} of {all} tokens. Choose the "
                       "window."),
-    "scores": tr_noop("The query of the token marked white, times every gathered key, in head 1; grey was dropped. "
+    "scores": tr_noop("The query of the token marked white, times every gathered key, in head 0; grey was dropped. "
                       "Choose the token."),
     "softmax": tr_noop("The same as shares: the largest is {most}, an even one would be {even}. Choose the token."),
     "output": tr_noop("Left one number of every value, right what attention makes of it: choose which number."),

@@ -113,8 +113,17 @@ def lesson_model(weights: str) -> LoadedModel:
 
 def layer_of(weights: str, photo: Photo, at: int) -> LayerTrace:
     """Number `at` of a model's routed layers on a picture, or its last one."""
-    layers = [lt for lt in model_run(lesson_model(weights), photo).trace.layers.values() if lt.routed]
+    layers = _routed_layers(weights, photo)
     return layers[min(at, len(layers) - 1)]
+
+
+def layer_names(weights: str, photo: Photo) -> tuple[str, ...]:
+    """Names of a model's routed layers, in order."""
+    return tuple(lt.name for lt in _routed_layers(weights, photo))
+
+
+def _routed_layers(weights: str, photo: Photo) -> list[LayerTrace]:
+    return [lt for lt in model_run(lesson_model(weights), photo).trace.layers.values() if lt.routed]
 
 
 def clearest_layer(photo: Photo) -> LayerTrace:

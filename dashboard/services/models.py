@@ -25,7 +25,7 @@ from bra.models.rerun import run_from
 from bra.photo import Photo, PhotoLimits, declared_pixels
 from bra.tracing import ModelTrace
 from bra.viewer.pack import PICTURE_SIDE, picture_message
-from dashboard.i18n import LazyText, tr_noop
+from dashboard.i18n import tr_noop
 from dashboard.runtime.jobs import Progress
 from dashboard.runtime.server import HEAVY, LARGE, QUICK
 from dashboard.runtime.wait import run_cached
@@ -48,9 +48,8 @@ WIDE: Final = 4_000_000
 """Pixels above which pictures are read one at a time: up to 15 bytes each for a moment, in a TIFF of floats."""
 
 
-@st.cache_resource(show_spinner=LazyText("Starting …"))
 def warm_up() -> None:
-    """Load torch's kernels once and take everything loaded so far out of the garbage collector's way.
+    """Compute the view that a visit begins with, and take everything loaded so far out of the garbage collector's way.
 
     Streamlit collects garbage after every rerun; with torch loaded that alone takes over 100 ms.
     """
@@ -58,7 +57,7 @@ def warm_up() -> None:
     with suppress(OSError, AttributeError):     # glibc alone knows it
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
     first = Selection()
-    opening.look(first.settings, sample(first.picture))
+    model_run(load_model(first.settings), sample(first.picture))
     gc.collect()
     gc.freeze()
 

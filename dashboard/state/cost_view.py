@@ -10,6 +10,7 @@ from bra.spec import MAX_N_WIN
 from dashboard.state import link
 from dashboard.state.view import N_WINS
 
+TABS: Final = ("rows", "change", "places", "otherwise", "ultralytics")
 MEASURES: Final = ("macs", "params", "peak_bytes", "ms")
 ROWS: Final = range(200)
 SIDES: Final = range(32, 1537, 32)
@@ -34,6 +35,7 @@ class CostView:
         row: number among the rows with BRA of the one that advice is about.
         tried: windows per side that are looked at for it; 0 for the cheapest.
         after: number of the row after which a BRA row is tried.
+        tab: which part of the page is open, of TABS.
     """
 
     height: int = 640
@@ -47,6 +49,7 @@ class CostView:
     row: int = 0
     tried: int = 0
     after: int = 0
+    tab: str = "rows"
 
     @property
     def second(self) -> dict[str, Any]:
@@ -72,7 +75,7 @@ class CostView:
         return link.write(self, CostView(), _PARAMS)
 
 
-_WORDS: Final = {"measure": MEASURES, "projections": PROJECTIONS}
+_WORDS: Final = {"tab": TABS, "measure": MEASURES, "projections": PROJECTIONS}
 _NUMBERS: Final = {
     "height": SIDES, "width": SIDES, "n_win": N_WINS, "topk": range(1, N_WINS[-1] ** 2 + 1), "narrow": NARROW,
     "pool": POOLS, "row": ROWS, "tried": range(MAX_N_WIN + 1), "after": ROWS}

@@ -21,7 +21,6 @@ from dashboard.state.view import LAYER_NAME, N_WINS, UPLOAD, Selection, inside, 
 
 T = TypeVar("T")
 REFUSED_SECONDS = 15
-STAGE_DRAWN = "stage_drawn"
 STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"
 GRID, VERSUS, CHART, MASK = "multiples", "versus", "chart", "mask_layer"
 COST_BARS, COST_TREE, COST_PLACES = "cost_bars", "cost_tree", "cost_places"
@@ -173,8 +172,16 @@ def _clicked(key: str) -> list[Any]:
     return list(found) if isinstance(found, (list, tuple)) else []
 
 
-def on_cost_row(with_bra: Sequence[str], plain: Sequence[str], key: str) -> None:
+def open_cost_tab(tab: str) -> None:
+    """Show this part of the page Cost next."""
+    save_cost_view(replace(cost_view(), tab=tab))
+    st.session_state["cost_tab"] = tab
+
+
+def on_cost_row(with_bra: Sequence[str], plain: Sequence[str], key: str) -> str:
     """Callback of the charts of Cost: the row that was clicked is the one that advice is about.
+
+    Returns its name; "" where advice can be about no such row.
 
     Args:
         with_bra: names of the rows with BRA, in order.
@@ -189,9 +196,12 @@ def on_cost_row(with_bra: Sequence[str], plain: Sequence[str], key: str) -> None
     if row in with_bra:
         st.session_state["cost_row"] = with_bra.index(row)
         save_cost_view(replace(cost_view(), row=with_bra.index(row)))
-    elif row in plain:
+        return row
+    if row in plain:
         st.session_state["cost_after"] = plain.index(row)
         save_cost_view(replace(cost_view(), after=plain.index(row)))
+        return row
+    return ""
 
 
 def chart_format() -> str:
@@ -407,16 +417,6 @@ def on_show() -> None:
     """Callback of the stage: what is switched on there becomes part of the view."""
     words = st.session_state[key_in_language(STAGE)].show
     save(replace(current(), show=shows_of(words if isinstance(words, list) else [])))
-
-
-def on_ready() -> None:
-    """Callback of the stage: the browser has drawn it."""
-    st.session_state[STAGE_DRAWN] = True
-
-
-def stage_drawn() -> bool:
-    """Whether this visitor's browser has drawn a stage yet."""
-    return STAGE_DRAWN in st.session_state
 
 
 def on_box(places: Sequence[Place], key: str) -> None:

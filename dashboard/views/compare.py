@@ -281,7 +281,7 @@ def sides(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place, seen
         {"": tr("memory of the layer"), "A": translate(amount(row_a, "peak_bytes")),
          "B": translate(amount(row_b, "peak_bytes")),
          less: _change(row_a.peak_bytes, row_b.peak_bytes) if row_a.routed and row_b.routed else ""}],
-        hide_index=True, column_config=heads([less]))
+        hide_index=True, height="content", column_config=heads([less]))
     one, two = ((side.loaded.settings, side.given.name, side.windows, share.file_name(side.loaded.upload))
                 for side in (a, b))
     share.offer(versus_code(one, two, seen), charts=False)
@@ -410,7 +410,8 @@ def sweeps(view: Selection) -> None:
               tr_noop("random"): 100 * row.chance, tr_noop("depends on the query"): translate(depends(row)),
               "MACs": quantity(row.macs),
               tr_noop("memory"): quantity(row.peak_bytes) + "B"} for row in shown]
-    st.dataframe(found, hide_index=True, column_config=heads(found[0], ("keeps", "nearest", "random")))
+    st.dataframe(found, hide_index=True, height="content",
+                 column_config=heads(found[0], ("keeps", "nearest", "random")))
     if any(row.collapsed for row in shown):
         st.caption(translate(COLLAPSED))
     language = visitor_language()

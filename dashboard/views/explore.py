@@ -25,7 +25,7 @@ from dashboard.i18n import option_labels, tr, tr_noop, translate, visitor_langua
 from dashboard.services import explore as explore_services
 from dashboard.services.explore import LayerRequest, LayerResult
 from dashboard.services.models import LoadedModel, encoded, load_model, picture_bytes
-from dashboard.state import job_status, session
+from dashboard.state import first_visit, job_status, session
 from dashboard.state.view import Selection
 from dashboard.state.widgets import init_widget
 from dashboard.widgets import chart, elsewhere, picture, share, timeline
@@ -62,7 +62,7 @@ def _explorer(view: Selection, request: LayerRequest, answer: Answer, caption: C
     never what they name.
     """
     # The buttons of a fragment may not stand in a place outside of it.
-    job_status.set_status_slot(st.container())
+    job_status.set_status_slot(st.container(key="status_explore"))
     selection = replace(session.current(), settings=view.settings, layer=view.layer)
     found = explore_services.result_of(request)
     # By itself, since a message that is the same as before is not sent again: a new topk then brings numbers only.
@@ -71,7 +71,7 @@ def _explorer(view: Selection, request: LayerRequest, answer: Answer, caption: C
     heat = _class_map(request, found, selection)
     components.stage(
         explore_services.stage_bytes(found, answer, caption, focus, pins, show, session.stage_follow(), heat),
-        session.STAGE, session.on_pins, session.on_show, session.on_ready)
+        session.STAGE, session.on_pins, session.on_show, first_visit.on_ready)
     if heat is not None:
         st.caption(_about_heat(heat))
     whole = _charts(request, found, selection, caption, focus)
@@ -214,7 +214,7 @@ def _attention(found: LayerResult, selection: Selection, focus: Place, small: by
         st.markdown(translate(about(layer, query)))
     style = chart.style()
     # Before the stage is drawn there is none: a browser would load plotly first, and one could not point for seconds.
-    if session.stage_drawn():
+    if first_visit.stage_drawn():
         chart.draw(attention(queries, which, layer.grid, small, traced_size(layer.grid, found.photo), style, line),
                    *name, "attention")
     else:

@@ -51,7 +51,7 @@ def show(card: ModelCard) -> None:
     with left:
         st.markdown("#### " + tr("How well it does"))
         scores = score_table(card)
-        st.dataframe(scores, hide_index=True, width="stretch", column_config=heads(scores[0]))
+        st.dataframe(scores, hide_index=True, width="stretch", height="content", column_config=heads(scores[0]))
         st.caption(tr("After the last epoch; mean over seeds, smallest to largest in brackets. The weights are those "
                       "of {run}.", run=card.shipped))
         for sentence in card.comparison:
@@ -63,7 +63,7 @@ def show(card: ModelCard) -> None:
         for sentence in card.verdict:
             st.markdown(f"- {translate(sentence)}")
         routing = routing_table(card)
-        st.dataframe(routing, hide_index=True, column_config=heads(routing[0], PERCENTS))
+        st.dataframe(routing, hide_index=True, height="content", column_config=heads(routing[0], PERCENTS))
         st.caption(tr("Shared choices: the share of all choices on the topk windows chosen most. Depends on the query: "
                       "the share of the affinities' variance that does; above 60 % is good. Overlap: likeness of "
                       "labels."))

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import pandas as pd
 import streamlit as st
@@ -246,8 +246,8 @@ def choose_attention(whole: bool) -> bool:
     return chosen == options[True]
 
 
-WIDE: Final[dict[str, Literal["medium", "large"]]] = {"change": "medium", "why": "large", "weighed": "large"}
-"""Columns of sentences."""
+WIDE: Final[Mapping[str, int]] = MappingProxyType({"weighed": 400, "over 1 GiB": 220, "probe": 620})
+"""Columns of short sentences, and the pixels that they get."""
 
 
 def heads(names: Iterable[str], percents: Collection[str] = ()) -> dict[str, Any]:
@@ -258,7 +258,7 @@ def heads(names: Iterable[str], percents: Collection[str] = ()) -> dict[str, Any
         percents: those that hold per cents.
     """
     return {name: st.column_config.NumberColumn(translate(name), format=tr("%.1f %%")) if name in percents
-            else st.column_config.Column(translate(name)) for name in names if name}
+            else st.column_config.Column(translate(name), width=WIDE.get(name)) for name in names if name}
 
 
 def _amount(value: float, unit: str) -> str:
@@ -267,13 +267,16 @@ def _amount(value: float, unit: str) -> str:
     return ("−" if value < 0 else "") + quantity(abs(value)) + gap + unit
 
 
-def table(rows: list[dict[str, Any]], height: int | Literal["content"] = "content", decimals: Collection[str] = (),
+MOST_ROWS, LONG_TABLE = 40, 640
+"""Rows that a table shows at once, and the height in pixels of one that has more."""
+
+
+def table(rows: list[dict[str, Any]], decimals: Collection[str] = (),
           amounts: Mapping[str, str] = MappingProxyType({}), percents: Collection[str] = ()) -> None:
-    """A sortable table of numbers with thousands apart.
+    """A sortable table of numbers with thousands apart; one that does not show all its rows at once says how many.
 
     Args:
         rows: the lines, by the heads of their columns in English.
-        height: of the table in pixels, or "content".
         decimals: columns whose numbers are shown with one decimal.
         amounts: columns whose numbers are shown with three digits and a letter, as 2.61 G, and the unit behind it; what
             is sorted, copied and saved stays exact.
@@ -282,12 +285,21 @@ def table(rows: list[dict[str, Any]], height: int | Literal["content"] = "conten
     frame = pd.DataFrame(rows)
     short = {name: unit for name, unit in amounts.items() if name in frame}
     formats = heads(frame.columns, percents)
-    formats |= {name: st.column_config.TextColumn(translate(name), width=width)
-                for name, width in WIDE.items() if name in frame}
     formats |= {name: st.column_config.NumberColumn(translate(name),
                                                     format="%.1f" if name in decimals else "localized")
                 for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])
                 and name not in short and name not in percents}
     written = {name: partial(_amount, unit=unit) for name, unit in short.items()}
-    st.dataframe(frame.style.format(written) if written else frame, hide_index=True, width="stretch", height=height,
-                 column_config=formats)
+    long = len(frame) > MOST_ROWS
+    st.dataframe(frame.style.format(written) if written else frame, hide_index=True, width="stretch",
+                 height=LONG_TABLE if long else "content", column_config=formats)
+    if long:
+        st.caption(tr("{n} rows: scroll in the table for those below.", n=len(frame)))
+
+
+def sentence_table(rows: list[dict[str, Any]], amounts: Mapping[str, str]) -> None:
+    """A small table with whole sentences in it, which go on in a next line; arguments as for `table`."""
+    frame = pd.DataFrame(rows)
+    written = {translate(name): partial(_amount, unit=unit) for name, unit in amounts.items() if name in frame}
+    frame.columns = pd.Index([translate(name) for name in frame])
+    st.table(frame.style.format(written), hide_index=True)

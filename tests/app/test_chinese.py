@@ -25,7 +25,7 @@ CODE = [path for path in sorted(DASHBOARD.rglob("*.py")) if path.name not in ("i
 """Without the catalogue itself, the table of settings, which who runs a server reads in a terminal, and the programs of
 the lesson, which are the same in every language."""
 VIEWS = sorted(path for path in (DASHBOARD / "views").glob("*.py") if path.name != "__init__.py")
-WRAPPERS = {"tr", "translate", "tr_noop", "message", "LazyText", "chapter"}
+WRAPPERS = {"tr", "translate", "tr_noop", "message", "chapter"}
 LETTERS = re.compile(r"(?<!_)\b[A-Za-z]{2,}(?!\w)")     # no name such as soft_routing
 PROSE = re.compile(r"[A-Za-z]{2,}[,:;.]? [A-Za-z]{2,}")
 
@@ -193,8 +193,10 @@ LINKS = [
     ("compare.py", {"model": "similarity", "side": "224", "tab": "rules"}),
     ("compare.py", {"side": "224", "tab": "sweeps"}),
     ("cost.py", {"model": "cells", "cost_height": "64", "cost_width": "64", "cost_narrow": "2",
-                 "cost_projections": "none"}),
-    ("cost.py", {"model": "yolo", "variant": "yolo11n-bra-p3", "cost_measure": "peak_bytes"}),
+                 "cost_projections": "none", "cost_tab": "otherwise"}),
+    ("cost.py", {"model": "yolo", "variant": "yolo11n-bra-p3", "cost_measure": "peak_bytes", "cost_tab": "places"}),
+    ("cost.py", {"model": "yolo", "cost_height": "320", "cost_tab": "change"}),
+    ("cost.py", {"model": "yolo", "cost_height": "320", "cost_tab": "ultralytics"}),
     ("cost.py", {"model": "own"}), ("cost.py", {"model": "biformer", "cost_measure": "params", "cost_height": "224"}),
     ("models.py", {"card": "flowers"}), ("models.py", {"card": "cells"}), ("models.py", {"card": "vehicles"}),
     *((path.name, {"model": "similarity", "side": "224"}) for path in VIEWS)]

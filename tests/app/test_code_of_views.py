@@ -243,7 +243,8 @@ def test_the_command_of_many_pictures_makes_the_table_that_the_page_opens(app: A
                          ids=["YOLO", "BiFormer", "patches"])
 def test_the_table_of_cost_as_a_program_and_a_command(app: AppTest, folder: Path, query: dict[str, str],
                                                       capsys: pytest.CaptureFixture[str]) -> None:
-    page(app, "cost", cost_height="320", cost_width="256", cost_n_win="5", cost_topk="3", cost_narrow="2", **query)
+    page(app, "cost", cost_height="320", cost_width="256", cost_n_win="5", cost_topk="3", cost_narrow="2",
+         cost_tab="otherwise", **query)
     macs, params, others = ran(program(app), "(cost.total.macs, cost.total.params, [o.total.macs for o in others])",
                                folder)
     against = next(one.value for one in app.dataframe if "second setting" in one.value.to_string())

@@ -41,6 +41,14 @@ def page(**query: str) -> AppTest:
     return app
 
 
+def opened(app: AppTest, tab: str) -> AppTest:
+    """The page with another part of it open."""
+    app.segmented_control(key="cost_tab").set_value(tab).run()
+    assert not app.exception
+    assert app.query_params.get("cost_tab", "rows") == tab
+    return app
+
+
 def chart(app: AppTest, at: int) -> list[float]:
     """The values of the bars of a figure, as they are."""
     return [about[1] for one in figures(app)[at]["data"] for about in one["customdata"]]
@@ -63,20 +71,22 @@ def test_the_page_shows_what_bra_cost_counts() -> None:
     assert rows["multiply-adds"].tolist() == [row.macs for row in first]
     assert first[0].layers, "rows with BRA come first"
     assert rows["parameters"].sum() == cost.total.params
-    against = app.dataframe[1].value
+    assert any(one.name in caption.value for one in cost.not_counted for caption in app.caption)
+
+    against = opened(app, "otherwise").dataframe[0].value
     second = bra.cost(with_settings(module, n_win=5, topk=3, kv_downsample_mode="avgpool", kv_downsample_ratio=2),
                       (320, 256))
     full = bra.cost(with_full_attention(module), (320, 256))
     for name, field in {"multiply-adds": "macs", "parameters": "params", "peak memory": "peak_bytes"}.items():
         assert against[name].tolist() == [getattr(one.total, field) for one in (cost, plain, full, second)]
     assert against["multiply-adds, %"][1] == pytest.approx(100 * plain.total.macs / cost.total.macs)
-    assert str(reported_flops(module, cost)) in shown(app)
+    assert str(reported_flops(module, cost)) in shown(opened(app, "ultralytics"))
     assert app.metric[2].value == f"{2 * cost.total.macs / 1e9:.3f}"
-    assert any(one.name in caption.value for one in cost.not_counted for caption in app.caption)
 
 
 def test_places_are_those_of_the_same_row_in_the_model_without_bra() -> None:
-    app = page(model="yolo", variant="yolo11n-bra-p3", cost_measure="params", cost_after="9")
+    app = page(model="yolo", variant="yolo11n-bra-p3", cost_measure="params", cost_after="9",
+               cost_tab="places")
     plain = bra.cost(without_bra(open_model(ModelSettings("yolo", variant="yolo11n-bra-p3")).module), 640)
     found = {place.after: place for place in positions(plain) if place.layer is not None}
     drawn = figures(app)[-1]["data"]
@@ -101,23 +111,25 @@ def test_time_is_measured_when_asked_for_only() -> None:
 
 
 def test_the_adviser_sets_the_second_setting_by_one_click() -> None:
-    app = page(model="yolo", cost_row="2", cost_tried="4")
+    app = page(model="yolo", cost_row="2", cost_tried="4", cost_tab="change")
     layer = bra.cost(open_model(ModelSettings("yolo")).module, 640).rows[23].layers[0]
     found = {one.n_win: one for one in choices(layer.spec, 20, 20)}
-    table = app.dataframe[2].value
+    table = app.dataframe[0].value
     assert table["n_win"].tolist() == list(found)
     assert table["memory, written out"].tolist() == [one.layer.explicit_peak_bytes for one in found.values()]
     assert found[4].why in shown(app)
     app.button(key="cost_use").click().run()        # 20×20 tokens: 1 of 16 windows is as near to 4 of 49 as 4 comes
     assert not app.exception
+    assert [one.value for one in app.toast] == ["The second setting is now n_win 4, topk 1."]
+    assert app.query_params["cost_tab"] == "otherwise"
     assert (app.selectbox(key="cost_n_win").value, app.selectbox(key="cost_topk").value) == (4, 1)
     assert (app.query_params["cost_n_win"], app.query_params["cost_topk"]) == ("4", "1")
     assert app.query_params["cost_row"] == "2"
 
 
 def test_levers_are_told_apart_by_whether_they_save_parameters() -> None:
-    app = page(model="yolo", variant="yolov8n-bra-p5")
-    saving, without = app.dataframe[3].value, app.dataframe[4].value
+    app = page(model="yolo", variant="yolov8n-bra-p5", cost_tab="change")
+    saving, without = app.table[0].value, app.table[1].value
     expected = {one.change: one.params for one in levers(bra.BRASpec(256), 20, 20)}
     assert dict(zip(saving["change"], saving["parameters saved"], strict=True)) == \
         {change: params for change, params in expected.items() if params}
@@ -126,18 +138,22 @@ def test_levers_are_told_apart_by_whether_they_save_parameters() -> None:
 
 
 def test_a_setting_that_cannot_be_gives_a_sentence_and_the_page_stays() -> None:
-    app = page(model="cells", cost_height="64", cost_width="64", cost_narrow="2", cost_projections="none")
+    app = page(model="cells", cost_height="64", cost_width="64", cost_narrow="2", cost_projections="none",
+               cost_tab="otherwise")
     assert len(app.warning) == 1
     assert "qk" in app.warning[0].value
-    assert app.dataframe[1].value.shape[0] == 3
-    assert len(app.metric) == 3
+    assert app.dataframe[0].value.shape[0] == 3
+    assert len(opened(app, "ultralytics").metric) == 3
 
 
 def test_a_model_of_patches_and_one_without_bra_are_counted() -> None:
     app = page(model="similarity", cost_height="320", cost_width="320")
     assert "BRA adds" in shown(app)
     assert not app.error
-    assert len(figures(app)) == 2         # bars, and ways to have the model; places are asked for in YOLO models only
+    assert len(figures(app)) == 1
+    assert app.segmented_control(key="cost_tab").options == ["What it costs", "What to change",
+                                                             "Against the same model otherwise"]
+    assert len(figures(opened(app, "otherwise"))) == 1
     plain = build_checked({"nc": 3, "backbone": [[-1, 1, "Conv", [16, 3, 2]]], "head": [[[0], 1, "Detect", ["nc"]]]})
     cost = bra.cost(plain, 64)
     assert summary(cost, cost)[0].endswith("none of it for BRA: it has no BRA layer.")
@@ -210,7 +226,7 @@ def cost_views(draw: st.DrawFn) -> CostView:
                     draw(st.sampled_from(views.MEASURES)), n_win, draw(st.integers(1, n_win**2)),
                     draw(st.sampled_from(views.NARROW)), draw(st.sampled_from(views.POOLS)),
                     draw(st.sampled_from(views.PROJECTIONS)), draw(st.sampled_from(views.ROWS)),
-                    draw(st.integers(0, 64)), draw(st.sampled_from(views.ROWS)))
+                    draw(st.integers(0, 64)), draw(st.sampled_from(views.ROWS)), draw(st.sampled_from(views.TABS)))
 
 
 @given(cost_views())

@@ -78,7 +78,7 @@ def test_a_number_of_a_token_moves_what_comes_after_it_and_goes_back() -> None:
     assert app.query_params["w_x"] == "8.0.3"
     nudged = run_example(ExampleView().with_number(8, 0, 3).tokens)
     assert f">{number(nudged.affinity[0, 1, 2].item())}<" in drawn(app)
-    app.button[-1].click().run()
+    next(one for one in app.button if one.label == "Reset").click().run()
     assert app.query_params.get("w_x") is None
     assert "wx-mark" not in drawn(app)
 

@@ -26,6 +26,7 @@ from bra.photo import Photo
 from bra.viewer.pack import unpack
 from dashboard.services import models as model_services
 from dashboard.services import server
+from dashboard.state import session
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "dashboard" / "app.py"
@@ -124,8 +125,11 @@ def test_another_query_computes_the_asked_rows_and_nothing_else(app: AppTest, mo
     stage(app)
     work, asked, rows = Work(), [], BF.attention_rows
     with monkeypatch.context() as patch, calls(monkeypatch) as called:
-        # The first thing a page does, in the thread that runs it.
-        patch.setattr(model_services, "warm_up", work.__enter__)
+        def begun() -> tuple[str, ...]:      # among the first things a page does, in the thread that runs it
+            work.__enter__()
+            return ()
+
+        patch.setattr(session, "refused_of_link", begun)
         patch.setattr(BF, "attention_rows", lambda q, *a: asked.append(tuple(q.shape)) or rows(q, *a))
         # What the stage's callback does with a click.
         app.session_state["selection"] = replace(app.session_state["selection"], a=(2500, 2500), b=(7600, 7600))

@@ -1,4 +1,9 @@
-"""How the page answers in Chromium: cold start, upload to picture, and repainting while one points and clicks.
+"""How the page answers in Chromium: from its HTML to a stage that answers, from page to page, another topk, an upload
+to its picture, and repainting while one points and clicks.
+
+A visit is timed from the arrival of the HTML, cold in a server that was just started and warm in one that has answered
+before: the first paint, the frame (title and stage have their places), the picture (which answers to pointing at once),
+the whole page; and how far things jumped meanwhile (cumulative layout shift, as Chromium counts it).
 
 The repaint is measured from the pointer's event to the end of drawing, and from the event to the next frame; beside it
 stands the time of an empty frame, since a frame is the floor.
@@ -17,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +60,34 @@ CLICK = """() => {     // times what is clicked from outside, from the input to 
   const box = canvas.getBoundingClientRect();
   return [box.x, box.y, box.width, box.height];
 }"""
+VISIT = """(() => {
+  const seen = globalThis.visit = { shift: 0, moved: [] };
+  new PerformanceObserver((list) => { for (const entry of list.getEntries()) if (!entry.hadRecentInput) {
+    seen.shift += entry.value;
+    seen.moved.push([Math.round(entry.startTime), entry.value, ...entry.sources.map((one) => one.node?.className)]);
+  } }).observe({ type: "layout-shift", buffered: true });
+  const stage = () => [...document.querySelectorAll('[data-testid^=stBidiComponent]')]
+    .map((host) => (host.shadowRoot ?? host.querySelector('*')?.shadowRoot)?.querySelector('.stage')).find(Boolean);
+  const look = () => {
+    const now = performance.now(), at = stage();
+    const button = document.querySelector('.st-key-language_switch');      // the page's style lays it into the header
+    if (!seen.frame && document.querySelector('[data-testid=stMain] h3') && at?.getBoundingClientRect().height > 300
+        && button && getComputedStyle(button).position === 'fixed') seen.frame = now;
+    if (!seen.stage && at?.dataset.ready) seen.stage = now;
+    if (!seen.page && seen.stage && document.querySelector('[data-testid=stSidebar] [data-testid=stSelectbox]')
+        && document.querySelector('[data-test-script-state=notRunning]')) seen.page = now;
+    requestAnimationFrame(look);
+  };
+  requestAnimationFrame(look);
+})()"""
+VISITED = """() => {
+  const html = performance.getEntriesByType('navigation')[0].responseEnd, { frame, stage, page, shift, moved } = visit;
+  const paint = performance.getEntriesByName('first-contentful-paint')[0]?.startTime;
+  return { times: [paint, frame, stage, page].map((time) => (time ?? NaN) - html), shift, moved };
+}"""
+STEPS = ("first paint", "frame", "picture and stage", "page")
+PAGES = {"Learn": "/learn", "Compare": "/compare", "Cost": "/cost", "Models": "/models", "How to read it": "/guide",
+         "Explore": "/"}
 FIRST_VIEWS = ("/?model=similarity&n_win=7&topk=4", "/?model=biformer&n_win=7&topk=4")
 
 
@@ -111,25 +145,99 @@ def main() -> None:
 
 def alone(browser: Browser) -> None:
     """What is measured of this checkout by itself."""
-    began = time.perf_counter()
+    visits(browser)
     with served(ROOT) as url:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         opened(page, url)
-        print(f"cold start: server's start to a stage that answers {time.perf_counter() - began:.1f} s")
-        paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
-        print(f"            first contentful paint {paint / 1000:.1f} s after the page was asked for")
-        warm = []
-        for _ in range(5):
-            began = time.perf_counter()
-            wait_for_stage(page, url)
-            warm.append(time.perf_counter() - began)
-        print(f"warm start, page to stage: median {statistics.median(warm):.1f} s of {len(warm)}")
+        pages(page, url)
+        cost_page(page, url)
+        other_topk(page, url)
+        wait_for_stage(page, url)
         uploads(page)
         for n_win in (7, 16):
             wait_for_stage(page, f"{url}/?picture=portrait&n_win={n_win}")
             got = page.evaluate(POINT, 200)
             print(f"n_win {n_win:2}: drawing {line(got['drawn'])}; event to frame {line(got['shown'])}; "
                   f"two empty frames {line(got['empty'])}")
+
+
+def visited(browser: Browser, url: str) -> tuple[list[float], float]:
+    """Milliseconds from the HTML to each of STEPS, and the layout shift, of a newcomer's visit."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.add_init_script(VISIT)
+    page = context.new_page()
+    opened(page, url)
+    page.wait_for_function("() => visit.page", timeout=120_000)
+    page.wait_for_timeout(1500)         # charts come after the stage, and may push something
+    got = page.evaluate(VISITED)
+    context.close()
+    return got["times"], got["shift"]
+
+
+def visits(browser: Browser, cold: int = 3, warm: int = 7) -> None:
+    """Visits to servers that were just started, and to one that was not."""
+    found: dict[str, list[tuple[list[float], float]]] = {"cold": [], "warm": []}
+    for at in range(cold):
+        with served(ROOT) as url:
+            wait_until_listening(url)
+            found["cold"].append(visited(browser, url))
+            found["warm"] += [visited(browser, url) for _ in range(warm if at == 0 else 0)]
+    for kind, results in found.items():
+        steps = zip(STEPS, zip(*(times for times, _ in results), strict=True), strict=True)
+        print(f"{kind} server, from HTML: " + ", ".join(
+            f"{name} {statistics.median(times) / 1000:.2f} s" for name, times in steps)
+            + f"; layout shift {statistics.median(shift for _, shift in results):.3f} (medians of {len(results)})")
+
+
+def wait_until_listening(url: str) -> None:
+    """A server that answers at all; its first page is still to be drawn."""
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.05)
+
+
+def turned(page: Page, name: str) -> float:
+    """Seconds from the click on a page's name to that page, drawn and at rest."""
+    began = time.perf_counter()
+    page.get_by_role("link", name=name, exact=True).click()
+    page.wait_for_function("""(path) => location.pathname === path &&
+      document.querySelector('[data-test-script-state=notRunning]') && !document.querySelector('[data-stale=true]')""",
+                           arg=PAGES[name], timeout=120_000)
+    return time.perf_counter() - began
+
+
+def pages(page: Page, url: str) -> None:
+    """From page to page: the first round draws what nobody asked for before, the second what is there."""
+    for kind in ("first", "second"):
+        print(f"page to page, {kind} round: " + ", ".join(f"{name} {turned(page, name):.2f} s" for name in PAGES))
+
+
+def cost_page(page: Page, url: str) -> None:
+    """The page Cost of a YOLO that is open already, the first time and once more."""
+    wait_for_stage(page, f"{url}/?model=yolo")
+    times = []
+    for _ in range(2):
+        times.append(turned(page, "Cost"))
+        turned(page, "Explore")
+    print(f"Cost of yolov8n-bra: first visit {times[0]:.2f} s, second {times[1]:.2f} s")
+
+
+def other_topk(page: Page, url: str) -> None:
+    """From the key on the slider to the stage with another topk."""
+    for model in ("photos", "yolo"):
+        wait_for_stage(page, f"{url}/?model={model}&changed=1")
+        slider, took = page.get_by_role("slider", name="topk"), []
+        for _ in range(7):
+            before = page.locator(".stage").get_attribute("data-ready")
+            began = time.perf_counter()
+            slider.press("ArrowRight")
+            page.locator(f'.stage:not([data-ready="{before}"])').wait_for(timeout=60_000)
+            took.append(1000 * (time.perf_counter() - began))
+            page.wait_for_timeout(500)
+        print(f"another topk, {model}: key to stage {line(took)} of {len(took)}")
 
 
 def compare(browser: Browser, urls: dict[str, str], rounds: int) -> None:

@@ -86,8 +86,10 @@ def test_cost_is_hovered_switched_and_clicked(context: Any, app_url: str) -> Non
     page.mouse.move(box["x"] + at[0], box["y"] + at[1], steps=3)
     expect(plot.locator(".hoverlayer")).to_contain_text(counted.rows[wanted].name)
     page.mouse.click(box["x"] + at[0], box["y"] + at[1])
-    page.wait_for_function("() => location.search.includes('cost_row=2')")
+    page.wait_for_function("() => /cost_row=2.*cost_tab=change/.test(location.search)")
+    expect(page.get_by_text("Which n_win?")).to_be_in_viewport()     # what to change is not looked for further down
 
+    page.get_by_role("radio", name="What it costs").click()
     page.get_by_role("tab", name="Parameters as a tree").click()
     tree = page.locator(f"{PLOT}:has(.iciclelayer)").first
     tree.locator("g.slice").first.wait_for()
@@ -95,6 +97,7 @@ def test_cost_is_hovered_switched_and_clicked(context: Any, app_url: str) -> Non
     cell = tree.locator("g.slice", has_text=re.compile(rf"^{row.name.replace('BiLevelRoutingAttention', 'BRA')}")).first
     cell.click()
     page.wait_for_function("() => !location.search.includes('cost_row=2')")
+    expect(page.get_by_text(re.compile("“What to change” tells of"))).to_be_visible()
 
 
 def test_a_setting_is_opened_by_a_click_and_a_chart_is_saved_with_its_caption(context: Any, app_url: str) -> None:

@@ -17,7 +17,11 @@ LINKS = ("/?model=similarity&n_win=9&show=in_degree", "/?model=cells&picture=sme
          "/?model=own", "/compare?side=224&model=similarity", "/compare?side=224&tab=versus&b_model=similarity",
          "/compare?side=224&model=similarity&tab=probes", "/compare?side=224&model=similarity&tab=rules",
          "/compare?side=224&tab=sweeps",
-         "/cost?model=cells&cost_height=320&cost_width=320", "/models?card=cells", "/guide", "/learn")
+         "/cost?model=cells&cost_height=320&cost_width=320",
+         "/cost?model=cells&cost_height=320&cost_width=320&cost_tab=change",
+         "/cost?model=cells&cost_height=320&cost_width=320&cost_tab=places",
+         "/cost?model=cells&cost_height=320&cost_width=320&cost_tab=otherwise",
+         "/models?card=cells", "/guide", "/learn")
 READ_ALL = r"""() => {
   const found = [];
   const visit = (root) => {

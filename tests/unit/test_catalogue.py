@@ -23,7 +23,7 @@ SCRIPTS = [path for folder in ("bra", "dashboard") for path in sorted((ROOT / fo
 SKELETONS = sorted((ROOT / "bra").rglob("*.html"))
 CARDS = sorted((ROOT / "bra" / "weights").glob("*.json"))
 ZH = i18n.CATALOGUES["zh"]
-WRAPPERS = ("tr", "tr_noop", "message", "LazyText")
+WRAPPERS = ("tr", "tr_noop", "message")
 RECORDER = ("bra/bra_record.py", "bra/listening.py", "bra/tracing.py")
 """They hand on sentences of the one-file recorder, which is used without this package and has its own Chinese."""
 

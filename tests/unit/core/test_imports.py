@@ -17,9 +17,33 @@ import sys, time
 start = time.perf_counter()
 import torch
 middle, had = time.perf_counter(), set(sys.modules)
-import bra
+from bra import BiLevelRoutingAttention, trace
 end = time.perf_counter()
 print(middle - start, end - middle, *sorted(set(sys.modules) - had))
+"""
+ALONE = """
+import sys
+import bra
+from bra.errors import BRAError
+print("torch" in sys.modules, bra.BRAError is BRAError)
+print(bra.BiLevelRoutingAttention.__module__, "torch" in sys.modules)
+"""
+FIRST = """
+import os, sys, time
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+from dashboard.services import start
+start._load, st.rerun = (lambda: time.sleep(2)), st.stop        # what is drawn first, and nothing after it
+for query in ({}, {"lang": "zh"}, {"model": "cells"}):
+    app = AppTest.from_file(os.path.abspath("dashboard/app.py"), default_timeout=100)
+    for name, value in query.items():
+        app.query_params[name] = value
+    app.run()
+    assert not app.exception
+    sent = [one.proto for one in app.get("bidi_component")]
+    print(*(f"{one.component_name.removeprefix('routescope_')}:{len(one.bytes)}" for one in sent), ";")
+    st.cache_resource.clear()
+print([name for name in sys.modules if name.partition(".")[0] == "torch"])
 """
 OPENED = """
 import sys
@@ -33,7 +57,7 @@ open_model(ModelSettings("cells"))
 print("ultralytics" in sys.modules)
 """
 PAGE = """
-import os, sys
+import os, sys, time
 from streamlit.testing.v1 import AppTest
 app = AppTest.from_file(os.path.abspath("dashboard/app.py"), default_timeout=200).run()
 assert not app.exception
@@ -58,6 +82,21 @@ def test_importing_the_package_is_a_small_part_of_importing_torch() -> None:
     assert not [name for name in modules if name.startswith(HEAVY)]
     # 50 ms where torch takes 1.5 s; a ratio, since a busy machine slows both.
     assert float(own_seconds) < float(torch_seconds) / 20
+
+
+def test_the_package_by_itself_brings_no_torch_until_it_is_asked_for() -> None:
+    assert run(ALONE) == ["False", "True", "bra.attention", "True"]
+
+
+def test_a_page_draws_its_frame_and_the_first_view_its_picture_before_torch_is_there() -> None:
+    """A link that asks for another view is not shown the first one."""
+    english, chinese, other, modules = (part.split() for part in " ".join(run(FIRST)).split(";"))
+    for drawn, tail in ((english, ""), (chinese, "_zh")):
+        sizes = {name.removesuffix(tail): int(size) for name, size in (one.split(":") for one in drawn)}
+        assert sizes.keys() - {"reconnect", "browser"} == {"gallery", "rail", "picture", "stage"}
+        assert min(sizes[name] for name in ("rail", "picture", "stage")) > 500
+    assert {one.partition(":")[0] for one in other} == {"gallery", "reconnect", "browser"}
+    assert modules == ["[]"]
 
 
 @pytest.mark.parametrize("code", [OPENED, PAGE], ids=["library", "app"])

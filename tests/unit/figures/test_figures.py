@@ -138,7 +138,7 @@ def test_attention_maps_are_the_rows_of_ret_attn_mask(options: dict[str, Any]) -
         assert np.nan_to_num(array(heat.z)) == pytest.approx(100 * values, abs=1e-4)
         assert heat.coloraxis == "coloraxis"
     assert figure.layout.coloraxis.cmax == pytest.approx(100 * by_hand.max(), rel=1e-5)
-    assert [note.text for note in figure.layout.annotations][:3] == ["A: mean", "A: max", "A: head 1"]
+    assert [note.text for note in figure.layout.annotations][:3] == ["A: mean", "A: max", "A: head 0"]
     masses = routing.window_masses(grid, query.maps)
     assert sum(masses) == pytest.approx(1)
     where = routing.where(lt, ("a", window), masses)

@@ -1,0 +1,39 @@
+"""A page of a server that was just started: its frame has its final size before torch is there, and nothing jumps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from page import ROOT, VISIT, served, wait_until_listening
+
+pytestmark = pytest.mark.browser
+BOX = """() => { const host = [...document.querySelectorAll('[data-testid^=stBidiComponent]')]
+  .find((one) => (one.shadowRoot ?? one.querySelector('*')?.shadowRoot)?.querySelector('.stage'));
+  const { top, height } = host.getBoundingClientRect(); return [top, height]; }"""
+
+
+@pytest.fixture(scope="module")
+def just_started() -> Iterator[str]:
+    with served(ROOT) as url:
+        wait_until_listening(url)
+        yield url
+
+
+@pytest.mark.parametrize("context", [{"viewport": {"width": 1440, "height": 900}}], indirect=True)
+@pytest.mark.parametrize("kind", ["cold", "warm"])       # in this order: the first visit starts the server
+def test_the_frame_comes_first_and_nothing_moves_after_it(context: Any, just_started: str, kind: str) -> None:
+    page = context.new_page()
+    page.add_init_script(VISIT)
+    page.goto(just_started)
+    page.wait_for_function("() => visit.stage", timeout=120_000)
+    first, labels = page.evaluate(BOX), page.get_by_text("Starting …").count()
+    assert page.locator("[data-part=rows] tr").count() > 0       # it answers to pointing already
+    page.wait_for_function("() => visit.page", timeout=120_000)
+    page.wait_for_timeout(500)
+    visit = page.evaluate("() => visit")
+    assert labels == (1 if kind == "cold" else 0)
+    assert visit["frame"] <= visit["stage"] <= visit["page"]
+    assert page.evaluate(BOX) == pytest.approx(first, abs=2)
+    assert sum(shift for time, shift, *_ in visit["moved"] if time > visit["frame"]) < 0.05
