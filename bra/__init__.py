@@ -1,6 +1,7 @@
 """Bi-level routing attention (BRA) that can be seen: the module, its trace, and what it costs."""
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ WHERE: Final = {
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported when it is asked for: a page draws its frame before torch is there."""
+    """A public name or a module of this package, imported when it is asked for: a page draws its frame before torch."""
     if name in WHERE:
         return getattr(import_module(WHERE[name]), name)
+    if not name.startswith("_") and find_spec(f"bra.{name}") is not None:
+        return import_module(f"bra.{name}")
     raise AttributeError(f"module 'bra' has no attribute {name!r}")

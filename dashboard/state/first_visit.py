@@ -8,7 +8,7 @@ from typing import Final
 import streamlit as st
 from streamlit import runtime
 
-STYLE_SECONDS: Final = 0.1
+STYLE_SECONDS: Final = 0.3
 """A browser has to fetch the piece of Streamlit that applies a style before it applies one."""
 BROWSER_SECONDS: Final = 2.0
 LOOK: Final = 0.05

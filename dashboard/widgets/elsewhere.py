@@ -27,7 +27,7 @@ from dashboard.i18n import option_labels, tr, tr_noop, translate
 from dashboard.services import explore as explore_services
 from dashboard.services.explore import LayerRequest, LayerResult
 from dashboard.services.models import encoded
-from dashboard.state import session
+from dashboard.state import first_visit, session
 from dashboard.state.view import ELSEWHERE, Selection
 from dashboard.state.widgets import init_widget
 from dashboard.widgets import chart, picture
@@ -153,7 +153,7 @@ def _result(found: Rerouted, of: LayerResult, name: Sequence[str], line: str) ->
         return
     boxed = any(row.before_box or row.after_box for row in rows)
     # Before the stage is drawn there is none: a browser would load plotly first, and one could not point for seconds.
-    if session.stage_drawn():
+    if first_visit.stage_drawn():
         _draw(found, of, boxed, name, line)
     else:
         st.skeleton(height=HEIGHT)

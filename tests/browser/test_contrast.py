@@ -80,7 +80,8 @@ def measured(page: Any) -> list[tuple[float, str, str]]:
 
 @pytest.mark.parametrize("place", list(PAGES))
 def test_words_stand_out(browser: Any, app_url: str, place: str) -> None:
-    context = browser.new_context(viewport={"width": 1440, "height": 1600}, color_scheme="light", reduced_motion="reduce")
+    context = browser.new_context(viewport={"width": 1440, "height": 1600}, color_scheme="light",
+                                  reduced_motion="reduce")
     page = context.new_page()
     page.goto(f"{app_url}/{PAGES[place]}")
     ready = {"explore": ".stage[data-ready]", "guide": "h1, h2, h3"}.get(place, ".js-plotly-plot .main-svg")

@@ -25,8 +25,8 @@ ALONE = """
 import sys
 import bra
 from bra.errors import BRAError
-print("torch" in sys.modules, bra.BRAError is BRAError)
-print(bra.BiLevelRoutingAttention.__module__, "torch" in sys.modules)
+print("torch" in sys.modules, bra.BRAError is BRAError, hasattr(bra, "nothing_of_that_name"))
+print(bra.BiLevelRoutingAttention.__module__, "torch" in sys.modules, bra.scorecard.__name__)
 """
 FIRST = """
 import os, sys, time
@@ -85,7 +85,7 @@ def test_importing_the_package_is_a_small_part_of_importing_torch() -> None:
 
 
 def test_the_package_by_itself_brings_no_torch_until_it_is_asked_for() -> None:
-    assert run(ALONE) == ["False", "True", "bra.attention", "True"]
+    assert run(ALONE) == ["False", "True", "False", "bra.attention", "True", "bra.scorecard"]
 
 
 def test_a_page_draws_its_frame_and_the_first_view_its_picture_before_torch_is_there() -> None:
