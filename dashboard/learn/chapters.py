@@ -256,7 +256,9 @@ def _whose(weights: str, layer: str) -> str:
 def proof(at: Lesson) -> Lesson:
     """What a layer's output is made of, and what becomes of it under other windows."""
     photo = model_services.sample("animal")
-    names = dict(enumerate(learn_services.layer_names("trained", photo)))
+    # Stage and block alone, which fit on a slide; the whole name stands below the picture.
+    names = {n: name.removeprefix("stages.").removesuffix(".attn")
+             for n, name in enumerate(learn_services.layer_names("trained", photo))}
     layer = st.segmented_control(tr("Layer"), views.LAYERS, format_func=option_labels(names), required=True,
                                  key=init_widget("learn_layer", at.layer, views.LAYERS))
     layer = at.layer if layer is None else layer

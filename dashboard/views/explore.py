@@ -143,7 +143,7 @@ def _charts(request: LayerRequest, found: LayerResult, selection: Selection, cap
     named = [tr("Routing matrix"), tr("Who is chosen")] if layer.routed else \
         [tr("Attention matrix"), tr("Who gets the attention")]
     labels = [tr("What the query tokens attend to"), tr("Ranking of A and B"), *named, tr("Do layers choose alike?"),
-              tr("What if it had looked elsewhere?")]
+              tr("Look elsewhere")]
     attending, ranking, matrix, chosen, between, other = st.tabs(
         labels, default=labels[-1] if session.opened_elsewhere() else None, on_change="rerun",
         key="explore_tabs" if layer.routed else "explore_tabs_attention")

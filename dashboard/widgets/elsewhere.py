@@ -36,11 +36,9 @@ from dashboard.widgets.model import sentence
 HEIGHT = 420
 OPTIONS = {"": REROUTES["bra"], "swap": tr_noop("one window swapped"),
            **{rule: REROUTES[rule] for rule in ELSEWHERE if rule != "swap"}}
-NUMBERS = BEFORE, AFTER, CHANGE, OVERLAP = (tr_noop("before"), tr_noop("afterwards"), tr_noop("change, points"),
-                                            tr_noop("overlap of boxes"))
+BEFORE, AFTER, CHANGE, OVERLAP = (tr_noop("before"), tr_noop("afterwards"), tr_noop("change, points"),
+                                  tr_noop("overlap of boxes"))
 """Columns of the table that hold numbers, in per cent."""
-SHORT = 10
-"""Rows of a table that is shown whole."""
 
 
 def asked_for(request: LayerRequest, selection: Selection, found: LayerResult, focus: Place) -> Reroute | None:
@@ -163,10 +161,7 @@ def _result(found: Rerouted, of: LayerResult, name: Sequence[str], line: str) ->
     if boxed:
         st.caption(translate(ABOUT_BOXES))
     table = [_line(row, title) for row, title in zip(rows, row_names(rows), strict=True)]
-    st.dataframe(table, hide_index=True, height="content" if len(table) <= SHORT else 390,
-                 column_config=picture.heads(table[0]) | {
-                     head: st.column_config.NumberColumn(translate(head), format="%.2f" if head == CHANGE else
-                                                         tr("%.2f %%")) for head in NUMBERS if head in table[0]})
+    picture.table(table, percents=(BEFORE, AFTER, OVERLAP))
 
 
 def _draw(found: Rerouted, of: LayerResult, boxed: bool, name: Sequence[str], line: str) -> None:

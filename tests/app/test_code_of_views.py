@@ -119,7 +119,7 @@ def test_two_queries_are_both_in_the_program(app: AppTest, folder: Path) -> None
 
 
 def test_another_routing_of_the_layer_is_in_the_program(app: AppTest, folder: Path) -> None:
-    app.session_state["explore_tabs"] = "What if it had looked elsewhere?"
+    app.session_state["explore_tabs"] = "Look elsewhere"
     ask(app, model="flowers", side="224", layer="stages.1.0.attn", a="2000.2000", b="9500.9500", elsewhere="swap",
         changed="1", n_win="6", topk="3")
     shown = app.dataframe[0].value

@@ -197,7 +197,7 @@ def test_windows_are_marked_by_keyboard_also_when_projected(context: Any, app_ur
         here = one
     expect(page.locator(".lesson-picture")).to_have_attribute("data-marked", ",".join(map(str, answer)))
     expect(page.locator(".lesson-picture [aria-live]")).to_have_text(
-        re.compile(rf"Row {here // n_win + 1}, column {here % n_win + 1}: marked\. Marked 4 of 4\."))
+        re.compile(rf"Row {here // n_win}, column {here % n_win}: marked\. Marked 4 of 4\."))
     at(page, "predict/1/words")                          # the keys were the board's
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")

@@ -22,7 +22,7 @@ pytest.importorskip("ultralytics")
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "dashboard" / "app.py"
-TAB = "What if it had looked elsewhere?"
+TAB = "Look elsewhere"
 FLOWERS = {"model": "flowers", "side": "224", "layer": "stages.1.0.attn"}
 SMEAR = {"model": "cells", "side": "224", "layer": "model.15.attn", "picture": "smear"}
 
