@@ -294,7 +294,7 @@ def test_worth_is_that_of_the_scorecard(weights: str) -> None:
 def test_voices_are_those_of_the_layer(layer: int) -> None:
     app = page(step="7", learn_layer=str(layer))
     lt = routed_layer(FLOWERS, "animal", layer)
-    assert app.segmented_control(key="learn_layer").options[layer] == lt.name
+    assert f"stages.{app.segmented_control(key='learn_layer').options[layer]}.attn" == lt.name
     found = experiments.voices(lt)
     assert numbers(app) == [percent(x) for x in (found.attention, 1 - found.attention, found.at_random,
                                                  found.to_nearest, found.without_lepe)]
