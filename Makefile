@@ -1,4 +1,5 @@
 # make run: install and open the app.  make test: install, lint, type-check, run every test, the browser's too.
+# make test-fast: for the daily loop, the tests of what everything else stands on.
 # make bench: every benchmark, and at the end bench.html: each ratio beside that of the last release.
 # make audit: known flaws in what is installed (asks the network), and secrets in any state of any file.
 # make old-python: Python 3.8 with torch 1.10, in which the one-file recorder is tested too (fetches 900 MB).
@@ -8,7 +9,7 @@ BIN := .venv/bin
 
 MINUTES ?= 1000000
 
-.PHONY: run test lint bench fuzz audit old-python
+.PHONY: run test test-fast lint bench fuzz audit old-python
 run: .venv/installed
 	$(BIN)/python -m dashboard.runtime.config
 	$(BIN)/streamlit run dashboard/app.py
@@ -16,6 +17,10 @@ run: .venv/installed
 test: .venv/installed-test lint
 	bash tests/system.sh
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+FAST := $(addprefix tests/unit/,cli core figures metrics models teaching test_architecture.py test_catalogue.py)
+test-fast: .venv/installed-test
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow" $(FAST)
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow        # each in a process of its own
 ROOT = Path(__file__).parents[3]
 HEAVY = ("ultralytics", "plotly", "pandas", "pyarrow", "streamlit", "joblib", "torchvision", "PIL", "cv2",
          "safetensors", "yaml", "torch._dynamo", "torch._inductor", "torch.utils.flop_counter",

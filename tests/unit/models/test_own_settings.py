@@ -23,6 +23,7 @@ from bra.models.biformer import BiFormer
 from bra.opening import open_file
 from bra.reports.tables import model_line
 
+pytestmark = pytest.mark.slow        # commands and reports of whole models
 SMALL: dict[str, Any] = {"depth": (1, 1, 2, 1), "dims": (32, 64, 64, 64), "num_classes": 3}
 
 
