@@ -15,11 +15,11 @@ HEAVY = ("ultralytics", "plotly", "pandas", "pyarrow", "streamlit", "joblib", "t
          "torch.nn.attention.flex_attention")
 TIMED = """
 import sys, time
-start = time.perf_counter()
+start = time.process_time()
 import torch
-middle, had = time.perf_counter(), set(sys.modules)
+middle, had = time.process_time(), set(sys.modules)
 from bra import BiLevelRoutingAttention, trace
-end = time.perf_counter()
+end = time.process_time()
 print(middle - start, end - middle, *sorted(set(sys.modules) - had))
 """
 ALONE = """
@@ -78,11 +78,13 @@ def run(code: str) -> list[str]:
 
 
 def test_importing_the_package_is_a_small_part_of_importing_torch() -> None:
-    torch_seconds, own_seconds, *modules = run(TIMED)
-    assert "bra.attention" in modules
-    assert not [name for name in modules if name.startswith(HEAVY)]
-    # 50 ms where torch takes 1.5 s; a ratio, since a busy machine slows both.
-    assert float(own_seconds) < float(torch_seconds) / 20
+    shares = []
+    for _ in range(3):      # the first may compile what was never imported before
+        torch_seconds, own_seconds, *modules = run(TIMED)
+        assert "bra.attention" in modules
+        assert not [name for name in modules if name.startswith(HEAVY)]
+        shares.append(float(own_seconds) / float(torch_seconds))
+    assert min(shares) < 1 / 20, shares      # 45 ms of processor time, where torch takes 3 s
 
 
 def test_the_package_by_itself_brings_no_torch_until_it_is_asked_for() -> None:

