@@ -17,6 +17,8 @@ METRICS: Final = {"loss": message("training loss"), "cross_entropy": message("cr
 """Names of metrics, for people; any other is a name that everybody uses, such as mAP50."""
 QUALITIES: Final = {"recall": message("share of full attention on the routed windows"),
                     "overlap": message("likeness of labels, a window and those it is routed to")}
+RUN: Final = "run"
+"""The kind of a run that is only a seed."""
 KINDS: Final = {
     message("untrained"): ("untrained", "", COLOURS["rejected"], "square", 16),
     message("trained"): ("trained", "", COLOURS["a"], "circle", 11),
@@ -34,7 +36,8 @@ def curves(card: ModelCard, metric: str, style: Style = LIGHT) -> go.Figure:
     for run, rows in card.curves.items():
         variant = variant_of(run)
         figure.add_scatter(
-            x=[row["epoch"] for row in rows], y=[row[metric] for row in rows], mode="lines", name=variant,
+            x=[row["epoch"] for row in rows], y=[row[metric] for row in rows], mode="lines",
+            name=style.tr(message("run")) if variant == RUN else variant,
             legendgroup=variant, showlegend=len(variants) > 1 and variant not in named,
             line={"color": COLORWAY[variants.index(variant) % len(COLORWAY)],
                   "width": 3 if run == card.shipped else 1.25,
@@ -59,7 +62,7 @@ def _title(card: ModelCard, style: Style) -> str:
 def variant_of(run: str) -> str:
     """"residual-seed1" -> "residual"; a run that is only a seed is its own kind."""
     variant, dash, _ = run.rpartition("-seed")
-    return variant if dash else "run"
+    return variant if dash else RUN
 
 
 def quality_values(card: ModelCard, field: str) -> Table:

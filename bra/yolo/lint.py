@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -25,6 +26,7 @@ from bra.yolo.rows import (
     OURS,
     USUAL,
     Parse,
+    Probe,
     Row,
     options_of,
     other_reading,
@@ -33,7 +35,6 @@ from bra.yolo.rows import (
     said_of_rows,
     spec_of,
     with_options,
-    with_rows,
 )
 
 Level = Literal["error", "warning", "note"]
@@ -96,8 +97,8 @@ def lint(path: str | Path, imgsz: int = 640, base: str | None = None) -> Report:
         parser = tasks.parse_model
         assert isinstance(parser, ParseModel)
         stood_in = rows_of(guesses.model)
-        found = [finding for check in (_impossible, _padded)
-                 for finding in check(guesses.model, stood_in, imgsz, parser.original)]
+        probed = _probed(guesses.model, stood_in, parser.original)
+        found = [*_impossible(probed, stood_in), *_padded(probed, stood_in, imgsz)]
         findings += [Finding(finding.level, finding.row, guesses.marked(finding.row, finding.text))
                      for finding in found if finding.row >= 0]
         if whole := next((finding.text for finding in found if finding.row < 0), ""):
@@ -110,8 +111,9 @@ def lint(path: str | Path, imgsz: int = 640, base: str | None = None) -> Report:
         rows[index] = row
     parser = tasks.parse_model
     assert isinstance(parser, ParseModel)
-    for check in (_impossible, _open_to_both, _padded):
-        for finding in check(model, rows, imgsz, parser.original):
+    probed = _probed(model, rows, parser.original)      # a fix changes settings, never a width
+    for check in (_impossible, _open_to_both, partial(_padded, imgsz=imgsz)):
+        for finding in check(probed, rows):
             if finding.fix is not None and _may_be_theirs(rows[finding.row]):
                 finding = replace(finding, fix=None)
             findings.append(finding)
@@ -190,18 +192,27 @@ def _moved_words(rows: Sequence[Row], row: Row) -> str:
                    written=written(row))
 
 
-def _impossible(model: Mapping[str, Any], rows: Sequence[Row], _imgsz: int, parse: Parse) -> list[Finding]:
-    """Settings that no layer can have, at any scale that the file is for."""
-    ours, findings = [row for row in rows if row.name in OURS], []
+def _probed(model: Mapping[str, Any], rows: Sequence[Row], parse: Parse) -> list[Probe] | Exception:
+    """The model at every scale that the file is for, or what keeps it from being built: errors of its parser's own, of
+    any kind, since rows of its layers may be wrong too."""
+    scales = [model["scale"]] if model.get("scale") else list(model.get("scales") or [None])
     try:
-        by_scale = [probe({**model, "scale": scale}, rows, 3, parse).dims for scale in _scales(model)]
-    except BRAError as error:
-        return [Finding("error", -1, message_of(error))]
-    except Exception as error:  # the parser's own, of any kind: rows of its layers may be wrong too
+        return [probe({**model, "scale": scale}, rows, 3, parse) for scale in scales]
+    except Exception as error:
+        return error
+
+
+def _impossible(probed: list[Probe] | Exception, rows: Sequence[Row]) -> list[Finding]:
+    """Settings that no layer can have, at any scale that the file is for."""
+    if isinstance(probed, BRAError):
+        return [Finding("error", -1, message_of(probed))]
+    if isinstance(probed, Exception):
         return [Finding("error", -1, message("Ultralytics cannot build this model ({kind}: {error}): correct the rows "
-                                             "of its own layers first.", kind=type(error).__name__, error=str(error)))]
+                                             "of its own layers first.", kind=type(probed).__name__,
+                                             error=str(probed)))]
+    ours, findings = [row for row in rows if row.name in OURS], []
     for row in ours:
-        dims = sorted({dims[row.index] for dims in by_scale})
+        dims = sorted({one.dims[row.index] for one in probed})
         for dim in dims:
             try:
                 spec_of(row, dim)
@@ -216,15 +227,13 @@ def _impossible(model: Mapping[str, Any], rows: Sequence[Row], _imgsz: int, pars
     return findings
 
 
-def _open_to_both(model: Mapping[str, Any], rows: Sequence[Row], _imgsz: int, parse: Parse) -> list[Finding]:
+def _open_to_both(probed: list[Probe] | Exception, rows: Sequence[Row]) -> list[Finding]:
     """Numbers that are possible with the windows first and with the heads first."""
-    try:
-        by_scale = [probe({**model, "scale": scale}, rows, 3, parse).dims for scale in _scales(model)]
-    except Exception:  # said by `_impossible`
+    if isinstance(probed, Exception):       # said by `_impossible`
         return []
     findings = []
     for row in rows:
-        dims = sorted({dims[row.index] for dims in by_scale if row.index in dims})
+        dims = sorted({one.dims[row.index] for one in probed if row.index in one.dims})
         other = other_reading(row, dims) if row.name in OURS else None
         if other is not None:
             now, then = options_of(row), options_of(other)
@@ -235,11 +244,6 @@ def _open_to_both(model: Mapping[str, Any], rows: Sequence[Row], _imgsz: int, pa
                 heads=now.get("num_heads", USUAL["num_heads"]), other_n_win=then["n_win"],
                 other_heads=then["num_heads"], written=written(other))))
     return findings
-
-
-def _scales(model: Mapping[str, Any]) -> list[Any]:
-    """Those that the file is for."""
-    return [model["scale"]] if model.get("scale") else list(model.get("scales") or [None])
 
 
 def _possible(row: Row, dims: Sequence[int]) -> Row | None:
@@ -280,10 +284,12 @@ def _works(options: Mapping[str, Any], dims: Sequence[int]) -> bool:
     return True
 
 
-def _padded(model: Mapping[str, Any], rows: Sequence[Row], imgsz: int, parse: Parse) -> list[Finding]:
+def _padded(probed: list[Probe] | Exception, rows: Sequence[Row], imgsz: int) -> list[Finding]:
     """Windows filled up with padding, wholly or in part, at an image size."""
     try:
-        sizes = map_sizes(model, rows, imgsz, parse)
+        if isinstance(probed, Exception):
+            raise probed
+        sizes = map_sizes(probed[0].layers, rows, imgsz)
     except Exception as error:  # torch's and Ultralytics' own, of any kind
         return [Finding("note", -1, message("the sizes of its maps are unknown, since it does not run ({error}): "
                                             "correct the other findings first.", error=str(error)))]
@@ -320,10 +326,9 @@ def _padded(model: Mapping[str, Any], rows: Sequence[Row], imgsz: int, parse: Pa
     return findings
 
 
-def map_sizes(model: Mapping[str, Any], rows: Sequence[Row], imgsz: int, parse: Parse) -> dict[int, tuple[int, int]]:
-    """(h, w) of the map that each of our rows reads, by row index; learned without memory."""
+def map_sizes(layers: Sequence[Any], rows: Sequence[Row], imgsz: int) -> dict[int, tuple[int, int]]:
+    """(h, w) of the map that each of our rows reads, by row index; learned from `Probe.layers`, without memory."""
     ours = [row.index for row in rows if row.name in OURS]
-    layers = probe(with_rows(model, rows), rows, 3, parse).layers
     side = -(-imgsz // STRIDE) * STRIDE
     maps: list[Any] = []
     sizes: dict[int, tuple[int, int]] = {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from app_pages import opened
 from sent_figures import texts as figure_texts
 from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
@@ -203,14 +204,7 @@ LINKS = [
 
 
 def chinese(view: str, query: dict[str, str]) -> AppTest:
-    app = AppTest.from_file(str(DASHBOARD / "app.py"), default_timeout=180)
-    app.session_state["stage_drawn"] = True         # as a browser says
-    for name, value in {**query, "lang": "zh"}.items():
-        app.query_params[name] = value
-    app.run()
-    if view != "explore.py":
-        app.switch_page(f"views/{view}").run()
-    return app
+    return opened(view.removesuffix(".py"), {**query, "lang": "zh"}, stage_drawn=True)
 
 
 @pytest.mark.parametrize(("view", "query"), LINKS, ids=lambda part: part if isinstance(part, str) else

@@ -166,10 +166,7 @@ def test_the_program_of_a_recording(app: AppTest, folder: Path) -> None:
 
 
 def page(app: AppTest, name: str, **query: str) -> AppTest:
-    ask(app, **query)
-    app.switch_page(f"views/{name}.py").run()
-    assert not app.exception
-    return app
+    return ask(app.switch_page(f"views/{name}.py"), **query)
 
 
 @pytest.mark.parametrize("family", [{"model": "similarity", "n_win": "5"}, {"model": "flowers"}, {"model": "cells"}],
@@ -275,12 +272,7 @@ def test_the_program_of_a_card(app: AppTest, folder: Path, name: str) -> None:
 
 
 def lesson(app: AppTest, **query: str) -> AppTest:
-    app.run()
-    for name, value in query.items():       # the first page has put its own link
-        app.query_params[name] = value
-    app.switch_page("views/learn.py").run()
-    assert not app.exception
-    return app
+    return page(app, "learn", **query)
 
 
 @pytest.mark.parametrize(("step", "keep", "form"), [

@@ -96,7 +96,6 @@ def app() -> AppTest:
 def opened(app: AppTest, **query: str) -> AppTest:
     for name, value in query.items():
         app.query_params[name] = value
-    app.run()
     app.switch_page("views/compare.py").run()
     assert not app.exception
     return app

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import app_pages
 import pytest
 import yaml
 from hypothesis import given
@@ -32,13 +33,7 @@ APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 
 
 def page(**query: str) -> AppTest:
-    app = AppTest.from_file(str(APP), default_timeout=180)
-    for name, value in query.items():
-        app.query_params[name] = value
-    app.run()
-    app.switch_page("views/cost.py").run()
-    assert not app.exception
-    return app
+    return app_pages.opened("cost", query)
 
 
 def opened(app: AppTest, tab: str) -> AppTest:

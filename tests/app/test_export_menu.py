@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
+from app_pages import opened
 
 from dashboard.widgets import share
 
@@ -23,14 +23,7 @@ def test_every_page_has_one_menu(page: str, monkeypatch: pytest.MonkeyPatch) -> 
         offer(program, *commands, files=files, charts=charts)
 
     monkeypatch.setattr(share, "offer", heard)
-    app = AppTest.from_file(str(APP), default_timeout=180)
-    for name, value in {"model": "similarity", "side": "224", "rows": "4", "columns": "2"}.items():
-        app.query_params[name] = value
-    app.run()
-    if page != "explore":
-        drawn.clear()
-        app.switch_page(f"views/{page}.py").run()
-    assert not app.exception
+    app = opened(page, {"model": "similarity", "side": "224", "rows": "4", "columns": "2"})
     (program, files), = drawn
     assert program
     names = [file.name for file in files]

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
+from app_pages import opened
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sent_figures import figures
@@ -55,14 +56,7 @@ def photo(key: str) -> Photo:
 
 
 def page(**query: str) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=120)
-    app.query_params["lang"] = query.get("lang", "en")
-    app.run()
-    for name, value in query.items():       # the first page has put its own link
-        app.query_params[name] = value
-    app.switch_page("views/learn.py").run()
-    assert not app.exception
-    return app
+    return opened("learn", {"lang": "en", **query})
 
 
 def numbers(app: AppTest) -> list[str]:

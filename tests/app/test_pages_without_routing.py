@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from app_pages import opened
 from streamlit.testing.v1 import AppTest
 
 from bra.metrics.routing import full_softmax
@@ -23,12 +24,7 @@ REASON = "no n_win and no topk to choose"
 
 
 def page(**query: str) -> AppTest:
-    app = AppTest.from_file(str(APP), default_timeout=120)
-    for name, value in query.items():
-        app.query_params[name] = value
-    app.run()
-    assert not app.exception
-    return app
+    return opened("explore", query)
 
 
 def sent(app: AppTest, name: str) -> tuple[dict, dict[str, np.ndarray]]:
@@ -84,12 +80,8 @@ def test_a_checkpoint_of_ones_own_opens_by_the_same_door(tmp_path: Path) -> None
 
 
 def test_bra_in_place_of_c2psa_is_held_against_it() -> None:
-    app = AppTest.from_file(str(APP), default_timeout=120)
-    for name, value in {"tab": "versus", "model": "stock", "side": "224", "b_model": "yolo",
-                        "b_variant": "yolo11n-bra-c2psa"}.items():
-        app.query_params[name] = value
-    app.switch_page("views/compare.py").run()
-    assert not app.exception
+    app = opened("compare", {"tab": "versus", "model": "stock", "side": "224", "b_model": "yolo",
+                             "b_variant": "yolo11n-bra-c2psa"})
     assert not app.error
     header, arrays = sent(app, "multiples")
     assert [cell["reach"] for cell in header["cells"]] == [["whole"], []]

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from app_pages import opened
 from numpy.typing import NDArray
-from streamlit.testing.v1 import AppTest
 
 from bra.metrics.summary import report
 from bra.models.base import ModelRun
@@ -68,10 +68,7 @@ def test_the_rail_marks_the_layers_that_collapsed(model: str) -> None:
 
 
 def test_the_table_of_a_card_marks_the_layers_that_collapsed() -> None:
-    app = AppTest.from_file(str(APP), default_timeout=60)
-    app.run()
-    app.query_params["card"] = "flowers"       # the first page has put its own link
-    app.switch_page("views/models.py").run()
+    app = opened("models", {"card": "flowers"})
     table = next(one.value for one in app.dataframe if "shared choices" in one.value)
     rows = json.loads((ROOT / "bra" / "weights" / "flowers.json").read_text(encoding="utf-8"))["quality"]["trained"]
     assert table["layer"].tolist() == [row["layer"] for row in rows]
@@ -81,11 +78,7 @@ def test_the_table_of_a_card_marks_the_layers_that_collapsed() -> None:
 
 
 def test_compare_says_how_much_depends_on_the_query() -> None:
-    app = AppTest.from_file(str(APP), default_timeout=60)
-    for name, value in {"model": "similarity", "side": "224", "rows": "4.5", "columns": "1.4"}.items():
-        app.query_params[name] = value
-    app.run()
-    app.switch_page("views/compare.py").run()
+    app = opened("compare", {"model": "similarity", "side": "224", "rows": "4.5", "columns": "1.4"})
     for row in app.dataframe[0].value.itertuples():
         layer = look(ModelSettings(n_win=row.n_win, topk=row.topk, side=224), CAT).trace.layers["layers.0"]
         share = 100 * parts(layer.affinity[0].double().numpy())[0]

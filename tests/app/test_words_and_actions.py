@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from app_pages import opened
 from streamlit.testing.v1 import AppTest
 
 from dashboard.i18n import CATALOGUES
@@ -72,19 +73,6 @@ def test_what_has_an_address_is_numbered_from_0() -> None:
         [("example_steps.py", "n"), ("handout.py", "n")]       # x₁ and x₂, as the formulas have them
     assert [path.name for path in SCRIPTS
             if re.search(r"\b(row|column|window|token|head): [^,}]*\+ 1", path.read_text(encoding="utf-8"))] == []
-
-
-def opened(page: str, query: dict[str, str]) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=180)
-    app.session_state["stage_drawn"] = True
-    for name, value in query.items():
-        app.query_params[name] = value
-    app.run()
-    for name, value in query.items():       # the first page has put its own link
-        app.query_params[name] = value
-    app.switch_page(f"views/{page}.py").run()
-    assert not app.exception
-    return app
 
 
 def cut_cells(app: AppTest) -> list[str]:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["torch", "numpy", "PIL.Image", "ultralytics", "bra"])
+SERVER.set_forkserver_preload(["torch", "numpy", "PIL.Image", "ultralytics", "bra.opening", "bra.yolo.registration",
+                                "bra.experiments.compare", "bra.experiments.reroute", "bra.profiling.model_cost"])
 
 
 def _execute(text: str, keep: str, folder: Path) -> None:
