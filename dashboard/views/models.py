@@ -18,7 +18,7 @@ from dashboard.state import session
 from dashboard.state.widgets import init_widget
 from dashboard.widgets import chart, share
 from dashboard.widgets.picture import heads
-from dashboard.widgets.tables import routing_table, score_table
+from dashboard.widgets.tables import routing_table, run_table, score_table
 
 EXPLORE = Path(__file__).parent / "explore.py"
 # What a card was made with; anything else is the name of a package.
@@ -74,6 +74,10 @@ def show(card: ModelCard) -> None:
             chart.draw(card_figures.quality(card, "overlap", chart.style()), card.name, "overlap")
         st.caption(tr("Mean over {n} pictures that it did not learn from, and over their windows. Controls are those "
                       "of the trained layers.", n=card.judged))
+        runs = run_table(card)
+        if any(row["seeds"] > 1 for row in runs) or len({row["variant"] for row in runs}) > 1:
+            st.markdown(tr("Routing of every run: mean over seeds, smallest to largest in brackets"))
+            st.dataframe(runs, hide_index=True, height="content", column_config=heads(runs[0]))
         st.markdown("#### " + tr("What it is not good for"))
         for sentence in card.limits:
             st.markdown(f"- {translate(sentence)}")

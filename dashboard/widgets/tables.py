@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
 
-from bra.figures.card import metric_name
-from bra.models.card import ModelCard
+from bra.figures.card import metric_name, variant_of
+from bra.models.card import LayerQuality, ModelCard
 from bra.profiling.advice import Choice, Lever
 from bra.profiling.model_cost import Cost
 from dashboard.i18n import tr, tr_noop, translate
@@ -99,3 +99,27 @@ def score_table(card: ModelCard) -> list[dict[str, str]]:
                 tr("{mean:.3f} ({low:.3f} to {high:.3f})", mean=mean, low=min(values), high=max(values))
         rows.append(row)
     return rows
+
+
+def run_table(card: ModelCard) -> Table:
+    """One row per variant and layer, over all runs whose routing was measured: mean over seeds, and smallest and
+    largest value."""
+    found: dict[tuple[str, str], list[LayerQuality]] = {}
+    for run, layers in {card.shipped: card.quality["trained"], **card.quality}.items():
+        for layer in layers if run in card.curves else ():
+            found.setdefault((variant_of(run), layer.layer), []).append(layer)
+
+    def spread(values: list[float | None]) -> str:
+        known = [100 * value for value in values if value is not None]
+        if not known:
+            return "–"
+        mean = sum(known) / len(known)
+        return f"{mean:.0f}" if len(known) == 1 else \
+            tr("{mean:.0f} ({low:.0f} to {high:.0f})", mean=mean, low=min(known), high=max(known))
+
+    return [{tr_noop("variant"): translate(variant), tr_noop("layer"): layer, tr_noop("seeds"): len(rows),
+             tr_noop("overlap, %"): spread([row.overlap for row in rows]),
+             tr_noop("of the nearest, %"): spread([row.overlap_nearest for row in rows]),
+             tr_noop("shared choices, %"): spread([row.shared for row in rows]),
+             tr_noop("depends on the query, %"): spread([row.query_dependence for row in rows])}
+            for (variant, layer), rows in found.items()]

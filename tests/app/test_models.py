@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from app_pages import opened
 from safetensors.torch import save
 from streamlit.testing.v1 import AppTest
 
@@ -20,7 +22,7 @@ from bra.opening import open_model
 from bra.photo import Photo
 from bra.viewer.pack import unpack
 from dashboard.widgets.picture import plain
-from dashboard.widgets.tables import score_table
+from dashboard.widgets.tables import run_table, score_table
 
 pytest.importorskip("ultralytics")
 
@@ -226,6 +228,23 @@ def test_the_table_of_scores_has_a_line_for_each_variant(name: str) -> None:
     card = cards()[name]
     table = score_table(card)
     assert [row["variant"] for row in table] == list(card.scores)
+
+
+def test_the_routing_of_all_runs_is_the_cards_and_stands_on_its_page() -> None:
+    """Of a card with three seeds; numbers are worked out here from the file's own."""
+    card = json.loads((ROOT / "bra" / "weights" / "photos.json").read_text(encoding="utf-8"))
+    runs = [card["quality"][run] for run in ("trained", "seed1", "seed2")]
+    table = run_table(cards()["photos"])
+    assert [row["layer"] for row in table] == [row["layer"] for row in runs[0]]
+    assert {row["seeds"] for row in table} == {3}
+    for row, *same in zip(table, *runs, strict=True):
+        for column, field in (("overlap, %", "overlap"), ("shared choices, %", "shared"),
+                              ("depends on the query, %", "query_dependence")):
+            values = [100 * one[field] for one in same]
+            assert row[column] == f"{sum(values) / 3:.0f} ({min(values):.0f} to {max(values):.0f})"
+    shown = [one.value for one in opened("models", {"card": "photos"}).dataframe if "overlap, %" in one.value]
+    assert [one["overlap, %"].tolist() for one in shown] == [[row["overlap, %"] for row in table]]
+    assert run_table(cards()["flowers"]) != []
 
 
 def test_the_class_heat_map_is_computed_when_it_is_asked_for_and_is_that_of_the_model(app: AppTest) -> None:

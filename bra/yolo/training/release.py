@@ -17,11 +17,12 @@ from ultralytics.nn import tasks
 
 from bra.errors import YoloError
 from bra.metrics.overlap import Boxes
-from bra.models.card import Curve, ModelCard, ship
+from bra.models.card import Curve, LayerQuality, ModelCard, ship
 from bra.photo import Photo
 from bra.training.checkpointing import load_state, parse_curve
 from bra.training.quality import routing_quality
 from bra.yolo.adapter import built, opened
+from bra.yolo.rows import has_ours
 from bra.yolo.training.demos import DEMOS, Demo, read_boxes, run_name
 from bra.yolo.training.trainer import STATE
 
@@ -54,7 +55,7 @@ WORDS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 def ship_demo(demo: Demo, out: Path, seeds: Sequence[int], progress: Callable[[str], None] = print) -> ModelCard:
-    """Measure the routing of the first variant's first seed, and write its weights and card to out/shipped.
+    """Measure the routing of every run, and write weights and card of the first variant's first seed to out/shipped.
 
     Args:
         demo: whose runs.
@@ -70,26 +71,29 @@ def ship_demo(demo: Demo, out: Path, seeds: Sequence[int], progress: Callable[[s
     curves = {run_name(variant, seed): _curve(out / run_name(variant, seed))
               for seed in seeds for variant in demo.variants}
     best = run_name(next(iter(demo.variants)), seeds[0])
-    state = load_state(out / best / STATE)
-    assert state is not None
-    rows = _rows(state["recipe"]["model"], names)
-    tensors: Mapping[str, Tensor] = state["average"]
-    side = int(state["recipe"]["imgsz"])
+    recipe, rows, tensors = _trained(out / best, names)
+    side = int(recipe["imgsz"])
     pictures = _pictures(Path(data["path"]) / data["val"])
     chosen = pictures[::max(1, len(pictures) // JUDGED)]
-    quality = {
-        kind: routing_quality(opened(built(rows, weights), kind, kind, names), _labelled(chosen), side, progress)
-        for kind, weights in (("trained", tensors), ("untrained", None))}
+
+    def judged(kind: str, content: dict[str, Any], weights: Mapping[str, Tensor] | None) -> tuple[LayerQuality, ...]:
+        model = opened(built(content, weights), kind, kind, names)
+        return routing_quality(model, _labelled(chosen), side, progress)
+
+    quality = {"trained": judged("trained", rows, tensors), "untrained": judged("untrained", rows, None)}
+    for run in curves:
+        _, content, weights = _trained(out / run, names)
+        if run != best and has_ours(content):
+            quality[run] = judged(run, content, weights)
     words = WORDS[demo.name]
     count = {"train": len(_pictures(Path(data["path"]) / data["train"])), "val": len(pictures)}
-    recipe = replace(demo.recipe, model=Path(state["recipe"]["model"]).name, seed=seeds[0], imgsz=side,
-                     epochs=state["recipe"]["epochs"])
+    made = replace(demo.recipe, **recipe | {"model": Path(recipe["model"]).name})
     card = ModelCard(
         words["name"], words["title"], "detect", words["data"].format(**count), words["licence"],
-        f"bra train-demo {demo.name} FOLDER --seeds {' '.join(map(str, seeds))} --epochs {recipe.epochs}",
+        f"bra train-demo {demo.name} FOLDER --seeds {' '.join(map(str, seeds))} --epochs {made.epochs}",
         {"date": datetime.now(timezone.utc).date().isoformat(), "torch": torch.__version__,
          "ultralytics": ultralytics.__version__},
-        asdict(recipe), names, side, rows, best, _scores(demo, seeds, curves), curves, quality, len(chosen),
+        asdict(made), names, side, rows, best, _scores(demo, seeds, curves), curves, quality, len(chosen),
         words["limits"])
     ship(card, tensors, out / "shipped")
     progress(f"{out / 'shipped'}: {card.name}.safetensors and its card")
@@ -108,6 +112,13 @@ def _curve(folder: Path) -> Curve:
     epochs = parse_curve(state["curve"])[:state["recipe"]["epochs"]]        # what follows is the final validation
     return tuple({"epoch": row["epoch"], "loss": round(sum(row[name] for name in LOSSES), 5),
                   **{metric: row[column] for metric, column in METRICS.items()}} for row in epochs)
+
+
+def _trained(folder: Path, names: Sequence[str]) -> tuple[Mapping[str, Any], dict[str, Any], Mapping[str, Tensor]]:
+    """Recipe, content of the model file, and weights of a finished run."""
+    state = load_state(folder / STATE)
+    assert state is not None
+    return state["recipe"], _rows(state["recipe"]["model"], names), state["average"]
 
 
 def _rows(model: str, names: Sequence[str]) -> dict[str, Any]:

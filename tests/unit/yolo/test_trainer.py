@@ -135,7 +135,8 @@ def test_finished_runs_become_weights_with_a_card(rectangles: Path, tmp_path: Pa
     source = Path(content["path"])
     (source / "bccd.yaml").write_text(
         yaml.safe_dump({"path": ".", "train": "images/train", "val": "images/val", "names": {0: "red", 1: "blue"}}))
-    toy = dataclasses.replace(DEMOS["bccd"], variants={"residual": "yolov8n-bra-p3.yaml"})
+    toy = dataclasses.replace(DEMOS["bccd"], variants={"residual": "yolov8n-bra-p3.yaml", "none": "yolov8n.yaml",
+                                                       "residual-taught": "yolov8n-bra-p3.yaml"})
     out = tmp_path / "out"
     train_demo(toy, source, out, [0], epochs=1, imgsz=96, progress=lambda _: None)
     card = release.ship_demo(toy, out, [0], lambda _: None)
@@ -149,6 +150,8 @@ def test_finished_runs_become_weights_with_a_card(rectangles: Path, tmp_path: Pa
     assert card.recipe["epochs"] == 1
     assert len(card.curves["residual-seed0"]) == 1
     assert card.quality["trained"][0].overlap is not None
+    assert card.quality.keys() == {"trained", "untrained", "residual-taught-seed0"}     # one routes nothing
+    assert card.quality["residual-taught-seed0"][0] != card.quality["trained"][0]
     made = release.built(card.rows, tensors)
     state = load_state(out / "residual-seed0" / STATE)
     assert state is not None
