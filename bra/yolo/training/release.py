@@ -87,7 +87,7 @@ def ship_demo(demo: Demo, out: Path, seeds: Sequence[int], progress: Callable[[s
             quality[run] = judged(run, content, weights)
     words = WORDS[demo.name]
     count = {"train": len(_pictures(Path(data["path"]) / data["train"])), "val": len(pictures)}
-    made = replace(demo.recipe, **recipe | {"model": Path(recipe["model"]).name})
+    made = replace(demo.recipe, **{**recipe, "model": Path(recipe["model"]).name})
     card = ModelCard(
         words["name"], words["title"], "detect", words["data"].format(**count), words["licence"],
         f"bra train-demo {demo.name} FOLDER --seeds {' '.join(map(str, seeds))} --epochs {made.epochs}",
