@@ -27,6 +27,7 @@ from dashboard.runtime.jobs import Progress
 from dashboard.runtime.server import AT_ONCE, HEAVY, QUICK
 from dashboard.runtime.wait import prefetch, run_cached
 from dashboard.services.models import (
+    LoadedModel,
     RunKey,
     changed_run,
     load_model,
@@ -93,14 +94,14 @@ class LayerResult:
     explained: bool
 
 
-def photo_in(request: LayerRequest) -> Photo:
-    """The picture that a request names: a recording's own, or the one that was chosen."""
-    own = load_model(request.settings, request.model_file).model.photo
-    if own is not None:
-        return own
+def model_and_photo(request: LayerRequest) -> tuple[LoadedModel, Photo]:
+    """The model that a request names, and its picture: a recording's own, or the one that was chosen."""
+    loaded = load_model(request.settings, request.model_file)
+    if loaded.model.photo is not None:
+        return loaded, loaded.model.photo
     if request.sample or request.picture_file is None:
-        return sample(request.sample)
-    return photo_of(request.picture_file.data, request.picture_file.digest)
+        return loaded, sample(request.sample)
+    return loaded, photo_of(request.picture_file.data, request.picture_file.digest)
 
 
 def is_recording(request: LayerRequest) -> bool:
@@ -114,7 +115,7 @@ def result_of(request: LayerRequest) -> LayerResult:
     Raises:
         BRAError: as `load_model` and `model_run`.
     """
-    photo, loaded = photo_in(request), load_model(request.settings, request.model_file)
+    loaded, photo = model_and_photo(request)
     run: ModelRun = model_run(loaded, photo, request.changed)
     key = LayerKey(run_key(loaded, photo, request.changed), request.layer)
     return LayerResult(key, photo, run.trace.layers[request.layer], str(loaded.model.provenance),
@@ -260,7 +261,7 @@ class PairsKey:
 
 def layer_overlaps(request: LayerRequest) -> Floats:
     """(n, n): overlap of each routed layer of the run with each, as `rail_message` takes it."""
-    photo, loaded = photo_in(request), load_model(request.settings, request.model_file)
+    loaded, photo = model_and_photo(request)
     layers = routed_layers(model_run(loaded, photo, request.changed).trace.layers)
     pairs = sum(layer.grid.n_windows for layer in layers)**2
     return run_cached(server(), OverlapsKey(run_key(loaded, photo, request.changed)), lambda _: overlaps(layers),
@@ -269,7 +270,7 @@ def layer_overlaps(request: LayerRequest) -> Floats:
 
 def layer_pairs(request: LayerRequest) -> tuple[LayerPair, ...]:
     """How alike consecutive routed layers of the run choose, and what sharing the choice would cost."""
-    photo, loaded = photo_in(request), load_model(request.settings, request.model_file)
+    loaded, photo = model_and_photo(request)
     layers = model_run(loaded, photo, request.changed).trace.layers
     return run_cached(server(), PairsKey(run_key(loaded, photo, request.changed)),
                       lambda progress: consecutive(layers, progress=progress), tr_noop("Comparing the layers …"), HEAVY)
@@ -308,7 +309,7 @@ def prefetch_rerouted(request: LayerRequest, reroute: Reroute) -> None:
 def _reroute_job(request: LayerRequest, reroute: Reroute) -> tuple[
         RerouteKey, Callable[[Progress], Rerouted], str, str]:
     """Key, work, label and priority of a run with another routing."""
-    photo, loaded = photo_in(request), load_model(request.settings, request.model_file)
+    loaded, photo = model_and_photo(request)
     own = model_run(loaded, photo, request.changed)     # before, since a job may wait for no other job
     key = run_key(loaded, photo, request.changed)
     layer = own.trace.layers[reroute.layer]

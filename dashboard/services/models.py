@@ -130,20 +130,13 @@ class LoadedModel:
         settings: the model's settings, those of its windows and its picture included.
         upload: the visitor's own model file, if it is one.
         model: the open model, shared and read-only.
+        key: what tells it from other models in every key.
     """
 
     settings: ModelSettings
     upload: Upload | None
     model: OpenModel
-
-    @property
-    def key(self) -> ModelKey:
-        """What tells it from other models in every key."""
-        return _model_key(self.settings, self.upload)
-
-
-def _model_key(settings: ModelSettings, upload: Upload | None) -> ModelKey:
-    return ModelKey(settings.opens, "" if upload is None else f"{upload.digest} {upload.name}")
+    key: ModelKey
 
 
 def load_model(settings: ModelSettings, upload: Upload | None = None) -> LoadedModel:
@@ -166,9 +159,9 @@ def load_model(settings: ModelSettings, upload: Upload | None = None) -> LoadedM
             return opening.open_model(settings.opens)
         return opening.open_file(upload.data, upload.name, progress, settings.file)
 
-    model = run_cached(server(), _model_key(settings, upload), work, tr_noop("Opening the model …"),
-                       opening_priority(settings))
-    return LoadedModel(settings, upload, model)
+    key = ModelKey(settings.opens, "" if upload is None else f"{upload.digest} {upload.name}")
+    model = run_cached(server(), key, work, tr_noop("Opening the model …"), opening_priority(settings))
+    return LoadedModel(settings, upload, model, key)
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)

@@ -435,7 +435,7 @@ def main() -> None:
         if not loaded.model.specs and loaded.model.runs and not (tab == "versus" and loaded.model.attending):
             model_widgets.say_no_routing(loaded)
             return
-        chosen = model_widgets.picture_for(view, chosen)
+        chosen = model_widgets.picture_for(loaded, chosen)
         with picture.result_area(chosen.stands_in, loaded.model.label, chosen.name):
             model_widgets.warn_of_weights(loaded)
             seen = share.picture_file(chosen.sample, session.upload())

@@ -272,8 +272,7 @@ def main() -> None:
     chosen = picture.chosen_picture()
     with st.sidebar:
         view = model_widgets.choose_settings(chosen.photo)
-    chosen = model_widgets.picture_for(view, chosen)
-    view, loaded, run = model_widgets.run_chosen(wanted := view, chosen.photo)
+    view, chosen, loaded, run = model_widgets.run_chosen(wanted := view, chosen)
     stands_in = chosen.stands_in or view.settings != wanted.settings
     with picture.result_area(stands_in, loaded.model.label, chosen.name):
         show(view, loaded, run, chosen)

@@ -227,23 +227,16 @@ def _choose_pooling(photo: Photo, settings: ModelSettings, old: ModelSettings) -
     return replace(settings, kv_downsample_mode=pool, kv_downsample_ratio=ratio, mask_padding=mask)
 
 
-def picture_for(view: Selection, chosen: ChosenPicture) -> ChosenPicture:
-    """The picture that the chosen model is looked at on: a recording's own, or for any other model the one given."""
-    upload = session.model_upload()
-    if view.settings.entry.family != "own" or upload is None:
-        return chosen
-    try:
-        photo = load_model(view.settings, upload).model.photo
-    except BRAError:
-        return chosen       # the page says why when it runs the model
-    if photo is None:
+def picture_for(loaded: LoadedModel, chosen: ChosenPicture) -> ChosenPicture:
+    """The picture that a model is looked at on: a recording's own, or for any other model the one given."""
+    if loaded.upload is None or loaded.model.photo is None:
         return chosen
     hint = tr("The recording's own picture, whichever is chosen above: nothing of its model runs here.")
-    return ChosenPicture(photo, "", shown_name(upload.name), hint, CENTRE)
+    return ChosenPicture(loaded.model.photo, "", shown_name(loaded.upload.name), hint, CENTRE)
 
 
-def run_chosen(view: Selection, photo: Photo) -> tuple[Selection, LoadedModel, ModelRun]:
-    """The chosen model and its run on the picture; says so where that cannot be, and takes the usual model instead."""
+def run_chosen(view: Selection, chosen: ChosenPicture) -> tuple[Selection, ChosenPicture, LoadedModel, ModelRun]:
+    """The chosen model and its run on its picture; says so where that cannot be, and takes the usual model instead."""
     file = session.model_upload()
     if view.settings.entry.family == "own" and file is None:
         st.info(tr("Drop a model file in the side bar: YAML, .pt, .pth, .safetensors or a recording (.bra). Until "
@@ -252,14 +245,15 @@ def run_chosen(view: Selection, photo: Photo) -> tuple[Selection, LoadedModel, M
     else:
         try:
             loaded = load_model(view.settings, file)
-            run = model_run(loaded, photo, shown_layer(view.settings, view.layer, tuple(loaded.model.specs)))
+            chosen = picture_for(loaded, chosen)
+            run = model_run(loaded, chosen.photo, shown_layer(view.settings, view.layer, tuple(loaded.model.specs)))
             if run.trace.layers:
-                return view, loaded, ModelRun(run.trace, translated(run.answer))
+                return view, chosen, loaded, ModelRun(run.trace, translated(run.answer))
             st.info(plain(translate(no_attention(loaded.model.label))), icon=":material/info:")
         except BRAError as error:
             refuse(error)
     usual = load_model(ModelSettings())
-    return replace(view, settings=usual.settings, layer=""), usual, model_run(usual, photo)
+    return replace(view, settings=usual.settings, layer=""), chosen, usual, model_run(usual, chosen.photo)
 
 
 def refuse(error: BRAError, uploader: str = session.MODEL_UPLOADER) -> None:

@@ -47,11 +47,11 @@ class Demo:
 
 DEMOS: Final = {demo.name: demo for demo in (
     Demo("bccd", "bccd.yaml", DetectorRecipe("", epochs=20, imgsz=224),
-         {"residual": "yolov8n-bra-residual.yaml", "none": "yolov8n.yaml", "plain": "yolov8n-bra.yaml",
-          "residual-taught": "yolov8n-bra-residual.yaml", "plain-taught": "yolov8n-bra.yaml"},
+         {"residual-taught": "yolov8n-bra-residual.yaml", "residual": "yolov8n-bra-residual.yaml",
+          "none": "yolov8n.yaml", "plain-taught": "yolov8n-bra.yaml", "plain": "yolov8n-bra.yaml"},
          {"residual-taught": ROUTE, "plain-taught": ROUTE}),
     Demo("aerial", "aerial.yaml", DetectorRecipe("", epochs=12, imgsz=TILE, close_mosaic=3),
-         {"residual-p3": "pico-bra-p3.yaml", "none": "pico.yaml", "residual-p3-taught": "pico-bra-p3.yaml"},
+         {"residual-p3-taught": "pico-bra-p3.yaml", "residual-p3": "pico-bra-p3.yaml", "none": "pico.yaml"},
          {"residual-p3-taught": ROUTE}),
 )}
 

@@ -17,7 +17,7 @@ from dashboard.runtime import config
 from dashboard.runtime.server import HEAVY, QUICK
 from dashboard.services import models as model_services
 from dashboard.services import server
-from dashboard.services.models import LoadedModel
+from dashboard.services.models import LoadedModel, ModelKey
 
 ROOT = Path(__file__).parents[3]
 
@@ -115,4 +115,5 @@ def model_of(parameters: int) -> OpenModel:
     ("own", 1, HEAVY), ("flowers", 1_600_000, QUICK), ("yolo", 3_000_000, QUICK), ("yolo", 40_000_000, HEAVY)])
 def test_a_strangers_model_is_heavy_however_small(name: str, parameters: int, priority: str) -> None:
     assert name in CATALOG
-    assert model_services.running_priority(LoadedModel(ModelSettings(name), None, model_of(parameters))) == priority
+    loaded = LoadedModel(ModelSettings(name), None, model_of(parameters), ModelKey(ModelSettings(name), ""))
+    assert model_services.running_priority(loaded) == priority

@@ -73,7 +73,7 @@ def test_a_demo_runs_every_variant_of_every_seed(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(demos, "train_detector", lambda recipe, _, out, __: asked.append((recipe, out.name)) or [])
     curves = train_demo(DEMOS["bccd"], tmp_path, tmp_path / "out", [0, 1], epochs=1)
     assert list(curves) == [f"{variant}-seed{seed}" for seed in (0, 1)
-                            for variant in ("residual", "none", "plain", "residual-taught", "plain-taught")]
+                            for variant in ("residual-taught", "residual", "none", "plain-taught", "plain")]
     assert {name: recipe.route for recipe, name in asked if name.endswith("seed1")} == {
         "residual-seed1": 0, "none-seed1": 0, "plain-seed1": 0, "residual-taught-seed1": 0.2, "plain-taught-seed1": 0.2}
     assert {recipe.model for recipe, _ in asked} == {"yolov8n-bra-residual.yaml", "yolov8n.yaml", "yolov8n-bra.yaml"}
@@ -98,7 +98,7 @@ def test_aerial_trains_on_one_flight_and_is_judged_on_the_other(tmp_path: Path) 
     aerial(tmp_path / "in", (400, 330))
     curves = train_demo(DEMOS["aerial"], tmp_path / "in", tmp_path / "out", [0], epochs=1, imgsz=64,
                         progress=lambda _: None)
-    assert list(curves) == ["residual-p3-seed0", "none-seed0", "residual-p3-taught-seed0"]
+    assert list(curves) == ["residual-p3-taught-seed0", "residual-p3-seed0", "none-seed0"]
     names = {part: {path.name.split("_")[0] for path in (tmp_path / "out/tiles" / part / "images").iterdir()}
              for part in ("train", "val")}
     assert names == {"train": {"MOS155", "MOS156"}, "val": {"MOS74", "MOS75"}}
@@ -136,7 +136,7 @@ def test_finished_runs_become_weights_with_a_card(rectangles: Path, tmp_path: Pa
     (source / "bccd.yaml").write_text(
         yaml.safe_dump({"path": ".", "train": "images/train", "val": "images/val", "names": {0: "red", 1: "blue"}}))
     toy = dataclasses.replace(DEMOS["bccd"], variants={"residual": "yolov8n-bra-p3.yaml", "none": "yolov8n.yaml",
-                                                       "residual-taught": "yolov8n-bra-p3.yaml"})
+                                                       "plain": "yolov8n-bra-p5.yaml"})
     out = tmp_path / "out"
     train_demo(toy, source, out, [0], epochs=1, imgsz=96, progress=lambda _: None)
     card = release.ship_demo(toy, out, [0], lambda _: None)
@@ -150,8 +150,8 @@ def test_finished_runs_become_weights_with_a_card(rectangles: Path, tmp_path: Pa
     assert card.recipe["epochs"] == 1
     assert len(card.curves["residual-seed0"]) == 1
     assert card.quality["trained"][0].overlap is not None
-    assert card.quality.keys() == {"trained", "untrained", "residual-taught-seed0"}     # one routes nothing
-    assert card.quality["residual-taught-seed0"][0] != card.quality["trained"][0]
+    assert card.quality.keys() == {"trained", "untrained", "plain-seed0"}       # the other one routes nothing
+    assert card.quality["plain-seed0"][0].layer != "model.5"
     made = release.built(card.rows, tensors)
     state = load_state(out / "residual-seed0" / STATE)
     assert state is not None
