@@ -138,7 +138,8 @@ def ways_of(m: bra.BiLevelRoutingAttention, x: Tensor, learns: bool, compiled: b
     forms: dict[str, Callable[[Tensor], Tensor]] = {
         name: lambda x, form=form: form(m, x) for name, form in FORMS.items()}
     if compiled:
-        forms["torch.compile"] = torch.compile(m)
+        torch.compiler.reset()      # else it compiles no more after eight shapes
+        forms["torch.compile"] = torch.compile(m, dynamic=False)
     forms["ours"] = m
     maps = {name: given(name, x) for name in forms}
     return {name: (lambda way=way, x=maps[name]: step(way, m, x)) if learns else

@@ -43,7 +43,8 @@ WORDS: Final[Mapping[str, Mapping[str, Any]]] = {
             "would raise every score.",
             "At 224 px a red cell is about as large as a window of the finest map: routing between cells is coarse.")},
     "aerial": {
-        "name": "vehicles", "title": "Vehicles from the air: a small YOLOv8 with residual BRA at P3, its router taught by the boxes",
+        "name": "vehicles",
+        "title": "Vehicles from the air: a small YOLOv8 with residual BRA at P3, its router taught by the boxes",
         "data": "KIT AIS, cut into tiles of 320 px: {train} tiles of one flight to learn from, {val} of another to "
                 "judge by; nearly every box is a car.",
         "licence": "CC-BY 3.0, “KIT AIS Data Set”, re-encoded as JPEG. The pictures are not part of this package.",
