@@ -19,6 +19,7 @@ QUALITIES: Final = {"recall": message("share of full attention on the routed win
                     "overlap": message("likeness of labels, a window and those it is routed to")}
 RUN: Final = "run"
 """The kind of a run that is only a seed."""
+DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash")
 KINDS: Final = {
     message("untrained"): ("untrained", "", COLOURS["rejected"], "square", 16),
     message("trained"): ("trained", "", COLOURS["a"], "circle", 11),
@@ -41,7 +42,7 @@ def curves(card: ModelCard, metric: str, style: Style = LIGHT) -> go.Figure:
             legendgroup=variant, showlegend=len(variants) > 1 and variant not in named,
             line={"color": COLORWAY[variants.index(variant) % len(COLORWAY)],
                   "width": 3 if run == card.shipped else 1.25,
-                  "dash": ("solid", "dash", "dot", "dashdot")[variants.index(variant) % 4]},
+                  "dash": DASHES[variants.index(variant) % len(DASHES)]},
             hovertemplate=hover(style, (message("run"), run), (message("epoch"), "%{x}"), (label, "%{y:.3f}")))
         named.add(variant)
     caption = message("{title} · run {run} is shipped, drawn thick", title=_title(card, style), run=card.shipped)
@@ -102,7 +103,7 @@ def quality(card: ModelCard, field: str, style: Style = LIGHT) -> go.Figure:
                 (message("routing"), style.tr(kind)), (QUALITIES[field], "%{x:.1%}")))
     caption = message("{title} · mean over {n} pictures that it did not learn from", title=_title(card, style),
                       n=card.judged)
-    return dressed(figure, style, caption, 150 + 40 * len(layers), showlegend=True,
+    return dressed(figure, style, caption, max(270, 150 + 40 * len(layers)), showlegend=True,
                    xaxis={"range": [-0.02, 1.02], "tickformat": ".0%", "title_text": style.tr(QUALITIES[field])},
                    yaxis={"tickvals": list(range(len(layers))), "ticktext": layers,
                           "range": [len(layers) - 0.5, -0.5], "zeroline": False})

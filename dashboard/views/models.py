@@ -74,13 +74,13 @@ def show(card: ModelCard) -> None:
             chart.draw(card_figures.quality(card, "overlap", chart.style()), card.name, "overlap")
         st.caption(tr("Mean over {n} pictures that it did not learn from, and over their windows. Controls are those "
                       "of the trained layers.", n=card.judged))
-        runs = run_table(card)
-        if any(row["seeds"] > 1 for row in runs) or len({row["variant"] for row in runs}) > 1:
-            st.markdown(tr("Routing of every run: mean over seeds, smallest to largest in brackets"))
-            st.dataframe(runs, hide_index=True, height="content", column_config=heads(runs[0]))
         st.markdown("#### " + tr("What it is not good for"))
         for sentence in card.limits:
             st.markdown(f"- {translate(sentence)}")
+    runs = run_table(card)
+    if any(row["seeds"] > 1 for row in runs) or len({row["variant"] for row in runs}) > 1:
+        st.markdown(tr("Routing of every run: mean over seeds, smallest to largest in brackets"))
+        st.dataframe(runs, hide_index=True, height="content", column_config=heads(runs[0]))
     st.markdown("#### " + tr("How it was made"))
     st.code(card.command, language="bash", wrap_lines=True)
     made = comma_joined([f"{translate(MADE.get(what, what))} {value}" for what, value in card.made_with.items()])

@@ -113,9 +113,9 @@ def run_table(card: ModelCard) -> Table:
         known = [100 * value for value in values if value is not None]
         if not known:
             return "–"
-        mean = sum(known) / len(known)
-        return f"{mean:.0f}" if len(known) == 1 else \
-            tr("{mean:.0f} ({low:.0f} to {high:.0f})", mean=mean, low=min(known), high=max(known))
+        mean, low, high = sum(known) / len(known), min(known), max(known)
+        return f"{mean:.0f}" if round(low) == round(high) else \
+            tr("{mean:.0f} ({low:.0f} to {high:.0f})", mean=mean, low=low, high=high)
 
     return [{tr_noop("variant"): translate(variant), tr_noop("layer"): layer, tr_noop("seeds"): len(rows),
              tr_noop("overlap, %"): spread([row.overlap for row in rows]),
