@@ -17,7 +17,7 @@ METRICS: Final = {"loss": message("training loss"), "cross_entropy": message("cr
 """Names of metrics, for people; any other is a name that everybody uses, such as mAP50."""
 QUALITIES: Final = {"recall": message("share of full attention on the routed windows"),
                     "overlap": message("likeness of labels, a window and those it is routed to")}
-RUN: Final = "run"
+RUN: Final = message("run")
 """The kind of a run that is only a seed."""
 DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash")
 KINDS: Final = {
@@ -37,8 +37,7 @@ def curves(card: ModelCard, metric: str, style: Style = LIGHT) -> go.Figure:
     for run, rows in card.curves.items():
         variant = variant_of(run)
         figure.add_scatter(
-            x=[row["epoch"] for row in rows], y=[row[metric] for row in rows], mode="lines",
-            name=style.tr(message("run")) if variant == RUN else variant,
+            x=[row["epoch"] for row in rows], y=[row[metric] for row in rows], mode="lines", name=style.tr(variant),
             legendgroup=variant, showlegend=len(variants) > 1 and variant not in named,
             line={"color": COLORWAY[variants.index(variant) % len(COLORWAY)],
                   "width": 3 if run == card.shipped else 1.25,

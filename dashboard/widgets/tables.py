@@ -94,11 +94,15 @@ def score_table(card: ModelCard) -> list[dict[str, str]]:
     for variant, metrics in card.scores.items():
         row = {tr_noop("variant"): variant, tr_noop("seeds"): str(len(next(iter(metrics.values()))))}
         for metric, values in metrics.items():
-            mean = sum(values) / len(values)
-            row[metric_name(metric)] = f"{mean:.3f}" if len(values) == 1 else \
-                tr("{mean:.3f} ({low:.3f} to {high:.3f})", mean=mean, low=min(values), high=max(values))
+            row[metric_name(metric)] = _spread(values, 3)
         rows.append(row)
     return rows
+
+
+def _spread(values: Sequence[float], decimals: int) -> str:
+    """The mean of numbers, and in brackets their smallest and largest where these are not written alike."""
+    mean, low, high = (f"{one:.{decimals}f}" for one in (sum(values) / len(values), min(values), max(values)))
+    return mean if low == high else tr("{mean} ({low} to {high})", mean=mean, low=low, high=high)
 
 
 def run_table(card: ModelCard) -> Table:
@@ -109,17 +113,13 @@ def run_table(card: ModelCard) -> Table:
         for layer in layers if run in card.curves else ():
             found.setdefault((variant_of(run), layer.layer), []).append(layer)
 
-    def spread(values: list[float | None]) -> str:
+    def per_cent(values: list[float | None]) -> str:
         known = [100 * value for value in values if value is not None]
-        if not known:
-            return "–"
-        mean, low, high = sum(known) / len(known), min(known), max(known)
-        return f"{mean:.0f}" if round(low) == round(high) else \
-            tr("{mean:.0f} ({low:.0f} to {high:.0f})", mean=mean, low=low, high=high)
+        return _spread(known, 0) if known else "–"
 
     return [{tr_noop("variant"): translate(variant), tr_noop("layer"): layer, tr_noop("seeds"): len(rows),
-             tr_noop("overlap, %"): spread([row.overlap for row in rows]),
-             tr_noop("of the nearest, %"): spread([row.overlap_nearest for row in rows]),
-             tr_noop("shared choices, %"): spread([row.shared for row in rows]),
-             tr_noop("depends on the query, %"): spread([row.query_dependence for row in rows])}
+             tr_noop("overlap, %"): per_cent([row.overlap for row in rows]),
+             tr_noop("of the nearest, %"): per_cent([row.overlap_nearest for row in rows]),
+             tr_noop("shared choices, %"): per_cent([row.shared for row in rows]),
+             tr_noop("depends on the query, %"): per_cent([row.query_dependence for row in rows])}
             for (variant, layer), rows in found.items()]

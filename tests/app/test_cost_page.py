@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import app_pages
 import pytest
 import yaml
@@ -28,8 +26,6 @@ pytest.importorskip("ultralytics")
 from bra.yolo.build import ModelLimits, build_checked
 from bra.yolo.registration import CFG
 from bra.yolo.ultralytics_flops import reported_flops
-
-APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 
 
 def page(**query: str) -> AppTest:

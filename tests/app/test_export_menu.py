@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from app_pages import opened
 
 from dashboard.widgets import share
 
-APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 FILES = {"explore": 3, "compare": 2, "models": 2, "learn": 0}
 
 

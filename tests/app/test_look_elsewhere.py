@@ -124,7 +124,7 @@ def test_boxes_of_a_detector() -> None:
     app = opened(**SMEAR, elsewhere="all")
     found = elsewhere(SMEAR, "all")
     assert len(found.before.detections) > 20
-    assert {row.fate for row in found.rows} > {"kept"}      # some came or went
+    assert {row.fate for row in found.rows} == {"kept", "lost"}
     assert any("holds the 20 that" in said.value for said in app.caption)
     shows(app, found)
     table = app.dataframe[0].value

@@ -18,7 +18,6 @@ from bra.viewer.pack import unpack
 pytest.importorskip("ultralytics")
 
 ROOT = Path(__file__).parents[2]
-APP = ROOT / "dashboard" / "app.py"
 CAT = Photo.from_bytes((ROOT / "sample_images" / "animal.jpg").read_bytes())
 REASON = "no n_win and no topk to choose"
 

@@ -20,7 +20,6 @@ from bra.photo import Photo
 from bra.viewer.pack import Caption, locate, rail_message, stage_message, unpack
 
 ROOT = Path(__file__).parents[2]
-APP = ROOT / "dashboard" / "app.py"
 CAT = Photo.from_bytes((ROOT / "sample_images" / "animal.jpg").read_bytes())
 
 

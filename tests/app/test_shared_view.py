@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
+import app_pages
 import numpy as np
 import pytest
 import streamlit as st
@@ -36,7 +36,6 @@ from dashboard.services import explore as explore_services
 from dashboard.services import learn as learn_services
 from dashboard.services import models as model_services
 
-APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 QUERY = {"model": "similarity", "n_win": "2", "topk": "4", "stride": "4", "side": "224", "whole": "1",
          "a": "2000.2000", "b": "8000.8000"}
 """9 million attention weights for each of two windows."""
@@ -51,13 +50,7 @@ def fresh_server() -> Iterator[None]:
 
 
 def opened(**query: str) -> AppTest:
-    app = AppTest.from_file(str(APP), default_timeout=120)
-    app.session_state["stage_drawn"] = True         # as a browser says
-    for name, value in query.items():
-        app.query_params[name] = value
-    app.run()
-    assert not app.exception
-    return app
+    return app_pages.opened("explore", query, stage_drawn=True)
 
 
 def message(app: AppTest, name: str) -> tuple[dict[str, Any], bytes, dict[str, np.ndarray]]:

@@ -91,12 +91,12 @@ def seen(app: AppTest) -> list[str]:
 
 @pytest.mark.parametrize(("page", "query"), PAGES, ids=[f"{page} {' '.join(query.values())}" for page, query in PAGES])
 def test_no_button_is_silent(page: str, query: dict[str, str]) -> None:
-    app = opened(page, query)
+    app = opened(page, query, stage_drawn=True)
     assert cut_cells(app) == []
     buttons = [one.key for one in app.button if one.key != "language_switch" and not one.disabled]
     for at in range(len(buttons)):
         if at:
-            app = opened(page, query)
+            app = opened(page, query, stage_drawn=True)
         before = seen(app)
         button = [one for one in app.button if one.key != "language_switch" and not one.disabled][at]
         button.click().run()

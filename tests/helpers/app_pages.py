@@ -11,8 +11,8 @@ from streamlit.testing.v1 import AppTest
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 
 
-def linked(page: str = "explore", query: Mapping[str, Any] | None = None, *, stage_drawn: bool = False) -> AppTest:
-    """The app about to open this page.
+def opened(page: str = "explore", query: Mapping[str, Any] | None = None, *, stage_drawn: bool = False) -> AppTest:
+    """The app open on this page, and no exception on it.
 
     Args:
         page: its file's name, without ".py".
@@ -24,11 +24,8 @@ def linked(page: str = "explore", query: Mapping[str, Any] | None = None, *, sta
         app.query_params[name] = value
     if stage_drawn:
         app.session_state["stage_drawn"] = True
-    return app if page == "explore" else app.switch_page(f"views/{page}.py")
-
-
-def opened(page: str = "explore", query: Mapping[str, Any] | None = None, *, stage_drawn: bool = False) -> AppTest:
-    """The same, open, and no exception on it."""
-    app = linked(page, query, stage_drawn=stage_drawn).run()
+    if page != "explore":
+        app.switch_page(f"views/{page}.py")
+    app.run()
     assert not app.exception, [error.value for error in app.exception]
     return app

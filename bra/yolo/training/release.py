@@ -85,9 +85,9 @@ def ship_demo(demo: Demo, out: Path, seeds: Sequence[int], progress: Callable[[s
         return routing_quality(model, _labelled(chosen), side, progress)
 
     quality = {"trained": judged("trained", rows, tensors), "untrained": judged("untrained", rows, None)}
-    for run in curves:
+    for run in [run for run in curves if run != middle]:
         _, content, weights = _trained(out / run, names)
-        if run != middle and has_ours(content):
+        if has_ours(content):
             quality[run] = judged(run, content, weights)
     words = WORDS[demo.name]
     count = {"train": len(_pictures(Path(data["path"]) / data["train"])), "val": len(pictures)}

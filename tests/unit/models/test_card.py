@@ -70,6 +70,7 @@ def test_what_is_looked_at_first_is_a_model_and_a_layer_that_answer() -> None:
     entry = CATALOG[DEFAULT]
     clear = {name: next(row.query_dependence for row in card.quality["trained"] if row.layer == card.clearest_layer)
              for name, card in cards().items() if card.clearest_layer}
+    assert clear.keys() == {"photos", "cells", "vehicles"}
     assert max(clear, key=clear.__getitem__) == entry.card
     assert cards()[entry.card].clearest_layer == entry.layer
 
