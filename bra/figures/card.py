@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import plotly.graph_objects as go
@@ -37,8 +38,9 @@ def curves(card: ModelCard, metric: str, style: Style = LIGHT) -> go.Figure:
     for run, rows in card.curves.items():
         variant = variant_of(run)
         figure.add_scatter(
-            x=[row["epoch"] for row in rows], y=[row[metric] for row in rows], mode="lines", name=style.tr(variant),
-            legendgroup=variant, showlegend=len(variants) > 1 and variant not in named,
+            x=[row["epoch"] for row in rows], y=[row[metric] for row in rows], mode="lines",
+            name=variant_name(variant, style.tr), legendgroup=variant,
+            showlegend=len(variants) > 1 and variant not in named,
             line={"color": COLORWAY[variants.index(variant) % len(COLORWAY)],
                   "width": 3 if run == card.shipped else 1.25,
                   "dash": DASHES[variants.index(variant) % len(DASHES)]},
@@ -63,6 +65,11 @@ def variant_of(run: str) -> str:
     """"residual-seed1" -> "residual"; a run that is only a seed is its own kind."""
     variant, dash, _ = run.rpartition("-seed")
     return variant if dash else RUN
+
+
+def variant_name(variant: str, tr: Callable[[str], str]) -> str:
+    """A variant as it stands on the page: in every language by its own name, but for runs that have none."""
+    return tr(variant) if variant == RUN else variant
 
 
 def quality_values(card: ModelCard, field: str) -> Table:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
 
-from bra.figures.card import metric_name, variant_of
+from bra.figures.card import metric_name, variant_name, variant_of
 from bra.models.card import LayerQuality, ModelCard
 from bra.profiling.advice import Choice, Lever
 from bra.profiling.model_cost import Cost
@@ -117,7 +117,7 @@ def run_table(card: ModelCard) -> Table:
         known = [100 * value for value in values if value is not None]
         return _spread(known, 0) if known else "–"
 
-    return [{tr_noop("variant"): translate(variant), tr_noop("layer"): layer, tr_noop("seeds"): len(rows),
+    return [{tr_noop("variant"): variant_name(variant, translate), tr_noop("layer"): layer, tr_noop("seeds"): len(rows),
              tr_noop("overlap, %"): per_cent([row.overlap for row in rows]),
              tr_noop("of the nearest, %"): per_cent([row.overlap_nearest for row in rows]),
              tr_noop("shared choices, %"): per_cent([row.shared for row in rows]),

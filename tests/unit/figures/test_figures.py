@@ -393,6 +393,13 @@ def test_words_are_in_the_language_of_the_figure() -> None:
     assert "RW: %{customdata[1]:.4f}" in figure.data[1].hovertemplate
 
 
+def test_variants_keep_their_names_in_every_language_and_runs_without_one_are_named_in_it() -> None:
+    words = Style(Language("xx", {"run": "R", "none": "N"}))
+    vehicles = card.curves(cards()["vehicles"], "mAP50", words)
+    assert {line.name for line in vehicles.data} == {"residual-p3-taught", "residual-p3", "none"}
+    assert {line.name for line in card.curves(cards()["photos"], "loss", words).data} == {"R"}
+
+
 def test_strangers_names_are_text_and_nothing_else() -> None:
     lt, _ = seen(layer())
     figure = routing.matrix(lt, caption="<b>x</b> %{z}<a href='javascript:1'>")
