@@ -67,9 +67,9 @@ def variant_of(run: str) -> str:
     return variant if dash else RUN
 
 
-def variant_name(variant: str, tr: Callable[[str], str]) -> str:
+def variant_name(variant: str, translate: Callable[[str], str]) -> str:
     """A variant as it stands on the page: in every language by its own name, but for runs that have none."""
-    return tr(variant) if variant == RUN else variant
+    return translate(variant) if variant == RUN else variant
 
 
 def quality_values(card: ModelCard, field: str) -> Table:
