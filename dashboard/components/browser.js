@@ -5,11 +5,15 @@ export default function mount({ setTriggerValue }) {
   if (globalThis.routescopeBrowser) return;
   globalThis.routescopeBrowser = true;
 
-  // Streamlit adds an entry for every changed setting, to which going back changes the address but not the page.
+  // Streamlit adds an entry for every changed setting, to which going back changes the address but not the page. After
+  // going back it adds one for what the run that was left still sends, which would end the way forward.
+  let wentBack = false;
+  addEventListener("popstate", () => { wentBack = true; }, true);
+  for (const kind of ["pointerdown", "keydown"]) addEventListener(kind, () => { wentBack = false; }, true);
   const push = history.pushState;
   history.pushState = function (state, title, url) {
     const same = url !== undefined && url !== null && new URL(url, location.href).pathname === location.pathname;
-    return (same ? history.replaceState : push).call(history, state, title, url);
+    return (same || wentBack ? history.replaceState : push).call(history, state, title, url);
   };
 
   const zone = "[data-testid=stFileUploaderDropzone]", inZone = (event) => Boolean(event.target.closest?.(zone));

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 EPOCH = "timeline_epoch"
 CURVES = "timeline_curves"
@@ -29,7 +30,13 @@ def epoch_widget(epoch: int) -> str:
 
 
 def on_epoch(digest: str) -> None:
-    """Callback of the slider: a hand on it ends the playing."""
+    """Callback of the slider: a hand on it ends the playing.
+
+    The clock's own run is no hand: a slow browser sends with it the epoch before, which the slider still shows.
+    """
+    run = get_script_run_ctx()
+    if run is not None and run.fragment_ids_this_run:
+        return
     save_epoch(digest, st.session_state[EPOCH])
     st.session_state["timeline_playing"] = ""
 

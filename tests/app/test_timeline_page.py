@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from torch import nn
 import bra
 from bra.readers.timeline import read_timeline, recording_of
 from bra.reports.timeline import animation_webp, shown_epochs, timeline_html
+from dashboard.state import timeline as state
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 
@@ -74,6 +76,19 @@ def test_play_goes_from_the_end_to_the_first_and_stops_by_hand(app: AppTest) -> 
     assert app.select_slider(key="timeline_epoch").value == 3        # goes on from where one is
     app.button(key="timeline_play").click().run()
     assert app.button(key="timeline_play").label == "Play"
+
+
+def test_a_slider_that_comes_late_with_the_clock_is_no_hand(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    app.button(key="timeline_play").click().run()
+    clock = SimpleNamespace(fragment_ids_this_run=["clock"])
+    with monkeypatch.context() as of_the_clock:
+        of_the_clock.setattr(state, "get_script_run_ctx", lambda: clock)
+        app.select_slider(key="timeline_epoch").set_value(7).run()
+    assert app.button(key="timeline_play").label == "Stop"
+    assert app.select_slider(key="timeline_epoch").value == 1
+    app.select_slider(key="timeline_epoch").set_value(7).run()
+    assert app.button(key="timeline_play").label == "Play"
+    assert app.select_slider(key="timeline_epoch").value == 7
 
 
 def test_curves_are_the_numbers_of_the_file(app: AppTest, watched: bytes) -> None:

@@ -51,6 +51,8 @@ def test_back_leads_to_the_page_before(context: Any, app_url: str) -> None:
     page.go_back()
     page.wait_for_function("() => location.pathname.endsWith('/guide')")
     expect(page.locator(".stage")).to_have_count(0)
+    # What Streamlit does when the page before was still running.
+    page.evaluate("() => { for (const path of ['/', '/guide']) history.pushState({}, '', path); }")
     page.go_forward()
     page.wait_for_selector(".stage[data-ready]")
     page.wait_for_function("() => location.search.includes('picture=still_life')")
