@@ -33,7 +33,7 @@ HOLDS = f"""async () => {{
     if (overflow() > 0) since = performance.now();
   }}
   return overflow(); }}"""
-"""How much is too long or too wide once it has stayed so for 150 ms: what is drawn late on a busy machine moves first."""
+"""How much is too long or too wide, once it has stayed so for 150 ms: what a busy machine draws late moves first."""
 PROJECTORS = ((1920, 1080), (1024, 768))
 
 
