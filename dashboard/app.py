@@ -102,3 +102,4 @@ else:
                      icon=":material/error:")
     with content:
         page.run()
+    start().go_on()
