@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
@@ -18,16 +17,8 @@ from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensor,
-    FakeTensorMode,
-    UnsupportedOperatorException,
-    unset_fake_temporarily,
-)
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 from bra.kernels.cpu import chunk_bytes
@@ -40,14 +31,93 @@ CPU_ATTENTION: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cp
 CHUNKED: Final = torch.ops.bra.attend_chunked
 """Our own attention on a CPU."""
 CPU: Final = torch.device("cpu")
+META: Final = torch.device("meta")
 BATCH_NORM: Final = torch.ops.aten.native_batch_norm.default
 NO_ARITHMETIC: Final = frozenset({"_unsafe_view", "empty", "empty_like", "empty_strided", "new_empty", "lift_fresh"})
 SOFTMAX: Final = message("softmax inside attention")
-NEEDS_VALUES: Final = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
-"""What a forward raises when its course hangs on numbers, which stand-ins have not."""
-REMEMBERED: Final = 10_000
-"""Results of stand-ins that torch may remember, by shape, for all models together: 2 kB each. It would forget none."""
+MAY_BE_MASKED: Final = frozenset({"index", "index_put", "index_put_"})
+"""Operators whose course hangs on numbers only if they are given a mask, which torch refuses as it runs them."""
 Shape = tuple[int, ...]
+
+
+class NeedsValuesError(Exception):
+    """A forward's course hangs on numbers, which stand-ins have not."""
+
+
+class StandIn(Tensor):
+    """A tensor that says it lies on a CPU: it has a shape, strides and a storage of a size, but no memory, no numbers.
+
+    torch's own `FakeTensor` is one too: with it a count takes two to five times as long, and torch never forgets what
+    it keeps of every shape.
+    """
+
+    on_meta: Tensor
+
+    @staticmethod
+    def __new__(cls, on_meta: Tensor) -> StandIn:
+        """Of a tensor on the device "meta", which does what this one cannot say of itself."""
+        made: StandIn = Tensor._make_wrapper_subclass(
+            cls, on_meta.size(), strides=on_meta.stride(), storage_offset=on_meta.storage_offset(),
+            dtype=on_meta.dtype, layout=on_meta.layout, device=CPU)
+        made.on_meta = on_meta
+        return made
+
+    @classmethod
+    def like(cls, t: Tensor) -> StandIn:
+        """Of the same shape and strides as a tensor, by itself in memory."""
+        return cls(torch.empty_strided(t.size(), t.stride(), dtype=t.dtype, device=META))
+
+    def tolist(self) -> Any:
+        """Its numbers, of which there are none."""
+        raise NeedsValuesError("tolist")
+
+    def numpy(self, *, force: bool = False) -> Any:
+        """Its numbers, of which there are none."""
+        raise NeedsValuesError("numpy")
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        """What an operator outside of a meter makes of them."""
+        return run_on_stand_ins(func, args, kwargs or {})
+
+
+def run_on_stand_ins(func: Any, args: Sequence[Any], kwargs: Any) -> Any:
+    """What an operator makes of stand-ins, and of constants beside them.
+
+    Raises:
+        NeedsValuesError: it asks for numbers.
+    """
+    name = func._overloadpacket.__name__
+    if torch.Tag.data_dependent_output in func.tags \
+            or (torch.Tag.dynamic_output_shape in func.tags and name not in MAY_BE_MASKED):
+        raise NeedsValuesError(name)
+    if func is BATCH_NORM and not args[5]:
+        # On "meta" it is worked out in a dozen operators, as for training; here it is a map and two empty tensors.
+        return StandIn.like(args[0]), *(StandIn(torch.empty(0, device=META)) for _ in range(2))
+    given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, StandIn)]
+    meta_args, meta_kwargs = tree_map_only(Tensor, _on_meta, (args, kwargs))
+    if "device" in kwargs or (not given and any(one.name == "device" for one in func._schema.arguments)):
+        meta_kwargs["device"] = META
+    try:
+        out = func(*meta_args, **meta_kwargs)
+    except NotImplementedError as error:        # torch does not know the shape of its result without running it
+        raise NeedsValuesError(name) from error
+    if func._schema.is_mutable and any((t.shape, t.stride()) != (t.on_meta.shape, t.on_meta.stride()) for t in given):
+        raise NeedsValuesError(name)            # in place, a tensor was given another shape
+    return tree_map_only(Tensor, partial(_stand_in_of, func, args), out)
+
+
+def _on_meta(t: Tensor) -> Tensor:
+    return t.on_meta if isinstance(t, StandIn) else t.to(META)
+
+
+def _stand_in_of(func: Any, args: Sequence[Any], made: Tensor) -> StandIn:
+    if func._overloadpacket is torch.ops.aten.convolution:
+        # Without a device, torch lays the result out as a GPU would.
+        x, w = args[:2]
+        as_cpu = torch._C._conv_determine_backend_memory_format(x, w, torch._C._select_conv_backend(*args))
+        made = made.contiguous(memory_format=as_cpu)
+    return StandIn(made)
 
 
 class SpanListener(Protocol):
@@ -151,7 +221,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def know(self, tensors: Iterable[Tensor], counted: bool) -> None:
         """Tell of tensors that were there before: weights, which do not count, and inputs, which do."""
         for t in tensors:
-            self._add_storage(t.untyped_storage(), None if counted else 0)
+            self._add_storage(_storage(t), None if counted else 0)
 
     def begin(self, path: str, given: Any) -> None:
         """A row begins."""
@@ -168,26 +238,19 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        if self._stand_ins and given and not any(isinstance(t, FakeTensor) for t in given):
-            with unset_fake_temporarily():     # constants of the model, whose values may be asked for
-                return func(*args, **kwargs)
+        if self._stand_ins and given and not any(isinstance(t, StandIn) for t in given):
+            return func(*args, **kwargs)       # constants of the model, whose values may be asked for
         before = self._alive
-        out = self._run(func, args, kwargs)
+        out = run_on_stand_ins(func, args, kwargs) if self._stand_ins else func(*args, **kwargs)
         made = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
         for t in made:
-            self._add_storage(t.untyped_storage())
+            self._add_storage(_storage(t))
         self._count(func, args, kwargs, out, given + made)
         alive = self._alive + workspace(func, args, out)
         for path, start in self._open or [(OUTSIDE, before)]:
             span = self.spans[path]
             span.added, span.alive = max(span.added, alive - start), max(span.alive, alive)
         return out
-
-    def _run(self, func: Any, args: Sequence[Any], kwargs: Any) -> Any:
-        if self._stand_ins and func is BATCH_NORM and not args[5]:
-            # For stand-ins torch works it out in a dozen operators; its results are a map and two empty tensors.
-            return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
-        return func(*args, **kwargs)
 
     def _count(self, func: Any, args: Sequence[Any], kwargs: Any, out: Any, tensors: Sequence[Tensor]) -> None:
         packet, macs = func._overloadpacket, 0
@@ -221,23 +284,23 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._alive -= self._known.pop(key)
 
 
+def _storage(t: Tensor) -> torch.UntypedStorage:
+    return (t.on_meta if isinstance(t, StandIn) else t).untyped_storage()
+
+
 def metered(model: nn.Module, paths: Sequence[str], shape: Shape, dtype: torch.dtype) -> Meter:
     """One forward on an input of `shape`, without memory where the model allows it."""
     try:
         return _metered(model, paths, shape, dtype, stand_ins=True)
-    except NEEDS_VALUES:
+    except NeedsValuesError:
         return _metered(model, paths, shape, dtype, stand_ins=False)
 
 
 def _metered(model: nn.Module, paths: Sequence[str], shape: Shape, dtype: torch.dtype, stand_ins: bool) -> Meter:
     meter = Meter(stand_ins)
-    if FakeTensorMode.cache_info().size > REMEMBERED:
-        FakeTensorMode.cache_clear()
-    mode = FakeTensorMode(allow_non_fake_inputs=True) if stand_ins else None
-    # Copied outside of the mode: what else hangs on the model keeps its values.
-    private = reporting_copy(model, paths, meter, partial(_stand_in, mode) if mode else None)
-    with torch.no_grad(), mode or nullcontext():
-        x = torch.zeros(shape, dtype=dtype)
+    private = reporting_copy(model, paths, meter, _stand_in if stand_ins else None)
+    x = StandIn.like(torch.empty(shape, dtype=dtype, device=META)) if stand_ins else torch.zeros(shape, dtype=dtype)
+    with torch.no_grad():
         meter.know([*private.parameters(), *private.buffers()], counted=False)
         meter.know([x], counted=True)
         with meter:
@@ -245,7 +308,8 @@ def _metered(model: nn.Module, paths: Sequence[str], shape: Shape, dtype: torch.
     return meter
 
 
-def _stand_in(mode: FakeTensorMode, t: Tensor) -> Tensor:
-    # Made by its class: by an operator inside the mode it takes ten times as long.
-    empty = FakeTensor(mode, torch.empty_strided(t.size(), t.stride(), dtype=t.dtype, device="meta"), CPU)
-    return nn.Parameter(empty, requires_grad=False) if isinstance(t, nn.Parameter) else empty
+def _stand_in(t: Tensor) -> Tensor:
+    empty = StandIn.like(t)
+    if isinstance(t, nn.Parameter):
+        vars(empty)["_is_param"] = True     # `nn.Parameter(empty)` would import torch.distributed, 2 s, to do the same
+    return empty

@@ -2,8 +2,8 @@
 
     tutorial      the YOLOv8 tutorial's module: NCHW in and out, k and v laid out for a pooling and back, then as below
     gather        the authors' first form: NHWC in and out, one `torch.gather` of k and v side by side
-    NCHW          the authors' later form: a 1×1 convolution for q, k, v, window means by average pooling, tokens by head
-                  and window in one axis each, k and v gathered apart
+    NCHW          the authors' later form: a 1×1 convolution for q, k, v, window means by average pooling, tokens by
+                  head and window in one axis each, k and v gathered apart
 
 Written from the paper's Algorithm 1 and from what those modules do with their tensors, step for step; routing weights
 do not enter, as by default. The NHWC form is given and gives NHWC, as its users have it, so no change of layout counts
