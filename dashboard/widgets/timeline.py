@@ -40,9 +40,10 @@ def choose_epoch(model: OpenTimeline, file: Upload) -> None:
                   on_click=state.on_play, args=(file.digest, model.epochs, model.epoch))
         st.select_slider(tr("Epoch"), model.epochs, key=state.epoch_widget(model.epoch), on_change=state.on_epoch,
                          args=(file.digest,), help=tr("The arrow keys go from epoch to epoch."))
-    if playing:
-        state.wait_for_tick()
-        st.fragment(partial(_tick, file.digest, model.epochs, model.epoch), run_every=SECONDS)()
+    with st.container():        # always: what follows, the stage, would be drawn anew if something came before it
+        if playing:
+            state.wait_for_tick()
+            st.fragment(partial(_tick, file.digest, model.epochs, model.epoch), run_every=SECONDS)()
 
 
 def _tick(digest: str, epochs: tuple[int, ...], epoch: int) -> None:
