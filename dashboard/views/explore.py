@@ -246,20 +246,22 @@ def _degrees(layer: LayerTrace) -> str:
 
 def show(view: Selection, loaded: LoadedModel, run: ModelRun, chosen: picture.ChosenPicture) -> None:
     """What one layer of the model did on the picture, under what is to be said of it."""
-    model_widgets.warn_of_weights(loaded)
-    picture.heading(chosen.name, chosen.hint, chosen.photo.notes)
-    picture.say(run.answer)
     layer = run.trace.layers[model_widgets.layer_of(view, tuple(run.trace.layers))]
     changed = model_widgets.shown_layer(view.settings, view.layer, tuple(loaded.model.specs))
     request = LayerRequest(view.settings, loaded.upload, chosen.sample, None if chosen.sample else session.upload(),
                            layer.name, changed)
-    rail(run, request)
-    if isinstance(loaded.model, OpenTimeline) and loaded.upload is not None:
-        timeline.choose_epoch(loaded.model, loaded.upload)
-    picture.warn_of_padding(layer)
-    if loaded.model.runs:      # a recording holds no input that could be padded anew
-        model_widgets.choose_mask(view.settings, layer)
-    picture.say_dependence(layer)
+    # In a place of its own: a browser draws the stage anew when another number of elements comes before it.
+    with st.container():
+        model_widgets.warn_of_weights(loaded)
+        picture.heading(chosen.name, chosen.hint, chosen.photo.notes)
+        picture.say(run.answer)
+        rail(run, request)
+        if isinstance(loaded.model, OpenTimeline) and loaded.upload is not None:
+            timeline.choose_epoch(loaded.model, loaded.upload)
+        picture.warn_of_padding(layer)
+        if loaded.model.runs:      # a recording holds no input that could be padded anew
+            model_widgets.choose_mask(view.settings, layer)
+        picture.say_dependence(layer)
     provenance = model_widgets.provenance_of(view.settings, loaded.model.origin)
     caption = Caption(translate(loaded.model.label), layer.name, provenance, chosen.name,
                       loaded.model.untrained)

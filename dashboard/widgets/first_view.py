@@ -52,10 +52,11 @@ def draw(page: str) -> None:
         st.skeleton(height=PAGE_HEIGHT)
         return
     with st.container():
-        st.markdown(found.heading)
-        components.rail(found.rail, "rail", when_started("on_layer"))
-        for note in found.notes:
-            st.caption(note)
+        with st.container():
+            st.markdown(found.heading)
+            components.rail(found.rail, "rail", when_started("on_layer"))
+            for note in found.notes:
+                st.caption(note)
         with st.container():
             st.container(key="status_explore")
             components.picture(found.picture, "picture")

@@ -61,8 +61,10 @@ def test_by_keyboard_and_by_itself(context: Any, app_url: str, watched: Path, tm
     shows(3)
     page.keyboard.press("ArrowLeft")
     shows(2)
+    page.locator(".stage").evaluate("(stage) => { stage.itself = true; }")
     page.get_by_role("button", name="Play").click()
     shows(4)
+    assert page.locator(".stage").evaluate("(stage) => stage.itself"), "drawn into, not anew"
     expect(page.get_by_role("button", name="Play")).to_be_visible()      # it stopped at the end by itself
     page.screenshot(path=str(tmp_path / "timeline.png"), full_page=True)
     expect(page.get_by_text("epoch 4", exact=True).first).to_be_visible()
