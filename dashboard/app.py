@@ -102,4 +102,3 @@ else:
                      icon=":material/error:")
     with content:
         page.run()
-    start().go_on()

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from bra.errors import BRAError
 from bra.models.recorded import OpenRecording
 from bra.profiling import model_cost, variants
 from bra.profiling.model_cost import Cost
 from dashboard.i18n import tr_noop
-from dashboard.runtime.jobs import QueueFullError
 from dashboard.runtime.server import HEAVY
 from dashboard.runtime.wait import run_cached
-from dashboard.services.models import LoadedModel, ModelKey, load_model
+from dashboard.services.models import LoadedModel, ModelKey
 from dashboard.services.server import server
 from dashboard.state.cost_view import CostView
-from dashboard.state.view import Selection
 
 if TYPE_CHECKING:       # Ultralytics takes seconds to import
     from bra.yolo.ultralytics_flops import UltralyticsFlops
@@ -85,14 +81,6 @@ def cost_of(loaded: LoadedModel, view: CostView, variant: Variant = Variant.AS_I
         return model_cost.cost(module, size)
 
     return run_cached(server(), CostKey(loaded.key, variant, second, size), work, tr_noop("Counting …"), HEAVY)
-
-
-def warm_up() -> None:
-    """Count the model that a visit begins with, as its page does: what counts takes seconds to import."""
-    loaded, view = load_model(Selection().settings), CostView()
-    with suppress(BRAError, QueueFullError, TimeoutError):      # a page asks again
-        for variant in (Variant.AS_IS, Variant.WITHOUT_BRA):
-            cost_of(loaded, view, variant)
 
 
 def recorded(loaded: LoadedModel) -> OpenRecording | None:

@@ -6,14 +6,9 @@ Nothing here imports torch before that: pages draw their frame first.
 from __future__ import annotations
 
 from concurrent.futures import Future
-from threading import Lock, Thread, Timer
-from typing import Final
+from threading import Lock, Thread
 
 import streamlit as st
-from streamlit import runtime
-
-FIRST_VISIT_SECONDS: Final = 4.0
-"""How long the first visitor's page, once sent, has the processors for itself."""
 
 
 class Start:
@@ -21,7 +16,7 @@ class Start:
 
     def __init__(self) -> None:
         self._future: Future[None] = Future()
-        self._begins, self._goes_on = Lock(), Lock()
+        self._begins = Lock()
 
     @property
     def done(self) -> bool:
@@ -37,13 +32,6 @@ class Start:
         """Begin, if nobody has, and wait; why it failed, with BRAError for a setting of the server that cannot be."""
         self.begin()
         return self._future.exception()
-
-    def go_on(self) -> None:
-        """A page was sent: what other pages need, and what takes seconds to import, is loaded soon, once."""
-        if runtime.exists() and self._goes_on.acquire(blocking=False):
-            later = Timer(FIRST_VISIT_SECONDS, _load_more)
-            later.daemon = True
-            later.start()
 
     def _run(self) -> None:
         try:
@@ -63,9 +51,3 @@ def _load() -> None:
     from dashboard.services import models
 
     models.warm_up()
-
-
-def _load_more() -> None:
-    from dashboard.services import cost
-
-    cost.warm_up()

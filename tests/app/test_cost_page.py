@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from types import SimpleNamespace
-
 import app_pages
 import pytest
 import yaml
@@ -16,15 +13,11 @@ from streamlit.testing.v1 import AppTest
 import bra
 from bra.models.catalog import ModelSettings
 from bra.opening import open_file, open_model
-from bra.profiling import model_cost
 from bra.profiling.advice import choices, levers, positions
 from bra.profiling.format import summary
 from bra.profiling.variants import with_full_attention, with_settings, without_bra
-from dashboard.runtime.server import Server
 from dashboard.services import cost as cost_services
-from dashboard.services import start
 from dashboard.services.models import load_model
-from dashboard.services.server import server
 from dashboard.state import cost_view as views
 from dashboard.state.cost_view import CostView
 from dashboard.state.view import N_WINS
@@ -54,25 +47,6 @@ def chart(app: AppTest, at: int) -> list[float]:
 
 def shown(app: AppTest) -> str:
     return " ".join(block.value for block in app.markdown).replace("\\", "")
-
-
-def test_the_first_views_cost_is_counted_before_anybody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted: list[int] = []
-    count = model_cost.cost
-    monkeypatch.setattr(model_cost, "cost", lambda module, *given: counted.append(1) or count(module, *given))
-    monkeypatch.setattr(start, "runtime", SimpleNamespace(exists=lambda: True))
-    monkeypatch.setattr(start, "FIRST_VISIT_SECONDS", 0.0)
-    new = Server.of(server().limits)
-    monkeypatch.setattr(cost_services, "server", lambda: new)
-    begun = start.Start()
-    for _ in range(3):
-        begun.go_on()
-    deadline = time.monotonic() + 120
-    while len(counted) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not page().exception
-    new.queue.close()
-    assert len(counted) == 2, "as it is and without BRA, and neither again for the page"
 
 
 def test_the_page_shows_what_bra_cost_counts() -> None:
