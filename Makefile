@@ -9,6 +9,9 @@ BIN := .venv/bin
 
 MINUTES ?= 1000000
 
+# Dozens of processes import the packages: they are compiled once, also where the environment says otherwise.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: run test test-fast lint bench fuzz audit old-python
 run: .venv/installed
 	$(BIN)/python -m dashboard.runtime.config

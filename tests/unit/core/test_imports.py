@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,7 +73,9 @@ print("ultralytics" in sys.modules)
 def run(code: str) -> list[str]:
     path = str(ROOT)
     code = f"import sys; sys.path.insert(0, {path!r})\n{code}"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=280)
+    compiled_once = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}     # an image of a container sets it, as a rule
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=280,
+                          env=compiled_once)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
