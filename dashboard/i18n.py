@@ -24,16 +24,16 @@ CATALOGUES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({
     "zh": MappingProxyType(json.loads((TEXT / "zh.json").read_text(encoding="utf-8")))})
 TAGS: Final = MappingProxyType({"en": "en", "zh": "zh-CN"})
 """Each language as a page's `lang` says it: by that, browsers choose the shapes of Chinese letters, and voices."""
+SPOKEN: Final[Mapping[str, Language]] = MappingProxyType(
+    {name: Language(tag, CATALOGUES[name]) for name, tag in TAGS.items()})
+"""Each language as `bra` takes it."""
 CHOSEN: Final = "language"
 T = TypeVar("T")
 
 
 def language() -> str:
     """The visitor's language: the one chosen here, or that of the link, or that of the browser."""
-    chosen = chosen_language()
-    if chosen:
-        return chosen
-    return "zh" if (st.context.locale or "").lower().startswith("zh") else "en"
+    return chosen_language() or ("zh" if (st.context.locale or "").lower().startswith("zh") else "en")
 
 
 def chosen_language() -> str:
@@ -81,12 +81,12 @@ def translate(sentence: object) -> str:
     """
     if isinstance(sentence, Exception):
         sentence = message_of(sentence)
-    return visitor_language().translate(sentence if isinstance(sentence, Message) else str(sentence))
+    return visitor_language().translate(sentence) if isinstance(sentence, Message) else tr(str(sentence))
 
 
 def visitor_language() -> Language:
     """The visitor's language as `bra` takes it, for files that are made outside of the visitor's session."""
-    return Language(TAGS[language()], CATALOGUES[language()])
+    return SPOKEN[language()]
 
 
 def option_labels(names: Mapping[T, object]) -> Callable[[T], str]:
@@ -106,7 +106,7 @@ def key_in_language(key: str) -> str:
 
     One that was kept would go on in the language that it was made in, and with the pins that it was opened with.
     """
-    return key if language() == "en" else f"{key}_{language()}"
+    return key if (name := language()) == "en" else f"{key}_{name}"
 
 
 def tr_noop(text: str) -> str:

@@ -12,8 +12,7 @@ from torch import Tensor
 from bra.experiments.reroute import Reroute, Rerouted, rerouting, why_not
 from bra.figures.attention import Attended, attended
 from bra.messages import Language
-from bra.metrics.between_layers import LayerPair, consecutive, overlaps, routed_layers
-from bra.metrics.routing import Floats
+from bra.metrics.between_layers import LayerPair, consecutive, routed_layers
 from bra.models.base import Answer, ModelRun
 from bra.models.catalog import ModelSettings
 from bra.models.class_map import ClassMap, class_map, explains
@@ -21,7 +20,7 @@ from bra.photo import Photo
 from bra.reports.files import routing_csv, trace_npz
 from bra.reports.layer_html import report_html
 from bra.tracing import LayerTrace
-from bra.viewer.pack import Caption, Place, locate, stage_message
+from bra.viewer.pack import Caption, Place, locate, rail_message, stage_message
 from dashboard.i18n import tr_noop
 from dashboard.runtime.jobs import Progress
 from dashboard.runtime.server import AT_ONCE, HEAVY, QUICK
@@ -246,10 +245,10 @@ def _map_job(of: LayerResult, window: int) -> tuple[MapKey, Callable[[Progress],
 
 
 @dataclass(frozen=True, slots=True)
-class OverlapsKey:
-    """How alike all layers of a run choose."""
+class RailKey:
+    """The message of the rail: all layers of a run, one of them chosen."""
 
-    run: RunKey
+    layer: LayerKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,12 +258,15 @@ class PairsKey:
     run: RunKey
 
 
-def layer_overlaps(request: LayerRequest) -> Floats:
-    """(n, n): overlap of each routed layer of the run with each, as `rail_message` takes it."""
+def rail_bytes(request: LayerRequest) -> bytes:
+    """The message of the rail, of every layer of the run at once; empty where the model has a single one."""
     loaded, photo = model_and_photo(request)
-    layers = routed_layers(model_run(loaded, photo, request.changed).trace.layers)
-    pairs = sum(layer.grid.n_windows for layer in layers)**2
-    return run_cached(server(), OverlapsKey(run_key(loaded, photo, request.changed)), lambda _: overlaps(layers),
+    layers = model_run(loaded, photo, request.changed).trace.layers
+    if len(layers) < 2:
+        return b""
+    pairs = sum(layer.grid.n_windows for layer in routed_layers(layers))**2
+    key = RailKey(LayerKey(run_key(loaded, photo, request.changed), request.layer))
+    return run_cached(server(), key, lambda _: rail_message(layers, request.layer),
                       tr_noop("Comparing the layers …"), AT_ONCE if pairs <= FEW_WINDOWS else QUICK)
 
 

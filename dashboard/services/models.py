@@ -29,6 +29,7 @@ from dashboard.i18n import tr_noop
 from dashboard.runtime.jobs import Progress
 from dashboard.runtime.server import HEAVY, LARGE, QUICK
 from dashboard.runtime.wait import run_cached
+from dashboard.samples import GALLERY
 from dashboard.services.server import limits, server
 from dashboard.state.upload import Upload
 from dashboard.state.view import Selection
@@ -104,6 +105,12 @@ def encoded(photo: Photo, longest: int) -> bytes:
 @st.cache_resource(max_entries=96, show_spinner=False)
 def _encoded(digest: str, longest: int, _photo: Photo) -> bytes:
     return _photo.encoded(longest)
+
+
+@st.cache_resource(max_entries=1, show_spinner=False)
+def gallery(longest: int) -> Mapping[str, bytes]:
+    """Every picture of the gallery by its key, as `encoded` makes it."""
+    return {key: encoded(sample(key), longest) for key in GALLERY}
 
 
 # Models. ------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from bra.models.class_map import ClassMap
 from bra.models.watched import OpenTimeline
 from bra.reports.code import explore_code, inspect_command, recording_code
 from bra.tracing import LayerTrace
-from bra.viewer.pack import TILE_SIDE, Caption, Place, locate, place_of, rail_message, traced_size
+from bra.viewer.pack import TILE_SIDE, Caption, Place, locate, place_of, traced_size
 from dashboard import components
 from dashboard.i18n import option_labels, tr, tr_noop, translate, visitor_language
 from dashboard.services import explore as explore_services
@@ -32,14 +32,6 @@ from dashboard.widgets import chart, elsewhere, picture, share, timeline
 from dashboard.widgets import model as model_widgets
 
 HEIGHT = 420      # about that of the first chart, so that little moves when it comes
-
-
-def rail(run: ModelRun, request: LayerRequest) -> None:
-    """Every layer of the model at once, where it has several."""
-    layers = run.trace.layers
-    if len(layers) > 1:
-        components.rail(rail_message(layers, request.layer, explore_services.layer_overlaps(request)), session.RAIL,
-                        session.on_layer)
 
 
 def explorer(view: Selection, request: LayerRequest, answer: Answer, caption: Caption, focus: Place) -> None:
@@ -255,7 +247,8 @@ def show(view: Selection, loaded: LoadedModel, run: ModelRun, chosen: picture.Ch
         model_widgets.warn_of_weights(loaded)
         picture.heading(chosen.name, chosen.hint, chosen.photo.notes)
         picture.say(run.answer)
-        rail(run, request)
+        if rail := explore_services.rail_bytes(request):
+            components.rail(rail, session.RAIL, session.on_layer)
         if isinstance(loaded.model, OpenTimeline) and loaded.upload is not None:
             timeline.choose_epoch(loaded.model, loaded.upload)
         picture.warn_of_padding(layer)

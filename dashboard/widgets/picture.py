@@ -47,8 +47,8 @@ def choose_picture(title: str) -> None:
     strip, drop = st.columns([2.6, 1], vertical_alignment="center")
     with strip:
         st.subheader(title, anchor=False)
-        pictures = [(key, translate(sample.name), model_services.encoded(model_services.sample(key), THUMBNAIL))
-                    for key, sample in GALLERY.items()]
+        pictures = [(key, translate(GALLERY[key].name), small)
+                    for key, small in model_services.gallery(THUMBNAIL).items()]
         chosen, upload = session.current().picture, session.upload()
         own = []
         for one in session.own_pictures():
