@@ -50,7 +50,7 @@ st.html("""<style>
   border-radius: .5rem; background: light-dark(#fff, #1a1d24); box-shadow: 0 2px 12px #0005; }
 /* Without a graphics card its shimmer takes the processor a third of the time in which a page loads. */
 [data-testid^="stSkeleton"] { animation: none !important; }
-.st-key-stand_in { opacity: .4; filter: grayscale(1); }
+:has(> .st-key-stand_in) + * > .st-key-result { opacity: .4; filter: grayscale(1); }
 [data-testid="stFileUploaderDropzoneInstructions"] span { white-space: normal; }
 /* Streamlit's own grey is 3.8 : 1, its numbers in code 2.6 : 1. */
 [data-testid="stCaptionContainer"], [data-testid="stFileUploaderDropzoneInstructions"] span {

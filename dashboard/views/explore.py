@@ -267,7 +267,8 @@ def main() -> None:
     chosen = picture.chosen_picture()
     with st.sidebar:
         view = model_widgets.choose_settings(chosen.photo)
-    view, chosen, loaded, run = model_widgets.run_chosen(wanted := view, chosen)
+    with st.container():        # what is refused is said here, and takes no place from what follows
+        view, chosen, loaded, run = model_widgets.run_chosen(wanted := view, chosen)
     stands_in = chosen.stands_in or view.settings != wanted.settings
     with picture.result_area(stands_in, loaded.model.label, chosen.name):
         show(view, loaded, run, chosen)

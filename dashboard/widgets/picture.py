@@ -162,11 +162,12 @@ def result_area(stands_in: bool, model: str, picture: str) -> DeltaGenerator:
         model: its label.
         picture: its name.
     """
-    if not stands_in:
-        return st.container()
-    st.warning(tr("What follows, in grey, is not your file: it is {model} on {picture}.", model=plain(translate(model)),
-                  picture=plain(picture)), icon=":material/content_copy:")
-    return st.container(key="stand_in")
+    # What follows is dimmed by this element before it and is itself always the same: a browser would draw it anew.
+    with st.container(key="stand_in" if stands_in else "asked_for"):
+        if stands_in:
+            st.warning(tr("What follows, in grey, is not your file: it is {model} on {picture}.",
+                          model=plain(translate(model)), picture=plain(picture)), icon=":material/content_copy:")
+    return st.container(key="result")
 
 
 def shown_name(name: str, most: int = 40) -> str:

@@ -59,13 +59,13 @@ def test_the_mask_alone_leaves_the_windows_as_they_are(model: str) -> None:
     assert settings.opens == ModelSettings(model).opens
 
 
-def place_of_stage(block: Any) -> tuple[int, ...] | None:
-    """Numbers of the blocks from a page's top down to its stage."""
+def place_of_stage(block: Any) -> tuple[tuple[int, str], ...] | None:
+    """Numbers and keys of the blocks from a page's top down to its stage."""
     for number, child in getattr(block, "children", {}).items():
         if child.type == "bidi_component" and child.proto.component_name == "routescope_stage":
-            return (number,)
+            return ((number, ""),)
         if (below := place_of_stage(child)) is not None:
-            return number, *below
+            return (number, getattr(child.proto, "id", "")), *below
     return None
 
 
@@ -73,7 +73,8 @@ def test_the_stage_stands_in_one_place_whatever_is_said_above_it() -> None:
     """A browser draws it anew, and shows none or two for a moment, when its place on the page is another."""
     places, said = set(), set()
     for query in ({"model": "cells", "picture": "smear"}, {"model": "cells", "picture": "portrait"},
-                  {"model": "flowers"}, {"model": "untrained"}, {"model": "similarity", "n_win": "9"}):
+                  {"model": "flowers"}, {"model": "untrained"}, {"model": "similarity", "n_win": "9"},
+                  {"model": "own"}):
         app = app_pages.opened("explore", query)
         places.add(place_of_stage(app.main))
         said.add((len(app.warning), len(app.caption)))

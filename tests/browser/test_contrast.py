@@ -34,7 +34,7 @@ MEASURE = """() => {
     const styles = chain.map((node) => getComputedStyle(node));
     if (styles.some((s) => s.visibility === 'hidden' || s.display === 'none' || Number(s.opacity) < 0.05
       || s.clipPath.includes('inset(50%'))) return;
-    const left = ['katex-mathml', 'modebar', 'st-key-stand_in'];
+    const left = ['katex-mathml', 'modebar', ...document.querySelector('.st-key-stand_in') ? ['st-key-result'] : []];
     if (chain.some((n) => n.disabled || n.getAttribute('aria-disabled') === 'true'
       || left.some((name) => n.classList.contains(name)))) return;
     let ground = [255, 255, 255];

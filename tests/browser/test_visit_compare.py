@@ -55,6 +55,8 @@ def test_a_click_on_the_chart_opens_that_setting(context: Any, app_url: str) -> 
     page = open_page(context, app_url + "/compare?side=224&rows=8&columns=4")      # one point, in the middle
     point = page.locator(".js-plotly-plot .scatterlayer .points path").last
     point.scroll_into_view_if_needed()
+    point.hover(force=True)
+    page.locator(".hoverlayer .hovertext").first.wait_for()     # a click is of what is pointed at, once that is known
     point.click(force=True)
     page.wait_for_selector(".stage[data-ready]")
     expect(page.locator('[data-part="caption"]').first).to_contain_text("n_win 8 · topk 4")
