@@ -1,4 +1,5 @@
-"""Our browser components, a function for each. Each has another key in every language, by `key_in_language`."""
+"""Our browser components, a function for each. Each that has words has another key in every language, by
+`key_in_language`."""
 
 from __future__ import annotations
 
@@ -79,7 +80,7 @@ def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callab
 
 
 def picture(message: bytes, key: str) -> None:
-    """A picture for the stage of the page, itself unseen; `message` as `picture_message` packed it."""
+    """A picture for the stage of the page, unseen and without words; `message` as `picture_message` packed it."""
     _picture[language()](data=_checked(message), key=key)
 
 
@@ -132,7 +133,7 @@ def lesson_picture(message: bytes, key: str, on_guess: Callable[[], None]) -> No
         key: of the widget; `st.session_state[key].guess` lists the windows that were marked.
         on_guess: called when the visitor asked for the answer.
     """
-    _lesson_picture[language()](data=_checked(message), key=key, on_guess_change=on_guess)
+    _lesson_picture[language()](data=_checked(message), key=key_in_language(key), on_guess_change=on_guess)
 
 
 def presenter(about: Mapping[str, str | bool], key: str, on_go: Callable[[], None]) -> None:
@@ -144,7 +145,7 @@ def presenter(about: Mapping[str, str | bool], key: str, on_go: Callable[[], Non
         key: of the widget; `st.session_state[key].go` is "next", "back", "present" or "leave".
         on_go: called when one of these was asked for.
     """
-    _presenter[language()](data=dict(about), key=key, on_go_change=on_go)
+    _presenter[language()](data=dict(about), key=key_in_language(key), on_go_change=on_go)
 
 
 def number_grid(html: str, key: str, on_token: Callable[[], None]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import streamlit as st
 
 from bra.teaching.experiments import Score
+from dashboard.i18n import key_in_language
 from dashboard.state import example as example_state
 from dashboard.state import session
 from dashboard.state.learn_view import LENGTHS, PARTS, Lesson
@@ -40,7 +41,7 @@ def link() -> dict[str, str]:
 
 def on_go() -> None:
     """Callback of the presenter: a stop on or back, and in front of a class or not."""
-    asked, at = st.session_state[PRESENTER].go, current()
+    asked, at = st.session_state[key_in_language(PRESENTER)].go, current()
     if asked in ("next", "back"):
         save(at.moved(1 if asked == "next" else -1))
     elif asked in ("present", "leave"):
@@ -79,7 +80,7 @@ def on_answer(step: int) -> None:
 
 def on_guess() -> None:
     """Callback of the picture: the windows that were marked."""
-    marked, at = st.session_state[PICTURE].guess, current()
+    marked, at = st.session_state[key_in_language(PICTURE)].guess, current()
     if isinstance(marked, (list, tuple)) and all(isinstance(one, int) for one in marked):
         # The first guess counts: the answer is on show from then on.
         _guesses().setdefault((at.who, at.step), tuple(dict.fromkeys(marked)))

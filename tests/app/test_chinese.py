@@ -109,6 +109,7 @@ ENGLISH = re.compile(r"[A-Za-z]{2,}[,:;.]?\s+[A-Za-z]{2,}")
 VARIANTS = {"none"}
 """Names of runs on a model card, which stand so in its file too."""
 ZH = CATALOGUES["zh"]
+WORDLESS = "routescope_picture_zh"
 READABLE = {"label", "body", "help", "options", "placeholder", "title", "caption", "alt", "content"}
 
 
@@ -200,6 +201,7 @@ LINKS = [
     ("cost.py", {"model": "yolo", "cost_height": "320", "cost_tab": "ultralytics"}),
     ("cost.py", {"model": "own"}), ("cost.py", {"model": "biformer", "cost_measure": "params", "cost_height": "224"}),
     ("models.py", {"card": "flowers"}), ("models.py", {"card": "cells"}), ("models.py", {"card": "vehicles"}),
+    ("learn.py", {"part": "example"}), ("learn.py", {"part": "photo"}), ("learn.py", {"part": "predict"}),
     *((path.name, {"model": "similarity", "side": "224"}) for path in VIEWS)]
 
 
@@ -210,9 +212,13 @@ def chinese(view: str, query: dict[str, str]) -> AppTest:
 @pytest.mark.parametrize(("view", "query"), LINKS, ids=lambda part: part if isinstance(part, str) else
                             "-".join(part.values()) or "first")
 def test_a_page_in_chinese_says_nothing_in_english(view: str, query: dict[str, str]) -> None:
-    found = list(shown(chinese(view, query)))
+    app = chinese(view, query)
+    found = list(shown(app))
     assert any(re.search("[\u4e00-\u9fff]", text) for text in found)
     assert [text for text in found if english(text)] == []
+    # One with the same key in every language would go on in the language in which it was made.
+    assert [part.proto.component_name for part in app.get("bidi_component") if part.proto.component_name.endswith("_zh")
+            and not part.proto.id.endswith("_zh") and part.proto.component_name != WORDLESS] == []
 
 
 @pytest.mark.parametrize("text", ["Keeps 38 % of all windows", "the model", "nearest", "Not counted, since",

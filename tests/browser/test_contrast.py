@@ -79,10 +79,10 @@ def measured(page: Any) -> list[tuple[float, str, str]]:
 
 
 @pytest.mark.parametrize("place", list(PAGES))
-def test_words_stand_out(browser: Any, app_url: str, place: str) -> None:
-    context = browser.new_context(viewport={"width": 1440, "height": 1600}, color_scheme="light",
-                                  reduced_motion="reduce")
+def test_words_stand_out(context: Any, app_url: str, place: str) -> None:
     page = context.new_page()
+    page.set_viewport_size({"width": 1440, "height": 1600})
+    page.emulate_media(color_scheme="light")
     page.goto(f"{app_url}/{PAGES[place]}")
     ready = {"explore": ".stage[data-ready]", "guide": "h1, h2, h3"}.get(place, ".js-plotly-plot .main-svg")
     page.wait_for_selector(ready, state="attached", timeout=120_000)
@@ -97,7 +97,6 @@ def test_words_stand_out(browser: Any, app_url: str, place: str) -> None:
         found = measured(page)
         assert len(found) > 20
         assert sorted(one for one in found if one[0] < LEAST) == [], theme
-    context.close()
 
 
 def test_the_measure_finds_grey_on_grey(browser: Any) -> None:
