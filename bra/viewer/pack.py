@@ -173,7 +173,7 @@ def reach_of(trace: LayerTrace) -> list[Any]:
     return ["shifted" if any(reach.shift) else "windows", *reach.window]
 
 
-def rail_message(layers: Mapping[str, LayerTrace], chosen: str) -> bytes:
+def rail_message(layers: Mapping[str, LayerTrace], chosen: str, overlaps: routing.Floats | None = None) -> bytes:
     """One thumbnail per layer: how many windows chose each window, whether its routing collapsed, and which are alike;
     of a layer that does not route, the share of all attention that each window gets.
 
@@ -182,6 +182,7 @@ def rail_message(layers: Mapping[str, LayerTrace], chosen: str) -> bytes:
     Args:
         layers: every layer of one forward, by name; image 0 of the batch.
         chosen: name of the one that is looked at.
+        overlaps: `between_layers.overlaps` of the routed ones among them, where they are at hand.
     """
     about = [{"name": name, "n_win": lt.grid.n_win, "topk": lt.spec.topk, "h": lt.grid.h, "w": lt.grid.w,
               "aspect": lt.grid.H * lt.grid.stride[0] / (lt.grid.W * lt.grid.stride[1]),
@@ -191,7 +192,8 @@ def rail_message(layers: Mapping[str, LayerTrace], chosen: str) -> bytes:
         np.int32 if lt.routed else np.float32) for at, lt in enumerate(layers.values())}
     routed = [at for at, lt in enumerate(layers.values()) if between_layers.leaves_out(lt)]
     alike = np.full((len(layers),) * 2, np.nan, np.float32)
-    alike[np.ix_(routed, routed)] = between_layers.overlaps(between_layers.routed_layers(layers))
+    alike[np.ix_(routed, routed)] = \
+        between_layers.overlaps(between_layers.routed_layers(layers)) if overlaps is None else overlaps
     return pack({"layers": about, "chosen": chosen}, b"", arrays | {"alike": alike})
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from bra.experiments.reroute import Reroute, Rerouted, rerouting, why_not
 from bra.figures.attention import Attended, attended
 from bra.messages import Language
-from bra.metrics.between_layers import LayerPair, consecutive, routed_layers
+from bra.metrics.between_layers import LayerPair, consecutive, overlaps, routed_layers
 from bra.models.base import Answer, ModelRun
 from bra.models.catalog import ModelSettings
 from bra.models.class_map import ClassMap, class_map, explains
@@ -245,6 +245,13 @@ def _map_job(of: LayerResult, window: int) -> tuple[MapKey, Callable[[Progress],
 
 
 @dataclass(frozen=True, slots=True)
+class OverlapsKey:
+    """How alike all layers of a run choose."""
+
+    run: RunKey
+
+
+@dataclass(frozen=True, slots=True)
 class RailKey:
     """The message of the rail: all layers of a run, one of them chosen."""
 
@@ -264,10 +271,13 @@ def rail_bytes(request: LayerRequest) -> bytes:
     layers = model_run(loaded, photo, request.changed).trace.layers
     if len(layers) < 2:
         return b""
-    pairs = sum(layer.grid.n_windows for layer in routed_layers(layers))**2
-    key = RailKey(LayerKey(run_key(loaded, photo, request.changed), request.layer))
-    return run_cached(server(), key, lambda _: rail_message(layers, request.layer),
-                      tr_noop("Comparing the layers …"), AT_ONCE if pairs <= FEW_WINDOWS else QUICK)
+    run, routed = run_key(loaded, photo, request.changed), routed_layers(layers)
+    label = tr_noop("Comparing the layers …")
+    pairs = sum(layer.grid.n_windows for layer in routed)**2
+    alike = run_cached(server(), OverlapsKey(run), lambda _: overlaps(routed), label,
+                       AT_ONCE if pairs <= FEW_WINDOWS else QUICK)
+    return run_cached(server(), RailKey(LayerKey(run, request.layer)),
+                      lambda _: rail_message(layers, request.layer, alike), label, AT_ONCE)
 
 
 def layer_pairs(request: LayerRequest) -> tuple[LayerPair, ...]:
