@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from programs import ran
 
 import bra
 from bra.cli.main import main
@@ -36,16 +34,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def photo() -> Photo:
     return Photo.from_bytes(PICTURE.read_bytes())
-
-
-def ran(program: str, keep: str, folder: Path) -> Any:
-    """What a program leaves under a name, run in a process of its own."""
-    (folder / "program.py").write_text(
-        f"{program}\nimport torch\ntorch.save({keep}, 'kept.pt')\n", encoding="utf-8")
-    done = subprocess.run([sys.executable, "program.py"], cwd=folder, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
-    return torch.load(folder / "kept.pt", weights_only=True)
 
 
 def same(program: str, expected: LayerTrace, window: int, token: int | None, folder: Path) -> None:
