@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from bra.errors import BRAError, SpecError, YoloError
 from bra.messages import message, message_of
@@ -140,6 +141,20 @@ def stand_in(row: Row) -> Row:
     return row
 
 
+class _Sizes(TorchFunctionMode):
+    """Makes `torch.arange` of whole numbers a tensor of its size alone, which is all that "meta" keeps.
+
+    On "meta" torch works it out in Python, for which it imports its compiler first: two seconds of a new process.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The function's result."""
+        kwargs = kwargs or {}
+        if func is torch.arange and {*kwargs} <= {"dtype"} and all(type(one) is int for one in args):
+            return torch.empty(len(range(*args)), dtype=kwargs.get("dtype") or torch.int64)
+        return func(*args, **kwargs)
+
+
 def probe(model: Model, rows: Sequence[Row], image_channels: int, parse: Parse) -> Probe:
     """Build the model without memory, to learn its widths.
 
@@ -159,7 +174,7 @@ def probe(model: Model, rows: Sequence[Row], image_channels: int, parse: Parse) 
             for n, row in enumerate(row for row in asking if row.sources[0] >= 0)]
     scales = model.get("scales")
     scale = model.get("scale") or (next(iter(scales)) if scales else None)     # the parser would choose so, and warn
-    with torch.device("meta"):
+    with torch.device("meta"), _Sizes():
         layers, _ = parse(with_rows({**model, "scale": scale}, [*stand_ins, *ends]), image_channels, verbose=False)
     built: list[Any] = list(layers.children())
     widths = iter(end.num_features for end in built[len(rows):])

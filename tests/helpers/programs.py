@@ -6,15 +6,18 @@ import contextlib
 import io
 import multiprocessing
 import os
+import sys
 import traceback
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["torch", "numpy", "PIL.Image", "ultralytics", "bra.opening", "bra.yolo.registration",
-                                "bra.experiments.compare", "bra.experiments.reroute", "bra.profiling.model_cost"])
+                                "bra.experiments.compare", "bra.experiments.reroute", "bra.profiling.model_cost",
+                                "sympy", "torch._dynamo"])      # what counting on "meta" imports
 
 
 def _execute(text: str, keep: str, folder: Path) -> None:
@@ -34,7 +37,12 @@ def ran(text: str, keep: str, folder: Path) -> Any:
     for name in ("kept.pt", "error.txt"):
         (folder / name).unlink(missing_ok=True)
     process = SERVER.Process(target=_execute, args=(text, keep, folder))
-    process.start()
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")        # or the new process would import pytest, for two seconds
+    try:
+        process.start()
+    finally:
+        sys.modules["__main__"] = main
     process.join(300)
     process.kill()
     assert not (folder / "error.txt").exists(), (folder / "error.txt").read_text(encoding="utf-8")
