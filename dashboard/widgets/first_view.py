@@ -51,7 +51,10 @@ def draw(page: str) -> None:
     if not chosen:
         st.skeleton(height=PAGE_HEIGHT)
         return
-    with st.container():
+    # As the page itself lays them out, so that a browser keeps what is here.
+    st.container()
+    st.container(key="asked_for")
+    with st.container(key="result"):
         with st.container():
             st.markdown(found.heading)
             components.rail(found.rail, "rail", when_started("on_layer"))

@@ -65,7 +65,7 @@ def place_of_stage(block: Any) -> tuple[tuple[int, str], ...] | None:
         if child.type == "bidi_component" and child.proto.component_name == "routescope_stage":
             return ((number, ""),)
         if (below := place_of_stage(child)) is not None:
-            return (number, getattr(child.proto, "id", "")), *below
+            return (number, getattr(child.proto, "id", "").rpartition("-")[2]), *below
     return None
 
 
@@ -81,3 +81,16 @@ def test_the_stage_stands_in_one_place_whatever_is_said_above_it() -> None:
     assert len(said) > 2
     assert len(places) == 1
     assert None not in places
+
+
+def _first_view() -> None:
+    from dashboard.widgets import first_view
+    first_view.draw("explore")
+
+
+def test_what_is_shown_before_torch_is_there_has_the_stage_in_that_place_too() -> None:
+    first = place_of_stage(AppTest.from_function(_first_view).run().main)
+    page = place_of_stage(app_pages.opened("explore").main)
+    assert first is not None
+    assert page is not None
+    assert page[-len(first):] == first
