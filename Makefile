@@ -19,11 +19,11 @@ run: .venv/installed
 
 test: .venv/installed-test lint
 	bash tests/system.sh
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 FAST := $(addprefix tests/unit/,cli core figures metrics models teaching test_architecture.py test_catalogue.py)
 test-fast: .venv/installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not slow" $(FAST)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow" $(FAST)
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

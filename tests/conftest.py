@@ -17,15 +17,6 @@ settings.register_profile("suite", deadline=None, max_examples=60, derandomize=T
 settings.load_profile("suite")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one worker, and all that drive a browser: they share it and its server, and two of
-    them at a time would wait for one another on two processors."""
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group("browser" if folder == "browser" else item.nodeid.partition("::")[0]))
-
-
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     random.seed(0)

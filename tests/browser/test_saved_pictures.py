@@ -131,8 +131,7 @@ def test_chart_is_saved_as_vectors_and_at_four_pixels_for_one(context: Any, app_
         page.wait_for_function("(form) => document.querySelector('.js-plotly-plot')?._context?.toImageButtonOptions"
                                "?.format === form", arg=form.lower())
         plot = page.locator(PLOT).first
-        plot.scroll_into_view_if_needed()
-        plot.hover()
+        plot.hover()            # scrolls there too, and begins anew where the chart is drawn anew
         found[form] = saved(page, plot.locator('[data-title^="Download plot"]').click, tmp_path)
     width, height = size_of(found["SVG"])
     with Image.open(found["PNG"]) as picture:
