@@ -5,6 +5,15 @@ export default function mount({ setTriggerValue }) {
   if (globalThis.routescopeBrowser) return;
   globalThis.routescopeBrowser = true;
 
+  // The style of the page hides this component. A page that was drawn without waiting for it needs no word of it.
+  const styled = () => {
+    if (document.querySelector(".st-key-language_switch")) return;
+    const host = document.querySelector(".st-key-browser");
+    if (host && getComputedStyle(host).display === "none") globalThis.routescopeTell("style", true);
+    else requestAnimationFrame(styled);
+  };
+  styled();
+
   // Streamlit adds an entry for every changed setting, to which going back changes the address but not the page. After
   // going back it adds one for what the run that was left still sends, which would end the way forward.
   let wentBack = false;

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from typing import Final
+from urllib.parse import urlsplit
 
 import streamlit as st
 from streamlit import runtime
 
 STYLE_SECONDS: Final = 0.3
-"""A browser has to fetch the piece of Streamlit that applies a style before it applies one."""
-BROWSER_SECONDS: Final = 2.0
-LOOK: Final = 0.05
-"""The longest that a browser is waited for, and the seconds between two looks."""
-STAGE_DRAWN: Final = "stage_drawn"
+STAGE_SECONDS: Final = {"starting": 2.0, "started": 1.0}
+"""The longest that a browser is waited for: until it has applied the style, and until it has drawn the stage of a
+server that starts or has started."""
+LOOK: Final = 0.01
+"""Seconds between two looks."""
+STYLED, BEGUN, STAGE_DRAWN = "styled", "begun", "stage_drawn"
 
 
 def begins_with_the_first_view() -> bool:
@@ -21,11 +23,25 @@ def begins_with_the_first_view() -> bool:
     return set(st.query_params.to_dict()) <= {"lang"}
 
 
+def on_style() -> None:
+    """Callback of the browser: it has applied the style."""
+    st.session_state[STYLED] = True
+
+
 def let_style_arrive() -> None:
-    """Give a new visitor's browser the time in which it gets the style: what comes with it is drawn and then moved."""
-    if runtime.exists() and "styled" not in st.session_state:
-        time.sleep(STYLE_SECONDS)
-    st.session_state["styled"] = True
+    """Give a new visitor's browser the time in which it fetches what applies a style: what comes before the style is
+    drawn and then moved. The run ends here when the browser says that it has."""
+    _wait(STYLED, STYLE_SECONDS)
+    st.session_state[STYLED] = True
+
+
+def begins_now() -> bool:
+    """Whether this run is the first of a visit that begins with the first view."""
+    if not runtime.exists() or BEGUN in st.session_state:
+        return False
+    st.session_state[BEGUN] = True
+    page = urlsplit(str(st.context.url)).path.rpartition("/")[2]
+    return page in ("", "explore") and begins_with_the_first_view()
 
 
 def on_ready() -> None:
@@ -38,10 +54,19 @@ def stage_drawn() -> bool:
     return STAGE_DRAWN in st.session_state
 
 
-def let_browser_draw() -> None:
-    """Give the browser the time in which it draws the first stage, for which it fetches much: importing torch meanwhile
-    would hold that up. The run ends here when the browser says that it has."""
-    for _ in range(round(BROWSER_SECONDS / LOOK)):
-        if stage_drawn() or not runtime.exists():
+def let_browser_draw(started: bool) -> None:
+    """Give the browser the time in which it draws the first stage, for which it fetches much: the rest of the page, and
+    importing torch, would hold that up. The run ends here when the browser says that it has.
+
+    Args:
+        started: whether the server has started.
+    """
+    _wait(STAGE_DRAWN, STAGE_SECONDS["started" if started else "starting"])
+
+
+def _wait(word: str, seconds: float) -> None:
+    for _ in range(round(seconds / LOOK)):
+        # Streamlit looks, whenever the session is read, whether the browser asked for another run.
+        if word in st.session_state or not runtime.exists():
             return
         time.sleep(LOOK)

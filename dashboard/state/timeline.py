@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import streamlit as st
-from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+from dashboard.state import job_status
 
 EPOCH = "timeline_epoch"
 CURVES = "timeline_curves"
@@ -34,8 +35,7 @@ def on_epoch(digest: str) -> None:
 
     The clock's own run is no hand: a slow browser sends with it the epoch before, which the slider still shows.
     """
-    run = get_script_run_ctx()
-    if run is not None and run.fragment_ids_this_run:
+    if job_status.is_fragment_run():
         return
     save_epoch(digest, st.session_state[EPOCH])
     st.session_state["timeline_playing"] = ""

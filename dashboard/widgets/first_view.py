@@ -31,10 +31,11 @@ def when_started(name: str) -> Callable[[], None]:
     return call
 
 
-def draw(page: str) -> None:
-    """The frame of a page by its name."""
+def draw(page: str, started: bool) -> None:
+    """The frame of a page by its name; without the word that the server starts, if it has."""
     with st.sidebar:
-        st.caption(f":material/hourglass_top: {tr('Starting …')}")
+        if not started:
+            st.caption(f":material/hourglass_top: {tr('Starting …')}")
         st.skeleton(height=SIDE_HEIGHT)
     if page != "explore":
         st.skeleton(height=PAGE_HEIGHT)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 from zipfile import ZipFile
 
 import numpy as np
+import pytest
 from make_first_view import computed
 from PIL import Image
 
 from bra.viewer.pack import unpack
 from dashboard.i18n import LANGUAGES
 from dashboard.services.first_view import FILE
+from dashboard.state import first_visit
 
 CURE = "run tests/helpers/make_first_view.py"
 
@@ -41,3 +44,14 @@ def test_the_shipped_view_is_what_the_app_computes() -> None:
             for part, array in fresh.items():      # of another processor, the last digits
                 np.testing.assert_allclose(mine[part], array, rtol=1e-3, atol=1e-4, err_msg=f"{name} {part}: {CURE}")
     assert {f"{language}/stage" for language in LANGUAGES} <= now.keys()
+
+
+@pytest.mark.parametrize(("url", "query", "begins"), [
+    ("http://host/", {}, True), ("http://host/base/", {}, True), ("http://host/explore", {"lang": "zh"}, True),
+    ("http://host/", {"model": "photos"}, False), ("http://host/learn", {}, False), (None, {}, False)])
+def test_a_visit_begins_with_it_once_where_the_link_asks_for_nothing_else(
+        monkeypatch: pytest.MonkeyPatch, url: str | None, query: dict[str, str], begins: bool) -> None:
+    monkeypatch.setattr(first_visit.runtime, "exists", lambda: True)
+    monkeypatch.setattr(first_visit, "st", SimpleNamespace(
+        session_state={}, context=SimpleNamespace(url=url), query_params=SimpleNamespace(to_dict=lambda: query)))
+    assert [first_visit.begins_now() for _ in range(2)] == [begins, False]

@@ -85,7 +85,7 @@ def test_the_stage_stands_in_one_place_whatever_is_said_above_it() -> None:
 
 def _first_view() -> None:
     from dashboard.widgets import first_view
-    first_view.draw("explore")
+    first_view.draw("explore", started=False)
 
 
 def test_what_is_shown_before_torch_is_there_has_the_stage_in_that_place_too() -> None:
