@@ -31,6 +31,11 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f}{NO_BREAK}MB"
 
 
+def signed(value: float, digits: int) -> str:
+    """-0.0114, 3 -> "−0.011": with a sign, also of a gain."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
 def percent(share: float) -> str:
     """0.0714 -> "7.1 %"; 0 % and 100 % are said of exact ones only."""
     if 0 < share < 0.0005:

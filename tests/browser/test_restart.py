@@ -22,13 +22,18 @@ def port() -> int:
 
 
 @pytest.mark.browser
-def test_the_view_comes_back_after_the_server_was_killed(context: Any, port: int, tmp_path: Path) -> None:
-    page = context.new_page()
+def test_after_the_server_was_killed_the_view_comes_back_and_an_upload_is_asked_for_again(
+        context: Any, port: int, tmp_path: Path) -> None:
+    page, uploads = context.new_page(), context.new_page()
     with serving(tmp_path / "one.txt", port=port) as (host, server):
         page.goto(f"http://{host}/?model=similarity&n_win=5&topk=5&picture=street&a=3000.3000")
         page.wait_for_selector(".stage[data-ready]")
         expect(page.locator('[data-part="a"]')).to_contain_text("window 6")
         page.evaluate("window.same = true")
+        uploads.goto(f"http://{host}/?model=similarity")
+        uploads.wait_for_selector(".stage[data-ready]")
+        uploads.locator('input[type="file"]').set_input_files(PICTURE)
+        uploads.wait_for_function("() => location.search.includes('picture=upload')")
         server.send_signal(signal.SIGKILL)
         server.wait()
     app = page.locator(".stApp")
@@ -46,20 +51,7 @@ def test_the_view_comes_back_after_the_server_was_killed(context: Any, port: int
         page.wait_for_function("() => location.search.includes('topk=6')")
         assert page.evaluate("window.same"), "it was not even loaded anew"
         assert {"n_win=5", "picture=street", "a=3000.3000"} <= set(page.url.partition("?")[2].split("&"))
-        assert page.get_by_test_id("stException").count() == 0
-
-
-@pytest.mark.browser
-def test_an_upload_is_asked_for_again_after_the_server_was_killed(context: Any, port: int, tmp_path: Path) -> None:
-    page = context.new_page()
-    with serving(tmp_path / "one.txt", port=port) as (host, server):
-        page.goto(f"http://{host}/?model=similarity")
-        page.wait_for_selector(".stage[data-ready]")
-        page.locator('input[type="file"]').set_input_files(PICTURE)
-        page.wait_for_function("() => location.search.includes('picture=upload')")
-        server.send_signal(signal.SIGKILL)
-        server.wait()
-    with serving(tmp_path / "two.txt", port=port):
-        expect(page.get_by_text("This link was made with an uploaded picture")).to_be_visible(timeout=90_000)
-        page.wait_for_selector(".stage[data-ready]")
-        assert page.get_by_test_id("stException").count() == 0
+        expect(uploads.get_by_text("This link was made with an uploaded picture")).to_be_visible(timeout=90_000)
+        uploads.wait_for_selector(".stage[data-ready]")
+        for one in (page, uploads):
+            assert one.get_by_test_id("stException").count() == 0
