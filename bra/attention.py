@@ -295,9 +295,14 @@ class BiLevelRoutingAttention(nn.Module):
         window_h, window_w = routed.q.shape[2:4]
         keys, real_keys = (pool_kv(self.kv_down, kv), None) if routed.real is None else \
             pool_real_kv(self.kv_down, kv, routed.real)                                 # (b, p2, s, Q + c), (p2, s)
+        # One split where that will do: each slice of its own costs the backward a map of zeros and a sum.
+        keys_of, values = torch.split(keys, [Q, self.dim], -1)
+        own_values = kv[..., Q:]
+        if isinstance(self.kv_down, nn.Identity):
+            own_values = rearrange(values, "b n (h w) c -> b n h w c", h=window_h, w=window_w)
         q = BF.by_head(routed.q, m)
-        k = rearrange(keys[..., :Q], "b n s (m c) -> b m n s c", m=m)
-        v = rearrange(keys[..., Q:], "b n s (m c) -> b m n s c", m=m)
+        k = rearrange(keys_of, "b n s (m c) -> b m n s c", m=m)
+        v = rearrange(values, "b n s (m c) -> b m n s c", m=m)
         rows = None
         if explicit:
             mask = BF.gather_mask(real_keys, r_idx)
@@ -307,7 +312,7 @@ class BiLevelRoutingAttention(nn.Module):
         else:
             out = attend_routed(q, k, v, r_idx, self.scale, factor, real_keys)          # (b, m, p2, t, c/m)
         out = rearrange(out, "b m (j i) (h w) c -> b (j h) (i w) (m c)", j=p, i=p, h=window_h, w=window_w)
-        return _Attended(q, k, v, real_keys, out, self._lepe(kv[..., Q:], routed.h, routed.w), rows)
+        return _Attended(q, k, v, real_keys, out, self._lepe(own_values, routed.h, routed.w), rows)
 
     def _record(self, x: Tensor, routed: _Routed, attended: _Attended) -> None:
         """Hand this forward to the recorder of this call, if there is one."""
