@@ -64,22 +64,22 @@ body, beside = st.container(gap=None), st.container()
 with beside:
     components.reconnect()
     components.browser(first_view.when_started("on_refused_file"), first_visit.on_style)
-first_visit.let_style_arrive()
+# Before the server has started, each page is its frame alone, at the same address. After that a visit without a link
+# still begins with the first view alone: a browser has it sooner than among all that stands around it.
+ready = start().done
+frame_only = first_visit.begins() or not ready
+names = {"explore": tr("Explore"), "learn": tr("Learn"), "compare": tr("Compare"), "cost": tr("Cost"),
+         "models": tr("Models"), "guide": tr("How to read it")}
+page = st.navigation([
+    st.Page(partial(first_view.draw, name, ready) if frame_only else HERE / "views" / f"{name}.py", title=title,
+            url_path=name, default=name == "explore") for name, title in names.items()], position="top")
+first_visit.let_style_arrive()      # after the pages: a browser that does not know them asks for the first one
 with body:
     # Always there: what follows would be drawn anew, and a file on its way be lost, if a sentence came before it.
     notices, content = st.container(key="notices"), st.container()
 with beside:        # what the style lays over the page comes last
     i18n.switch()
     job_status.set_status_slot(st.container(key="status"))
-# Before the server has started, each page is its frame alone, at the same address. After that a visit without a link
-# still begins with the first view alone: a browser has it sooner than among all that stands around it.
-ready = start().done
-frame_only = first_visit.begins_now() or not ready
-names = {"explore": tr("Explore"), "learn": tr("Learn"), "compare": tr("Compare"), "cost": tr("Cost"),
-         "models": tr("Models"), "guide": tr("How to read it")}
-page = st.navigation([
-    st.Page(partial(first_view.draw, name, ready) if frame_only else HERE / "views" / f"{name}.py", title=title,
-            url_path=name, default=name == "explore") for name, title in names.items()], position="top")
 if frame_only:
     with content:
         page.run()

@@ -28,20 +28,19 @@ def on_style() -> None:
     st.session_state[STYLED] = True
 
 
-def let_style_arrive() -> None:
-    """Give a new visitor's browser the time in which it fetches what applies a style: what comes before the style is
-    drawn and then moved. The run ends here when the browser says that it has."""
-    _wait(STYLED, STYLE_SECONDS)
-    st.session_state[STYLED] = True
-
-
-def begins_now() -> bool:
-    """Whether this run is the first of a visit that begins with the first view."""
+def begins() -> bool:
+    """Whether nothing is drawn yet of a visit that begins with the first view."""
     if not runtime.exists() or BEGUN in st.session_state:
         return False
-    st.session_state[BEGUN] = True
     page = urlsplit(str(st.context.url)).path.rpartition("/")[2]
     return page in ("", "explore") and begins_with_the_first_view()
+
+
+def let_style_arrive() -> None:
+    """Give a new visitor's browser the time in which it fetches what applies a style: what comes before the style is
+    drawn and then moved. The run ends here when the browser says that it has; the visit begins after it."""
+    _wait(STYLED, STYLE_SECONDS)
+    st.session_state[STYLED] = st.session_state[BEGUN] = True
 
 
 def on_ready() -> None:

@@ -54,4 +54,9 @@ def test_a_visit_begins_with_it_once_where_the_link_asks_for_nothing_else(
     monkeypatch.setattr(first_visit.runtime, "exists", lambda: True)
     monkeypatch.setattr(first_visit, "st", SimpleNamespace(
         session_state={}, context=SimpleNamespace(url=url), query_params=SimpleNamespace(to_dict=lambda: query)))
-    assert [first_visit.begins_now() for _ in range(2)] == [begins, False]
+    monkeypatch.setattr(first_visit, "STYLE_SECONDS", 0)
+    assert first_visit.begins() == begins
+    first_visit.on_style()
+    assert first_visit.begins() == begins       # the run that follows is the first that draws
+    first_visit.let_style_arrive()
+    assert not first_visit.begins()
