@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -73,8 +74,9 @@ def difference_scale(dark: bool) -> list[list[Any]]:
     return [[0, COLOURS["routed"]], [0.5, INK[dark][3]], [1, COLOURS["best"]]]
 
 
+@cache
 def template(dark: bool = False, size: int = 13) -> go.layout.Template:
-    """The one template; nothing but it depends on the theme."""
+    """The one template; nothing but it depends on the theme. plotly copies what a figure is given."""
     text, faint, line, paper = INK[dark]
     axis = {"gridcolor": line, "linecolor": line, "zerolinecolor": faint, "automargin": True,
             "tickfont": {"color": faint}, "title": {"standoff": 8, "font": {"size": size}}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
@@ -45,12 +46,19 @@ def figure_html(figure: go.Figure, name: str) -> str:
     return f'<div class="figure" data-name="{name}"><script type="application/json">{content}</script></div>'
 
 
+@cache
+def _every_report() -> tuple[str, str]:
+    """What is the same in each: plotly.js, and both templates as JSON. Reading 4.7 MB takes longer than the rest."""
+    templates = [json.loads(go.Figure(layout={"template": template(dark)}).to_json())["layout"]["template"]
+                 for dark in (False, True)]
+    return get_plotlyjs(), json.dumps(templates)
+
+
 def figures_script(language: Language = ENGLISH) -> str:
     """What draws every figure of a page; it stands once, at its end."""
-    templates = json.dumps([json.loads(go.Figure(layout={"template": template(dark)}).to_json())["layout"]["template"]
-                            for dark in (False, True)])
+    plotly, templates = _every_report()
     words = json.dumps({"svg": language.translate(message("Save as SVG")),
                         "png": language.translate(message("Save as PNG, 4 pixels for each"))}, ensure_ascii=False)
     locale = json.dumps(locale_config(language), ensure_ascii=False)
     code = _DRAW.replace("$templates", templates).replace("$words", words).replace("$locale", locale)
-    return f"<script>{get_plotlyjs()}</script><script>{code}</script>"
+    return f"<script>{plotly}</script><script>{code}</script>"

@@ -31,11 +31,11 @@ print("torch" in sys.modules, bra.BRAError is BRAError, hasattr(bra, "nothing_of
 print(bra.BiLevelRoutingAttention.__module__, "torch" in sys.modules, bra.scorecard.__name__)
 """
 FIRST = """
-import os, sys, time
+import os, sys
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 from dashboard.services import start
-start._load, st.rerun = (lambda: time.sleep(2)), st.stop        # what is drawn first, and nothing after it
+start._load, st.rerun = (lambda: None), st.stop        # what is drawn first, and nothing after it
 for query in ({}, {"lang": "zh"}, {"model": "cells"}):
     app = AppTest.from_file(os.path.abspath("dashboard/app.py"), default_timeout=100)
     for name, value in query.items():
