@@ -169,17 +169,17 @@ def attention(queries: Sequence[Attended], which: Sequence[int], grid: WindowGri
                 shapes.append(box_frame(grid.box_of_token(*grid.token_of_window(query.window, query.token)), "#ffffff",
                                         axes, 1.5))
     # Of a crowd of small pictures the axes all count the same pixels: only the outer ones say so.
-    for row in range(1, len(queries) * lines + 1):
-        for col in range(1, columns + 1):
-            outer = row == len(queries) * lines, col == 1
-            figure.update_xaxes(showticklabels=outer[0], title_text=style.tr(ACROSS) if all(outer) else "",
-                                row=row, col=col)
-            figure.update_yaxes(showticklabels=outer[1], title_text=style.tr(DOWN) if outer[1] else "",
-                                row=row, col=col)
+    axis_layout: dict[str, Any] = {}
+    for n in range(len(queries) * lines * columns):
+        last, first = n >= (len(queries) * lines - 1) * columns, n % columns == 0
+        axis_layout[f"xaxis{n + 1 if n else ''}"] = {
+            "showticklabels": last, "title_text": style.tr(ACROSS) if last and first else ""}
+        axis_layout[f"yaxis{n + 1 if n else ''}"] = {
+            "showticklabels": first, "title_text": style.tr(DOWN) if first else ""}
     aspect = (bottom - top) / (right - left)
     height = round(170 + len(queries) * lines * (40 + min(330, 760 / columns) * aspect))
     told = [{"role": query.role, "window": query.window, "token": query.token} for query in queries]
     figure.update_layout(meta={"queries": told}, shapes=shapes, coloraxis={
         "colorscale": attention_scale(by_root=True), "cmin": 0, "cmax": 100 * most or 1,
-        "colorbar": colour_bar(style, message("share of the query's attention, %"), 26)})
+        "colorbar": colour_bar(style, message("share of the query's attention, %"), 26)}, **axis_layout)
     return dressed(figure, style, caption, height, margin_t=110)

@@ -109,8 +109,8 @@ def dressed(figure: go.Figure, style: Style, caption: str, height: int, **layout
     """
     lines = wrapped(style.tr(caption))
     foot = round(1.3 * style.size * len(lines)) + 4
-    figure.update_layout(template=template(style.dark, style.size), height=height + foot, **layout)
-    figure.update_layout(margin_b=foot + round(4.4 * style.size),
+    figure.update_layout(template=template(style.dark, style.size), height=height + foot, **layout,
+                         margin_b=foot + round(4.4 * style.size),
                          title={"text": "<br>".join(lines), "y": foot / (height + foot)})
     return figure
 
