@@ -31,9 +31,11 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f}{NO_BREAK}MB"
 
 
-def signed(value: float, digits: int) -> str:
-    """-0.0114, 3 -> "−0.011": with a sign, also of a gain."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+class Signed(float):
+    """A number whose minus is one when it is formatted: f"{Signed(-0.0114):+.3f}" -> "−0.011"."""
+
+    def __format__(self, spec: str) -> str:
+        return super().__format__(spec).replace("-", "−")
 
 
 def percent(share: float) -> str:

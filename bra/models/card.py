@@ -16,7 +16,7 @@ from torch import Tensor
 from bra.errors import BRAError
 from bra.messages import message
 from bra.metrics.query_dependence import collapsed_by
-from bra.units import signed
+from bra.units import Signed
 
 WEIGHTS: Final = Path(str(files("bra"))) / "weights"
 Task = Literal["classify", "detect"]
@@ -175,9 +175,9 @@ class ModelCard:
             ours, theirs = self.scores[variants[0]][metric], self.scores[other][metric]
             gains = [one - two for one, two in zip(ours, theirs, strict=True)]
             above = sum(gain > 0 for gain in gains)
-            found.append(message("{metric}: “{ours}” less “{theirs}” is {gain} on average, above 0 with {above} "
+            found.append(message("{metric}: “{ours}” less “{theirs}” is {gain:+.3f} on average, above 0 with {above} "
                                  "of {seeds} seeds.", metric=metric, ours=variants[0], theirs=other, above=above,
-                                 seeds=len(gains), gain=signed(sum(gains) / len(gains), 3)))
+                                 seeds=len(gains), gain=Signed(sum(gains) / len(gains))))
         return tuple(found)
 
     def to_json(self) -> str:

@@ -21,7 +21,7 @@ from bra.figures.template import Style, file_name
 from bra.messages import ENGLISH, Language, from_plain, message, semicolon_joined
 from bra.models.base import WARNING
 from bra.reports.figure_html import figure_html, figures_script
-from bra.units import quantity, signed
+from bra.units import Signed, quantity
 
 COSTS: Final[Mapping[CostName, str]] = {
     "macs": message("multiply-adds"), "peak_bytes": message("bytes alive at the worst "
@@ -254,9 +254,10 @@ def over_nearest(row: Summary) -> str:
     """Whether routing beats the nearest windows, in a word and with its interval."""
     low, high = row.gain
     if math.isnan(low):
-        return message("{gain} points", gain=signed(100 * (row.recall - row.nearest), 1))
+        return message("{gain:+.1f} points", gain=Signed(100 * (row.recall - row.nearest)))
     word = message("more") if low > 0 else message("less") if high < 0 else message("open")
-    return message("{low} to {high} points ({word})", low=signed(100 * low, 1), high=signed(100 * high, 1), word=word)
+    return message("{low:+.1f} to {high:+.1f} points ({word})", low=Signed(100 * low), high=Signed(100 * high),
+                   word=word)
 
 
 def _layer(name: str, rows: Sequence[Summary], model: str, language: Language) -> str:

@@ -16,6 +16,7 @@ from ultralytics.utils.torch_utils import get_flops
 from bra.errors import YoloError
 from bra.messages import message
 from bra.profiling.model_cost import Cost
+from bra.units import Signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,10 @@ class UltralyticsFlops:
         nothing = message("extrapolating from small images changes nothing here")
         because = nothing if abs(self.extrapolated) < 5e-4 else \
             message("{added:+.3f} since it extrapolates from images of one stride or two, on which windows and padding "
-                    "are others", added=self.extrapolated)
+                    "are others", added=Signed(self.extrapolated))
         return message("Ultralytics prints {printed:.3f} GFLOPs, ours is {ours:.3f}: {added:+.3f} since it also counts "
                        "normalisation, pooling and upsampling, {because}.", printed=self.printed, ours=self.ours,
-                       added=self.other_operators, because=because)
+                       added=Signed(self.other_operators), because=because)
 
 
 def reported_flops(model: nn.Module, cost: Cost) -> UltralyticsFlops:

@@ -38,7 +38,7 @@ from bra.reports.tables import (
     reason,
     weighed,
 )
-from bra.units import quantity, signed
+from bra.units import Signed, quantity
 from bra.viewer.multiples import multiples_message, pair_message
 from bra.viewer.pack import TILE_SIDE, Place
 from dashboard import components
@@ -306,12 +306,12 @@ def _shares(row_a: SettingRow, row_b: SettingRow, field: str, less: str) -> dict
     # A layer that does not route leaves nothing out, so there is nothing to keep.
     return {"A": tr("{share:.1f} %", share=100 * a) if row_a.routed else "–",
             "B": tr("{share:.1f} %", share=100 * b) if row_b.routed else "–",
-            less: tr("{gain} points", gain=signed(100 * (b - a), 1)) if row_a.routed and row_b.routed else ""}
+            less: tr("{gain:+.1f} points", gain=Signed(100 * (b - a))) if row_a.routed and row_b.routed else ""}
 
 
 def _change(a: int, b: int) -> str:
     sign = "−" if b < a else "+"
-    return tr("{amount} ({gain} %)", amount=f"{sign}{quantity(abs(b - a))}", gain=signed(100 * (b - a) / a, 0))
+    return tr("{amount} ({gain:+.0f} %)", amount=f"{sign}{quantity(abs(b - a))}", gain=Signed(100 * (b - a) / a))
 
 
 def rules(view: Selection, loaded: LoadedModel, photo: Photo, seen: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,9 +79,8 @@ def test_play_goes_from_the_end_to_the_first_and_stops_by_hand(app: AppTest) -> 
 
 def test_a_slider_that_comes_late_with_the_clock_is_no_hand(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
     app.button(key="timeline_play").click().run()
-    clock = SimpleNamespace(fragment_ids_this_run=["clock"])
     with monkeypatch.context() as of_the_clock:
-        of_the_clock.setattr(state, "get_script_run_ctx", lambda: clock)
+        of_the_clock.setattr(state.job_status, "is_fragment_run", lambda: True)
         app.select_slider(key="timeline_epoch").set_value(7).run()
     assert app.button(key="timeline_play").label == "Stop"
     assert app.select_slider(key="timeline_epoch").value == 1
