@@ -38,7 +38,7 @@ def page(now: dict[str, float], last: dict[str, float], release: str) -> str:
     figure.add_vline(x=1, line={"color": "#d1d5db"})
     figure.update_layout(template="plotly_white", height=140 + 20 * len(names), margin={"l": 20, "r": 20},
                          xaxis={"type": "log", "title": "times; more is better", "side": "top"},
-                         yaxis={"autorange": "reversed", "automargin": True},
+                         yaxis={"range": [len(names) - 0.5, -0.5], "automargin": True},
                          legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
 
     def cell(ratio: float | None) -> str:
