@@ -52,8 +52,10 @@ function drawRank(view, canvas, query, colour) {
     g.beginPath(); g.moveTo(x, 4); g.lineTo(x, at.bottom); g.stroke(); g.setLineDash([]);
     g.fillStyle = tone.text; g.font = "12px sans-serif"; g.textAlign = "left"; g.textBaseline = "top";
     const margin = number(view.data.margin[query]);
-    g.fillText(tossUp(view.data, query) ? tr("a toss-up, margin {margin}", { margin })
-      : tr("chosen | rejected, margin {margin}", { margin }), Math.min(x + 5, width - 190), 4);
+    const words = tossUp(view.data, query) ? tr("a toss-up, margin {margin}", { margin })
+      : tr("chosen | rejected, margin {margin}", { margin });
+    const long = g.measureText(words).width;     // left of the line where there is no room at its right
+    g.fillText(words, x + 5 + long <= width ? x + 5 : Math.max(0, x - 5 - long), 4);
   }
   g.fillStyle = tone.text; g.font = "12px sans-serif"; g.textAlign = "right"; g.textBaseline = "middle";
   if (at.high > 0) g.fillText(view.data.routed ? number(at.high) : percent(at.high), at.left - 5, at.y(at.high) + 4);
