@@ -89,6 +89,7 @@ def test_cost_is_hovered_switched_and_clicked(context: Any, app_url: str) -> Non
     page.wait_for_function("() => /cost_row=2.*cost_tab=change/.test(location.search)")
     expect(page.get_by_text("Which n_win?")).to_be_in_viewport()     # what to change is not looked for further down
 
+    page.wait_for_selector('.stApp[data-test-script-state="notRunning"]')      # the run of the click on the bar
     page.get_by_role("radio", name="What it costs").click()
     page.get_by_role("tab", name="Parameters as a tree").click()
     tree = page.locator(f"{PLOT}:has(.iciclelayer)").first
