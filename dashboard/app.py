@@ -19,6 +19,16 @@ from dashboard.widgets import first_view
 
 HERE = Path(__file__).resolve().parent
 st.set_page_config("RouteScope", str(HERE / "icon.png"), layout="wide")
+# The pages come before anything that asks for another run: a browser that does not know them asks for the first one.
+# Before the server has started, each page is its frame alone, at the same address. After that a visit without a link
+# still begins with the first view alone: a browser has it sooner than among all that stands around it.
+ready = start().done
+frame_only = first_visit.begins() or not ready
+names = {"explore": tr("Explore"), "learn": tr("Learn"), "compare": tr("Compare"), "cost": tr("Cost"),
+         "models": tr("Models"), "guide": tr("How to read it")}
+page = st.navigation([
+    st.Page(partial(first_view.draw, name, ready) if frame_only else HERE / "views" / f"{name}.py", title=title,
+            url_path=name, default=name == "explore") for name, title in names.items()], position="top")
 st.sidebar.container()      # before anything else, which would be pushed aside when the side bar comes
 # Streamlit's wide layout leaves 80 px empty on each side, which the picture can use. They stay where Streamlit shows
 # something of its own before this comes, which would move.
@@ -64,16 +74,7 @@ body, beside = st.container(gap=None), st.container()
 with beside:
     components.reconnect()
     components.browser(first_view.when_started("on_refused_file"), first_visit.on_style)
-# Before the server has started, each page is its frame alone, at the same address. After that a visit without a link
-# still begins with the first view alone: a browser has it sooner than among all that stands around it.
-ready = start().done
-frame_only = first_visit.begins() or not ready
-names = {"explore": tr("Explore"), "learn": tr("Learn"), "compare": tr("Compare"), "cost": tr("Cost"),
-         "models": tr("Models"), "guide": tr("How to read it")}
-page = st.navigation([
-    st.Page(partial(first_view.draw, name, ready) if frame_only else HERE / "views" / f"{name}.py", title=title,
-            url_path=name, default=name == "explore") for name, title in names.items()], position="top")
-first_visit.let_style_arrive()      # after the pages: a browser that does not know them asks for the first one
+first_visit.let_style_arrive()
 with body:
     # Always there: what follows would be drawn anew, and a file on its way be lost, if a sentence came before it.
     notices, content = st.container(key="notices"), st.container()

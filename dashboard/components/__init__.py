@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
@@ -64,20 +65,25 @@ def _nothing() -> None:
     """A callback for what a page does not need to hear."""
 
 
-def stage(message: bytes, key: str, on_pins: Callable[[], None], on_show: Callable[[], None],
+# Callbacks of what a browser keeps and may say again are given the key of the widget that says it: after a change of
+# language it may be that of the language before.
+
+def stage(message: bytes, key: str, on_pins: Callable[[str], None], on_show: Callable[[str], None],
           on_ready: Callable[[], None] = _nothing) -> None:
     """The picture one points at.
 
     Args:
         message: what `stage_message` packed.
-        key: of the widget; `st.session_state[key].pins` is {"a": place or None, "b": place or None}.
-        on_pins: called when the visitor pinned or cleared a query.
-        on_show: called when the visitor switched something on or off; `st.session_state[key].show` lists what is on.
+        key: of the widget in English.
+        on_pins: called with the widget's key when the visitor pinned or cleared a query; `st.session_state[key].pins`
+            is {"a": place or None, "b": place or None}.
+        on_show: called so when the visitor switched something on or off; `st.session_state[key].show` lists what is on.
         on_ready: called when the browser has drawn it.
     """
-    _stage[language()](data=_checked(message), key=key_in_language(key),
-                       default={"pins": None, "show": None, "ready": None},
-                       on_pins_change=on_pins, on_show_change=on_show, on_ready_change=on_ready)
+    widget = key_in_language(key)
+    _stage[language()](data=_checked(message), key=widget, default={"pins": None, "show": None, "ready": None},
+                       on_pins_change=partial(on_pins, widget), on_show_change=partial(on_show, widget),
+                       on_ready_change=on_ready)
 
 
 def picture(message: bytes, key: str) -> None:
@@ -149,15 +155,17 @@ def presenter(about: Mapping[str, str | bool], key: str, on_go: Callable[[], Non
     _presenter[language()](data=dict(about), key=key_in_language(key), on_go_change=on_go)
 
 
-def number_grid(html: str, key: str, on_token: Callable[[], None]) -> None:
+def number_grid(html: str, key: str, on_token: Callable[[str], None]) -> None:
     """Figures of the worked example as grids of numbers, of which a token may be chosen.
 
     Args:
         html: what `figures.example_steps.board` drew.
-        key: of the widget; `st.session_state[key].token` is the number of the token that was clicked.
-        on_token: called when the visitor clicked.
+        key: of the widget in English.
+        on_token: called with the widget's key when the visitor clicked; `st.session_state[key].token` is the number of
+            the token.
     """
-    _number_grid[language()](data={"html": html}, key=key_in_language(key), on_token_change=on_token)
+    widget = key_in_language(key)
+    _number_grid[language()](data={"html": html}, key=widget, on_token_change=partial(on_token, widget))
 
 
 def _checked(message: bytes) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -103,8 +102,7 @@ def stage(at: PhotoStep, *show: str) -> None:
     """The stage of Explore, with its own key for each step, since what it shows at first is read once."""
     key = f"example_stage_{at.step}"
     message = learn_services.photo_stage(at.layer, at.photo, at.caption, at.place, show)
-    taken = partial(example_state.on_place, key)
-    components.stage(message, key, taken, taken)
+    components.stage(message, key, example_state.on_place, example_state.on_place)
 
 
 def choose_channel(at: PhotoStep) -> None:

@@ -9,7 +9,6 @@ import streamlit as st
 
 from bra.grid import WindowGrid
 from bra.teaching.example import FIRST
-from dashboard.i18n import key_in_language
 from dashboard.state.example_view import TOKENS, ExampleView, place_of
 from dashboard.state.view import inside
 
@@ -50,16 +49,16 @@ def on_number(token: int, channel: int, key: str) -> None:
         _keep(current().with_number(token, channel, value))
 
 
-def on_token() -> None:
-    """Callback of the number grid: the token that was clicked is the one looked at."""
-    token = st.session_state[key_in_language(NUMBER_GRID)].token
+def on_token(grid: str) -> None:
+    """Callback of the number grid with that key: the token that was clicked is the one looked at."""
+    token = st.session_state[grid].token
     if isinstance(token, (int, float)) and int(token) in TOKENS:
         _keep(replace(current(), token=int(token)))
 
 
 def on_place(stage: str) -> None:
     """Callback of the stage with that key: the query that was pinned is the place looked at."""
-    pin = (st.session_state[key_in_language(stage)].pins or {}).get("a")
+    pin = (st.session_state[stage].pins or {}).get("a")
     if pin:
         _keep(replace(current(), place=inside(int(pin[0]), int(pin[1]))))
 

@@ -406,16 +406,16 @@ def on_instead(a: Place, places: Sequence[Place]) -> None:
     _pin(a, None if window is None else places[window])
 
 
-def on_pins() -> None:
-    """Callback of the stage: its pins become the visitor's."""
-    pins = st.session_state[key_in_language(STAGE)].pins or {}
+def on_pins(stage: str) -> None:
+    """Callback of the stage with that key: its pins become the visitor's."""
+    pins = st.session_state[stage].pins or {}
     a, b = (inside(int(pins[role][0]), int(pins[role][1])) if pins.get(role) else None for role in ("a", "b"))
     save(replace(current(), a=a, b=b))
 
 
-def on_show() -> None:
-    """Callback of the stage: what is switched on there becomes part of the view."""
-    words = st.session_state[key_in_language(STAGE)].show
+def on_show(stage: str) -> None:
+    """Callback of the stage with that key: what is switched on there becomes part of the view."""
+    words = st.session_state[stage].show
     save(replace(current(), show=shows_of(words if isinstance(words, list) else [])))
 
 

@@ -48,8 +48,17 @@ def draw(figure: go.Figure, *name: object, key: str | None = None, on_select: Ca
     """
     form: Literal["svg", "png"] = "svg" if session.chart_format() == "SVG" else "png"
     config = export_config(file_name("routescope", *name), form) | locale_config(visitor_language())
-    if on_select is None:
+    if on_select is None or key is None:
         st.plotly_chart(figure, theme=None, width="stretch", config=config, key=key)
     else:
-        st.plotly_chart(figure, theme=None, width="stretch", config=config, key=key, on_select=on_select,
-                        selection_mode=list(modes))
+        # Streamlit forgets a choice with the run that does not draw its chart, the browser a moment later: what it
+        # sends in between says the same once more, and would undo what was clicked meanwhile.
+        known = f"{key}_chosen"
+
+        def on_change() -> None:
+            if st.session_state.get(known) != st.session_state[key]:
+                st.session_state[known] = st.session_state[key]
+                on_select()
+
+        st.session_state[known] = st.plotly_chart(figure, theme=None, width="stretch", config=config, key=key,
+                                                  on_select=on_change, selection_mode=list(modes))

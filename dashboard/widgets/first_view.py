@@ -20,13 +20,13 @@ UPLOADER_HEIGHT, SIDE_HEIGHT, PAGE_HEIGHT = 151, 420, 640
 """Pixels of what the page draws in these places."""
 
 
-def when_started(name: str) -> Callable[[], None]:
+def when_started(name: str) -> Callable[..., None]:
     """A callback of the session by its name: what is clicked before the server has started is heard then."""
-    def call() -> None:
+    def call(*arguments: str) -> None:
         start().wait()
         from dashboard.state import session
 
-        getattr(session, name)()
+        getattr(session, name)(*arguments)
 
     return call
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,10 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
          "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"]
 OPTIONS = {"viewport": {"width": 1440, "height": 1000}, "accept_downloads": True, "reduced_motion": "reduce"}
 """Without a graphics card what moves while a page loads takes long to draw."""
+SEEN = """() => [
+  `script ${document.querySelector(".stApp")?.dataset.testScriptState}, ${document.visibilityState}`,
+  ...[...document.querySelectorAll("[data-stale=true]")].slice(0, 5).map((one) => `stale: ${one.dataset.testid}`),
+  document.body.innerText.slice(0, 3000)].join("\\n")"""
 OURS = ("http://127.0.0.1", "http://localhost", "ws://127.0.0.1", "ws://localhost", "blob:", "data:", "file:", "about:")
 
 
@@ -112,6 +116,20 @@ def context(request: pytest.FixtureRequest) -> Iterator[Any]:
         _emptied(made, {"/".join(url.split("/")[:3]) for url in asked if url.startswith("http")})
     assert [url for url in asked if not url.startswith(OURS)] == []
     assert errors == []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a visitor saw when a test failed: it stands in the report, since the next run may not fail."""
+    report = yield
+    context = getattr(item, "funcargs", {}).get("context")
+    if report.when == "call" and report.failed and context:
+        for page in context.pages:
+            try:
+                report.sections.append((f"page {page.url}", page.evaluate(SEEN)))
+            except Exception as error:              # a page that has crashed says so
+                report.sections.append((f"page {page.url}", str(error)))
+    return report
 
 
 def _emptied(profile: Any, origins: set[str]) -> None:

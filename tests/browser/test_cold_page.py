@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 from page import ROOT, VISIT, served, wait_until_listening
+from playwright.sync_api import expect
+
+from tests.helpers.late_messages import LateMessages
 
 pytestmark = pytest.mark.browser
 BOX = """() => { const host = [...document.querySelectorAll('[data-testid^=stBidiComponent]')]
@@ -37,3 +40,16 @@ def test_the_frame_comes_first_and_nothing_moves_after_it(context: Any, just_sta
     assert visit["frame"] <= visit["stage"] < visit["page"]      # drawn alone: all else comes after it
     assert page.evaluate(BOX) == pytest.approx(first, abs=2)
     assert sum(shift for time, shift, *_ in visit["moved"] if time > visit["frame"]) < 0.05
+
+
+def test_a_link_leads_to_its_page_however_late_the_server_tells_the_pages(context: Any, just_started: str) -> None:
+    """The browser asks for another run as soon as it has applied the style, and names the page that it is on."""
+    page = context.new_page()
+    late = LateMessages(page)
+    late.hold("navigation")
+    page.goto(f"{just_started}/guide?lang=en")
+    late.wait()
+    page.wait_for_timeout(1000)         # what it has been given meanwhile is drawn, and asks
+    late.release()
+    expect(page.get_by_role("heading", name="How to read")).to_be_visible()
+    assert "/guide" in page.url

@@ -13,6 +13,7 @@ from bra.opening import look, open_model
 from bra.photo import Photo
 from bra.profiling.model_cost import cost
 from dashboard.services.models import SAMPLES
+from tests.helpers.late_messages import LateMessages
 
 pytestmark = pytest.mark.browser
 PLOT = ".js-plotly-plot"
@@ -65,6 +66,43 @@ def test_attention_is_read_by_pointing_and_a_box_in_the_matrix_moves_the_stage(c
     expect(first).to_have_attribute("data-window", re.compile(f"^({lt.r_idx[0, 5, 0]}|{lt.r_idx[0, 9, 0]})$"))
 
 
+def test_a_choice_that_a_browser_repeats_undoes_nothing(context: Any, app_url: str) -> None:
+    """A click on a bar opens another part of the page; the next click comes before the browser knows that the run of
+    the first has ended, and says once more what was chosen in the chart."""
+    page = context.new_page()
+    late = LateMessages(page)
+    page.goto(f"{app_url}/cost?model=yolo&variant=yolov8n-bra&cost_height=320&cost_width=320")
+    plot = page.locator(PLOT).first
+    plot.locator(".barlayer .trace").first.wait_for(state="attached", timeout=90_000)
+    page.wait_for_selector('.stApp[data-test-script-state="notRunning"]')
+    row = plot.evaluate("(plot) => plot.data.find((trace) => trace.name === 'projection to q, k, v').y[0]")
+    place = point_at_bar(page, plot, row)
+    plot.locator(".hoverlayer .hovertext").first.wait_for()     # a click is of what is pointed at, once that is known
+    late.hold("script_finished")
+    page.mouse.click(*place)
+    expect(page.get_by_text("Which n_win?")).to_be_in_viewport()
+    late.wait()
+    page.get_by_role("radio", name="What it costs").click()
+    page.wait_for_timeout(200)          # for the click's way to the server
+    late.release()
+    expect(page.get_by_role("tab", name="Parameters as a tree")).to_be_visible()
+    expect(page.get_by_role("radio", name="What it costs")).to_be_checked()
+
+
+def point_at_bar(page: Any, plot: Any, row: int) -> tuple[float, float]:
+    """Point at the middle of a row's first bar; returns the place on the page."""
+    at = plot.evaluate("""(plot, row) => {      // pixels inside its figure
+        const { _offset: left } = plot._fullLayout.xaxis, { _offset: top } = plot._fullLayout.yaxis;
+        const trace = plot.data.find((t) => t.y.includes(row)), n = trace.y.indexOf(row);
+        return [left + plot._fullLayout.xaxis.d2p(trace.x[n]) / 2, top + plot._fullLayout.yaxis.d2p(row)]; }""", row)
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    x, y = box["x"] + at[0], box["y"] + at[1]
+    page.mouse.move(x - 2, y)
+    page.mouse.move(x, y, steps=3)
+    return x, y
+
+
 def test_cost_is_hovered_switched_and_clicked(context: Any, app_url: str) -> None:
     page = opened(context, f"{app_url}/cost?model=yolo&variant=yolov8n-bra&cost_height=320&cost_width=320")
     counted = cost(open_model(ModelSettings("yolo", variant="yolov8n-bra")).module, 320)
@@ -76,20 +114,12 @@ def test_cost_is_hovered_switched_and_clicked(context: Any, app_url: str) -> Non
     plot.locator(".legendtoggle").last.click()
     expect(plot.locator(".barlayer .trace")).to_have_count(before - 1)      # everything else is hidden
     wanted = with_bra[-1]
-    at = plot.evaluate("""(plot, row) => {      // pixels of the middle of the row's first bar, inside its figure
-        const { _offset: left } = plot._fullLayout.xaxis, { _offset: top } = plot._fullLayout.yaxis;
-        const trace = plot.data.find((t) => t.y.includes(row)), n = trace.y.indexOf(row);
-        return [left + plot._fullLayout.xaxis.d2p(trace.x[n]) / 2, top + plot._fullLayout.yaxis.d2p(row)]; }""", wanted)
-    plot.scroll_into_view_if_needed()
-    box = plot.bounding_box()
-    page.mouse.move(box["x"] + at[0] - 2, box["y"] + at[1])
-    page.mouse.move(box["x"] + at[0], box["y"] + at[1], steps=3)
+    place = point_at_bar(page, plot, wanted)
     expect(plot.locator(".hoverlayer")).to_contain_text(counted.rows[wanted].name)
-    page.mouse.click(box["x"] + at[0], box["y"] + at[1])
+    page.mouse.click(*place)
     page.wait_for_function("() => /cost_row=2.*cost_tab=change/.test(location.search)")
     expect(page.get_by_text("Which n_win?")).to_be_in_viewport()     # what to change is not looked for further down
 
-    page.wait_for_selector('.stApp[data-test-script-state="notRunning"]')      # the run of the click on the bar
     page.get_by_role("radio", name="What it costs").click()
     page.get_by_role("tab", name="Parameters as a tree").click()
     tree = page.locator(f"{PLOT}:has(.iciclelayer)").first

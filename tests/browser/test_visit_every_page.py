@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from tests.helpers.late_messages import LateMessages
+
 pytest.importorskip("ultralytics")
 
 pytestmark = pytest.mark.browser
@@ -146,4 +148,27 @@ def test_the_language_is_changed_by_a_button_and_the_view_stays(context: Any, ap
     expect(page.locator(".stage")).to_have_attribute("data-window", window)
     expect(page.get_by_role("slider", name="每边窗口数 n_win")).to_have_value("5")
     assert "lang=zh" in page.url
+    assert "a=" in page.url
+
+
+def test_pins_stay_when_a_browser_says_those_of_the_other_language_again(context: Any, app_url: str) -> None:
+    """It does so until it knows that the run which changed the language has ended."""
+    page = context.new_page()
+    late = LateMessages(page)
+    page.goto(f"{app_url}/?model=similarity&n_win=5&side=224&lang=en")
+    page.wait_for_selector(".stage[data-ready]")
+    canvas = page.locator('[data-part="canvas"]')
+    canvas.click(position={"x": 100, "y": 40})
+    page.wait_for_function("() => location.search.includes('a=')")
+    page.wait_for_selector('.stApp[data-test-script-state="notRunning"]')
+    late.hold("script_finished")
+    page.get_by_role("button", name="中文").click()
+    page.wait_for_selector(".st-key-stage_zh .stage[data-ready]")
+    late.wait()
+    page.get_by_role("tab", name="路由矩阵").click()
+    page.wait_for_timeout(200)          # for the click's way to the server
+    late.release()
+    expect(page.get_by_text("拖出一个方框：其首行")).to_be_visible()
+    expect(page.locator('.st-key-stage_zh [data-part="a"]')).not_to_be_empty()
+    page.wait_for_selector('.stApp[data-test-script-state="notRunning"]')
     assert "a=" in page.url
