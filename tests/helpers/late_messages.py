@@ -44,7 +44,7 @@ class LateMessages:
 
     def _between(self, browser: Any) -> None:
         def pass_on(sent: Any) -> None:
-            if self._held or self._kind and ForwardMsg.FromString(sent).WhichOneof("type") == self._kind:
+            if self._held or (self._kind and ForwardMsg.FromString(sent).WhichOneof("type") == self._kind):
                 self._held.append(partial(browser.send, sent))
             else:
                 browser.send(sent)
