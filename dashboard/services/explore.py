@@ -80,32 +80,27 @@ class LayerResult:
 
     Attributes:
         key: what tells the layer on the picture from every other.
-        photo: the picture.
-        layer: what the layer did.
-        provenance: where the model's weights come from, in English, for files.
-        explained: whether the model's answer has a class heat map.
+        loaded: the model.
+        photo: the picture: a recording's own, or the one that was chosen.
+        run: the model's forward on it.
+        layer: what the layer did in it.
     """
 
     key: LayerKey
+    loaded: LoadedModel
     photo: Photo
+    run: ModelRun
     layer: LayerTrace
-    provenance: str
-    explained: bool
 
+    @property
+    def provenance(self) -> str:
+        """Where the model's weights come from, in English, for files."""
+        return str(self.loaded.model.provenance)
 
-def model_and_photo(request: LayerRequest) -> tuple[LoadedModel, Photo]:
-    """The model that a request names, and its picture: a recording's own, or the one that was chosen."""
-    loaded = load_model(request.settings, request.model_file)
-    if loaded.model.photo is not None:
-        return loaded, loaded.model.photo
-    if request.sample or request.picture_file is None:
-        return loaded, sample(request.sample)
-    return loaded, photo_of(request.picture_file.data, request.picture_file.digest)
-
-
-def is_recording(request: LayerRequest) -> bool:
-    """Whether the request's model is a recording, which has a picture of its own and runs nothing."""
-    return load_model(request.settings, request.model_file).model.photo is not None
+    @property
+    def explained(self) -> bool:
+        """Whether the model's answer has a class heat map."""
+        return explains(self.loaded.model)
 
 
 def result_of(request: LayerRequest) -> LayerResult:
@@ -114,11 +109,16 @@ def result_of(request: LayerRequest) -> LayerResult:
     Raises:
         BRAError: as `load_model` and `model_run`.
     """
-    loaded, photo = model_and_photo(request)
-    run: ModelRun = model_run(loaded, photo, request.changed)
-    key = LayerKey(run_key(loaded, photo, request.changed), request.layer)
-    return LayerResult(key, photo, run.trace.layers[request.layer], str(loaded.model.provenance),
-                       explains(loaded.model))
+    loaded, file = load_model(request.settings, request.model_file), request.picture_file
+    if loaded.model.photo is not None:
+        photo = loaded.model.photo
+    elif request.sample or file is None:
+        photo = sample(request.sample)
+    else:
+        photo = photo_of(file.data, file.digest)
+    run = model_run(loaded, photo, request.changed)
+    return LayerResult(LayerKey(run_key(loaded, photo, request.changed), request.layer), loaded, photo, run,
+                       run.trace.layers[request.layer])
 
 
 # The stage and the attention of queries. ------------------------------------------------------------------------------
@@ -189,28 +189,26 @@ def stage_bytes(of: LayerResult, answer: Answer, caption: Caption, focus: Place,
         tr_noop("Ranking the windows …"), stage_priority(layer))
 
 
-def prefetch_class_map(request: LayerRequest, show: Sequence[str]) -> None:
+def prefetch_class_map(of: LayerResult, show: Sequence[str]) -> None:
     """Wait for the class heat map if it is shown and not cached; in front of the fragment that shows it."""
-    if CLASS_MAP in show and (of := result_of(request)).explained:
-        prefetch(server(), *_class_map_job(request, of))
+    if CLASS_MAP in show and of.explained:
+        prefetch(server(), *_class_map_job(of))
 
 
-def class_map_of(request: LayerRequest, of: LayerResult, show: Sequence[str]) -> ClassMap | None:
+def class_map_of(of: LayerResult, show: Sequence[str]) -> ClassMap | None:
     """The run's class heat map, worked out only where it is shown; None where it is not, or the model has none.
 
     Raises:
         BRAError: the model lets none be made of this picture.
     """
-    return run_cached(server(), *_class_map_job(request, of)) if CLASS_MAP in show and of.explained else None
+    return run_cached(server(), *_class_map_job(of)) if CLASS_MAP in show and of.explained else None
 
 
-def _class_map_job(request: LayerRequest, of: LayerResult) -> tuple[
-        ClassMapKey, Callable[[Progress], ClassMap], str, str]:
+def _class_map_job(of: LayerResult) -> tuple[ClassMapKey, Callable[[Progress], ClassMap], str, str]:
     """Key, work, label and priority of a class heat map."""
-    loaded, photo = load_model(request.settings, request.model_file), of.photo
-    key, model = of.key.run, loaded.model
-    return (ClassMapKey(key), lambda _: class_map(model, photo, key.side, key.change),
-            tr_noop("Asking where the answer comes from …"), running_priority(loaded))
+    key = of.key.run
+    return (ClassMapKey(key), lambda _: class_map(of.loaded.model, of.photo, key.side, key.change),
+            tr_noop("Asking where the answer comes from …"), running_priority(of.loaded))
 
 
 def attended_of(of: LayerResult, queries: Queries) -> tuple[Attended, ...]:
@@ -218,11 +216,8 @@ def attended_of(of: LayerResult, queries: Queries) -> tuple[Attended, ...]:
     return attended(of.layer, of.photo, queries, partial(window_map, of))
 
 
-def prefetch_maps(request: LayerRequest, queries: Queries) -> None:
+def prefetch_maps(of: LayerResult, queries: Queries) -> None:
     """Wait for the maps of whole windows, as far as they are not cached; in front of the fragment that shows them."""
-    if not any(whole for _, _, whole in queries):
-        return
-    of = result_of(request)
     for _, place, whole in queries:
         if whole and of.layer.attention_known:
             window = locate(of.layer.grid, of.photo, place)[0]
@@ -265,27 +260,24 @@ class PairsKey:
     run: RunKey
 
 
-def rail_bytes(request: LayerRequest) -> bytes:
+def rail_bytes(of: LayerResult) -> bytes:
     """The message of the rail, of every layer of the run at once; empty where the model has a single one."""
-    loaded, photo = model_and_photo(request)
-    layers = model_run(loaded, photo, request.changed).trace.layers
+    layers = of.run.trace.layers
     if len(layers) < 2:
         return b""
-    run, routed = run_key(loaded, photo, request.changed), routed_layers(layers)
+    routed = routed_layers(layers)
     label = tr_noop("Comparing the layers …")
     pairs = sum(layer.grid.n_windows for layer in routed)**2
-    alike = run_cached(server(), OverlapsKey(run), lambda _: overlaps(routed), label,
+    alike = run_cached(server(), OverlapsKey(of.key.run), lambda _: overlaps(routed), label,
                        AT_ONCE if pairs <= FEW_WINDOWS else QUICK)
-    return run_cached(server(), RailKey(LayerKey(run, request.layer)),
-                      lambda _: rail_message(layers, request.layer, alike), label, AT_ONCE)
+    return run_cached(server(), RailKey(of.key), lambda _: rail_message(layers, of.key.layer, alike), label, AT_ONCE)
 
 
-def layer_pairs(request: LayerRequest) -> tuple[LayerPair, ...]:
+def layer_pairs(of: LayerResult) -> tuple[LayerPair, ...]:
     """How alike consecutive routed layers of the run choose, and what sharing the choice would cost."""
-    loaded, photo = model_and_photo(request)
-    layers = model_run(loaded, photo, request.changed).trace.layers
-    return run_cached(server(), PairsKey(run_key(loaded, photo, request.changed)),
-                      lambda progress: consecutive(layers, progress=progress), tr_noop("Comparing the layers …"), HEAVY)
+    return run_cached(server(), PairsKey(of.key.run),
+                      lambda progress: consecutive(of.run.trace.layers, progress=progress),
+                      tr_noop("Comparing the layers …"), HEAVY)
 
 
 # Another routing of the layer. ----------------------------------------------------------------------------------------
@@ -299,39 +291,35 @@ class RerouteKey:
     reroute: Reroute
 
 
-def why_not_elsewhere(request: LayerRequest, layer: LayerTrace) -> str:
+def why_not_elsewhere(of: LayerResult) -> str:
     """Why the layer cannot be made to look elsewhere; "" where it can."""
-    return why_not(load_model(request.settings, request.model_file).model, layer)
+    return why_not(of.loaded.model, of.layer)
 
 
-def rerouted(request: LayerRequest, reroute: Reroute) -> Rerouted:
+def rerouted(of: LayerResult, reroute: Reroute) -> Rerouted:
     """The model's answer as it is, and with the layer routed otherwise.
 
     Raises:
         BRAError: the layer cannot be routed so.
     """
-    return run_cached(server(), *_reroute_job(request, reroute))
+    return run_cached(server(), *_reroute_job(of, reroute))
 
 
-def prefetch_rerouted(request: LayerRequest, reroute: Reroute) -> None:
+def prefetch_rerouted(of: LayerResult, reroute: Reroute) -> None:
     """Wait for it if it is not cached; in front of the fragment that shows it."""
-    prefetch(server(), *_reroute_job(request, reroute))
+    prefetch(server(), *_reroute_job(of, reroute))
 
 
-def _reroute_job(request: LayerRequest, reroute: Reroute) -> tuple[
-        RerouteKey, Callable[[Progress], Rerouted], str, str]:
+def _reroute_job(of: LayerResult, reroute: Reroute) -> tuple[RerouteKey, Callable[[Progress], Rerouted], str, str]:
     """Key, work, label and priority of a run with another routing."""
-    loaded, photo = model_and_photo(request)
-    own = model_run(loaded, photo, request.changed)     # before, since a job may wait for no other job
-    key = run_key(loaded, photo, request.changed)
-    layer = own.trace.layers[reroute.layer]
+    key, layer = of.key.run, of.run.trace.layers[reroute.layer]
 
     def work(_: Progress) -> Rerouted:
-        other = changed_run(loaded, photo, rerouting(reroute, layer, key.change))
-        return Rerouted.of(reroute, layer, own.answer, other.answer)
+        other = changed_run(of.loaded, of.photo, rerouting(reroute, layer, key.change))
+        return Rerouted.of(reroute, layer, of.run.answer, other.answer)
 
     return (RerouteKey(key, reroute), work, tr_noop("Running the model with other windows …"),
-            running_priority(loaded))
+            running_priority(of.loaded))
 
 
 # Downloads: made outside of the visit, when they are asked for. -----------------------------------------------------
@@ -399,7 +387,7 @@ def report_file(request: LayerRequest, answer: Answer, caption: Caption, focus: 
     # Before, since a job may wait for no other job.
     maps = {window: window_map(of, window) for window in
             {locate(of.layer.grid, of.photo, place)[0] for place in places}}
-    found = class_map_of(request, of, show)
+    found = class_map_of(of, show)
     heat = None if found is None else found.heat
     key = ReportKey(StageKey(of.key, caption, focus, tuple(pins.items()), show, answer), whole, language.code)
     return run_cached(

@@ -24,7 +24,7 @@ from dashboard import components
 from dashboard.i18n import option_labels, tr, tr_noop, translate, visitor_language
 from dashboard.services import explore as explore_services
 from dashboard.services.explore import LayerRequest, LayerResult
-from dashboard.services.models import LoadedModel, encoded, load_model, picture_bytes
+from dashboard.services.models import LoadedModel, encoded, picture_bytes
 from dashboard.state import first_visit, job_status, session
 from dashboard.state.view import Selection
 from dashboard.state.widgets import init_widget
@@ -34,11 +34,13 @@ from dashboard.widgets import model as model_widgets
 HEIGHT = 420      # about that of the first chart, so that little moves when it comes
 
 
-def explorer(view: Selection, request: LayerRequest, answer: Answer, caption: Caption, focus: Place) -> None:
+def explorer(view: Selection, request: LayerRequest, found: LayerResult, answer: Answer, caption: Caption,
+             focus: Place) -> None:
     """All that is seen of one layer; what takes long is waited for here, where it can be cancelled."""
-    explore_services.prefetch_maps(request, _queries(session.current(), focus))
-    explore_services.prefetch_class_map(request, session.current().show)
-    elsewhere.prefetch(request, session.current(), focus)
+    selection = session.current()
+    explore_services.prefetch_maps(found, _queries(selection, focus))
+    explore_services.prefetch_class_map(found, selection.show)
+    elsewhere.prefetch(found, selection, focus)
     _explorer(view, request, answer, caption, focus)
 
 
@@ -60,13 +62,13 @@ def _explorer(view: Selection, request: LayerRequest, answer: Answer, caption: C
     # By itself, since a message that is the same as before is not sent again: a new topk then brings numbers only.
     components.picture(picture_bytes(found.photo), "picture")
     pins, show = session.stage_opening(found.photo.digest)
-    heat = _class_map(request, found, selection)
+    heat = _class_map(found, selection)
     components.stage(
         explore_services.stage_bytes(found, answer, caption, focus, pins, show, session.stage_follow(), heat),
         session.STAGE, session.on_pins, session.on_show, first_visit.on_ready)
     if heat is not None:
         st.caption(_about_heat(heat))
-    whole = _charts(request, found, selection, caption, focus)
+    whole = _charts(found, selection, caption, focus)
     # Read here: a download is made outside of the visitor's session, where there is no view to ask for.
     pins, language, stem = selection.pins, visitor_language(), _name(found, caption, request.settings)
     files = [
@@ -75,7 +77,7 @@ def _explorer(view: Selection, request: LayerRequest, answer: Answer, caption: C
         share.File(tr("Report, HTML"), lambda: explore_services.report_file(request, answer, caption, focus, pins,
                                                                             whole, selection.show, language),
                    share.named("html", *stem), tr("This view as one file that opens anywhere, without a network."))]
-    model = load_model(request.settings, request.model_file).model
+    model = found.loaded.model
     if isinstance(model, OpenTimeline) and request.model_file is not None:
         files += timeline.show_timeline(model, request.model_file, found.layer.name, selection.pins or {"a": focus})
     _share(request, found, selection, focus, whole, files)
@@ -96,20 +98,20 @@ def _share(request: LayerRequest, found: LayerResult, selection: Selection, focu
     asked: list[tuple[int, int | None]] = [(window, None if whole else token) for window, token in places]
     second = asked[1] if len(asked) > 1 else None
     own = request.model_file if settings.entry.needs_file else None
-    if own is not None and explore_services.is_recording(request):
+    if own is not None and found.loaded.model.photo is not None:
         share.offer(recording_code(own.name, layer.name, *asked[0], second, settings, layer.attention_known),
                     files=files)
         return
     seen = share.picture_file(request.sample, request.picture_file)
     share.offer(explore_code(settings, layer.name, *asked[0], share.file_name(own), seen, layer.routed, second,
-                             elsewhere.asked_for(request, selection, found, focus)),
+                             elsewhere.asked_for(selection, found, focus)),
                 inspect_command(settings, layer.name, share.file_name(own), seen, selection.pins, whole), files=files)
 
 
-def _class_map(request: LayerRequest, found: LayerResult, selection: Selection) -> ClassMap | None:
+def _class_map(found: LayerResult, selection: Selection) -> ClassMap | None:
     """The class heat map where the stage shows it; says so where none can be made of this picture."""
     try:
-        return explore_services.class_map_of(request, found, selection.show)
+        return explore_services.class_map_of(found, selection.show)
     except BRAError as error:
         st.caption(model_widgets.sentence(error))
         return None
@@ -126,7 +128,7 @@ def _about_heat(heat: ClassMap) -> str:
               sizes=sizes)
 
 
-def _charts(request: LayerRequest, found: LayerResult, selection: Selection, caption: Caption, focus: Place) -> bool:
+def _charts(found: LayerResult, selection: Selection, caption: Caption, focus: Place) -> bool:
     """Charts of the pinned queries, each made when its tab is opened; whether attention is that of whole windows."""
     layer, grid, style, line = found.layer, found.layer.grid, chart.style(), caption.line(found.layer)
     name = _name(found, caption, selection.settings)
@@ -161,16 +163,16 @@ def _charts(request: LayerRequest, found: LayerResult, selection: Selection, cap
                            session.on_picture_box, _centres(found), size, session.WHO_CHOSEN))
     with between:
         if between.open:
-            _between_layers(request)
+            _between_layers(found)
     with other:
         if other.open:
-            elsewhere.show(request, found, selection, focus, name, line)
+            elsewhere.show(found, selection, focus, name, line)
     return whole
 
 
-def _between_layers(request: LayerRequest) -> None:
+def _between_layers(found: LayerResult) -> None:
     """Each routed layer beside the one before it: overlap of choices, and the recall under the other's choice."""
-    pairs = explore_services.layer_pairs(request)
+    pairs = explore_services.layer_pairs(found)
     if not pairs:
         st.info(tr("This model has no two layers that leave windows out, so there is nothing to compare."))
         return
@@ -242,12 +244,13 @@ def show(view: Selection, loaded: LoadedModel, run: ModelRun, chosen: picture.Ch
     changed = model_widgets.shown_layer(view.settings, view.layer, tuple(loaded.model.specs))
     request = LayerRequest(view.settings, loaded.upload, chosen.sample, None if chosen.sample else session.upload(),
                            layer.name, changed)
+    found = explore_services.result_of(request)
     # In a place of its own: a browser draws the stage anew when another number of elements comes before it.
     with st.container():
         model_widgets.warn_of_weights(loaded)
         picture.heading(chosen.name, chosen.hint, chosen.photo.notes)
         picture.say(run.answer)
-        if rail := explore_services.rail_bytes(request):
+        if rail := explore_services.rail_bytes(found):
             components.rail(rail, session.RAIL, session.on_layer)
         if isinstance(loaded.model, OpenTimeline) and loaded.upload is not None:
             timeline.choose_epoch(loaded.model, loaded.upload)
@@ -258,7 +261,7 @@ def show(view: Selection, loaded: LoadedModel, run: ModelRun, chosen: picture.Ch
     provenance = model_widgets.provenance_of(view.settings, loaded.model.origin)
     caption = Caption(translate(loaded.model.label), layer.name, provenance, chosen.name,
                       loaded.model.untrained)
-    explorer(view, request, run.answer, caption, chosen.focus)
+    explorer(view, request, found, run.answer, caption, chosen.focus)
 
 
 def main() -> None:

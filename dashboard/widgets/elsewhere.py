@@ -25,7 +25,7 @@ from bra.metrics.routing import choosable
 from bra.viewer.pack import TILE_SIDE, Place, locate, place_of, traced_size
 from dashboard.i18n import option_labels, tr, tr_noop, translate
 from dashboard.services import explore as explore_services
-from dashboard.services.explore import LayerRequest, LayerResult
+from dashboard.services.explore import LayerResult
 from dashboard.services.models import encoded
 from dashboard.state import first_visit, session
 from dashboard.state.view import ELSEWHERE, Selection
@@ -41,9 +41,9 @@ BEFORE, AFTER, CHANGE, OVERLAP = (tr_noop("before"), tr_noop("afterwards"), tr_n
 """Columns of the table that hold numbers, in per cent."""
 
 
-def asked_for(request: LayerRequest, selection: Selection, found: LayerResult, focus: Place) -> Reroute | None:
+def asked_for(selection: Selection, found: LayerResult, focus: Place) -> Reroute | None:
     """As `reroute_of`, and None where the layer cannot be routed otherwise."""
-    if not selection.elsewhere or explore_services.why_not_elsewhere(request, found.layer):
+    if not selection.elsewhere or explore_services.why_not_elsewhere(found):
         return None
     return reroute_of(selection, found, focus)
 
@@ -60,28 +60,24 @@ def reroute_of(selection: Selection, found: LayerResult, focus: Place) -> Rerout
     return Reroute(layer.name, swaps=(Swap(query, row[_rank(selection, len(row)) - 1], new),))
 
 
-def prefetch(request: LayerRequest, selection: Selection, focus: Place) -> None:
+def prefetch(found: LayerResult, selection: Selection, focus: Place) -> None:
     """Wait for the answer with the other routing, if one is asked for; in front of the fragment that shows it."""
-    if not selection.elsewhere:
-        return
-    asked = asked_for(request, selection, explore_services.result_of(request), focus)
+    asked = asked_for(selection, found, focus)
     if asked is not None:
-        explore_services.prefetch_rerouted(request, asked)
+        explore_services.prefetch_rerouted(found, asked)
 
 
-def show(request: LayerRequest, found: LayerResult, selection: Selection, focus: Place, name: Sequence[str],
-         line: str) -> None:
+def show(found: LayerResult, selection: Selection, focus: Place, name: Sequence[str], line: str) -> None:
     """The choice of another routing, and what becomes of the answer; or why there is none.
 
     Args:
-        request: the layer on the picture.
-        found: what it names.
+        found: the layer on the picture.
         selection: the view.
         focus: place of query A where none is pinned.
         name: parts of the names of files.
         line: caption of the figures.
     """
-    if reason := explore_services.why_not_elsewhere(request, found.layer):
+    if reason := explore_services.why_not_elsewhere(found):
         st.info(sentence(BRAError(reason)), icon=":material/block:")
         return
     st.segmented_control(tr("The layer is routed to"), list(OPTIONS), required=True,
@@ -93,7 +89,7 @@ def show(request: LayerRequest, found: LayerResult, selection: Selection, focus:
     asked = reroute_of(selection, found, focus)
     if asked is not None:
         try:
-            _result(explore_services.rerouted(request, asked), found, name, line)
+            _result(explore_services.rerouted(found, asked), found, name, line)
         except BRAError as error:
             st.error(sentence(error), icon=":material/error:")
     st.caption(translate(ABOUT))
