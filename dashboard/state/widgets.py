@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import streamlit as st
@@ -38,3 +38,23 @@ def init_multiselect(key: str, wanted: Sequence[int], allowed: Sequence[int]) ->
     had = st.session_state.get(key)
     st.session_state[key] = [value for value in (wanted if had is None else had) if value in allowed]
     return key
+
+
+def unless_repeated(key: str, callback: Callable[[], None]) -> Callable[[], None]:
+    """A callback that is not called for what the page knows already: it draws the widget, and then says `set_known`.
+
+    Streamlit forgets a choice with the run that does not draw its widget, the browser a moment later. What it sends in
+    between says the same once more, and would undo what was clicked meanwhile.
+    """
+    def call() -> None:
+        value = st.session_state[key]
+        if value != st.session_state.get(f"{key}_known"):
+            set_known(key, value)
+            callback()
+
+    return call
+
+
+def set_known(key: str, value: object) -> None:
+    """Keep the value with which a page was drawn."""
+    st.session_state[f"{key}_known"] = value

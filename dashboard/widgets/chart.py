@@ -11,7 +11,7 @@ import streamlit as st
 from bra.figures.template import Style, export_config, file_name, locale_config
 from dashboard.i18n import tr, visitor_language
 from dashboard.state import session
-from dashboard.state.widgets import init_widget
+from dashboard.state.widgets import init_widget, set_known, unless_repeated
 
 FORMATS = ("PNG", "SVG")
 Mode = Literal["points", "box", "lasso"]
@@ -51,14 +51,6 @@ def draw(figure: go.Figure, *name: object, key: str | None = None, on_select: Ca
     if on_select is None or key is None:
         st.plotly_chart(figure, theme=None, width="stretch", config=config, key=key)
     else:
-        # Streamlit forgets a choice with the run that does not draw its chart, the browser a moment later: what it
-        # sends in between says the same once more, and would undo what was clicked meanwhile.
-        known = f"{key}_chosen"
-
-        def on_change() -> None:
-            if st.session_state.get(known) != st.session_state[key]:
-                st.session_state[known] = st.session_state[key]
-                on_select()
-
-        st.session_state[known] = st.plotly_chart(figure, theme=None, width="stretch", config=config, key=key,
-                                                  on_select=on_change, selection_mode=list(modes))
+        chosen = st.plotly_chart(figure, theme=None, width="stretch", config=config, key=key,
+                                 on_select=unless_repeated(key, on_select), selection_mode=list(modes))
+        set_known(key, chosen)
