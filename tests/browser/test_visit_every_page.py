@@ -74,8 +74,8 @@ ENGLISH = re.compile(r"[A-Za-z]{2,}[,:;.]?\s+[A-Za-z]{2,}")
 
 def at_last(page: Any, script: str) -> Any:
     """What a script finds once charts and pictures have taken the page's width: how soon is the computer's matter."""
-    for _ in range(80):
-        page.wait_for_timeout(400)
+    for _ in range(200):
+        page.wait_for_timeout(150)
         found = page.evaluate(script)
         if not found:
             break
@@ -90,9 +90,10 @@ def opened(context: Any, url: str) -> Any:
 
 
 def at_rest(page: Any) -> None:
-    """Wait until a page is drawn and no fragment or stage is still to come."""
+    """Wait until a page is drawn and no fragment, chart or stage is still to come."""
     page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
-    page.wait_for_function("() => !document.querySelector('[data-testid=stSpinner], [data-stale=true]')")
+    page.wait_for_function("""() => !document.querySelector('[data-testid=stSpinner], [data-stale=true]') &&
+        [...document.querySelectorAll('.stPlotlyChart')].every((one) => one.querySelector('.main-svg'))""")
     if page.evaluate("location.pathname") == "/":
         page.wait_for_selector(".stage[data-ready]")
 
