@@ -371,9 +371,9 @@ def compare(given: GivenLayer, settings: Sequence[Setting], rounds: int = 0,
         cost = traced_cost(lt.spec, grid)
         rows.append(SettingRow(
             n_win, topk, int(mapped.sum()), lt.grid.padding_share,
-            recall=_held(masses[n_win], lt.r_idx[0].numpy(), mapped), chance=bf.chance(lt),
-            nearest=_held(masses[n_win], bf.nearest_windows(lt), mapped),
-            oracle=_held(masses[n_win], best[n_win][:, :topk], mapped),
+            recall=_mean_mass(masses[n_win], lt.r_idx[0].numpy(), mapped), chance=bf.chance(lt),
+            nearest=_mean_mass(masses[n_win], bf.nearest_windows(lt), mapped),
+            oracle=_mean_mass(masses[n_win], best[n_win][:, :topk], mapped),
             kept=float(bf.kept_share(lt)[mapped].mean()), macs=cost.macs, peak_bytes=cost.peak_bytes,
             seconds=_seconds(given, lt, rounds) if rounds and isinstance(given, LayerInput) else None,
             shared_choices=bf.shared_choices(lt),
@@ -396,7 +396,7 @@ def _attending_row(lt: LayerTrace) -> SettingRow:
                       chance=share, nearest=share, oracle=1.0, kept=1.0, macs=macs, peak_bytes=0)
 
 
-def _held(mass: bf.Floats, windows: bf.Ints, mapped: bf.Bools) -> float:
+def _mean_mass(mass: bf.Floats, windows: bf.Ints, mapped: bf.Bools) -> float:
     """Mean share of dense attention that falls on (p2, k) windows, over heads and the windows on the map."""
     return float(np.take_along_axis(mass, windows[None], -1).sum(-1)[:, mapped].mean())
 
@@ -462,7 +462,7 @@ class Pair:
                                                     zip("AB", self.traces, strict=True)])
 
 
-def versus(a: Compared, b: Compared) -> Pair:
+def compare_pair(a: Compared, b: Compared) -> Pair:
     """Compare two layers on one picture: the first setting of each."""
     trace_a, trace_b = a.traces[0], b.traces[0]
     places = even_places()

@@ -137,12 +137,12 @@ class _Rows:
         out = self.q.new_empty(len(self.q), self.v.shape[2], self.q.shape[1])
         sums = self.q.new_empty(len(self.q), 1, self.q.shape[1])
         self._fill(out, sums, shifted=False)
-        shifted = not self._kept(sums)
+        shifted = not self._in_range(sums)
         if shifted:
             self._fill(out, sums, shifted=True)
         return out.view(*self.shape, *out.shape[1:]).mT, sums, shifted
 
-    def _kept(self, sums: Tensor) -> bool:
+    def _in_range(self, sums: Tensor) -> bool:
         least, largest = (float(t) for t in torch.aminmax(sums)) if sums.numel() else (1.0, 1.0)
         return least > LEAST_SUM and largest < LARGEST_SUM
 

@@ -193,7 +193,7 @@ def explore_code(settings: ModelSettings, layer: str, window: int, token: int | 
         rows = "" if of is None else f", :, {of}"
         lines.append(f"{name}r_idx, {name}r_weight, {name}attention = indices[0, {at}], weights[0, {at}], "
                      f"attn[{at}{rows}]")
-    lines += _printed(b is not None)
+    lines += _print_lines(b is not None)
     if reroute is not None:
         instead = f"swaps={reroute.swaps}" if reroute.swaps else repr(reroute.rule)
         other = f", {change}" if change else ""
@@ -241,7 +241,7 @@ def compare_code(settings: ModelSettings, layer: str, n_wins: Sequence[int], top
                             f"row.{'seconds' if rounds else 'macs'})"])
 
 
-def versus_code(a: tuple[ModelSettings, str, Setting, str], b: tuple[ModelSettings, str, Setting, str],
+def pair_code(a: tuple[ModelSettings, str, Setting, str], b: tuple[ModelSettings, str, Setting, str],
                 picture: str = "photo.jpg") -> str:
     """The program that holds A against B: `pair`.
 
@@ -250,13 +250,13 @@ def versus_code(a: tuple[ModelSettings, str, Setting, str], b: tuple[ModelSettin
         b: the same of the other side.
         picture: name of the picture's file.
     """
-    imports, lines = [PHOTO, "from bra.experiments.compare import Setting, compare, layer_input, versus"], []
+    imports, lines = [PHOTO, "from bra.experiments.compare import Setting, compare, layer_input, compare_pair"], []
     for name, (settings, layer, windows, file) in (("a", a), ("b", b)):
         needed, model = _opened(settings, file, f"model_{name}")
         imports += needed
         lines += [*model, f"given_{name} = layer_input(model_{name}, photo, {settings.side}, {layer!r})",
                   f"{name} = compare(given_{name}, [Setting({windows.n_win}, {windows.topk})])"]
-    return _program(imports, [_photo(picture), *lines, "pair = versus(a, b)",
+    return _program(imports, [_photo(picture), *lines, "pair = compare_pair(a, b)",
                               "print(pair, pair.shared.union_share.mean(), pair.chance)"])
 
 
@@ -398,7 +398,7 @@ def _traced(window: int, token: int | None, b: tuple[int, int | None] | None, at
         asked = "" if of is None else f", token={of}"
         lines += [f"{name}r_idx, {name}r_weight = layer.r_idx[0, {at}], layer.r_weight[0, {at}]",
                   *([f"{name}attention = layer.attention({at}{asked})"] if attention else [])]
-    return [*lines, *_printed(b is not None, attention)]
+    return [*lines, *_print_lines(b is not None, attention)]
 
 
 def _settings(settings: ModelSettings) -> str:
@@ -416,7 +416,7 @@ def _photo(picture: str) -> str:
     return f"photo = Photo.from_bytes(Path({picture!r}).read_bytes())"
 
 
-def _printed(two: bool = False, attention: bool = True) -> list[str]:
+def _print_lines(two: bool = False, attention: bool = True) -> list[str]:
     return [f"print({name}r_idx, {name}r_weight{f', {name}attention.shape' if attention else ''})"
             for name in ("", "b_")[:1 + two]]
 

@@ -81,22 +81,22 @@ function extent(grid) {
 
 // Pictures that came by themselves, by their photo's digest; the last few, and who waits for one that is not here yet.
 // Every component has a module of its own, so the page is the only place that they share.
-function pictureShelf() {
-  globalThis.routescopePictures ??= { here: new Map(), waiting: [] };
+function pictureCache() {
+  globalThis.routescopePictures ??= { pictures: new Map(), waiting: [] };
   return globalThis.routescopePictures;
 }
 
 function putPicture(photo, blob) {
-  const shelf = pictureShelf();
-  shelf.here.delete(photo); shelf.here.set(photo, blob);
-  while (shelf.here.size > 4) shelf.here.delete(shelf.here.keys().next().value);
-  for (const one of shelf.waiting.filter((w) => w.photo === photo)) one.take(blob);
-  shelf.waiting = shelf.waiting.filter((w) => w.photo !== photo);
+  const cache = pictureCache();
+  cache.pictures.delete(photo); cache.pictures.set(photo, blob);
+  while (cache.pictures.size > 4) cache.pictures.delete(cache.pictures.keys().next().value);
+  for (const one of cache.waiting.filter((w) => w.photo === photo)) one.take(blob);
+  cache.waiting = cache.waiting.filter((w) => w.photo !== photo);
 }
 
 function pictureOf(photo) {
-  const shelf = pictureShelf(), blob = shelf.here.get(photo);
-  return blob ? Promise.resolve(blob) : new Promise((take) => { shelf.waiting.push({ photo, take }); });
+  const cache = pictureCache(), blob = cache.pictures.get(photo);
+  return blob ? Promise.resolve(blob) : new Promise((take) => { cache.waiting.push({ photo, take }); });
 }
 
 // The picture of a view's message, or the one that came by itself, decoded once. One that the next picture has overtaken

@@ -30,10 +30,10 @@ export default function mount({ parentElement, data, setStateValue, setTriggerVa
 function lay(view) {
   const { data, root } = view;
   const sizes = [...new Set(data.cells.map((c) => c.n_win))];
-  const columns = data.versus ? 4 : Math.max(...sizes.map((n) => data.cells.filter((c) => c.n_win === n).length));
+  const columns = data.pair ? 4 : Math.max(...sizes.map((n) => data.cells.filter((c) => c.n_win === n).length));
   const sheet = el("div", { class: "many", style: `--columns:${columns}` });
   view.cells = data.cells.map((about, n) => cell(view, { ...about, lines: linesOf(view, about) }, `r_idx_${n}`));
-  if (data.versus) {
+  if (data.pair) {
     const [a] = data.cells;
     view.overlap = cell(view, { ...a, title: tr("What both and what only one sees"), lines: ["", ""] }, null);
     view.cells.push(view.overlap);
@@ -59,8 +59,8 @@ function lay(view) {
 function linesOf(view, about) {
   const [keeps, nearest, chance] = [about.keeps, about.nearest, about.chance].map((n) => tr("{n} %", { n }));
   const costs = about.costs.join(tr(", "));
-  if (view.data.versus && about.reach.length) return [reachWords(about.reach), costs];
-  return view.data.versus
+  if (view.data.pair && about.reach.length) return [reachWords(about.reach), costs];
+  return view.data.pair
     ? [tr("n_win {n_win}, topk {topk}: keeps {keeps} (nearest {nearest}, chance {chance})", { ...about, keeps, nearest, chance }), costs]
     : [tr("keeps {keeps}", { keeps }), tr("nearest {nearest}, chance {chance}", { nearest, chance }), costs];
 }
@@ -73,13 +73,13 @@ function cell(view, about, routes) {
   const box = extent(about.grid);
   canvas.style.width = "100%"; canvas.style.aspectRatio = `${box.width} / ${box.height}`;
   const lines = about.lines.map((line) => el("span", {}, line));
-  const title = view.data.versus ? el("b", {}, about.title)
+  const title = view.data.pair ? el("b", {}, about.title)
     : el("button", { type: "button", title: tr("Open this setting in Explore"), onclick: () => view.open("opened", [about.n_win, about.topk]) }, about.title);
   const made = { about, canvas, lines, routes, base: null,
     figure: el("figure", { class: about.front ? "front" : "" }, canvas, el("figcaption", {}, title, ...lines)) };
   canvas.addEventListener("pointermove", (event) => { if (event.pointerType !== "touch") { view.hover = placeIn(made, event); plan(view); } });
   canvas.addEventListener("pointerleave", () => { view.hover = null; plan(view); });
-  canvas.addEventListener("click", (event) => { view.at = placeIn(made, event); kept(view); });
+  canvas.addEventListener("click", (event) => { view.at = placeIn(made, event); keepQuery(view); });
   canvas.addEventListener("keydown", (event) => moved(view, made, event));
   return made;
 }
@@ -99,7 +99,7 @@ function moved(view, cell, event) {
     plan(view);
     view.live.textContent = tr("Query at {x} % across, {y} % down. {spoken}",
       { x: Math.round(view.at[0] / 100), y: Math.round(view.at[1] / 100), spoken: spoken(view, cell) });
-  } else if (event.key === "Enter" || event.key === " ") kept(view);
+  } else if (event.key === "Enter" || event.key === " ") keepQuery(view);
   else return;
   event.preventDefault(); event.stopPropagation();
 }
@@ -112,7 +112,7 @@ function spoken(view, cell) {
     { title: cell.about.title, window, windows: chosen(view, cell, window).join(tr(", ")) });
 }
 
-function kept(view) { view.tell("place", view.at); plan(view); }
+function keepQuery(view) { view.tell("place", view.at); plan(view); }
 
 function plan(view) {
   if (view.frame) return;
@@ -143,7 +143,7 @@ function paint(view) {
     const x = ((at[0] / FULL) * grid.width - grid.box[1]) * cell.scale, y = ((at[1] / FULL) * grid.height - grid.box[0]) * cell.scale;
     star(g, x, y, clamp(width / 26, 5, 9), cell.about.role === "b" ? data.roles.b : data.roles.a);
   }
-  if (data.versus) readVersus(view, at);
+  if (data.pair) readPair(view, at);
   root.dataset.ready = data.version; root.dataset.at = at.join(","); root.dataset.painted = performance.now() - started;
 }
 
@@ -206,7 +206,7 @@ function drawChange(view, cell, g) {
   cell.top = top;
 }
 
-function readVersus(view, at) {
+function readPair(view, at) {
   const { data } = view, [across, down] = data.places;
   const n = clamp(Math.floor((at[1] / FULL) * down), 0, down - 1) * across + clamp(Math.floor((at[0] / FULL) * across), 0, across - 1);
   const [both, a, b] = [data.both[n], data.only_a[n], data.only_b[n]], all = both + a + b;

@@ -29,12 +29,12 @@ def multiples_message(photo: Photo, compared: Compared, cost: CostName, at: Plac
         picture: the encoded picture, if it is at hand.
     """
     cells = [{"n_win": row.n_win, "topk": row.topk, "title": f"n_win {row.n_win}, topk {row.topk}",
-              "front": on and beats_controls(row), **_kept(row),
+              "front": on and beats_controls(row), **_percentages(row),
               "costs": [amount(row, name) for name in ("macs", "peak_bytes", "seconds")
                                       if getattr(row, name) is not None],
               "grid": grid_header(lt.grid, photo)}
              for row, lt, on in zip(compared.rows, compared.traces, front(compared.rows, cost), strict=True)]
-    header = {"photo": photo.digest, "cells": cells, "at": at, "caption": caption, "versus": False}
+    header = {"photo": photo.digest, "cells": cells, "at": at, "caption": caption, "pair": False}
     return pack(header, picture or photo.encoded(TILE_SIDE), _routes(compared.traces))
 
 
@@ -43,7 +43,7 @@ def pair_message(photo: Photo, found: Pair, names: tuple[str, str], at: Place, c
     """A, B, what both and what one alone is routed to, and how far their outputs differ."""
     cells: list[dict[str, Any]] = [
         {"n_win": row.n_win, "topk": row.topk, "title": f"{role.upper()}: {name}", "front": False, "role": role,
-         **_kept(row), "reach": reach_of(lt), "grid": grid_header(lt.grid, photo),
+         **_percentages(row), "reach": reach_of(lt), "grid": grid_header(lt.grid, photo),
          "costs": [amount(row, "macs"), *([amount(row, "peak_bytes")] if row.routed else [])]}
         for role, name, row, lt in zip("ab", names, found.rows, found.traces, strict=True)]
     arrays = dict(_routes(found.traces))
@@ -52,7 +52,7 @@ def pair_message(photo: Photo, found: Pair, names: tuple[str, str], at: Place, c
                for name in ("both", "only_a", "only_b")}
     if found.difference is not None:
         arrays["difference"] = found.difference.astype(np.float32)
-    header = {"photo": photo.digest, "cells": cells, "at": at, "caption": caption, "versus": True,
+    header = {"photo": photo.digest, "cells": cells, "at": at, "caption": caption, "pair": True,
               "places": [ACROSS, DOWN], "map": list(found.difference.shape) if found.difference is not None else None}
     return pack(header, picture or photo.encoded(TILE_SIDE), arrays)
 
@@ -62,7 +62,7 @@ def _routes(traces: Sequence[LayerTrace]) -> Mapping[str, NDArray[Any]]:
             for n, lt in enumerate(traces)}
 
 
-def _kept(row: SettingRow) -> Mapping[str, str]:
+def _percentages(row: SettingRow) -> Mapping[str, str]:
     """What a setting and its controls keep, in per cent, as figures; the sentence is the view's."""
     return {name: f"{100 * share:.1f}" if share < 0.1 else f"{100 * share:.0f}" for name, share in
             (("keeps", row.recall), ("nearest", row.nearest), ("chance", row.chance))}

@@ -8,7 +8,7 @@ export default function mount({ parentElement, data, setTriggerValue }) {
   rails.set(root, view);
   view.tell = setTriggerValue;
   if (view.version === message.version) return undefined;
-  const held = root.contains(root.getRootNode().activeElement);
+  const hadFocus = root.contains(root.getRootNode().activeElement);
   view.version = message.version;
   root.setAttribute("role", "radiogroup");
   root.setAttribute("aria-label", tr("Layers"));
@@ -34,7 +34,7 @@ export default function mount({ parentElement, data, setTriggerValue }) {
   if (routed.length > 1) root.prepend(alikeness(message, routed));
   const chosen = root.querySelector("[aria-checked=true]");
   if (chosen) {
-    if (held) chosen.focus();
+    if (hadFocus) chosen.focus();
     // Not scrollIntoView, which would move the page too.
     root.scrollLeft = chosen.offsetLeft - root.clientWidth / 2 + chosen.clientWidth / 2;
   }

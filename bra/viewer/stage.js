@@ -57,7 +57,7 @@ function build(root) {
   ui.canvas.addEventListener("keydown", (event) => key(view, event));
   for (const role of ["a", "b"]) {
     ui[role].addEventListener("click", () => { view.active = role; schedule(view); });
-    $(`clear-${role}`).addEventListener("click", () => { view.pins[role] = null; view.active = role; told(view); });
+    $(`clear-${role}`).addEventListener("click", () => { view.pins[role] = null; view.active = role; sendPins(view); });
   }
   for (const name of ["reverse", "arrows", "bare"]) ui[name].addEventListener("click", () => { view[name] = !view[name]; switched(view); });
   ui.tint.addEventListener("change", () => { view.tint = ui.tint.value; switched(view); });
@@ -102,7 +102,7 @@ function placeOnStage(view, event) {
 function pin(view, place) {
   view.pins[view.active] = place;
   if (view.active === "a" && !view.pins.b) view.active = "b";
-  told(view);
+  sendPins(view);
 }
 
 // The switches of the stage travel as a list of words, so that a link can hold them.
@@ -120,7 +120,7 @@ function switched(view) {
 // The picture answers first: what the page does with a message takes longer than a frame.
 function tell(view, name, value) { requestAnimationFrame(() => setTimeout(() => view.tell(name, value))); }
 
-function told(view) { schedule(view); tell(view, "pins", { ...view.pins }); view.ui.live.textContent = view.ui.readout.textContent; }
+function sendPins(view) { schedule(view); tell(view, "pins", { ...view.pins }); view.ui.live.textContent = view.ui.readout.textContent; }
 
 function key(view, event) {
   const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
@@ -135,7 +135,7 @@ function key(view, event) {
   } else if (event.key === "Enter" || event.key === " ") {
     pin(view, placeOfToken(grid, at.row, at.col));
   } else if (event.key === "Escape") {
-    view.pins = { a: null, b: null }; view.active = "a"; view.cursor = null; told(view);
+    view.pins = { a: null, b: null }; view.active = "a"; view.cursor = null; sendPins(view);
   } else if (event.key.toLowerCase() === "r") { view.reverse = !view.reverse; switched(view);
   } else return;
   event.preventDefault(); event.stopPropagation();

@@ -22,7 +22,7 @@ from bra.models.steps import Step
 from bra.photo import Photo, to_tensor
 from bra.readers.checkpoint import Checkpoint
 from bra.yolo.build import assumed, build_checked, open_checkpoint
-from bra.yolo.rows import OURS, other_reading, rows_of, said_of_rows, with_rows
+from bra.yolo.rows import OURS, notes_on_rows, other_reading, rows_of, with_rows
 from bra.yolo.rows import heads_first as heads_first_in
 from bra.yolo.validate import check_model, left_out, read_model
 
@@ -147,7 +147,7 @@ def _assumed(content: Mapping[str, Any], module: Any, swapped: bool) -> tuple[tu
     """What a model file leaves open about its attention layers: sentences, and the options that answer them."""
     rows = [row for row in rows_of(content) if row.name in OURS]
     open_rows = [row for row in rows if other_reading(row, [_width(module.model[row.index])])]
-    said = said_of_rows(rows)
+    said = notes_on_rows(rows)
     if open_rows or swapped:
         numbers = ", ".join(str(row.index) for row in (open_rows or rows))
         said = (*said, message("rows {rows} read with the heads first, as the authors' class", rows=numbers) if swapped

@@ -163,7 +163,7 @@ def rehearse(model: Mapping[str, Any], limits: ModelLimits, still: Callable[[], 
                                         "the map is smaller, or pool its keys.", side=side, h=capture.size[0],
                                         w=capture.size[1],
                                         full=full / 1e9, most=limits.full_macs / 1e9))
-        kept = sum(map(_kept, recorder.captures))
+        kept = sum(map(_trace_bytes, recorder.captures))
         if kept > limits.trace_bytes:
             raise YoloError(message("the attention layers of this model, for a picture of {side} px, hand over "
                                     "{kept:,.0f} MB to be looked into: {most:,.0f} MB at most; give them fewer windows "
@@ -178,7 +178,7 @@ def _full_macs(capture: Capture) -> int:
     return pairs * (capture.q.shape[-1] + capture.v.shape[-1] + EXPONENTIAL)
 
 
-def _kept(capture: Capture) -> int:
+def _trace_bytes(capture: Capture) -> int:
     """Bytes that a trace keeps of a layer."""
     weights = (*capture.wo.parameters(),)
     tensors = (capture.q, capture.k, capture.v, capture.lepe, capture.affinity, capture.r_weight, capture.r_idx,

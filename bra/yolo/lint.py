@@ -28,11 +28,11 @@ from bra.yolo.rows import (
     Parse,
     Probe,
     Row,
+    notes_on_rows,
     options_of,
     other_reading,
     probe,
     rows_of,
-    said_of_rows,
     spec_of,
     with_options,
 )
@@ -89,7 +89,7 @@ def lint(path: str | Path, imgsz: int = 640, base: str | None = None) -> Report:
     text = model_text(path)
     model = canonical(read_yaml(text) | {"scale": tasks.guess_model_scale(str(path))})
     rows, findings = rows_of(model), []
-    said = () if model_file(path).parent == CFG else said_of_rows([row for row in rows if _readable(row)])
+    said = () if model_file(path).parent == CFG else notes_on_rows([row for row in rows if _readable(row)])
     guesses = guessed(model)
     if guesses.rows:
         # What is not known is not rewired and not mended: every finding is a sentence alone.

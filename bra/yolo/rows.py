@@ -240,7 +240,7 @@ def other_reading(row: Row, dims: Sequence[int]) -> Row | None:
     return swapped
 
 
-def said_of_rows(rows: Sequence[Row]) -> tuple[str, ...]:
+def notes_on_rows(rows: Sequence[Row]) -> tuple[str, ...]:
     """Sentences about what rows of attention leave to the class that reads them; nothing for rows that are not ours."""
     plain = [row for row in rows if row.name == DIM_FIRST[0]]
     needed = ("num_heads", "n_win", "topk")

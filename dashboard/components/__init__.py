@@ -159,7 +159,7 @@ def number_grid(html: str, key: str, on_token: Callable[[str], None]) -> None:
     """Figures of the worked example as grids of numbers, of which a token may be chosen.
 
     Args:
-        html: what `figures.example_steps.board` drew.
+        html: what `figures.example_steps.step_html` drew.
         key: of the widget in English.
         on_token: called with the widget's key when the visitor clicked; `st.session_state[key].token` is the number of
             the token.

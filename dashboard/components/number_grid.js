@@ -2,14 +2,14 @@
 
 export default function mount({ parentElement, data, setStateValue }) {
   const root = parentElement.querySelector(".number-grid");
-  const held = root.getRootNode().activeElement?.closest?.("[data-token]")?.dataset.token;
+  const focused = root.getRootNode().activeElement?.closest?.("[data-token]")?.dataset.token;
   if (root.dataset.html !== data.html) {
     root.innerHTML = data.html; // drawn by the app alone: no visitor's words are in it
     root.dataset.html = data.html;
   }
   const cells = () => [...root.querySelectorAll("[data-token]")];
   const go = (token) => cells().find((cell) => cell.dataset.token === String(token))?.focus();
-  if (held !== undefined) go(held);
+  if (focused !== undefined) go(focused);
   root.onclick = (event) => {
     const cell = event.target.closest("[data-token]");
     if (cell) setStateValue("token", Number(cell.dataset.token));

@@ -68,10 +68,10 @@ function paint(view) {
 const address = (data) => `${location.origin}${location.pathname}${data.query ? `?${data.query}` : ""}`;
 
 function copy(view) {
-  const said = (text) => { view.live.textContent = text; setTimeout(() => { view.live.textContent = ""; }, 2500); };
-  const byHand = () => { view.address.select(); said(tr("Press Ctrl+C")); };
+  const announce = (text) => { view.live.textContent = text; setTimeout(() => { view.live.textContent = ""; }, 2500); };
+  const byHand = () => { view.address.select(); announce(tr("Press Ctrl+C")); };
   // Browsers lend the clipboard to secure addresses only, which that of a lecture machine need not be.
-  if (navigator.clipboard) navigator.clipboard.writeText(address(view.data)).then(() => said(tr("Copied")), byHand);
+  if (navigator.clipboard) navigator.clipboard.writeText(address(view.data)).then(() => announce(tr("Copied")), byHand);
   else byHand();
 }
 
@@ -89,9 +89,9 @@ function keys(view, event) {
   if (view.dialog.open) return;      // Escape closes it
   const path = event.composedPath().filter((one) => one instanceof Element);
   const typing = path.some((one) => one.matches(TYPING));
-  const held = typing || (view.tabbed && path.some((one) => one.matches(ACTIVE)));
-  if (go === "leave" && held) { deepest()?.blur(); return; }     // first out of the widget, then out of the room
-  if (held) return;
+  const taken = typing || (view.tabbed && path.some((one) => one.matches(ACTIVE)));
+  if (go === "leave" && taken) { deepest()?.blur(); return; }     // first out of the widget, then out of the room
+  if (taken) return;
   event.preventDefault(); event.stopPropagation();
   if ((go === "next" && view.data.last) || (go === "back" && view.data.first)) return;
   view.tell("go", go);

@@ -15,10 +15,10 @@ RANKS: Final = "1234"
 SYMBOLS: Final = MappingProxyType({"q_mean": "q̄", "k_mean": "k̄"})
 
 
-def board(step: str, scene: Scene) -> str:
+def step_html(step: str, scene: Scene) -> str:
     """The figures of a step, as HTML."""
     tr = scene.tr
-    figures = _BOARDS[step](scene, tr)
+    figures = _FIGURES[step](scene, tr)
     if any("wx-mark" in figure for figure in figures):
         figures.append(f'<p class="wx-note">◥ {tr("differs from the first numbers")}</p>')
     return row_of(figures)
@@ -192,7 +192,7 @@ def _projection(s: Scene, tr: Tr) -> list[str]:
             as_map(s, "<b>y</b>", "out")]
 
 
-_BOARDS: Final = MappingProxyType({
+_FIGURES: Final = MappingProxyType({
     "tokens": _tokens, "windows": _windows, "means": _means, "affinity": _affinity, "topk": _topk, "gather": _gather,
     "scores": _scores, "softmax": _softmax, "output": _output, "lepe": _lepe, "projection": _projection})
 

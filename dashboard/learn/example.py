@@ -12,7 +12,7 @@ from bra.reports.code import example_code, explore_code
 from bra.teaching import source
 from bra.teaching.example import FIRST, HIGHEST, SIDE, TOPKS, W_K, W_O, ExampleNumbers
 from dashboard import components
-from dashboard.figures.example_steps import GRID, Scene, board
+from dashboard.figures.example_steps import GRID, Scene, step_html
 from dashboard.figures.number_grid import number
 from dashboard.i18n import language, tr, translate
 from dashboard.learn import photo_steps
@@ -37,7 +37,7 @@ def show_example(step: str, large: bool) -> None:
     now = learn_services.example_numbers(view.tokens, view.topk)
     first = learn_services.example_numbers(FIRST, ExampleView().topk)
     say(step)
-    components.number_grid(board(step, Scene(now, first, view.token, tr)), example_state.NUMBER_GRID,
+    components.number_grid(step_html(step, Scene(now, first, view.token, tr)), example_state.NUMBER_GRID,
                            example_state.on_token)
     choose_numbers(view)
     explain(step, now, view.token)

@@ -52,9 +52,9 @@ def handout(first: ExampleNumbers, nudged: ExampleNumbers, solved: bool, languag
     sheets = (name, _first_sheet(scene, solved)), ("", _second_sheet(scene, nudged, solved))
     pages = "".join(f'<section class="paper">{beside}<h1>{title} <small>{n} / 2</small></h1>{body}</section>'
                     for n, (beside, body) in enumerate(sheets, 1))
-    board = (Path(__file__).parents[1] / "components" / "number_grid.css").read_text(encoding="utf-8")
+    grid_css = (Path(__file__).parents[1] / "components" / "number_grid.css").read_text(encoding="utf-8")
     return (f'<!doctype html><html lang="{"zh-Hans" if language == "zh" else language}"><meta charset="utf-8">'
-            f"<title>{escape(title)}</title><style>{board}{CSS}</style>{pages}</html>")
+            f"<title>{escape(title)}</title><style>{grid_css}{CSS}</style>{pages}</html>")
 
 
 def _first_sheet(s: Scene, solved: bool) -> str:

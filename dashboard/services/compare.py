@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from bra.experiments.compare import Compared, GivenLayer, Pair, Setting, compare
-from bra.experiments.compare import versus as pair_of
+from bra.experiments.compare import Compared, GivenLayer, Pair, Setting, compare, compare_pair
 from bra.experiments.probes import ProbeRow, probe
 from bra.experiments.rules import rules_of
 from bra.experiments.sweep_table import Summary, SweepTable, read_table, summaries
@@ -114,7 +113,7 @@ def pair(photo: Photo, a: Side, b: Side) -> Pair:
     """One layer against another on a picture."""
     one, two = (compared(side.loaded, photo, side.given, (side.windows,), 0) for side in (a, b))
     keys = (_compared_key(side.loaded, photo, side.given, (side.windows,), 0) for side in (a, b))
-    return run_cached(server(), PairKey(*keys), lambda _: pair_of(one, two), tr_noop("Comparing …"), HEAVY)
+    return run_cached(server(), PairKey(*keys), lambda _: compare_pair(one, two), tr_noop("Comparing …"), HEAVY)
 
 
 def ruled(loaded: LoadedModel, photo: Photo, given: GivenLayer, windows: Setting) -> tuple[RuleRow, ...]:

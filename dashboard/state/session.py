@@ -22,7 +22,7 @@ from dashboard.state.view import LAYER_NAME, N_WINS, UPLOAD, Selection, inside, 
 T = TypeVar("T")
 REFUSED_SECONDS = 15
 STAGE, STRIP, UPLOADER, WHOLE, RAIL, MODEL_UPLOADER = "stage", "strip", "uploader", "whole", "rail", "model_uploader"
-GRID, VERSUS, CHART, MASK = "multiples", "versus", "chart", "mask_layer"
+GRID, PAIR, CHART, MASK = "multiples", "pair", "chart", "mask_layer"
 COST_BARS, COST_TREE, COST_PLACES = "cost_bars", "cost_tree", "cost_places"
 CHART_FORMAT, MATRIX, WHO_CHOSEN = "chart_format", "matrix", "who_chosen"
 ELSEWHERE, REPLACED, INSTEAD = "elsewhere", "replaced", "instead"
@@ -146,7 +146,7 @@ def use_setting(n_win: int, topk: int) -> None:
 
 def on_multiples() -> None:
     """Callback of the small pictures: the query that was kept is query A of every page."""
-    for key in (GRID, VERSUS):
+    for key in (GRID, PAIR):
         place = st.session_state[key_in_language(key)].place if key_in_language(key) in st.session_state else None
         if isinstance(place, (list, tuple)) and place != st.session_state.get(f"{key}_taken"):
             st.session_state[f"{key}_taken"] = place

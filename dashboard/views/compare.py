@@ -21,12 +21,12 @@ from bra.photo import Photo
 from bra.reports.code import (
     compare_code,
     compare_command,
+    pair_code,
     probe_code,
     probe_command,
     rules_code,
     sweep_command,
     sweep_table_code,
-    versus_code,
 )
 from bra.reports.tables import (
     COLLAPSED,
@@ -264,11 +264,11 @@ def sides(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place, seen
             ((loaded, given_layer(loaded, photo, view.layer)), (loaded_b, given_layer(loaded_b, photo, other.layer))))
     found = compare_services.pair(photo, a, b)
     names = tuple(f"{translate(side.loaded.model.label)}, {side.given.name}" for side in (a, b))
-    at = session.opening_place(session.VERSUS, photo.digest, focus)
+    at = session.opening_place(session.PAIR, photo.digest, focus)
     caption = "" if found.difference is not None else \
         tr("The two layers put out maps of different size or channels, so their outputs cannot be subtracted.")
     message = pair_message(photo, found, (names[0], names[1]), at, caption, encoded(photo, TILE_SIDE))
-    components.multiples(message, session.VERSUS, session.on_multiples, session.on_setting)
+    components.multiples(message, session.PAIR, session.on_multiples, session.on_setting)
     row_a, row_b = found.rows
     st.markdown(_together(found))
     less = tr_noop("B less A")
@@ -284,7 +284,7 @@ def sides(view: Selection, loaded: LoadedModel, photo: Photo, focus: Place, seen
         hide_index=True, height="content", column_config=heads([less]))
     one, two = ((side.loaded.settings, side.given.name, side.windows, share.file_name(side.loaded.upload))
                 for side in (a, b))
-    share.offer(versus_code(one, two, seen), charts=False)
+    share.offer(pair_code(one, two, seen), charts=False)
 
 
 def _together(found: Pair) -> str:

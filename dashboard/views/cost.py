@@ -354,12 +354,12 @@ def places(loaded: LoadedModel, view: CostView, cost: Cost, plain: Cost) -> list
     found = positions(plain, **options)
     possible = [(place, place.layer) for place in found if place.layer is not None]
     st.markdown(tr("**Where to put it?** One row with {options}, after each row of this model without BRA.",
-                   options=_said(options))
+                   options=_options_text(options))
                 + (tr(" The dashed line is 1 GiB.") if view.measure == "peak_bytes" else ""))
     here = tables.bra_after(cost, plain)
     size = "×".join(map(str, plain.input[2:]))
     caption = message("{model} · one image of {size} · one BRA row with {options}", model=plain.model, size=size,
-                      options=_said(options))
+                      options=_options_text(options))
     if possible:
         (least, cheap), (most, dear) = (extreme(possible, key=lambda pair: pair[1].params) for extreme in (min, max))
         st.markdown(as_is(tr(
@@ -398,7 +398,7 @@ def _options(spec: BRASpec) -> dict[str, Any]:
             if field.name not in ("dim", "qk_dim", "qk_scale") and getattr(spec, field.name) != field.default}
 
 
-def _said(options: dict[str, Any]) -> str:
+def _options_text(options: dict[str, Any]) -> str:
     return tr(", ").join(f"{name}={value}" for name, value in options.items()) or tr("default settings")
 
 

@@ -237,7 +237,7 @@ def test_a_against_b_is_worked_out_once_by_a_job(monkeypatch: pytest.MonkeyPatch
         app = opened(**query)
         app.switch_page("views/compare.py").run()
         assert not app.exception
-        assert message(app, "multiples")[0]["versus"]
+        assert message(app, "multiples")[0]["pair"]
     assert threads == ["heavy 0"]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from bra.teaching.example import FIRST, run_example
 from bra.teaching.source import STEPS
-from dashboard.figures.example_steps import Scene, board
+from dashboard.figures.example_steps import Scene, step_html
 from dashboard.i18n import tr_in
 
 pytestmark = pytest.mark.browser
@@ -37,7 +37,7 @@ def draw(page: Any, html: str) -> None:
 
 
 def made(step: str, token: int = 0, topk: int = 1, language: str = "en") -> str:
-    return board(step, Scene(run_example(FIRST, topk), run_example(), token, partial(tr_in, language)))
+    return step_html(step, Scene(run_example(FIRST, topk), run_example(), token, partial(tr_in, language)))
 
 
 def test_a_click_and_the_keyboard_choose_a_token(context: Any) -> None:

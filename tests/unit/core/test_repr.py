@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import bra
-from bra.experiments.compare import compare, layer_input, settings_of, versus
+from bra.experiments.compare import compare, compare_pair, layer_input, settings_of
 from bra.metrics.between_layers import consecutive
 from bra.metrics.described import CELLS, block_picture, layer_numbers
 from bra.metrics.summary import report
@@ -49,7 +49,7 @@ def made() -> dict[str, object]:
     found = compare(given, settings_of((2, 3), (1, 4)))
     trace = bra.trace(nn.Sequential(LAYER), torch.rand(2, 16, 12, 13))
     return {"layer trace": trace.layers["0"], "model trace": trace, "cost": bra.cost(LAYER, 12), "opened model": model,
-            "run": model.look(PHOTO, 64), "layer input": given, "compared": found, "pair": versus(found, found)}
+            "run": model.look(PHOTO, 64), "layer input": given, "compared": found, "pair": compare_pair(found, found)}
 
 
 def test_every_repr_is_one_short_line() -> None:

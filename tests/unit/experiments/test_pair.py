@@ -15,10 +15,10 @@ from bra.experiments.compare import (
     SettingRow,
     beats_controls,
     compare,
+    compare_pair,
     difference,
     layer_input,
     settings_of,
-    versus,
 )
 from bra.metrics.agreement import ACROSS, DOWN
 from bra.metrics.dense import layer_output
@@ -53,7 +53,7 @@ def test_a_layers_output_is_what_the_module_returns(key: str) -> None:
 
 
 def test_a_against_itself_shares_all_and_differs_in_nothing() -> None:
-    found = versus(one(), one())
+    found = compare_pair(one(), one())
     np.testing.assert_array_equal(found.shared.union_share, 1)
     np.testing.assert_array_equal(found.difference, 0)
     # 13 rows of tokens are padded to 16, so three of 16 windows cover 3/16 of the grid, and more of the picture.
@@ -61,7 +61,7 @@ def test_a_against_itself_shares_all_and_differs_in_nothing() -> None:
 
 
 def test_all_windows_against_three_by_hand() -> None:
-    found = versus(one(topk=3), one(topk=16))
+    found = compare_pair(one(topk=3), one(topk=16))
     np.testing.assert_allclose(found.shared.only_a, 0, atol=1e-12)
     np.testing.assert_allclose(found.shared.both + found.shared.only_b, 1, atol=1e-12)
     np.testing.assert_allclose(found.shared.union_share, found.shared.both, atol=1e-12)
@@ -80,7 +80,7 @@ def test_outputs_that_are_opposite_or_of_other_shape() -> None:
 def test_the_small_pictures_get_the_modules_routing_and_the_tables_numbers() -> None:
     compared = compare(layer_input(open_model(SETTINGS), photo(), 128), settings_of((3, 4), (2, 5)))
     header, picture, arrays = unpack(multiples_message(photo(), compared, "macs", (5000, 2500), "below"))
-    assert (header["at"], header["caption"], header["versus"]) == ([5000, 2500], "below", False)
+    assert (header["at"], header["caption"], header["pair"]) == ([5000, 2500], "below", False)
     assert picture[:4] == b"RIFF"
     for n, (cell, row, lt) in enumerate(zip(header["cells"], compared.rows, compared.traces, strict=True)):
         np.testing.assert_array_equal(arrays[f"r_idx_{n}"], lt.r_idx[0])
@@ -89,7 +89,7 @@ def test_the_small_pictures_get_the_modules_routing_and_the_tables_numbers() -> 
 
 
 def test_a_against_b_sends_areas_at_every_place_and_the_difference() -> None:
-    found = versus(one(), one(n_win=5, topk=4))
+    found = compare_pair(one(), one(n_win=5, topk=4))
     header, _, arrays = unpack(pair_message(photo(), found, ("first", "second"), (0, 0), ""))
     assert header["places"] == [ACROSS, DOWN]
     assert [cell["title"] for cell in header["cells"]] == ["A: first", "B: second"]

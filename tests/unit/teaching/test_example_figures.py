@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bra.grid import WindowGrid
 from bra.teaching.example import FIRST, TOPKS, run_example
 from bra.teaching.source import STEPS
-from dashboard.figures.example_steps import Scene, board
+from dashboard.figures.example_steps import Scene, step_html
 from dashboard.figures.number_grid import number
 from dashboard.figures.photo_maps import CIVIDIS, NOTHING, heat, map_figure, photo_figure, span_of, strip_figure
 from dashboard.i18n import tr_in
@@ -45,7 +45,7 @@ def scene(token: int = 0, topk: int = 1, tokens: object = FIRST) -> Scene:
 @pytest.mark.parametrize("topk", TOPKS)
 @pytest.mark.parametrize("token", [0, 7, 15])
 def test_every_board_is_drawn_whole(step: str, topk: int, token: int) -> None:
-    made = figures(board(step, scene(token, topk, NUDGED_TOKENS)))
+    made = figures(step_html(step, scene(token, topk, NUDGED_TOKENS)))
     assert made
     for figure in made.values():
         svg = figure.find("svg")
@@ -59,13 +59,13 @@ def test_every_board_is_drawn_whole(step: str, topk: int, token: int) -> None:
 
 
 def test_the_affinities_on_the_board_are_the_modules() -> None:
-    made = texts(figures(board("topk", scene()))["A row: asks, column: is asked"])
+    made = texts(figures(step_html("topk", scene()))["A row: asks, column: is asked"])
     assert made == [number(a) for row in run_example().affinity[0].tolist() for a in row]
 
 
 @pytest.mark.parametrize("token", range(16))
 def test_scores_and_shares_on_the_board_are_those_of_the_tokens_window(token: int) -> None:
-    made, now = figures(board("softmax", scene(token, 2))), run_example(FIRST, 2)
+    made, now = figures(step_html("softmax", scene(token, 2))), run_example(FIRST, 2)
     window = scene(token).at[0]
     for title, name in (("S", "scores"), ("P each row sums to 1", "attention")):
         expected = getattr(now, name)[0, 0, window].flatten().tolist()
@@ -73,7 +73,7 @@ def test_scores_and_shares_on_the_board_are_those_of_the_tokens_window(token: in
 
 
 def test_products_stand_where_their_factors_meet() -> None:
-    cells = texts(next(iter(figures(board("affinity", scene())).values())))
+    cells = texts(next(iter(figures(step_html("affinity", scene())).values())))
     now = run_example()
     top, rows = cells[1:9], [cells[9 + 6 * n:15 + 6 * n] for n in range(4)]     # factors have two numbers
     assert top == [number(v) for mean in now.k_mean[0].tolist() for v in mean]
@@ -83,25 +83,25 @@ def test_products_stand_where_their_factors_meet() -> None:
 
 
 def test_only_what_moved_is_marked() -> None:
-    assert "wx-mark" not in "".join(board(step, scene()) for step in STEPS)
+    assert "wx-mark" not in "".join(step_html(step, scene()) for step in STEPS)
     made = scene(2, 1, NUDGED_TOKENS)
-    marks = {step: board(step, made).count('class="wx-mark"') for step in STEPS}
+    marks = {step: step_html(step, made).count('class="wx-mark"') for step in STEPS}
     assert marks["tokens"] == 4                                     # x, q, k and v of one token
     assert marks["topk"] == 4 + 3 + 1 + 1 == 9                      # its row and column, a route, the token on the map
     now, first = made.now, made.first
     moved = {name: int((getattr(now, name) - getattr(first, name)).abs().gt(1e-6).any(-1).sum())
              for name in ("mixed", "lepe", "out")}
     assert marks["projection"] == sum(moved.values())
-    assert "differs from the first numbers" in board("topk", made)
+    assert "differs from the first numbers" in step_html("topk", made)
 
 
 def test_with_more_windows_what_is_new_is_marked() -> None:
-    made = board("gather", scene(0, 2))
+    made = step_html("gather", scene(0, 2))
     assert made.count('class="wx-mark"') == 2 * 4                   # keys and values of the second window
 
 
 def test_every_token_of_the_input_can_be_chosen() -> None:
-    made = board("tokens", scene(5))
+    made = step_html("tokens", scene(5))
     assert sorted(map(int, re.findall(r'data-token="(\d+)"', made))) == list(range(16))
     assert len(re.findall(r'tabindex="0"', made)) == 1
     assert re.search(r'data-token="5" role="button" tabindex="0" aria-pressed="true"', made)
