@@ -20,9 +20,9 @@ from bra.models.base import UNTRAINED, FileOptions, ModelRun, OpenModel
 from bra.models.biformer import FoundBiFormer, biformer_nano, biformer_photos, from_checkpoint, from_tensors
 from bra.models.card import shipped
 from bra.models.catalog import CATALOG, ModelSettings, build
-from bra.models.elsewhere import code_base, record_lines
 from bra.models.init import redraw
 from bra.models.recorded import open_recording
+from bra.models.recording_hint import code_base, record_lines
 from bra.models.watched import open_timeline
 from bra.photo import Photo
 from bra.profiling import model_cost
@@ -88,7 +88,7 @@ def open_file(data: bytes, name: str, progress: Callable[[int, int], None] = lam
     Args:
         data: its bytes.
         name: its name, whose ending says what it is, and whose scale letter counts for a YOLO model file.
-        progress: told (0, 0) again and again while a checkpoint is read and while a YOLO model is rehearsed; what it
+        progress: told (0, 0) again and again while a checkpoint is read and during the dry run of a YOLO model; what it
             raises ends the work.
         options: what the file cannot tell.
 

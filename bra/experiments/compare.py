@@ -25,7 +25,7 @@ from bra.grid import WindowGrid
 from bra.markup import table_html
 from bra.messages import message
 from bra.metrics import routing as bf
-from bra.metrics.agreement import Shared, caught, even_places, random_union_share, shared, windows_at
+from bra.metrics.agreement import Shared, attention_recall, even_places, random_union_share, shared, windows_at
 from bra.metrics.dense import dense_masses, layer_output
 from bra.metrics.query_dependence import collapsed_by, query_dependence
 from bra.metrics.routing import Floats
@@ -475,11 +475,11 @@ def compare_pair(a: Compared, b: Compared) -> Pair:
 def _caught(a: LayerTrace, b: LayerTrace) -> float | None:
     if a.routed == b.routed:
         return None
-    return caught(b, a) if a.routed else caught(a, b)
+    return attention_recall(b, a) if a.routed else attention_recall(a, b)
 
 
 def difference(a: LayerTrace, b: LayerTrace) -> Floats | None:
-    """(h, w): see `Versus.difference`; 0 where both outputs are 0."""
+    """(h, w): see `Pair.difference`; 0 where both outputs are 0."""
     y_a, y_b = layer_output(a).double().numpy(), layer_output(b).double().numpy()
     if y_a.shape != y_b.shape:
         return None

@@ -92,7 +92,7 @@ def shared(a: LayerTrace, at_a: Ints, b: LayerTrace, at_b: Ints, image: int = 0)
     return Shared(*(np.where(seen, np.maximum(part, 0), np.nan) for part in made))
 
 
-def caught(a: LayerTrace, b: LayerTrace, image: int = 0) -> float:
+def attention_recall(a: LayerTrace, b: LayerTrace, image: int = 0) -> float:
     """Share of what layer A attends to on the picture that falls on what layer B is routed to from the same place: mean
     over places, 0 to 1. A does not route; its attention is taken as even within each window of its grid."""
     places = even_places()

@@ -6,8 +6,8 @@ window i in layer A and j in layer B, let Rᵢ and Sⱼ be the areas that the tw
     overlap(A, B) = mean over pixels of |Rᵢ ∩ Sⱼ| / |Rᵢ ∪ Sⱼ|,     0 to 1.
 
 Pixels from which neither is routed to the picture, but both to padding alone, are left out; NaN where none is left.
-Two random choices of these sizes have about r·s / (r + s − r·s) of it, r and s being their shares of the picture. A
-model whose layers choose alike could choose once and use it again: `carried` is A's choice as B would have to take it.
+Two random choices of these sizes have about r·s / (r + s − r·s) of it, r and s being their shares of the picture.
+Layers that choose alike could choose once and use it again: `transferred` is A's choice as B would have to take it.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def overlap(a: LayerTrace, b: LayerTrace, image: int = 0) -> tuple[float, float]
     return float((weight * both / np.where(union > 0, union, 1)).sum()), float((weight * by_chance).sum())
 
 
-def carried(a: LayerTrace, b: LayerTrace, image: int = 0) -> Ints:
+def transferred(a: LayerTrace, b: LayerTrace, image: int = 0) -> Ints:
     """(p2 of B, k of B): the windows of B that A's choice covers most, for the same place of the picture.
 
     Where windows are covered alike, the nearer ones come first.
@@ -169,7 +169,7 @@ def _recalls(before: LayerTrace, lt: LayerTrace, image: int, still: Callable[[],
         return float("nan"), float("nan")
     mass, mapped = bd.dense_attention(lt, image, still).mass, bf.on_map(lt)
     own, borrowed = (float(bd.recall_of(mass, windows)[:, mapped].mean()) for windows in
-                     (lt.r_idx[image].numpy(), carried(before, lt, image)))
+                     (lt.r_idx[image].numpy(), transferred(before, lt, image)))
     return own, borrowed
 
 

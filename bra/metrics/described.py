@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from bra.markup import table_html
-from bra.metrics.between_layers import carried, overlap, routed_layers
+from bra.metrics.between_layers import overlap, routed_layers, transferred
 from bra.metrics.dense import dense_attention, recall
 from bra.metrics.query_dependence import query_dependence
 from bra.metrics.routing import chance, on_map, shared_choices
@@ -43,7 +43,7 @@ def layer_numbers(trace: LayerTrace, image: int = 0, before: LayerTrace | None =
         dense, mapped = dense_attention(trace, image), on_map(trace)
         kept = float(recall(trace, dense, image)[:, mapped].mean())
         if before is not None and not math.isnan(alike):
-            taken = float(recall(trace, dense, image, carried(before, trace, image))[:, mapped].mean())
+            taken = float(recall(trace, dense, image, transferred(before, trace, image))[:, mapped].mean())
     return {"recall": kept, "chance": chance(trace), "query dep.": query_dependence(trace, image) if trace.routed else
             math.nan, "shared": shared_choices(trace, image) if trace.routed else math.nan, "as before": alike,
             "taken over": taken}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from typing import TypeVar
+
 import torch
 from torch import nn
 
 from bra.attention import BiLevelRoutingAttention
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @torch.no_grad()
@@ -26,3 +31,13 @@ def redraw(model: nn.Module, seed: int = 0, keep: tuple[type[nn.Module], ...] = 
             part.weight.uniform_(-bound, bound, generator=generator)
             if part.bias is not None:
                 part.bias.uniform_(-bound, bound, generator=generator)
+
+
+def untrained(model: Model) -> Model:
+    """A copy of a model with random weights, and normalisation layers as new."""
+    made = copy.deepcopy(model)
+    redraw(made)
+    for part in made.modules():
+        if isinstance(part, (nn.BatchNorm2d, nn.LayerNorm)):
+            part.reset_parameters()
+    return made

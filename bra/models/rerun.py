@@ -16,7 +16,7 @@ from torch import nn
 
 from bra.listening import hearing
 from bra.models.base import Change, ModelRun, OpenModel, Prepared, on_photo, private, with_windows
-from bra.models.steps import INPUT, Point, Step, names_in, step_of, walk, within
+from bra.models.steps import INPUT, Point, Step, names_in, run_steps, step_of, within
 from bra.photo import Photo
 from bra.tracing import LayerTrace, ModelTrace, routed_first, traced
 
@@ -71,7 +71,7 @@ def run_from(model: OpenModel, photo: Photo, side: int, change: Change | None = 
     wanted = [number for number in range(start + 1, min(at + 1, len(steps))) if steps[number].routes]
     modules = nn.ModuleList([step.run for step in running if isinstance(step.run, nn.Module)])
     with model.running(kept.prepared), hearing(modules, _size(kept.prepared)):
-        ran = traced(partial(walk, running, given, start, wanted), names_in(running), _size(kept.prepared))
+        ran = traced(partial(run_steps, running, given, start, wanted), names_in(running), _size(kept.prepared))
         answer = model.answer(ran.out.out, kept.prepared)
     fresh = {name: on_photo(layer, kept.prepared) for name, layer in ran.layers.items()}
     layers = {name: layer for name, layer in kept.layers.items() if _before(steps, name, start)} | fresh

@@ -56,7 +56,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Walk:
+class StepsRun:
     """A forward, or the later part of one.
 
     Attributes:
@@ -89,7 +89,7 @@ def needed(steps: Sequence[Step], start: int) -> frozenset[int]:
     return frozenset(source for step in steps[start:] for source in step.sources if source < start)
 
 
-def walk(steps: Sequence[Step], given: Mapping[int, Any], start: int = 0, keep: Collection[int] = ()) -> Walk:
+def run_steps(steps: Sequence[Step], given: Mapping[int, Any], start: int = 0, keep: Collection[int] = ()) -> StepsRun:
     """Run the steps from number `start` on.
 
     Args:
@@ -109,7 +109,7 @@ def walk(steps: Sequence[Step], given: Mapping[int, Any], start: int = 0, keep: 
         out = outs[at] = steps[at](outs)
         for past in outs.keys() - needed(steps, at + 1):
             del outs[past]
-    return Walk(out, points)
+    return StepsRun(out, points)
 
 
 def _point(outs: Mapping[int, Any], names: Collection[int], points: Mapping[int, Point]) -> Point | None:

@@ -172,7 +172,7 @@ def _padding_words(grid: WindowGrid) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Lever:
+class SettingChange:
     """One setting changed, all else equal.
 
     Attributes:
@@ -197,7 +197,7 @@ class Lever:
         return plain | {"layer": self.layer.to_dict()}
 
 
-def levers(spec: BRASpec, h: int, w: int, itemsize: int = 4) -> tuple[Lever, ...]:
+def setting_changes(spec: BRASpec, h: int, w: int, itemsize: int = 4) -> tuple[SettingChange, ...]:
     """What each setting saves on a map of h·w tokens, those that save most parameters first.
 
     Its place in the model is a lever too, the largest: see `positions`. Half the channels are a quarter of the
@@ -212,7 +212,7 @@ def levers(spec: BRASpec, h: int, w: int, itemsize: int = 4) -> tuple[Lever, ...
             continue
         if after.spec == spec:
             continue
-        found.append(Lever(", ".join(f"{name}={value}" for name, value in changes.items()), after,
+        found.append(SettingChange(", ".join(f"{name}={value}" for name, value in changes.items()), after,
                            before.params - after.params, before.macs - after.macs,
                            before.peak_bytes - after.peak_bytes, why))
     return tuple(sorted(found, key=lambda lever: (-lever.params, -lever.macs)))

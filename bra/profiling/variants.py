@@ -16,7 +16,7 @@ NOTES = ("i", "f", "type", "np")
 """What Ultralytics' parser writes on a row, by which its model finds its way."""
 
 
-class Nothing(nn.Identity):
+class RemovedLayer(nn.Identity):
     """What stands where a BRA layer was taken out."""
 
 
@@ -55,7 +55,7 @@ def _changed(model: nn.Module, changes: dict[str, Any] | None) -> nn.Module:
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copied = copy.deepcopy(model, shared)
     if isinstance(copied, BiLevelRoutingAttention):
-        return Nothing() if changes is None else _made(copied.spec, changes)
+        return RemovedLayer() if changes is None else _made(copied.spec, changes)
     layers = {name: layer for name, layer in copied.named_modules() if isinstance(layer, BiLevelRoutingAttention)}
     for name, layer in layers.items():
         if changes is not None:
@@ -64,7 +64,7 @@ def _changed(model: nn.Module, changes: dict[str, Any] | None) -> nn.Module:
         holder, _, last = name.rpartition(".")
         around = copied.get_submodule(holder)
         # A layer with a gate beside it is a residual row of ours: it goes as a whole.
-        _put(copied, holder if last == "attn" and hasattr(around, "gate") else name, Nothing())
+        _put(copied, holder if last == "attn" and hasattr(around, "gate") else name, RemovedLayer())
     if changes is None:
         _close_up(copied)
     return copied
@@ -77,7 +77,7 @@ def _close_up(model: nn.Module) -> None:
         return
     each: list[Any] = list(rows)
     read = {row.i: [row.i + f if f < 0 else f for f in _listed(row.f)] for row in each}
-    gone = {row.i for row in each if all(isinstance(m, Nothing) for m in row.modules() if not any(m.children()))}
+    gone = {row.i for row in each if all(isinstance(m, RemovedLayer) for m in row.modules() if not any(m.children()))}
     kept = [row for row in each if row.i not in gone]
     if any(_through(at, read, gone) < 0 for at in gone):     # only a first row can read the image
         return
@@ -87,7 +87,7 @@ def _close_up(model: nn.Module) -> None:
         sources = [-1 if f == -1 and source == at - 1 else source for f, source in
                    zip(_listed(row.f), sources, strict=True)]
         row.i, row.f = at, sources[0] if isinstance(row.f, int) else sources
-        if any(isinstance(part, Nothing) for part in row.modules()):
+        if any(isinstance(part, RemovedLayer) for part in row.modules()):
             row.type = row.type.removesuffix("BRA")         # C2fBRA without its attention is C2f
     model.model = nn.Sequential(*kept)
     object.__setattr__(model, "save", sorted({f for row in kept for f in _listed(row.f) if f != -1}))

@@ -242,7 +242,7 @@ def compare_code(settings: ModelSettings, layer: str, n_wins: Sequence[int], top
 
 
 def pair_code(a: tuple[ModelSettings, str, Setting, str], b: tuple[ModelSettings, str, Setting, str],
-                picture: str = "photo.jpg") -> str:
+              picture: str = "photo.jpg") -> str:
     """The program that holds A against B: `pair`.
 
     Args:
@@ -250,7 +250,7 @@ def pair_code(a: tuple[ModelSettings, str, Setting, str], b: tuple[ModelSettings
         b: the same of the other side.
         picture: name of the picture's file.
     """
-    imports, lines = [PHOTO, "from bra.experiments.compare import Setting, compare, layer_input, compare_pair"], []
+    imports, lines = [PHOTO, "from bra.experiments.compare import Setting, compare, compare_pair, layer_input"], []
     for name, (settings, layer, windows, file) in (("a", a), ("b", b)):
         needed, model = _opened(settings, file, f"model_{name}")
         imports += needed

@@ -165,7 +165,7 @@ def leak(given: LayerInput, n_win: int, topk: int, masked: bool) -> tuple[LayerT
 
 
 @dataclass(frozen=True, slots=True)
-class Voices:
+class OutputParts:
     """Who speaks in a layer's output; shares and distances from 0.
 
     Attributes:
@@ -181,14 +181,14 @@ class Voices:
     without_lepe: float
 
 
-def voices(lt: LayerTrace, seed: int = 0) -> Voices:
+def output_parts(lt: LayerTrace, seed: int = 0) -> OutputParts:
     """What the routing, and what the position term, does for a layer's output on one picture."""
     out, mapped = bd.layer_output(lt), bf.on_map(lt)
 
     def routed_to(windows: bf.Ints) -> float:
         return distance(bd.layer_output(replace(lt, r_idx=torch.from_numpy(windows)[None], factor=None)), out)
 
-    return Voices(float(np.nanmean(bd.attention_share(lt)[:, mapped])), routed_to(bf.random_windows(lt, seed)),
+    return OutputParts(float(np.nanmean(bd.attention_share(lt)[:, mapped])), routed_to(bf.random_windows(lt, seed)),
                   routed_to(bf.nearest_windows(lt)), distance(bd.layer_output(replace(lt, lepe=None)), out))
 
 

@@ -112,7 +112,7 @@ def _epoch(model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimize
     batches = [part for part in torch.split(torch.randperm(len(seen.labels)), recipe.batch) if len(part) > 1]
     for at, batch in enumerate(batches):
         for group in optimizer.param_groups:
-            group["lr"] = rate_at(epoch + at / len(batches), recipe)
+            group["lr"] = rate_at(epoch + at / len(batches), recipe.epochs, recipe.warmup, recipe.rate)
         logits = model(augment([seen.pictures[n] for n in batch.tolist()]))
         loss = F.cross_entropy(logits, seen.labels[batch], label_smoothing=recipe.smoothing)
         optimizer.zero_grad()
@@ -126,12 +126,12 @@ def _epoch(model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimize
     return sum(losses) / len(losses)
 
 
-def rate_at(epoch: float, recipe: Recipe) -> float:
-    """Learning rate at a fractional epoch: a straight rise, then half a cosine down to 0."""
-    if epoch < recipe.warmup:
-        return recipe.rate * (epoch + 0.01) / recipe.warmup
-    share = (epoch - recipe.warmup) / max(recipe.epochs - recipe.warmup, 1e-9)
-    return recipe.rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+def rate_at(epoch: float, epochs: int, warmup: float, most: float) -> float:
+    """Learning rate at a fractional epoch: a straight rise to `most`, then half a cosine down to 0."""
+    if epoch < warmup:
+        return most * (epoch + 0.01) / warmup
+    share = (epoch - warmup) / max(epochs - warmup, 1e-9)
+    return most * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 
 
 @torch.no_grad()

@@ -7,7 +7,6 @@ and, by the routing loss, which windows belong together.
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -23,8 +22,8 @@ from bra.metrics.query_dependence import query_dependence_of
 from bra.models.biformer import BiFormer, normalized
 from bra.recorder import Capture, recording
 from bra.training.checkpointing import load_state, save_state, seed_epoch, write_curve
-from bra.training.classifier import follow_weights, set_same_qk
-from bra.training.lessons import CHANNELS, STRIDES, Lessons, Maps
+from bra.training.classifier import follow_weights, rate_at, set_same_qk
+from bra.training.distillation_data import CHANNELS, STRIDES, DistillationData, Maps
 from bra.training.routing import AttentionTarget, TeacherTarget, routing_loss
 
 UPRIGHT = 0.75
@@ -88,13 +87,13 @@ class Student(nn.Module):
                      for linear, stride in zip(self.to_teacher, STRIDES, strict=True))
 
 
-def distil(build: Callable[[], BiFormer], lessons: Lessons, unseen: Lessons, recipe: Recipe, folder: Path,
-           progress: Callable[[str], None] = print) -> BiFormer:
+def distil(build: Callable[[], BiFormer], seen: DistillationData, unseen: DistillationData, recipe: Recipe,
+           folder: Path, progress: Callable[[str], None] = print) -> BiFormer:
     """Teach a student, or go on where a cut-off run in `folder` stopped; the result is the same.
 
     Args:
         build: a student with random weights.
-        lessons: what is learned.
+        seen: what is learned.
         unseen: what is held out, for the curve.
         recipe: how.
         folder: gets `last.pt`, the whole state after each epoch, and `curve.csv`.
@@ -104,7 +103,7 @@ def distil(build: Callable[[], BiFormer], lessons: Lessons, unseen: Lessons, rec
         The averaged student in eval mode.
     """
     torch.manual_seed(recipe.seed)
-    model = Student(build(), [each.shape[1] for each in lessons.maps])
+    model = Student(build(), [each.shape[1] for each in seen.maps])
     if recipe.same_qk:
         set_same_qk(model)
     average = copy.deepcopy(model).requires_grad_(False)
@@ -121,7 +120,7 @@ def distil(build: Callable[[], BiFormer], lessons: Lessons, unseen: Lessons, rec
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
     for epoch in range(done, recipe.epochs):
-        loss = _epoch(model, average, optimizer, lessons, recipe, epoch, progress)
+        loss = _epoch(model, average, optimizer, seen, recipe, epoch, progress)
         curve.append({"epoch": epoch + 1, "loss": loss, **judge(average, unseen, recipe)})
         write_curve(curve, folder / "curve.csv")
         save_state({"recipe": asdict(recipe), "epochs": epoch + 1, "curve": curve, "model": model.state_dict(),
@@ -132,18 +131,18 @@ def distil(build: Callable[[], BiFormer], lessons: Lessons, unseen: Lessons, rec
     return body.eval()
 
 
-def _epoch(model: Student, average: nn.Module, optimizer: torch.optim.Optimizer, lessons: Lessons, recipe: Recipe,
-           epoch: int, progress: Callable[[str], None]) -> float:
+def _epoch(model: Student, average: nn.Module, optimizer: torch.optim.Optimizer, seen: DistillationData,
+           recipe: Recipe, epoch: int, progress: Callable[[str], None]) -> float:
     """Some steps on pictures drawn at random; returns the mean loss."""
     seed_epoch(recipe.seed, epoch)
     model.train()
     losses: list[float] = []
-    batches = torch.randint(len(lessons.pictures), (recipe.steps, recipe.batch)).unbind()
+    batches = torch.randint(len(seen.pictures), (recipe.steps, recipe.batch)).unbind()
     began = time.monotonic()
     for at, numbers in enumerate(batches):
         for group in optimizer.param_groups:
-            group["lr"] = _rate(epoch + at / len(batches), recipe)
-        rgb, maps = augmented(*lessons.batch(numbers.tolist()), upright=at % 3 == 2)
+            group["lr"] = rate_at(epoch + at / len(batches), recipe.epochs, recipe.warmup, recipe.rate)
+        rgb, maps = augmented(*seen.batch(numbers.tolist()), upright=at % 3 == 2)
         distance, routing = losses_of(model, rgb, maps, recipe)
         loss = distance + recipe.routing * routing
         optimizer.zero_grad()
@@ -206,7 +205,7 @@ def augmented(rgb: Tensor, maps: Maps, upright: bool) -> tuple[Tensor, Maps]:
 
 
 @torch.no_grad()
-def judge(model: nn.Module, unseen: Lessons, recipe: Recipe) -> dict[str, float]:
+def judge(model: nn.Module, unseen: DistillationData, recipe: Recipe) -> dict[str, float]:
     """Distance of features, routing loss and share of query-dependent routing on what was not learned from."""
     model.eval()
     assert isinstance(model, Student)
@@ -222,11 +221,3 @@ def judge(model: nn.Module, unseen: Lessons, recipe: Recipe) -> dict[str, float]
     means = np.mean(rows, 0)
     return {"held_out_distance": float(means[0]), "held_out_routing": float(means[1]),
             "query_dependence": float(means[2])}
-
-
-def _rate(epoch: float, recipe: Recipe) -> float:
-    """Learning rate at a fractional epoch: a straight rise, then half a cosine down to 0."""
-    if epoch < recipe.warmup:
-        return recipe.rate * (epoch + 0.01) / recipe.warmup
-    share = (epoch - recipe.warmup) / max(recipe.epochs - recipe.warmup, 1e-9)
-    return recipe.rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
@@ -15,7 +14,7 @@ from bra.errors import BRAError
 from bra.models.adapters import OpenClassifier
 from bra.models.biformer import BiFormer, biformer_nano
 from bra.models.card import ModelCard, ship
-from bra.models.init import redraw
+from bra.models.init import untrained
 from bra.photo import Photo
 from bra.training.checkpointing import read_curve
 from bra.training.classifier import Recipe, train_classifier
@@ -66,7 +65,7 @@ def train_flowers(source: Path, out: Path, seeds: Sequence[int], recipe: Recipe 
     chosen = [source / name for name in unseen.names[::step]]
     quality = {}
     for kind in ("trained", "untrained"):
-        judged = models[0] if kind == "trained" else _untrained(models[0])
+        judged = models[0] if kind == "trained" else untrained(models[0])
         opened = OpenClassifier(judged, kind, kind, seen.classes)
         pictures = ((Photo.from_bytes(path.read_bytes()), None) for path in chosen)
         quality[kind] = routing_quality(opened, pictures, recipe.side, progress)
@@ -87,12 +86,3 @@ def train_flowers(source: Path, out: Path, seeds: Sequence[int], recipe: Recipe 
 
 def _nano(classes: int) -> BiFormer:
     return biformer_nano(classes, DROP_PATH)
-
-
-def _untrained(model: BiFormer) -> BiFormer:
-    made = copy.deepcopy(model)
-    redraw(made)
-    for part in made.modules():
-        if isinstance(part, (torch.nn.BatchNorm2d, torch.nn.LayerNorm)):
-            part.reset_parameters()
-    return made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
@@ -15,12 +14,12 @@ from bra.errors import BRAError
 from bra.models.adapters import OpenClassifier
 from bra.models.biformer import BiFormer, biformer_photos
 from bra.models.card import LayerQuality, ModelCard, ship
-from bra.models.init import redraw
+from bra.models.init import untrained
 from bra.training.checkpointing import read_curve
 from bra.training.dataset import held_out
 from bra.training.distillation import Recipe, distil
+from bra.training.distillation_data import DistillationData, efficientnet_lite0, found_files, prepare
 from bra.training.labelled import evenly, labelled_files, read_labelled
-from bra.training.lessons import Lessons, efficientnet_lite0, found_files, prepare
 from bra.training.quality import routing_quality
 
 NAME: Final = "photos"
@@ -57,8 +56,8 @@ def split(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return seen, unseen
 
 
-def lessons_of(folders: Sequence[Path], side: int, out: Path,
-               progress: Callable[[str], None] = print) -> tuple[Lessons, Lessons]:
+def distillation_data(folders: Sequence[Path], side: int, out: Path,
+               progress: Callable[[str], None] = print) -> tuple[DistillationData, DistillationData]:
     """(learned from, held out) pictures with the teacher's maps, kept in `out`."""
     seen, unseen = split(folders)
     some = unseen[:: max(1, len(unseen) // UNSEEN)]
@@ -88,11 +87,11 @@ def train_photos(folders: Sequence[Path], out: Path, seeds: Sequence[int], recip
     recipe = recipe or Recipe()
     if not seeds:
         raise BRAError("no seed was given: give at least one, such as 0.")
-    lessons = lessons_of(folders, recipe.side, out, progress)
+    data = distillation_data(folders, recipe.side, out, progress)
     models: dict[str, BiFormer] = {}
     for seed in seeds:
         progress(f"seed {seed}")
-        models[f"seed{seed}"] = distil(biformer_photos, *lessons, replace(recipe, seed=seed), out / f"seed{seed}",
+        models[f"seed{seed}"] = distil(biformer_photos, *data, replace(recipe, seed=seed), out / f"seed{seed}",
                                        progress)
     curves = {run: tuple(read_curve(out / run / "curve.csv")) for run in models}
     first = next(iter(models))
@@ -105,12 +104,12 @@ def train_photos(folders: Sequence[Path], out: Path, seeds: Sequence[int], recip
         return routing_quality(OpenClassifier(model, kind, kind), read_labelled(chosen[name]), recipe.side, progress)
 
     quality = {"trained": judge(models[first], "trained", main),
-               "untrained": judge(_untrained(models[first]), "untrained", main)}
+               "untrained": judge(untrained(models[first]), "untrained", main)}
     quality |= {run: judge(model, run, main) for run, model in models.items() if run != first}
     quality |= {name: judge(models[first], name, name) for name in others}
     card = ModelCard(
         NAME, "Photographs: a small BiFormer whose router was taught", "classify",
-        DATA.format(seen=len(lessons[0].pictures), unseen=len(lessons[1].pictures),
+        DATA.format(seen=len(data[0].pictures), unseen=len(data[1].pictures),
                     judged=WITH.format(names="; ".join(judged)) if judged else WITHOUT), LICENCE,
         f"bra train-demo photos FLOWERS CLOTHES --seeds {' '.join(map(str, seeds))} --epochs {recipe.epochs}"
         + "".join(f" --judge {name!r} PICTURES LABELS" for name in judged or {}),
@@ -121,12 +120,3 @@ def train_photos(folders: Sequence[Path], out: Path, seeds: Sequence[int], recip
     ship(card, models[first].state_dict(), out / "shipped")
     progress(f"{out / 'shipped'}: {NAME}.safetensors and its card")
     return card
-
-
-def _untrained(model: BiFormer) -> BiFormer:
-    made = copy.deepcopy(model)
-    redraw(made)
-    for part in made.modules():
-        if isinstance(part, (torch.nn.BatchNorm2d, torch.nn.LayerNorm)):
-            part.reset_parameters()
-    return made

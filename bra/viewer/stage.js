@@ -120,7 +120,8 @@ function switched(view) {
 // The picture answers first: what the page does with a message takes longer than a frame.
 function tell(view, name, value) { requestAnimationFrame(() => setTimeout(() => view.tell(name, value))); }
 
-function sendPins(view) { schedule(view); tell(view, "pins", { ...view.pins }); view.ui.live.textContent = view.ui.readout.textContent; }
+// A browser may say once more what it said: by the time, the page knows it.
+function sendPins(view) { schedule(view); tell(view, "pins", { ...view.pins, sent: Date.now() }); view.ui.live.textContent = view.ui.readout.textContent; }
 
 function key(view, event) {
   const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];

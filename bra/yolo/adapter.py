@@ -128,7 +128,7 @@ def open_text(text: bytes, name: str, still: Callable[[], object] = lambda: None
     Args:
         text: the file.
         name: its name.
-        still: called now and then while the model is rehearsed; what it raises ends the work.
+        still: called now and then during the dry run of the model; what it raises ends the work.
         heads_first: whether rows of BiLevelRoutingAttention begin with their heads, and not with their windows.
 
     Raises:

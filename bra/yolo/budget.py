@@ -121,7 +121,7 @@ class OneKernelAttention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def rehearse(model: Mapping[str, Any], limits: ModelLimits, still: Callable[[], object] = lambda: None) -> None:
+def dry_run(model: Mapping[str, Any], limits: ModelLimits, still: Callable[[], object] = lambda: None) -> None:
     """Build and run a checked model without memory.
 
     Args:

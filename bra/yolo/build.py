@@ -1,4 +1,4 @@
-"""Builds strangers' models, after they were rehearsed without memory, and fills them from strangers' checkpoints."""
+"""Builds strangers' models, after a dry run without memory, and fills them from strangers' checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bra.errors import BRAError, ForeignModelError, YoloError
 from bra.messages import message
 from bra.models.saved import KEPT, attention_options, named_together, take_settings
 from bra.readers.checkpoint import Checkpoint, Facts
-from bra.yolo.budget import rehearse
+from bra.yolo.budget import dry_run
 from bra.yolo.rows import DIM_FIRST, OURS, Row, rows_of, with_rows
 from bra.yolo.validate import HEADS, ModelLimits, check_model, quoted
 
@@ -38,7 +38,7 @@ def build_checked(model: Mapping[str, Any], scale: str | None = None, limits: Mo
         model: content of its file; checked here too, so that nothing gets past.
         scale: one of its `scales`; None takes the one it names, then its first.
         limits: what it may ask for.
-        still: called now and then while it is rehearsed; what it raises ends the work.
+        still: called now and then during the dry run; what it raises ends the work.
 
     Returns:
         Ultralytics' model of the head's task, for pictures (b, 3, h, w) in 0 to 1, h and w multiples of 32.
@@ -53,7 +53,7 @@ def build_checked(model: Mapping[str, Any], scale: str | None = None, limits: Mo
     head = checked["head"][-1][2]
     wanted = _Wanted(still)
     try:
-        rehearse(checked, limits, wanted)
+        dry_run(checked, limits, wanted)
         kind = "RTDETRDetectionModel" if head == "RTDETRDecoder" else CLASSES[HEADS[head]]
         built: Any = getattr(tasks, kind)(copy.deepcopy(checked), ch=3, verbose=False)
     except BRAError:

@@ -26,7 +26,7 @@ LEAST_CHANNELS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Guesses:
-    """A model file without unknown rows.
+    """A model file with its unknown rows replaced by stand-ins, whose effects are guessed.
 
     Attributes:
         model: its content, a stand-in in each unknown row.

@@ -25,13 +25,13 @@ from bra.yolo.rows import (
     DIM_FIRST,
     OURS,
     USUAL,
+    MetaModel,
     Parse,
-    Probe,
     Row,
+    build_on_meta,
     notes_on_rows,
     options_of,
     other_reading,
-    probe,
     rows_of,
     spec_of,
     with_options,
@@ -192,17 +192,17 @@ def _moved_words(rows: Sequence[Row], row: Row) -> str:
                    written=written(row))
 
 
-def _probed(model: Mapping[str, Any], rows: Sequence[Row], parse: Parse) -> list[Probe] | Exception:
+def _probed(model: Mapping[str, Any], rows: Sequence[Row], parse: Parse) -> list[MetaModel] | Exception:
     """The model at every scale that the file is for, or what keeps it from being built: errors of its parser's own, of
     any kind, since rows of its layers may be wrong too."""
     scales = [model["scale"]] if model.get("scale") else list(model.get("scales") or [None])
     try:
-        return [probe({**model, "scale": scale}, rows, 3, parse) for scale in scales]
+        return [build_on_meta({**model, "scale": scale}, rows, 3, parse) for scale in scales]
     except Exception as error:
         return error
 
 
-def _impossible(probed: list[Probe] | Exception, rows: Sequence[Row]) -> list[Finding]:
+def _impossible(probed: list[MetaModel] | Exception, rows: Sequence[Row]) -> list[Finding]:
     """Settings that no layer can have, at any scale that the file is for."""
     if isinstance(probed, BRAError):
         return [Finding("error", -1, message_of(probed))]
@@ -227,7 +227,7 @@ def _impossible(probed: list[Probe] | Exception, rows: Sequence[Row]) -> list[Fi
     return findings
 
 
-def _open_to_both(probed: list[Probe] | Exception, rows: Sequence[Row]) -> list[Finding]:
+def _open_to_both(probed: list[MetaModel] | Exception, rows: Sequence[Row]) -> list[Finding]:
     """Numbers that are possible with the windows first and with the heads first."""
     if isinstance(probed, Exception):       # said by `_impossible`
         return []
@@ -284,7 +284,7 @@ def _works(options: Mapping[str, Any], dims: Sequence[int]) -> bool:
     return True
 
 
-def _padded(probed: list[Probe] | Exception, rows: Sequence[Row], imgsz: int) -> list[Finding]:
+def _padded(probed: list[MetaModel] | Exception, rows: Sequence[Row], imgsz: int) -> list[Finding]:
     """Windows filled up with padding, wholly or in part, at an image size."""
     try:
         if isinstance(probed, Exception):

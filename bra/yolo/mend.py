@@ -1,4 +1,4 @@
-"""Model files whose rows of attention begin with their channels, as no class takes them, mended."""
+"""Mends model files whose rows of attention begin with their channels, which no class takes; it leaves them out."""
 
 from __future__ import annotations
 

@@ -114,12 +114,12 @@ def resolve(model: Model, image_channels: int, parse: Parse) -> dict[str, Any]:
         YoloError: a row of ours cannot be; the message names the row, the value, the range and the cure.
     """
     rows = rows_of(model)
-    dims = probe(model, rows, image_channels, parse).dims
+    dims = build_on_meta(model, rows, image_channels, parse).dims
     return with_rows(model, [_resolved(row, dims[row.index]) if row.index in dims else row for row in rows])
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class MetaModel:
     """A model as its parser builds it on the meta device, with stand-ins of the same widths for our layers.
 
     Attributes:
@@ -155,7 +155,7 @@ class _Sizes(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def probe(model: Model, rows: Sequence[Row], image_channels: int, parse: Parse) -> Probe:
+def build_on_meta(model: Model, rows: Sequence[Row], image_channels: int, parse: Parse) -> MetaModel:
     """Build the model without memory, to learn its widths.
 
     Raises:
@@ -180,7 +180,7 @@ def probe(model: Model, rows: Sequence[Row], image_channels: int, parse: Parse) 
     widths = iter(end.num_features for end in built[len(rows):])
     dims = {row.index: next(widths) if row.sources[0] >= 0 else image_channels for row in asking}
     inside = {row.index: built[row.index].c for row in rows if row.name in INSIDE}
-    return Probe(built[:len(rows)], dims | inside)
+    return MetaModel(built[:len(rows)], dims | inside)
 
 
 def options_of(row: Row) -> dict[str, Any]:

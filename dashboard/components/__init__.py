@@ -65,8 +65,8 @@ def _nothing() -> None:
     """A callback for what a page does not need to hear."""
 
 
-# Callbacks of what a browser keeps and may say again are given the key of the widget that says it: after a change of
-# language it may be that of the language before.
+# Callbacks are given the key of the widget that says something: after a change of language it may be that of the
+# language before.
 
 def stage(message: bytes, key: str, on_pins: Callable[[str], None], on_show: Callable[[str], None],
           on_ready: Callable[[], None] = _nothing) -> None:
@@ -91,68 +91,75 @@ def picture(message: bytes, key: str) -> None:
     _picture[language()](data=_checked(message), key=key)
 
 
-def rail(message: bytes, key: str, on_pick: Callable[[], None]) -> None:
+def rail(message: bytes, key: str, on_pick: Callable[[str], None]) -> None:
     """All layers as thumbnails of which one is chosen.
 
     Args:
         message: what `rail_message` packed.
-        key: of the widget; `st.session_state[key].picked` is the name of the layer that was clicked.
-        on_pick: called when the visitor clicked.
+        key: of the widget in English.
+        on_pick: called with the widget's key when the visitor clicked; `st.session_state[key].picked` is the name of
+            the layer.
     """
-    _rail[language()](data=_checked(message), key=key_in_language(key), on_picked_change=on_pick)
+    widget = key_in_language(key)
+    _rail[language()](data=_checked(message), key=widget, on_picked_change=partial(on_pick, widget))
 
 
-def multiples(message: bytes, key: str, on_place: Callable[[], None], on_open: Callable[[], None]) -> None:
+def multiples(message: bytes, key: str, on_place: Callable[[str], None], on_open: Callable[[str], None]) -> None:
     """Many small pictures with one query.
 
     Args:
         message: what `multiples_message` or `pair_message` packed.
-        key: of the widget; `st.session_state[key].place` is [x, y] of the query that was kept, and `.opened` is
-            [n_win, topk] of the setting that was clicked.
-        on_place: called when the visitor kept a query.
-        on_open: called when the visitor asked for a setting.
+        key: of the widget in English.
+        on_place: called with the widget's key when the visitor kept a query; `st.session_state[key].place` is [x, y].
+        on_open: called so when the visitor asked for a setting; `st.session_state[key].opened` is [n_win, topk].
     """
-    _multiples[language()](data=_checked(message), key=key_in_language(key), default={"place": None},
-                           on_place_change=on_place,
-                           on_opened_change=on_open)
+    widget = key_in_language(key)
+    _multiples[language()](data=_checked(message), key=widget, default={"place": None},
+                           on_place_change=partial(on_place, widget), on_opened_change=partial(on_open, widget))
 
 
-def gallery(pictures: Sequence[tuple[str, str, bytes]], chosen: str, key: str, on_pick: Callable[[], None]) -> None:
+def gallery(pictures: Sequence[tuple[str, str, bytes]], chosen: str, key: str, on_pick: Callable[[str], None]) -> None:
     """A strip of pictures of which one is chosen.
 
     Args:
         pictures: key, name and WebP bytes of each.
         chosen: key of the one that is chosen, or another word for none.
-        key: of the widget; `st.session_state[key].picked` is the key that was clicked.
-        on_pick: called when the visitor clicked.
+        key: of the widget in English.
+        on_pick: called with the widget's key when the visitor clicked; `st.session_state[key].picked` is the key of
+            the picture.
     """
+    widget = key_in_language(key)
     items: list[Mapping[str, str]] = [
         {"key": name, "label": label, "src": "data:image/webp;base64," + base64.b64encode(data).decode()}
         for name, label, data in pictures]
-    _gallery[language()](data={"items": items, "chosen": chosen}, key=key_in_language(key), on_picked_change=on_pick)
+    _gallery[language()](data={"items": items, "chosen": chosen}, key=widget, on_picked_change=partial(on_pick, widget))
 
 
-def lesson_picture(message: bytes, key: str, on_guess: Callable[[], None]) -> None:
+def lesson_picture(message: bytes, key: str, on_guess: Callable[[str], None]) -> None:
     """The lesson's picture, to point at or to guess on.
 
     Args:
         message: what `look_message` or `guess_message` packed.
-        key: of the widget; `st.session_state[key].guess` lists the windows that were marked.
-        on_guess: called when the visitor asked for the answer.
+        key: of the widget in English.
+        on_guess: called with the widget's key when the visitor asked for the answer; `st.session_state[key].guess`
+            lists the windows that were marked.
     """
-    _lesson_picture[language()](data=_checked(message), key=key_in_language(key), on_guess_change=on_guess)
+    widget = key_in_language(key)
+    _lesson_picture[language()](data=_checked(message), key=widget, on_guess_change=partial(on_guess, widget))
 
 
-def presenter(about: Mapping[str, str | bool], key: str, on_go: Callable[[], None]) -> None:
+def presenter(about: Mapping[str, str | bool], key: str, on_go: Callable[[str], None]) -> None:
     """The navigation at the foot of the lesson, which listens to the keys of the whole page where it is projected.
 
     Args:
         about: "stop", which changes from stop to stop; "place" in words; "query" of the link for others; "qr", the
             address of a picture of that link, or ""; "present", "first" and "last".
-        key: of the widget; `st.session_state[key].go` is "next", "back", "present" or "leave".
-        on_go: called when one of these was asked for.
+        key: of the widget in English.
+        on_go: called with the widget's key when something was asked for; `st.session_state[key].go` is "next", "back",
+            "present" or "leave".
     """
-    _presenter[language()](data=dict(about), key=key_in_language(key), on_go_change=on_go)
+    widget = key_in_language(key)
+    _presenter[language()](data=dict(about), key=widget, on_go_change=partial(on_go, widget))
 
 
 def number_grid(html: str, key: str, on_token: Callable[[str], None]) -> None:

@@ -50,10 +50,18 @@ export default function mount({ setTriggerValue }) {
     setTimeout(() => refuse(files, among), given ? 2500 : 0);
     return given;
   };
+  // While a page is drawn its fields may not be there yet: files wait for them.
+  const drawing = () => document.querySelector(".stApp")?.dataset.testScriptState === "running"
+    || Boolean(document.querySelector("[data-testid=stMain] [data-testid^=stSkeleton]"));
+  const giveOnceDrawn = (files) => {
+    if (inputs().length || !drawing()) return giveAndRefuse(files);
+    setTimeout(giveOnceDrawn, 100, files);
+    return true;
+  };
   document.addEventListener("paste", (event) => {
     const files = [...(event.clipboardData?.files ?? [])];
     if (event.defaultPrevented || inZone(event) || !files.length) return;
-    if (giveAndRefuse(files)) event.preventDefault();
+    if (giveOnceDrawn(files)) event.preventDefault();
   });
   document.addEventListener("dragover", (event) => {
     if (!inZone(event) && event.dataTransfer?.types.includes("Files")) event.preventDefault();
@@ -63,7 +71,7 @@ export default function mount({ setTriggerValue }) {
     if (field) refuse(files, [...field.querySelectorAll("input[type=file]")]);
     if (field || !files.length) return;
     event.preventDefault();     // else the browser leaves the page to show the file
-    giveAndRefuse(files);
+    giveOnceDrawn(files);
   }, true);
   document.addEventListener("change", (event) => {
     if (event.target.matches?.(`${zone} input[type=file]`)) refuse([...event.target.files], [event.target]);

@@ -224,7 +224,7 @@ def padding(at: Lesson) -> Lesson:
     return replace(at, pad_win=n_win, masked=masked)
 
 
-def worth(at: Lesson) -> Lesson:
+def recall_by_weights(at: Lesson) -> Lesson:
     """Trained, untrained and alike: what each keeps, beside chance and the nearest windows."""
     weights = st.segmented_control(tr("Weights"), views.WEIGHTS, format_func=tr, required=True,
                                    key=init_widget("learn_weights", at.weights, views.WEIGHTS)) or at.weights
@@ -253,7 +253,7 @@ def _whose(weights: str, layer: str) -> str:
     return tr("Layer {layer} of the model trained on flowers.", layer=layer)
 
 
-def proof(at: Lesson) -> Lesson:
+def output_parts(at: Lesson) -> Lesson:
     """What a layer's output is made of, and what becomes of it under other windows."""
     photo = model_services.sample("animal")
     # Stage and block alone, which fit on a slide; the whole name stands below the picture.
@@ -263,7 +263,7 @@ def proof(at: Lesson) -> Lesson:
                                  key=init_widget("learn_layer", at.layer, views.LAYERS))
     layer = at.layer if layer is None else layer
     lt = learn_services.layer_of("trained", photo, layer)
-    found, side = learn_services.voices(photo, layer), lt.spec.side_dwconv
+    found, side = learn_services.output_parts(photo, layer), lt.spec.side_dwconv
     above, below = sides(at)
     with above:
         look(photo, lt, GALLERY["animal"].focus, _whose("trained", lt.name))
@@ -280,7 +280,7 @@ def proof(at: Lesson) -> Lesson:
     return replace(at, layer=layer)
 
 
-def stock(at: Lesson) -> Lesson:
+def yolo_attention(at: Lesson) -> Lesson:
     """What YOLO already does: full attention, stripes, and BRA in their place."""
     left, right = st.columns([1.6, 1], vertical_alignment="bottom")
     kind = left.segmented_control(tr("Attention"), range(len(views.KINDS)), required=True,

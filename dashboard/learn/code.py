@@ -75,7 +75,8 @@ def _worth(at: Lesson) -> str:
 
 def _proof(at: Lesson) -> str:
     name = learn_services.layer_of("trained", model_services.sample("animal"), at.layer).name
-    return layer_code(MODELS["trained"], name, [EXPERIMENTS], ["found = experiments.voices(layer)", "print(found)"],
+    return layer_code(MODELS["trained"], name, [EXPERIMENTS],
+                      ["found = experiments.output_parts(layer)", "print(found)"],
                       picture_file("animal", None), trace=True)
 
 

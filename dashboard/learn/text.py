@@ -35,7 +35,7 @@ class Chapter:
     answer: str
 
 
-def taken_apart(text: str) -> Chapter:
+def parse_chapter(text: str) -> Chapter:
     """A chapter's file as a record.
 
     Raises:
@@ -53,4 +53,4 @@ def taken_apart(text: str) -> Chapter:
 
 def of_step(step: int) -> Chapter:
     """A chapter of the lesson in the visitor's language."""
-    return taken_apart(chapter(f"learn_{step}"))
+    return parse_chapter(chapter(f"learn_{step}"))

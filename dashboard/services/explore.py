@@ -206,8 +206,8 @@ def class_map_of(of: LayerResult, show: Sequence[str]) -> ClassMap | None:
 
 def _class_map_job(of: LayerResult) -> tuple[ClassMapKey, Callable[[Progress], ClassMap], str, str]:
     """Key, work, label and priority of a class heat map."""
-    key = of.key.run
-    return (ClassMapKey(key), lambda _: class_map(of.loaded.model, of.photo, key.side, key.change),
+    key, model, photo = of.key.run, of.loaded.model, of.photo       # alone: a job may outlive the visit
+    return (ClassMapKey(key), lambda _: class_map(model, photo, key.side, key.change),
             tr_noop("Asking where the answer comes from …"), running_priority(of.loaded))
 
 
@@ -275,8 +275,8 @@ def rail_bytes(of: LayerResult) -> bytes:
 
 def layer_pairs(of: LayerResult) -> tuple[LayerPair, ...]:
     """How alike consecutive routed layers of the run choose, and what sharing the choice would cost."""
-    return run_cached(server(), PairsKey(of.key.run),
-                      lambda progress: consecutive(of.run.trace.layers, progress=progress),
+    layers = of.run.trace.layers
+    return run_cached(server(), PairsKey(of.key.run), lambda progress: consecutive(layers, progress=progress),
                       tr_noop("Comparing the layers …"), HEAVY)
 
 
@@ -368,15 +368,17 @@ def npz_priority(layer: LayerTrace) -> str:
 def routing_file(request: LayerRequest) -> str:
     """Where each window is routed, as CSV."""
     of = result_of(request)
-    return run_cached(server(), CsvKey(of.key), lambda _: routing_csv(of.layer, 0, of.provenance), FILE_LABEL,
-                      csv_priority(of.layer))
+    layer, provenance = of.layer, of.provenance
+    return run_cached(server(), CsvKey(of.key), lambda _: routing_csv(layer, 0, provenance), FILE_LABEL,
+                      csv_priority(layer))
 
 
 def trace_file(request: LayerRequest) -> bytes:
     """The layer's trace as NPZ."""
     of = result_of(request)
-    return run_cached(server(), NpzKey(of.key), lambda _: trace_npz(of.layer, 0, of.provenance), FILE_LABEL,
-                      npz_priority(of.layer))
+    layer, provenance = of.layer, of.provenance
+    return run_cached(server(), NpzKey(of.key), lambda _: trace_npz(layer, 0, provenance), FILE_LABEL,
+                      npz_priority(layer))
 
 
 def report_file(request: LayerRequest, answer: Answer, caption: Caption, focus: Place, pins: Mapping[str, Place],
@@ -390,7 +392,8 @@ def report_file(request: LayerRequest, answer: Answer, caption: Caption, focus: 
     found = class_map_of(of, show)
     heat = None if found is None else found.heat
     key = ReportKey(StageKey(of.key, caption, focus, tuple(pins.items()), show, answer), whole, language.code)
+    photo, layer = of.photo, of.layer
     return run_cached(
-        server(), key, lambda _: report_html(of.photo, of.layer, caption, focus, dict(pins), whole, show,
+        server(), key, lambda _: report_html(photo, layer, caption, focus, dict(pins), whole, show,
                                              answer.detections, language, maps.__getitem__, heat=heat),
         FILE_LABEL, priority_of(of.layer.grid.n_windows**2, 0, MANY_WINDOWS))

@@ -22,7 +22,7 @@ from bra.photo import Photo, encode
 from bra.profiling.formula import traced_cost
 from bra.teaching import experiments
 from bra.teaching.example import FIRST, ExampleNumbers, Tokens, run_example
-from bra.teaching.experiments import Leak, Reweighed, Voices
+from bra.teaching.experiments import Leak, OutputParts, Reweighed
 from bra.tracing import LayerTrace
 from bra.training.scenes import SIDE as SIDE_READ
 from bra.training.scenes import Router, draw_scene, open_scene_net
@@ -90,7 +90,7 @@ class RuledKey:
 
 
 @dataclass(frozen=True, slots=True)
-class VoicesKey:
+class OutputPartsKey:
     """What the output of a layer of the trained model is made of."""
 
     photo: str
@@ -194,10 +194,10 @@ def attention_of_yolo(kind: int, photo: Photo) -> LayerTrace:
     return next(iter(model_run(load_model(KINDS[kind]), photo).trace.layers.values()))
 
 
-def voices(photo: Photo, at: int) -> Voices:
+def output_parts(photo: Photo, at: int) -> OutputParts:
     """What the output of a layer of the trained model is made of."""
     layer = layer_of("trained", photo, at)
-    return run_cached(server(), VoicesKey(photo.digest, at), lambda _: experiments.voices(layer),
+    return run_cached(server(), OutputPartsKey(photo.digest, at), lambda _: experiments.output_parts(layer),
                       tr_noop("Measuring …"))
 
 

@@ -11,7 +11,8 @@ from streamlit import runtime
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 
 from bra import opening
-from dashboard.runtime.config import Limits, own_modules, threads
+from dashboard.runtime.config import Limits, own_modules
+from dashboard.runtime.processors import threads
 from dashboard.runtime.server import Server
 
 

@@ -12,6 +12,7 @@ from dashboard.services.server import limits, server
 from dashboard.state import session
 from dashboard.state.upload import Upload, uploaded
 from dashboard.state.view import UPLOAD, Selection
+from dashboard.state.widgets import heard_before
 
 PICTURES = 4
 """Own pictures of a visitor that are held beside each other."""
@@ -21,6 +22,8 @@ def on_file(uploader: str) -> None:
     """Callback of a file uploader: its file, or the reason why it was not taken, comes into the session."""
     file = session.widget_file(uploader)
     if isinstance(file, DeletedFile):       # one of many, which the server let go; what was taken of it stays
+        return
+    if heard_before(uploader, file.file_id if file is not None else None):
         return
     first = session.uploaded_file(uploader) is None
     taken, refusal = (None, "") if file is None else server().uploads.take(file, picture=False)

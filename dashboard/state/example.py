@@ -11,6 +11,7 @@ from bra.grid import WindowGrid
 from bra.teaching.example import FIRST
 from dashboard.state.example_view import TOKENS, ExampleView, place_of
 from dashboard.state.view import inside
+from dashboard.state.widgets import heard_before
 
 RECORD: Final = "example_view"
 NUMBER_GRID: Final = "example_numbers"
@@ -58,8 +59,9 @@ def on_token(grid: str) -> None:
 
 def on_place(stage: str) -> None:
     """Callback of the stage with that key: the query that was pinned is the place looked at."""
-    pin = (st.session_state[stage].pins or {}).get("a")
-    if pin:
+    pins = st.session_state[stage].pins or {}
+    pin = pins.get("a")
+    if pin and not heard_before(stage, pins.get("sent")):
         _keep(replace(current(), place=inside(int(pin[0]), int(pin[1]))))
 
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 import streamlit as st
 
 from bra.teaching.experiments import Score
-from dashboard.i18n import key_in_language
 from dashboard.state import example as example_state
 from dashboard.state import session
 from dashboard.state.learn_view import LENGTHS, PARTS, Lesson
@@ -39,9 +38,9 @@ def link() -> dict[str, str]:
     return session.shared_link()
 
 
-def on_go() -> None:
-    """Callback of the presenter: a stop on or back, and in front of a class or not."""
-    asked, at = st.session_state[key_in_language(PRESENTER)].go, current()
+def on_go(presenter: str) -> None:
+    """Callback of the presenter with that key: a stop on or back, and in front of a class or not."""
+    asked, at = st.session_state[presenter].go, current()
     if asked in ("next", "back"):
         save(at.moved(1 if asked == "next" else -1))
     elif asked in ("present", "leave"):
@@ -78,9 +77,9 @@ def on_answer(step: int) -> None:
     st.session_state.setdefault("lesson_answers", {})[step] = st.session_state[f"learn_answer_{step}"]
 
 
-def on_guess() -> None:
-    """Callback of the picture: the windows that were marked."""
-    marked, at = st.session_state[key_in_language(PICTURE)].guess, current()
+def on_guess(picture: str) -> None:
+    """Callback of the picture with that key: the windows that were marked."""
+    marked, at = st.session_state[picture].guess, current()
     if isinstance(marked, (list, tuple)) and all(isinstance(one, int) for one in marked):
         # The first guess counts: the answer is on show from then on.
         _guesses().setdefault((at.who, at.step), tuple(dict.fromkeys(marked)))

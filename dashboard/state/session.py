@@ -18,6 +18,7 @@ from dashboard.state.compare_view import Comparison
 from dashboard.state.cost_view import CostView
 from dashboard.state.upload import Upload
 from dashboard.state.view import LAYER_NAME, N_WINS, UPLOAD, Selection, inside, shows_of
+from dashboard.state.widgets import heard_before
 
 T = TypeVar("T")
 REFUSED_SECONDS = 15
@@ -144,18 +145,16 @@ def use_setting(n_win: int, topk: int) -> None:
         st.session_state[key] = value
 
 
-def on_multiples() -> None:
-    """Callback of the small pictures: the query that was kept is query A of every page."""
-    for key in (GRID, PAIR):
-        place = st.session_state[key_in_language(key)].place if key_in_language(key) in st.session_state else None
-        if isinstance(place, (list, tuple)) and place != st.session_state.get(f"{key}_taken"):
-            st.session_state[f"{key}_taken"] = place
-            save(replace(current(), a=inside(int(place[0]), int(place[1]))))
+def on_multiples(multiples: str) -> None:
+    """Callback of the small pictures with that key: the query that was kept is query A of every page."""
+    place = st.session_state[multiples].place
+    if isinstance(place, (list, tuple)) and not heard_before(multiples, place):
+        save(replace(current(), a=inside(int(place[0]), int(place[1]))))
 
 
-def on_setting() -> None:
-    """Callback of the small pictures: a setting that was clicked is looked into next."""
-    _look_into(st.session_state[key_in_language(GRID)].opened)
+def on_setting(multiples: str) -> None:
+    """Callback of the small pictures with that key: a setting that was clicked is looked into next."""
+    _look_into(st.session_state[multiples].opened)
 
 
 def on_chart_point() -> None:
@@ -242,9 +241,9 @@ def opening_place(key: str, digest: str, focus: Place) -> Place:
     return place
 
 
-def on_gallery() -> None:
-    """Callback of the gallery: the picture that was clicked becomes the visitor's."""
-    picked = st.session_state[key_in_language(STRIP)].picked
+def on_gallery(gallery: str) -> None:
+    """Callback of the gallery with that key: the picture that was clicked becomes the visitor's."""
+    picked = st.session_state[gallery].picked
     if not isinstance(picked, str):
         return
     mine = own_picture(picked)
@@ -361,9 +360,9 @@ def on_mask() -> None:
     save(replace(current(), settings=replace(current().settings, mask_padding=st.session_state[MASK])))
 
 
-def on_layer() -> None:
-    """Callback of the rail: the layer that was clicked is the one looked at."""
-    picked = st.session_state[key_in_language(RAIL)].picked
+def on_layer(rail: str) -> None:
+    """Callback of the rail with that key: the layer that was clicked is the one looked at."""
+    picked = st.session_state[rail].picked
     if isinstance(picked, str) and LAYER_NAME.fullmatch(picked):
         save(replace(current(), layer=picked))
 
@@ -409,6 +408,8 @@ def on_instead(a: Place, places: Sequence[Place]) -> None:
 def on_pins(stage: str) -> None:
     """Callback of the stage with that key: its pins become the visitor's."""
     pins = st.session_state[stage].pins or {}
+    if heard_before(stage, pins.get("sent")):
+        return
     a, b = (inside(int(pins[role][0]), int(pins[role][1])) if pins.get(role) else None for role in ("a", "b"))
     save(replace(current(), a=a, b=b))
 

@@ -58,3 +58,15 @@ def unless_repeated(key: str, callback: Callable[[], None]) -> Callable[[], None
 def set_known(key: str, value: object) -> None:
     """Keep the value with which a page was drawn."""
     st.session_state[f"{key}_known"] = value
+
+
+def heard_before(key: str, mark: object) -> bool:
+    """Whether a widget said this before, as what a browser sends once more; keeps what it said last.
+
+    Args:
+        key: of the widget.
+        mark: what tells one saying from another; None is never one that was heard.
+    """
+    known = st.session_state.get(f"{key}_heard")
+    st.session_state[f"{key}_heard"] = mark
+    return mark is not None and mark == known

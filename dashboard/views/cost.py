@@ -15,7 +15,7 @@ from bra.errors import BRAError
 from bra.figures import cost as cost_figures
 from bra.messages import Message, message
 from bra.models.recorded import OpenRecording
-from bra.profiling.advice import Position, choices, levers, positions
+from bra.profiling.advice import Position, choices, positions, setting_changes
 from bra.profiling.format import cost_csv, cost_json, cost_markdown, short, summary
 from bra.profiling.formula import LayerCost
 from bra.profiling.model_cost import Cost, CostRow
@@ -334,13 +334,13 @@ def _on_use(n_win: int, topk: int) -> None:
 
 
 def _settings(layer: LayerCost) -> None:
-    found = levers(layer.spec, layer.grid.h, layer.grid.w)
+    found = setting_changes(layer.spec, layer.grid.h, layer.grid.w)
     saving, without = [one for one in found if one.params], [one for one in found if not one.params]
     st.markdown(tr("**“BiFormer has many parameters.”** This layer has {n:,}. What saves some of them, one setting "
                    "changed at a time:", n=layer.params))
-    sentence_table(tables.lever_table(saving), tables.AMOUNTS)
+    sentence_table(tables.setting_change_table(saving), tables.AMOUNTS)
     st.markdown(tr("What saves none, whatever else it saves:"))
-    sentence_table(tables.lever_table(without), tables.AMOUNTS)
+    sentence_table(tables.setting_change_table(without), tables.AMOUNTS)
 
 
 def places(loaded: LoadedModel, view: CostView, cost: Cost, plain: Cost) -> list[share.File]:

@@ -28,7 +28,7 @@ from dashboard.services.models import LoadedModel, encoded, picture_bytes
 from dashboard.state import first_visit, job_status, session
 from dashboard.state.view import Selection
 from dashboard.state.widgets import init_widget
-from dashboard.widgets import chart, elsewhere, picture, share, timeline
+from dashboard.widgets import chart, picture, reroute, share, timeline
 from dashboard.widgets import model as model_widgets
 
 HEIGHT = 420      # about that of the first chart, so that little moves when it comes
@@ -40,7 +40,7 @@ def explorer(view: Selection, request: LayerRequest, found: LayerResult, answer:
     selection = session.current()
     explore_services.prefetch_maps(found, _queries(selection, focus))
     explore_services.prefetch_class_map(found, selection.show)
-    elsewhere.prefetch(found, selection, focus)
+    reroute.prefetch(found, selection, focus)
     _explorer(view, request, answer, caption, focus)
 
 
@@ -104,7 +104,7 @@ def _share(request: LayerRequest, found: LayerResult, selection: Selection, focu
         return
     seen = share.picture_file(request.sample, request.picture_file)
     share.offer(explore_code(settings, layer.name, *asked[0], share.file_name(own), seen, layer.routed, second,
-                             elsewhere.asked_for(selection, found, focus)),
+                             reroute.asked_for(selection, found, focus)),
                 inspect_command(settings, layer.name, share.file_name(own), seen, selection.pins, whole), files=files)
 
 
@@ -166,7 +166,7 @@ def _charts(found: LayerResult, selection: Selection, caption: Caption, focus: P
             _between_layers(found)
     with other:
         if other.open:
-            elsewhere.show(found, selection, focus, name, line)
+            reroute.show(found, selection, focus, name, line)
     return whole
 
 

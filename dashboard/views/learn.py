@@ -33,7 +33,8 @@ CHAPTER_NAMES: Final = (
     tr_noop("Does the router learn?"), tr_noop("What YOLO already does"), tr_noop("Other ways to choose"))
 TRIALS: Final[tuple[Callable[[Lesson], Lesson], ...]] = (
     chapters.cost, chapters.windows, chapters.weights, chapters.cuts,
-    chapters.padding, chapters.worth, chapters.proof, chapters.router, chapters.stock, chapters.rules)
+    chapters.padding, chapters.recall_by_weights, chapters.output_parts, chapters.router, chapters.yolo_attention,
+    chapters.rules)
 
 
 def page() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bra.figures.card import metric_name, variant_name, variant_of
 from bra.models.card import LayerQuality, ModelCard
-from bra.profiling.advice import Choice, Lever
+from bra.profiling.advice import Choice, SettingChange
 from bra.profiling.model_cost import Cost
 from dashboard.i18n import tr, tr_noop, translate
 
@@ -69,11 +69,11 @@ def choice_table(choices: Sequence[Choice]) -> Table:
              tr_noop("over 1 GiB"): translate(over[one.explodes])} for one in choices]
 
 
-def lever_table(levers: Sequence[Lever]) -> Table:
+def setting_change_table(setting_changes: Sequence[SettingChange]) -> Table:
     """What each change of one setting saves."""
     return [{tr_noop("change"): one.change, tr_noop("parameters saved"): one.params, tr_noop("multiply-adds "
                                                                                              "saved"): one.macs,
-             tr_noop("memory saved"): one.peak_bytes, tr_noop("why"): translate(one.why)} for one in levers]
+             tr_noop("memory saved"): one.peak_bytes, tr_noop("why"): translate(one.why)} for one in setting_changes]
 
 
 def routing_table(card: ModelCard) -> Table:

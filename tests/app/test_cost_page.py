@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 import bra
 from bra.models.catalog import ModelSettings
 from bra.opening import open_file, open_model
-from bra.profiling.advice import choices, levers, positions
+from bra.profiling.advice import choices, positions, setting_changes
 from bra.profiling.format import summary
 from bra.profiling.variants import with_full_attention, with_settings, without_bra
 from dashboard.services import cost as cost_services
@@ -121,7 +121,7 @@ def test_the_adviser_sets_the_second_setting_by_one_click() -> None:
 def test_levers_are_told_apart_by_whether_they_save_parameters() -> None:
     app = page(model="yolo", variant="yolov8n-bra-p5", cost_tab="change")
     saving, without = app.table[0].value, app.table[1].value
-    expected = {one.change: one.params for one in levers(bra.BRASpec(256), 20, 20)}
+    expected = {one.change: one.params for one in setting_changes(bra.BRASpec(256), 20, 20)}
     assert dict(zip(saving["change"], saving["parameters saved"], strict=True)) == \
         {change: params for change, params in expected.items() if params}
     assert {"topk=2", "n_win=10", "num_heads=4"} <= set(without["change"]) == \

@@ -42,7 +42,7 @@ def opened(step: str, photo: bool = False, large: bool = False, **query: str) ->
 
 
 def drawn(app: AppTest) -> str:
-    """The board's figures."""
+    """The step's figures."""
     (html,) = [json.loads(block.proto.json)["html"] for block in app.get("bidi_component")
                if block.proto.component_name.startswith("routescope_number_grid")]
     return str(html)

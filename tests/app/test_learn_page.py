@@ -36,7 +36,7 @@ from bra.viewer.pack import locate, unpack
 from dashboard.i18n import CATALOGUES, LANGUAGES, TEXT
 from dashboard.learn import quiz
 from dashboard.learn.step_texts import NAMES
-from dashboard.learn.text import Chapter, taken_apart
+from dashboard.learn.text import Chapter, parse_chapter
 from dashboard.samples import GALLERY
 from dashboard.services import learn as learn_services
 from dashboard.state import learn_view as views
@@ -48,7 +48,7 @@ FLOWERS = ModelSettings("flowers", side=320)
 
 
 def chapter(language: str, step: int) -> Chapter:
-    return taken_apart((TEXT / language / f"learn_{step}.md").read_text(encoding="utf-8"))
+    return parse_chapter((TEXT / language / f"learn_{step}.md").read_text(encoding="utf-8"))
 
 
 def photo(key: str) -> Photo:
@@ -148,7 +148,7 @@ def test_both_languages_ask_the_same(step: int) -> None:
 def test_a_question_needs_one_right_choice() -> None:
     text = (TEXT / "en" / "learn_1.md").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="one is right"):
-        taken_apart(text.replace("- ( ) 9", "- (x) 9"))
+        parse_chapter(text.replace("- ( ) 9", "- (x) 9"))
 
 
 def test_the_arithmetic_of_the_words() -> None:
@@ -289,7 +289,7 @@ def test_voices_are_those_of_the_layer(layer: int) -> None:
     app = page(step="7", learn_layer=str(layer))
     lt = routed_layer(FLOWERS, "animal", layer)
     assert f"stages.{app.segmented_control(key='learn_layer').options[layer]}.attn" == lt.name
-    found = experiments.voices(lt)
+    found = experiments.output_parts(lt)
     assert numbers(app) == [percent(x) for x in (found.attention, 1 - found.attention, found.at_random,
                                                  found.to_nearest, found.without_lepe)]
     np.testing.assert_array_equal(picture_of(app)[1]["r_idx"], lt.r_idx[0])
@@ -430,7 +430,7 @@ def told_by_the_presenter(words: list[object]) -> None:
     from dashboard.state import learn as learn_state
     for word in words:
         st.session_state["presenter"] = SimpleNamespace(go=word)
-        learn_state.on_go()
+        learn_state.on_go("presenter")
     st.text(urlencode(st.query_params.to_dict()))
     st.text(urlencode(learn_state.link()))
 
@@ -458,7 +458,7 @@ def told_by_the_picture(marked: object) -> None:
     from dashboard.state import learn as learn_state
     for marks in (marked, [9, 9]):
         st.session_state["lesson_picture"] = SimpleNamespace(guess=marks)
-        learn_state.on_guess()
+        learn_state.on_guess("lesson_picture")
     st.text(str(learn_state.guess(("taught", 1))))
 
 

@@ -231,7 +231,7 @@ def test_how_alike_layers_choose_is_worked_out_once_for_all_visits(monkeypatch: 
 
 
 def test_a_against_b_is_worked_out_once_by_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = watched(monkeypatch, compare_services, "pair_of")
+    threads = watched(monkeypatch, compare_services, "compare_pair")
     query = {"model": "similarity", "tab": "versus"}
     for _ in range(2):
         app = opened(**query)

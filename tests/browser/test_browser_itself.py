@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from typing import Any
 
 import pytest
@@ -37,6 +38,23 @@ def test_file_is_taken_wherever_it_is_given(context: Any, app_url: str, kind: st
     expect(page.get_by_text("mine.png").first).to_be_visible()
     page.wait_for_function("() => location.search.includes('picture=upload')")
     assert page.evaluate("location.pathname") == "/"
+
+
+@pytest.mark.parametrize("kind", ["paste", "drop"])
+def test_file_waits_for_a_field_that_is_not_there_yet(context: Any, app_url: str, kind: str) -> None:
+    page = context.new_page()
+    held: list[Any] = []
+    page.route(re.compile(r"/FileUploader\.[^/]*\.js$"), lambda script: held.append(script))
+    page.goto(f"{app_url}/?model=similarity")
+    page.wait_for_selector(".stage[data-ready]")
+    assert page.locator('input[type="file"]').count() == 0
+    assert page.evaluate(GIVE, [kind, picture()]), "taken, so that the browser does nothing with it itself"
+    page.wait_for_selector('.stApp[data-test-script-state="notRunning"]')
+    page.wait_for_timeout(300)
+    for script in held:
+        script.continue_()
+    expect(page.get_by_text("mine.png").first).to_be_visible()
+    page.wait_for_function("() => location.search.includes('picture=upload')")
 
 
 def test_back_leads_to_the_page_before(context: Any, app_url: str) -> None:

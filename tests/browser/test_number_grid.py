@@ -1,4 +1,4 @@
-"""The board in a real browser: a token is chosen by a click or by the keyboard, and nothing runs over."""
+"""The number grid in a real browser: a token is chosen by a click or by the keyboard, and nothing runs over."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def test_a_click_and_the_keyboard_choose_a_token(context: Any) -> None:
         page.keyboard.press(key)
     assert page.evaluate("window.told").pop() == ["token", 10]
     draw(page, made("tokens", 10))
-    # Drawn anew, the board keeps the focus, so that the next arrow goes on from there.
+    # Drawn anew, the grid keeps the focus, so that the next arrow goes on from there.
     assert page.evaluate("document.activeElement.dataset.token") == "10"
     assert page.locator("[data-token='10']").get_attribute("aria-pressed") == "true"
 
 
-def test_keys_of_the_board_do_not_turn_the_page_of_a_lecture(context: Any) -> None:
+def test_keys_of_the_grid_do_not_turn_the_page_of_a_lecture(context: Any) -> None:
     page = shown(context, made("windows"))
     page.evaluate("window.heard = []; document.addEventListener('keydown', (e) => window.heard.push(e.key))")
     page.locator("[data-token='0']").focus()
@@ -67,7 +67,7 @@ def test_keys_of_the_board_do_not_turn_the_page_of_a_lecture(context: Any) -> No
 @pytest.mark.parametrize("context", [{"viewport": {"width": width, "height": 900}} for width in (390, 1024, 1920)],
                             indirect=True, ids=str)
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_boards_fit_their_page(context: Any, language: str) -> None:
+def test_grids_fit_their_page(context: Any, language: str) -> None:
     page = shown(context, "")
     for step in STEPS:
         for topk in (1, 4):

@@ -18,7 +18,7 @@ from bra.units import quantity
 from bra.viewer.pack import Place, locate
 from dashboard.i18n import TEXT
 from dashboard.learn.quiz import ROUNDS
-from dashboard.learn.text import taken_apart
+from dashboard.learn.text import parse_chapter
 from dashboard.state.learn_view import LENGTHS, SCENES, stops
 
 pytestmark = pytest.mark.browser
@@ -124,7 +124,7 @@ def test_projected_nothing_scrolls(context: Any, app_url: str, language: str) ->
         if (scene == "try" and step not in (1, 3)) or part == "predict":
             page.wait_for_selector(".lesson-picture[data-ready]")
         if scene == "ask":
-            text = taken_apart((TEXT / language / f"learn_{step}.md").read_text(encoding="utf-8"))
+            text = parse_chapter((TEXT / language / f"learn_{step}.md").read_text(encoding="utf-8"))
             page.get_by_test_id("stRadioOption").nth(text.right).click()
             expect(page.get_by_test_id("stAlert")).to_be_visible()
         for width, height in PROJECTORS:
@@ -205,7 +205,7 @@ def test_windows_are_marked_by_keyboard_also_when_projected(context: Any, app_ur
     expect(page.locator(".lesson-picture")).to_have_attribute("data-marked", ",".join(map(str, answer)))
     expect(page.locator(".lesson-picture [aria-live]")).to_have_text(
         re.compile(rf"Row {here // n_win}, column {here % n_win}: marked\. Marked 4 of 4\."))
-    at(page, "predict/1/words")                          # the keys were the board's
+    at(page, "predict/1/words")                          # the keys were the grid's
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.locator(".barlayer .bartext")).to_have_count(3)

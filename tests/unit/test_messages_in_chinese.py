@@ -39,7 +39,7 @@ from bra.models.patches import PatchSpec
 from bra.opening import look, model_and_variant, open_file, open_model
 from bra.photo import Photo, PhotoLimits
 from bra.profiling import timing
-from bra.profiling.advice import choices, levers, positions
+from bra.profiling.advice import choices, positions, setting_changes
 from bra.profiling.format import PARTS, REST, summary
 from bra.profiling.model_cost import cost
 from bra.profiling.variants import without_bra
@@ -57,9 +57,10 @@ SENTENCES = ("message", "message_of", "from_plain", "_refusal", "no_routing", "n
 COMMAND_LINE = {
     "cli", "cli.compare", "cli.cost", "cli.file_options", "cli.main", "cli.quality", "cli.yolo",
     "experiments.sweep",
-    "training.classifier", "training.distillation", "training.flowers", "training.labelled", "training.lessons",
-    "training.dataset", "training.photos", "training.quality", "training.checkpointing", "yolo.entrypoint",
-    "yolo.training", "yolo.training.demos", "yolo.training.release", "yolo.training.trainer", "overlap", "scorecard"}
+    "training.classifier", "training.distillation", "training.distillation_data", "training.flowers",
+    "training.labelled", "training.dataset", "training.photos", "training.quality", "training.checkpointing",
+    "yolo.entrypoint", "yolo.training", "yolo.training.demos", "yolo.training.release", "yolo.training.trainer",
+    "overlap", "scorecard"}
 """No page reaches these modules, and the command line speaks English."""
 
 
@@ -260,7 +261,7 @@ def sentences() -> dict[str, Sequence[object]]:
         "places": [place.why for place in positions(counted, n_win=2, topk=1)]
         + [place.why for place in positions(counted, n_win=2, topk=5)],
         "choices": [one.why for one in [*choices(spec, 16, 16), *huge]],
-        "levers": [one.why for one in levers(spec, 9, 9)],
+        "levers": [one.why for one in setting_changes(spec, 9, 9)],
         "compared": [reason(rows), reason(rows[:1])],
         "swept": [over_nearest(found), over_nearest(replace(found, gain=(math.nan, math.nan))),
                   over_nearest(replace(found, gain=(-1.0, 1.0))), over_nearest(replace(found, gain=(-1.0, -0.5))),

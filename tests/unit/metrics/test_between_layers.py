@@ -15,7 +15,7 @@ from bra import BiLevelRoutingAttention, LayerTrace
 from bra.errors import GridError
 from bra.grid import WindowGrid
 from bra.metrics.agreement import even_places, random_union_share, shared, windows_at
-from bra.metrics.between_layers import carried, consecutive, overlap, overlaps, routed_layers, shared_areas
+from bra.metrics.between_layers import consecutive, overlap, overlaps, routed_layers, shared_areas, transferred
 from bra.metrics.summary import report
 
 
@@ -63,13 +63,13 @@ def test_overlap_is_that_of_places_all_over_the_picture(sizes: tuple[int, int, i
 
 def test_a_choice_is_carried_to_the_same_places() -> None:
     a, b = routed_to(traced(2, 1), [[3], [0], [0], [0]]), traced(4, 4)
-    found = carried(a, b)
+    found = transferred(a, b)
     assert sorted(found[0].tolist()) == [10, 11, 14, 15]        # the lower right quarter of 4×4
     assert sorted(found[3].tolist()) == [0, 1, 4, 5]
     same = routed_to(traced(3, 2), [[n, (n + 4) % 9] for n in range(9)])
-    assert [set(row) for row in carried(same, traced(3, 2)).tolist()] == [{n, (n + 4) % 9} for n in range(9)]
+    assert [set(row) for row in transferred(same, traced(3, 2)).tolist()] == [{n, (n + 4) % 9} for n in range(9)]
     # Of more windows than the other layer was routed to, the nearest ones fill up.
-    assert carried(routed_to(traced(3, 1), [[8]] * 9), traced(3, 3))[0].tolist() == [8, 0, 1]
+    assert transferred(routed_to(traced(3, 1), [[8]] * 9), traced(3, 3))[0].tolist() == [8, 0, 1]
 
 
 def test_consecutive_layers_of_a_model() -> None:
@@ -88,7 +88,7 @@ def test_consecutive_layers_of_a_model() -> None:
     assert (pair.before, pair.layer) == ("a", "b")
     assert (pair.overlap, pair.chance) == overlap(layers["a"], layers["b"], 1)
     assert pair.recall == pytest.approx(report(layers["b"], 1).recall)
-    taken = carried(layers["a"], layers["b"], 1)
+    taken = transferred(layers["a"], layers["b"], 1)
     as_if = replace(layers["b"], r_idx=torch.from_numpy(np.stack([taken, taken])))
     assert pair.carried == pytest.approx(report(as_if, 1).recall)
     assert pair.lost == pair.recall - pair.carried
@@ -118,4 +118,4 @@ def test_masked_padding_takes_over_no_choice() -> None:
     b = replace(b, grid=WindowGrid.over_image(16, 16, 16, 16, 5))
     a = replace(traced(2, 1, 16, 16), grid=WindowGrid.over_image(16, 16, 16, 16, 2))
     mapped = ~b.grid.padding_windows
-    assert mapped[carried(a, b)[mapped]].all()
+    assert mapped[transferred(a, b)[mapped]].all()

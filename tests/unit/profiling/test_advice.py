@@ -9,13 +9,13 @@ from torch import nn
 
 import bra
 from bra import BRASpec
-from bra.profiling.advice import choices, levers, positions
+from bra.profiling.advice import choices, positions, setting_changes
 from bra.profiling.formula import layer_cost
 
 
 def test_levers_say_what_saves_parameters_and_what_does_not() -> None:
     c = 256
-    saved = {lever.change: lever.params for lever in levers(BRASpec(c), 20, 20)}
+    saved = {lever.change: lever.params for lever in setting_changes(BRASpec(c), 20, 20)}
     assert saved["param_attention=qkv"] == c * c + c
     assert saved["qk_dim=128"] == 2 * (c + 1) * 128
     assert saved["qk_dim=64"] == 2 * (c + 1) * 192
@@ -29,25 +29,25 @@ def test_levers_say_what_saves_parameters_and_what_does_not() -> None:
 def test_levers_are_differences_of_whole_layers() -> None:
     spec = BRASpec(64)
     before = layer_cost(spec, 80, 80)
-    for lever in levers(spec, 80, 80):
+    for lever in setting_changes(spec, 80, 80):
         assert lever.macs == before.macs - lever.layer.macs
         assert lever.peak_bytes == before.peak_bytes - lever.layer.peak_bytes
-    pooled = next(lever for lever in levers(spec, 80, 80) if lever.change.endswith("ratio=2"))
+    pooled = next(lever for lever in setting_changes(spec, 80, 80) if lever.change.endswith("ratio=2"))
     # A quarter of the keys: three quarters of QKᵀ and AV are saved.
     assert pooled.macs == 84 * 84 * 4 * (144 - 36) * 2 * 64
 
 
 def test_levers_that_cannot_be_are_left_out() -> None:
-    changes = [lever.change for lever in levers(BRASpec(16, n_win=7), 14, 14)]
+    changes = [lever.change for lever in setting_changes(BRASpec(16, n_win=7), 14, 14)]
     assert "kv_downsample_mode=avgpool, kv_downsample_ratio=4" not in changes     # windows of 2×2
     assert "qk_dim=4" not in changes                                              # 8 heads
     assert "qk_dim=8" in changes
 
 
 def test_what_is_so_already_is_no_lever() -> None:
-    changes = [lever.change for lever in levers(BRASpec(64, topk=1, num_heads=1), 20, 20)]
+    changes = [lever.change for lever in setting_changes(BRASpec(64, topk=1, num_heads=1), 20, 20)]
     assert not {"side_dwconv=3", "topk=1", "num_heads=1"} & {*changes}
-    assert "side_dwconv=3" in [lever.change for lever in levers(BRASpec(64, side_dwconv=5), 20, 20)]
+    assert "side_dwconv=3" in [lever.change for lever in setting_changes(BRASpec(64, side_dwconv=5), 20, 20)]
 
 
 def test_choices_at_equal_coverage() -> None:
@@ -98,6 +98,6 @@ def test_positions_are_the_row_put_there() -> None:
 
 def test_everything_becomes_plain_values() -> None:
     base = bra.cost(nn.Sequential(nn.Conv2d(3, 12, 3), nn.Conv2d(12, 16, 3)), 20)
-    given = [*positions(base), *levers(BRASpec(16), 20, 20), *choices(BRASpec(16), 20, 20)]
+    given = [*positions(base), *setting_changes(BRASpec(16), 20, 20), *choices(BRASpec(16), 20, 20)]
     plain = json.loads(json.dumps([one.to_dict() for one in given]))
     assert plain[1]["layer"]["parts"][0]["params"] == pytest.approx(16 * 48 + 48)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from bra.errors import BRAError
 from dashboard.runtime.cache import ResultCache, size_of
-from dashboard.runtime.config import PREFIX, Limits, own_modules, processors
+from dashboard.runtime.config import PREFIX, Limits, own_modules
+from dashboard.runtime.processors import processors
 
 ROOT = Path(__file__).parents[3]
 

@@ -13,7 +13,7 @@ import torch
 from bra.models.base import Answer, OpenModel, Prepared
 from bra.models.catalog import CATALOG, ModelSettings
 from bra.photo import Photo
-from dashboard.runtime import config
+from dashboard.runtime import processors
 from dashboard.runtime.server import HEAVY, QUICK
 from dashboard.services import models as model_services
 from dashboard.services import server
@@ -26,16 +26,16 @@ ROOT = Path(__file__).parents[3]
 def sixteen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine of sixteen, without control groups; their folder."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
-    monkeypatch.setattr(config, "CGROUPS", tmp_path)
-    monkeypatch.setattr(config, "OWN_CGROUP", tmp_path / "own")
+    monkeypatch.setattr(processors, "CGROUPS", tmp_path)
+    monkeypatch.setattr(processors, "OWN_CGROUP", tmp_path / "own")
     return tmp_path
 
 
 def test_processors_are_those_of_the_process(monkeypatch: pytest.MonkeyPatch, sixteen: Path) -> None:
-    assert config.processors() == 16
+    assert processors.processors() == 16
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5}, raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    assert config.processors() == 2
+    assert processors.processors() == 2
 
 
 @pytest.mark.parametrize(("quota", "count"), [
@@ -43,16 +43,16 @@ def test_processors_are_those_of_the_process(monkeypatch: pytest.MonkeyPatch, si
     ("100000 0", 16)])
 def test_a_containers_quota_counts(sixteen: Path, quota: str, count: int) -> None:
     (sixteen / "cpu.max").write_text(quota)
-    assert config.processors() == count
+    assert processors.processors() == count
 
 
 def test_the_quota_of_a_service_and_of_what_it_stands_in_count(sixteen: Path) -> None:
     (sixteen / "own").write_text("0::/class.slice/routescope.service\n")
     (sixteen / "class.slice" / "routescope.service").mkdir(parents=True)
     (sixteen / "class.slice" / "routescope.service" / "cpu.max").write_text("800000 100000\n")
-    assert config.processors() == 8
+    assert processors.processors() == 8
     (sixteen / "class.slice" / "cpu.max").write_text("300000 100000\n")
-    assert config.processors() == 3
+    assert processors.processors() == 3
 
 
 @pytest.mark.parametrize(("quota", "count"), [("-1", 16), ("250000", 2)])
@@ -60,7 +60,7 @@ def test_the_older_control_groups_count_too(sixteen: Path, quota: str, count: in
     (sixteen / "cpu").mkdir()
     (sixteen / "cpu" / "cpu.cfs_quota_us").write_text(f"{quota}\n")
     (sixteen / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert config.processors() == count
+    assert processors.processors() == count
 
 
 @pytest.mark.parametrize(("asked", "alone", "of_four"), [

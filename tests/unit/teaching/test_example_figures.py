@@ -28,7 +28,7 @@ NUDGED_TOKENS = ExampleView().with_number(*NUDGED).tokens
 
 
 def figures(html: str) -> dict[str, ElementTree.Element]:
-    """The drawings of a board by the text of their titles."""
+    """The drawings of a step by the text of their titles."""
     root = ElementTree.fromstring(html)
     return {"".join(figure.find("figcaption").itertext()): figure for figure in root.iter("figure")}
 
@@ -44,7 +44,7 @@ def scene(token: int = 0, topk: int = 1, tokens: object = FIRST) -> Scene:
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("topk", TOPKS)
 @pytest.mark.parametrize("token", [0, 7, 15])
-def test_every_board_is_drawn_whole(step: str, topk: int, token: int) -> None:
+def test_every_step_is_drawn_whole(step: str, topk: int, token: int) -> None:
     made = figures(step_html(step, scene(token, topk, NUDGED_TOKENS)))
     assert made
     for figure in made.values():
@@ -58,13 +58,13 @@ def test_every_board_is_drawn_whole(step: str, topk: int, token: int) -> None:
             assert y + h <= tall
 
 
-def test_the_affinities_on_the_board_are_the_modules() -> None:
+def test_the_affinities_in_the_figures_are_the_modules() -> None:
     made = texts(figures(step_html("topk", scene()))["A row: asks, column: is asked"])
     assert made == [number(a) for row in run_example().affinity[0].tolist() for a in row]
 
 
 @pytest.mark.parametrize("token", range(16))
-def test_scores_and_shares_on_the_board_are_those_of_the_tokens_window(token: int) -> None:
+def test_scores_and_shares_in_the_figures_are_those_of_the_tokens_window(token: int) -> None:
     made, now = figures(step_html("softmax", scene(token, 2))), run_example(FIRST, 2)
     window = scene(token).at[0]
     for title, name in (("S", "scores"), ("P each row sums to 1", "attention")):

@@ -19,7 +19,7 @@ from bra.models.init import redraw
 from bra.opening import open_model
 from bra.photo import Photo
 from bra.profiling.formula import layer_cost
-from bra.teaching.experiments import distance, growth, leak, rerun, reweighed, score, voices
+from bra.teaching.experiments import distance, growth, leak, output_parts, rerun, reweighed, score
 
 CAT = Path(__file__).parents[3] / "sample_images" / "animal.jpg"
 
@@ -99,14 +99,14 @@ def test_a_grid_that_fits_has_no_padding_to_leak(given: LayerInput) -> None:
 
 def test_voices_against_the_modules_own_output(given: LayerInput) -> None:
     lt, out = rerun(given)
-    found = voices(lt)
+    found = output_parts(lt)
     no_progress = BiLevelRoutingAttention.from_spec(replace(given.layer.spec, side_dwconv=0)).eval()
     no_progress.load_state_dict(given.layer.state_dict(), strict=False)
     with torch.inference_mode():
         assert found.without_lepe == pytest.approx(distance(no_progress(given.x)[0], out), rel=1e-4)
     assert 0 < found.attention < 1
     assert min(found.at_random, found.to_nearest) > 0
-    everything = voices(rerun(given, topk=25)[0])
+    everything = output_parts(rerun(given, topk=25)[0])
     assert max(everything.at_random, everything.to_nearest) < 1e-5        # all windows, in whatever order
 
 

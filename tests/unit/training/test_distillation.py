@@ -13,10 +13,10 @@ from PIL import Image
 
 from bra.errors import BRAError
 from bra.models.biformer import BiFormer
-from bra.training import lessons as made
+from bra.training import distillation_data as made
 from bra.training.checkpointing import load_state
 from bra.training.distillation import Recipe, Student, augmented, distil, judge, losses_of
-from bra.training.lessons import Lessons, Maps, Teacher, composed, found_files, prepare
+from bra.training.distillation_data import DistillationData, Maps, Teacher, composed, found_files, prepare
 
 SIDE = 64
 RECIPE = Recipe(epochs=3, steps=6, side=SIDE, batch=4, warmup=0.5)
@@ -46,7 +46,7 @@ def build() -> BiFormer:
     return BiFormer((1, 1, 1), (32, 32, 32), n_win=4, topks=(2, 2, 2), num_classes=0)
 
 
-def lessons(files: list[Path], folder: Path) -> tuple[Lessons, Lessons]:
+def lessons(files: list[Path], folder: Path) -> tuple[DistillationData, DistillationData]:
     return (prepare(files[:16], SIDE, folder / "seen", lambda: teacher, 0, lambda _: None),
             prepare(files[16:], SIDE, folder / "unseen", lambda: teacher, 1, lambda _: None))
 

@@ -16,7 +16,7 @@ from bra.models.biformer import biformer_photos
 from bra.models.card import shipped
 from bra.training import distillation, photos
 from bra.training.dataset import held_out
-from bra.training.lessons import CHANNELS, Maps
+from bra.training.distillation_data import CHANNELS, Maps
 
 
 def teacher(rgb: torch.Tensor) -> Maps:

@@ -21,7 +21,7 @@ from bra.errors import YoloError
 from bra.opening import open_file
 from bra.photo import Photo
 from bra.readers.checkpoint import read_checkpoint
-from bra.yolo.budget import Budget, rehearse
+from bra.yolo.budget import Budget, dry_run
 from bra.yolo.build import ModelLimits, build_checked, check_model, open_checkpoint
 from bra.yolo.edit import as_text
 
@@ -45,7 +45,7 @@ def test_the_largest_that_are_shipped_need_a_part_of_what_is_given(path: Path) -
     model = check_model(path.read_bytes())
     largest = {**model, "scale": "x"} if "scales" in model else model
     given = ModelLimits()
-    rehearse(largest, ModelLimits(moved_bytes=given.moved_bytes // 4, trace_bytes=given.trace_bytes // 2,
+    dry_run(largest, ModelLimits(moved_bytes=given.moved_bytes // 4, trace_bytes=given.trace_bytes // 2,
                                   activation_bytes=given.activation_bytes // 2))
 
 
@@ -72,7 +72,7 @@ def test_bytes_moved_are_those_of_what_is_read_and_written() -> None:
 
 @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic", "area"])
 @pytest.mark.parametrize("args", [[[5, 7]], [None, 2], [None, (0.5, 1.5)]], ids=str)
-def test_a_map_is_resized_in_rehearsal_as_for_real(mode: str, args: list[Any]) -> None:
+def test_a_map_is_resized_in_a_dry_run_as_for_real(mode: str, args: list[Any]) -> None:
     resize = nn.Upsample(*args, *([None] if len(args) == 1 else []), mode)
     with Budget(ModelLimits(), 2**30, "", lambda: None):
         found = resize(torch.empty(2, 3, 6, 9, device="meta"))
@@ -80,19 +80,19 @@ def test_a_map_is_resized_in_rehearsal_as_for_real(mode: str, args: list[Any]) -
     assert (found.shape, found.dtype, found.is_meta) == (real.shape, real.dtype, True)
 
 
-def test_resizing_is_rehearsed_at_once() -> None:
+def test_resizing_is_tried_dry_at_once() -> None:
     started = time.monotonic()
-    rehearse(check_model(chain([[-1, 1, "nn.MaxPool2d", [128, 128]],
+    dry_run(check_model(chain([[-1, 1, "nn.MaxPool2d", [128, 128]],
                                 *[[-1, 100, "nn.Upsample", [[40, 40], None, "bicubic"]]] * 10], 4)), ModelLimits())
     assert time.monotonic() - started < 20      # a thousand of them, at 70 ms each
 
 
-def test_rehearsal_can_be_called_off_and_says_nothing_of_the_model() -> None:
+def test_a_dry_run_can_be_called_off_and_says_nothing_of_the_model() -> None:
     asked = 0
 
     def still(*parts: int) -> None:
         nonlocal asked
-        if "rehearse" in [frame.name for frame in traceback.extract_stack()]:
+        if "dry_run" in [frame.name for frame in traceback.extract_stack()]:
             asked += 1
             if asked > 3:
                 raise NotWantedError
@@ -122,9 +122,9 @@ def test_what_a_look_keeps_is_known_before() -> None:
                    layer.real_keys, *(layer.wo or ()))
         kept += sum(t.nbytes for t in tensors if isinstance(t, Tensor))
     model = check_model(text)
-    rehearse(model, ModelLimits(trace_bytes=kept))
+    dry_run(model, ModelLimits(trace_bytes=kept))
     with pytest.raises(YoloError, match=r"for a picture of 640 px, hand over \d+ MB to be looked into: \d+ MB at most"):
-        rehearse(model, ModelLimits(trace_bytes=kept - 1))
+        dry_run(model, ModelLimits(trace_bytes=kept - 1))
 
 
 def test_what_layers_hand_over_stays_alive_while_a_model_is_looked_into() -> None:
@@ -147,9 +147,9 @@ def test_a_layer_that_could_not_be_run_with_all_windows_is_refused() -> None:
     n, m, c = 160 * 160, 4, 64
     exact = m * n * n * (2 * c // m + 32)
     model = check_model(chain([quarter, [*row[:3], [{"n_win": 16, "topk": 1, "num_heads": m}]]], c))
-    rehearse({**model, "scale": "n"}, ModelLimits(full_macs=exact))
+    dry_run({**model, "scale": "n"}, ModelLimits(full_macs=exact))
     with pytest.raises(YoloError, match="works on 160×160 tokens"):
-        rehearse({**model, "scale": "n"}, ModelLimits(full_macs=exact - 1))
+        dry_run({**model, "scale": "n"}, ModelLimits(full_macs=exact - 1))
     assert exact < ModelLimits().full_macs / 4
 
 

@@ -150,10 +150,10 @@ def test_a_row_that_changes_what_it_is_given_does_not_change_what_is_kept() -> N
             return x.mul_(2)
 
     steps = walking.chain([("a", Doubling()), ("b", Doubling()), ("c", nn.Identity())])
-    whole = walking.walk(steps, {walking.INPUT: torch.ones(3)}, keep=(1, 2))
+    whole = walking.run_steps(steps, {walking.INPUT: torch.ones(3)}, keep=(1, 2))
     assert whole.out.tolist() == [4.0] * 3
     for start in (1, 2, 1):
-        assert walking.walk(steps, whole.points[start], start).out.tolist() == [4.0] * 3
+        assert walking.run_steps(steps, whole.points[start], start).out.tolist() == [4.0] * 3
     assert whole.points[1][0].tolist() == [2.0] * 3
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from bra.errors import BRAError, ForeignModelError
-from bra.models.elsewhere import code_base, record_lines
+from bra.models.recording_hint import code_base, record_lines
 from bra.opening import open_file
 
 pytest.importorskip("ultralytics")

@@ -1,9 +1,9 @@
-"""Picks rows of a matrix, with a backward that is the same each time on a GPU, and fast there.
+"""Gather of rows of a matrix, with a backward that is the same each time on a GPU, and fast there.
 
 The backward of `index_select` and of `gather` adds the gradients of a row that was picked several times with atomics;
 under `torch.use_deterministic_algorithms`, which Ultralytics turns on by default, torch does that in an order of its
 own, element by element. Here the rows are whole windows, and few: their places are sorted by the row they came from,
-and every row's gradients summed in one go, which is what an embedding bag is.
+and every row's gradients sum_rows in one go, which is what an embedding bag is.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torch import Tensor
 from bra.eager import runs_eagerly
 
 
-def pick(x: Tensor, rows: Tensor) -> Tensor:
-    """(n, c), (l,) -> (l, c), x[rows]."""
+def gather_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows of a matrix by their numbers, x[rows]: (n, c), (l,) -> (l, c)."""
     if x.is_cuda and runs_eagerly():
-        picked: Tensor = _Pick.apply(x, rows)
+        picked: Tensor = _GatherRows.apply(x, rows)
         return picked
     return x.index_select(0, rows)      # whose backward adds up in order on a CPU
 
 
-class _Pick(torch.autograd.Function):
-    """x[rows]; its backward is `_Sum`, and that one's is this again, so that there are gradients of any order."""
+class _GatherRows(torch.autograd.Function):
+    """x[rows]; its backward is `_SumRows`, and that one's is this again, so that there are gradients of any order."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class _Pick(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         rows, = ctx.saved_tensors
-        return _Sum.apply(grad, rows, ctx.count), None
+        return _SumRows.apply(grad, rows, ctx.count), None
 
     @staticmethod
     def jvp(ctx: Any, x: Tensor, _rows: None) -> Tensor:
@@ -46,7 +46,7 @@ class _Pick(torch.autograd.Function):
         return x.index_select(0, rows)
 
 
-class _Sum(torch.autograd.Function):
+class _SumRows(torch.autograd.Function):
     """(l, c), (l,) -> (n, c): row i is the sum of those of x that `rows` sends to i."""
 
     @staticmethod
@@ -54,21 +54,22 @@ class _Sum(torch.autograd.Function):
         ctx.save_for_backward(rows)
         ctx.save_for_forward(rows)
         ctx.count = count
-        return summed(x, rows, count)
+        return sum_rows(x, rows, count)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         rows, = ctx.saved_tensors
-        return _Pick.apply(grad, rows), None, None
+        return _GatherRows.apply(grad, rows), None, None
 
     @staticmethod
     def jvp(ctx: Any, x: Tensor, _rows: None, _count: None) -> Tensor:
         rows, = ctx.saved_tensors
-        return summed(x, rows, ctx.count)
+        return sum_rows(x, rows, ctx.count)
 
 
-def summed(x: Tensor, rows: Tensor, count: int) -> Tensor:
-    """(l, c), (l,) -> (count, c), rows added up by where they go, in the order in which they stand; no atomics."""
+def sum_rows(x: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Sums of rows by the row that each goes to, in the order in which they stand, without atomics: (l, c), (l,) ->
+    (count, c)."""
     sorted_rows, order = rows.sort(stable=True)
     starts = torch.searchsorted(sorted_rows, torch.arange(count, device=rows.device))
     return F.embedding_bag(order, x, starts, mode="sum")

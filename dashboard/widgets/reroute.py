@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import streamlit as st
 
@@ -29,7 +30,7 @@ from dashboard.services.explore import LayerResult
 from dashboard.services.models import encoded
 from dashboard.state import first_visit, session
 from dashboard.state.view import ELSEWHERE, Selection
-from dashboard.state.widgets import init_widget
+from dashboard.state.widgets import init_widget, set_known, unless_repeated
 from dashboard.widgets import chart, picture
 from dashboard.widgets.model import sentence
 
@@ -124,12 +125,13 @@ def _choose_swap(found: LayerResult, selection: Selection, focus: Place) -> None
                      on_change=session.on_replaced,
                      key=init_widget(session.REPLACED, _rank(selection, len(row)), ranks))
         others = [window for window in range(len(free)) if free[window] and window not in row]
-        st.selectbox(tr("but at (query B: click it on the picture)"), others, index=None, width=280,
-                     format_func=option_labels({window: place(window) for window in others}),
-                     placeholder=tr("Choose a window"), on_change=session.on_instead,
-                     args=(selection.a or focus, [place_of(layer.grid, found.photo, window)
-                                                  for window in range(len(free))]),
-                     key=session.instead_widget(new if new in others else None))
+        places = [place_of(layer.grid, found.photo, window) for window in range(len(free))]
+        chosen = st.selectbox(tr("but at (query B: click it on the picture)"), others, index=None, width=280,
+                              format_func=option_labels({window: place(window) for window in others}),
+                              placeholder=tr("Choose a window"), on_change=unless_repeated(
+                                  session.INSTEAD, partial(session.on_instead, selection.a or focus, places)),
+                              key=session.instead_widget(new if new in others else None))
+        set_known(session.INSTEAD, chosen)
     if new is None:
         st.info(tr("Click the window on the picture that query A is to look at instead: it becomes query B."),
                 icon=":material/touch_app:")

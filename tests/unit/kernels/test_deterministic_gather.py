@@ -6,20 +6,20 @@ import pytest
 import torch
 
 from bra import BiLevelRoutingAttention
+from bra.deterministic_gather import _GatherRows, gather_rows, sum_rows
 from bra.errors import GridError
-from bra.rows import _Pick, pick, summed
 
 
 def test_sums_by_hand() -> None:
     x = torch.tensor([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]])
-    assert summed(x, torch.tensor([3, 1, 3]), 5).tolist() == [[0, 0], [2, 20], [0, 0], [5, 50], [0, 0]]
+    assert sum_rows(x, torch.tensor([3, 1, 3]), 5).tolist() == [[0, 0], [2, 20], [0, 0], [5, 50], [0, 0]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_gradients_are_those_of_index_select(dtype: torch.dtype) -> None:
     x, rows = torch.randn(6, 5, dtype=dtype), torch.tensor([0, 4, 4, 1, 4, 0, 2])
     toward, found = torch.randn(7, 5, dtype=dtype), []
-    for way in (lambda t: t.index_select(0, rows), lambda t: _Pick.apply(t, rows)):
+    for way in (lambda t: t.index_select(0, rows), lambda t: _GatherRows.apply(t, rows)):
         leaf = x.clone().requires_grad_()
         first, = torch.autograd.grad((way(leaf).pow(3) * toward).sum(), leaf, create_graph=True)
         found.append([first, *torch.autograd.grad(first.square().sum(), leaf)])
@@ -30,13 +30,13 @@ def test_gradients_are_those_of_index_select(dtype: torch.dtype) -> None:
 def test_derivatives_forward_are_checked() -> None:
     rows = torch.tensor([2, 0, 2])
     x = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda t: _Pick.apply(t, rows), x, check_forward_ad=True)
-    assert torch.autograd.gradgradcheck(lambda t: _Pick.apply(t, rows), x)
+    assert torch.autograd.gradcheck(lambda t: _GatherRows.apply(t, rows), x, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(lambda t: _GatherRows.apply(t, rows), x)
 
 
 def test_half_precision_is_summed_too() -> None:
     x = torch.tensor([[1.0], [2.0], [4.0]], dtype=torch.float16)
-    assert summed(x, torch.tensor([1, 1, 0]), 2).tolist() == [[4], [3]]
+    assert sum_rows(x, torch.tensor([1, 1, 0]), 2).tolist() == [[4], [3]]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -49,7 +49,7 @@ def test_on_a_gpu_a_step_under_deterministic_algorithms_is_the_same_each_time_an
         grads = []
         for _ in range(3):
             leaf = x.clone().requires_grad_()
-            pick(leaf, rows).square().sum().backward()
+            gather_rows(leaf, rows).square().sum().backward()
             grads.append(leaf.grad)
     finally:
         torch.use_deterministic_algorithms(False)

@@ -37,7 +37,7 @@ Teacher = Callable[[Tensor], Maps]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lessons:
+class DistillationData:
     """Pictures and what the teacher says of them.
 
     Attributes:
@@ -89,7 +89,7 @@ def efficientnet_lite0() -> Teacher:
 
 
 def prepare(files: Sequence[Path], side: int, folder: Path, teacher: Callable[[], Teacher], seed: int = 0,
-            progress: Callable[[str], None] = print) -> Lessons:
+            progress: Callable[[str], None] = print) -> DistillationData:
     """One picture per file, half of them collages with other files, and the teacher's maps of them, kept in `folder`.
 
     A folder that was prepared is read again; a cut-off one goes on.
@@ -125,7 +125,7 @@ def prepare(files: Sequence[Path], side: int, folder: Path, teacher: Callable[[]
             done.write_text(str(rows.stop), encoding="utf-8")
             progress(f"the teacher has read {rows.stop} of {n} pictures")
     some = [torch.from_numpy(kept[:: max(1, n // 512)]).float() for kept in maps]
-    return Lessons(pictures, tuple(maps), tuple(each.mean((0, 2, 3)) for each in some),
+    return DistillationData(pictures, tuple(maps), tuple(each.mean((0, 2, 3)) for each in some),
                    tuple(each.std((0, 2, 3)).clamp(min=1e-3) for each in some))
 
 
