@@ -411,7 +411,7 @@ def _seconds(given: LayerInput, lt: LayerTrace, rounds: int) -> float:
     return float(np.median(np.diff(marks)[1:]))
 
 
-def front(rows: Sequence[SettingRow], cost: CostName) -> tuple[bool, ...]:
+def pareto_front(rows: Sequence[SettingRow], cost: CostName) -> tuple[bool, ...]:
     """Pareto: whether no other setting keeps as much for less, or more for as little. A row without the cost is out."""
     at = [(value, -row.recall) if (value := getattr(row, cost)) is not None else None for row in rows]
     return tuple(one is not None and not any(

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-from bra.experiments.compare import CostName, SettingRow, front
+from bra.experiments.compare import CostName, SettingRow, pareto_front
 from bra.experiments.sweep_table import Summary
 from bra.figures.template import COLORWAY, COLOURS, LIGHT, Style, dressed, hover, log_ticks
 from bra.messages import message
@@ -29,7 +29,7 @@ def deciding(rows: Sequence[SettingRow], cost: CostName, style: Style = LIGHT, c
     A point's `customdata` is [n_win, topk, nearest, chance, multiply-adds, memory]; the last two with their units.
     """
     title, factor = AXES[cost]
-    costed = [(row, float(value) * factor, on) for row, on in zip(rows, front(rows, cost), strict=True)
+    costed = [(row, float(value) * factor, on) for row, on in zip(rows, pareto_front(rows, cost), strict=True)
               if (value := getattr(row, cost)) is not None]
     figure = go.Figure()
     for n, (field, name, dash) in enumerate((("nearest", message("nearest windows"), "dash"),

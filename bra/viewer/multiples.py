@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bra.experiments.compare import Compared, CostName, Pair, SettingRow, amount, beats_controls, front
+from bra.experiments.compare import Compared, CostName, Pair, SettingRow, amount, beats_controls, pareto_front
 from bra.metrics.agreement import ACROSS, DOWN
 from bra.metrics.routing import full_softmax
 from bra.photo import Photo
@@ -33,7 +33,7 @@ def multiples_message(photo: Photo, compared: Compared, cost: CostName, at: Plac
               "costs": [amount(row, name) for name in ("macs", "peak_bytes", "seconds")
                                       if getattr(row, name) is not None],
               "grid": grid_header(lt.grid, photo)}
-             for row, lt, on in zip(compared.rows, compared.traces, front(compared.rows, cost), strict=True)]
+             for row, lt, on in zip(compared.rows, compared.traces, pareto_front(compared.rows, cost), strict=True)]
     header = {"photo": photo.digest, "cells": cells, "at": at, "caption": caption, "pair": False}
     return pack(header, picture or photo.encoded(TILE_SIDE), _routes(compared.traces))
 

@@ -10,6 +10,7 @@ import streamlit as st
 from bra.errors import BRAError
 from bra.experiments.compare import AttendingLayer, Compared, GivenLayer, Pair, Setting, SettingRow, amount
 from bra.experiments.probes import PROBES
+from bra.experiments.recommend import reason, weighed
 from bra.figures import compare as compare_figures
 from bra.figures.rules import rules as rules_figure
 from bra.messages import message, semicolon_joined
@@ -28,16 +29,7 @@ from bra.reports.code import (
     sweep_command,
     sweep_table_code,
 )
-from bra.reports.tables import (
-    COLLAPSED,
-    compare_csv,
-    compare_html,
-    depends,
-    model_line,
-    over_nearest,
-    reason,
-    weighed,
-)
+from bra.reports.tables import COLLAPSED, compare_csv, compare_html, depends, model_line, over_nearest
 from bra.units import Signed, quantity
 from bra.viewer.multiples import multiples_message, pair_message
 from bra.viewer.pack import TILE_SIDE, Place
@@ -54,7 +46,8 @@ from dashboard.state.widgets import init_multiselect, init_widget
 from dashboard.widgets import chart, picture, share
 from dashboard.widgets import model as model_widgets
 from dashboard.widgets.file_options import ask_file_options
-from dashboard.widgets.picture import ask_file, heads, plain
+from dashboard.widgets.picture import ask_file, plain
+from dashboard.widgets.tables import heads, table
 
 EXPLORE, COST = (Path(__file__).parent / f"{page}.py" for page in ("explore", "cost"))
 TAB_NAMES = {"grid": tr_noop("All settings at once"), "versus": tr_noop("A against B"),
@@ -172,7 +165,7 @@ def _decide(compared: Compared, wanted: Comparison, caption: str, name: tuple[st
                   "random ones. Click a point to open that setting in Explore."))
     shares = {tr_noop("keeps"): "recall", tr_noop("nearest"): "nearest", tr_noop("chance"): "chance",
               tr_noop("best"): "oracle", tr_noop("padding"): "padding_share"}
-    picture.table([{"n_win": row.n_win, "topk": row.topk,
+    table([{"n_win": row.n_win, "topk": row.topk,
                     **{name: 100 * getattr(row, field) for name, field in shares.items()},
                     tr_noop("depends on the query"): translate(depends(row)), tr_noop("multiply-adds"): row.macs,
                     tr_noop("memory"): row.peak_bytes, tr_noop("weighed"): translate(words)}

@@ -35,7 +35,7 @@ from dashboard.state.widgets import init_widget
 from dashboard.widgets import chart, share, tables
 from dashboard.widgets import model as model_widgets
 from dashboard.widgets.picture import plain as as_is
-from dashboard.widgets.picture import sentence_table, table
+from dashboard.widgets.tables import sentence_table, table
 
 MEASURES = {"macs": tr_noop("multiply-adds"), "params": tr_noop("parameters"), "peak_bytes": tr_noop("memory"),
             "ms": tr_noop("time")}

@@ -30,6 +30,7 @@ from dashboard.state.view import Selection
 from dashboard.state.widgets import init_widget
 from dashboard.widgets import chart, picture, reroute, share, timeline
 from dashboard.widgets import model as model_widgets
+from dashboard.widgets.tables import heads
 
 HEIGHT = 420      # about that of the first chart, so that little moves when it comes
 
@@ -181,7 +182,7 @@ def _between_layers(found: LayerResult) -> None:
     table = [{tr_noop("layer"): pair.layer, tr_noop("before it"): pair.before,
               **{label: round(100 * value, 1) if math.isfinite(value := getattr(pair, name)) else None
                  for label, name in columns.items()}} for pair in pairs]
-    st.dataframe(table, hide_index=True, height="content", column_config=picture.heads(table[0], [*columns][:-1]))
+    st.dataframe(table, hide_index=True, height="content", column_config=heads(table[0], [*columns][:-1]))
     st.caption(tr("Overlap: of the area of the picture that either layer is routed to from a place, the share that "
                   "both are; grids may differ. With the choice before: what the layer would keep of its full "
                   "attention if it did not choose, but took the windows that the choice of the layer before covers "

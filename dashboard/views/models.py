@@ -17,8 +17,7 @@ from dashboard.services import models as model_services
 from dashboard.state import session
 from dashboard.state.widgets import init_widget
 from dashboard.widgets import chart, share
-from dashboard.widgets.picture import heads
-from dashboard.widgets.tables import routing_table, run_table, score_table
+from dashboard.widgets.tables import heads, routing_table, run_table, score_table
 
 EXPLORE = Path(__file__).parent / "explore.py"
 # What a card was made with; anything else is the name of a package.

@@ -1,17 +1,12 @@
-"""Widgets about the picture: the gallery, uploads, notes on a picture and its answer, and tables."""
+"""Widgets about the picture: the gallery, uploads, notes on a picture and its answer."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
-from types import MappingProxyType
-from typing import Any, Final
 
-import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -23,7 +18,6 @@ from bra.metrics.routing import chosen_padding
 from bra.models.base import Answer
 from bra.photo import Photo
 from bra.tracing import LayerTrace
-from bra.units import quantity
 from bra.viewer.pack import FULL, Place
 from dashboard import components
 from dashboard.i18n import language, option_labels, tr, tr_noop, translate
@@ -245,62 +239,3 @@ def choose_attention(whole: bool) -> bool:
                                   format_func=option_labels({one: one for one in options}), on_change=session.on_whole,
                                   key=init_widget(session.WHOLE, options[whole], options))
     return chosen == options[True]
-
-
-WIDE: Final[Mapping[str, int]] = MappingProxyType({"weighed": 400, "over 1 GiB": 220, "probe": 620})
-"""Columns of short sentences, and the pixels that they get."""
-
-
-def heads(names: Iterable[str], percents: Collection[str] = ()) -> dict[str, Any]:
-    """The heads of columns in the visitor's language, over fields whose names stay as they are.
-
-    Args:
-        names: the fields, which are the heads in English.
-        percents: those that hold per cents.
-    """
-    return {name: st.column_config.NumberColumn(translate(name), format=tr("%.1f %%")) if name in percents
-            else st.column_config.Column(translate(name), width=WIDE.get(name)) for name in names if name}
-
-
-def _amount(value: float, unit: str) -> str:
-    """2610000000 -> "2.61 G", -1200 bytes -> "−1.2 kB"."""
-    gap = " " if unit and abs(value) < 1000 else ""
-    return ("−" if value < 0 else "") + quantity(abs(value)) + gap + unit
-
-
-MOST_ROWS, LONG_TABLE = 40, 640
-"""Rows that a table shows at once, and the height in pixels of one that has more."""
-
-
-def table(rows: list[dict[str, Any]], decimals: Collection[str] = (),
-          amounts: Mapping[str, str] = MappingProxyType({}), percents: Collection[str] = ()) -> None:
-    """A sortable table of numbers with thousands apart; one that does not show all its rows at once says how many.
-
-    Args:
-        rows: the lines, by the heads of their columns in English.
-        decimals: columns whose numbers are shown with one decimal.
-        amounts: columns whose numbers are shown with three digits and a letter, as 2.61 G, and the unit behind it; what
-            is sorted, copied and saved stays exact.
-        percents: columns that hold per cents.
-    """
-    frame = pd.DataFrame(rows)
-    short = {name: unit for name, unit in amounts.items() if name in frame}
-    formats = heads(frame.columns, percents)
-    formats |= {name: st.column_config.NumberColumn(translate(name),
-                                                    format="%.1f" if name in decimals else "localized")
-                for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])
-                and name not in short and name not in percents}
-    written = {name: partial(_amount, unit=unit) for name, unit in short.items()}
-    long = len(frame) > MOST_ROWS
-    st.dataframe(frame.style.format(written) if written else frame, hide_index=True, width="stretch",
-                 height=LONG_TABLE if long else "content", column_config=formats)
-    if long:
-        st.caption(tr("{n} rows: scroll in the table for those below.", n=len(frame)))
-
-
-def sentence_table(rows: list[dict[str, Any]], amounts: Mapping[str, str]) -> None:
-    """A small table with whole sentences in it, which go on in a next line; arguments as for `table`."""
-    frame = pd.DataFrame(rows)
-    written = {translate(name): partial(_amount, unit=unit) for name, unit in amounts.items() if name in frame}
-    frame.columns = pd.Index([translate(name) for name in frame])
-    st.table(frame.style.format(written), hide_index=True)

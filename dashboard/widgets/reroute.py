@@ -31,7 +31,7 @@ from dashboard.services.models import encoded
 from dashboard.state import first_visit, session
 from dashboard.state.view import ELSEWHERE, Selection
 from dashboard.state.widgets import init_widget, set_known, unless_repeated
-from dashboard.widgets import chart, picture
+from dashboard.widgets import chart, picture, tables
 from dashboard.widgets.model import sentence
 
 HEIGHT = 420
@@ -159,7 +159,7 @@ def _result(found: Rerouted, of: LayerResult, name: Sequence[str], line: str) ->
     if boxed:
         st.caption(translate(ABOUT_BOXES))
     table = [_line(row, title) for row, title in zip(rows, row_names(rows), strict=True)]
-    picture.table(table, percents=(BEFORE, AFTER, OVERLAP))
+    tables.table(table, percents=(BEFORE, AFTER, OVERLAP))
 
 
 def _draw(found: Rerouted, of: LayerResult, boxed: bool, name: Sequence[str], line: str) -> None:

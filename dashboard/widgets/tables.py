@@ -1,15 +1,20 @@
-"""Rows of the tables on the pages Cost and Models, by the heads of their columns in English."""
+"""Tables: how they are drawn, and the rows of those of Cost and Models by the heads of their columns in English."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
+
+import pandas as pd
+import streamlit as st
 
 from bra.figures.card import metric_name, variant_name, variant_of
 from bra.models.card import LayerQuality, ModelCard
 from bra.profiling.advice import Choice, SettingChange
 from bra.profiling.model_cost import Cost
+from bra.units import quantity
 from dashboard.i18n import tr, tr_noop, translate
 
 Table = list[dict[str, Any]]
@@ -123,3 +128,64 @@ def run_table(card: ModelCard) -> Table:
              tr_noop("shared choices, %"): per_cent([row.shared for row in rows]),
              tr_noop("depends on the query, %"): per_cent([row.query_dependence for row in rows])}
             for (variant, layer), rows in found.items()]
+
+
+# How tables are drawn. ----------------------------------------------------------------------------------------------
+
+WIDE: Final[Mapping[str, int]] = MappingProxyType({"weighed": 400, "over 1 GiB": 220, "probe": 620})
+"""Columns of short sentences, and the pixels that they get."""
+
+
+def heads(names: Iterable[str], percents: Collection[str] = ()) -> dict[str, Any]:
+    """The heads of columns in the visitor's language, over fields whose names stay as they are.
+
+    Args:
+        names: the fields, which are the heads in English.
+        percents: those that hold per cents.
+    """
+    return {name: st.column_config.NumberColumn(translate(name), format=tr("%.1f %%")) if name in percents
+            else st.column_config.Column(translate(name), width=WIDE.get(name)) for name in names if name}
+
+
+def _amount(value: float, unit: str) -> str:
+    """2610000000 -> "2.61 G", -1200 bytes -> "−1.2 kB"."""
+    gap = " " if unit and abs(value) < 1000 else ""
+    return ("−" if value < 0 else "") + quantity(abs(value)) + gap + unit
+
+
+MOST_ROWS, LONG_TABLE = 40, 640
+"""Rows that a table shows at once, and the height in pixels of one that has more."""
+
+
+def table(rows: list[dict[str, Any]], decimals: Collection[str] = (),
+          amounts: Mapping[str, str] = MappingProxyType({}), percents: Collection[str] = ()) -> None:
+    """A sortable table of numbers with thousands apart; one that does not show all its rows at once says how many.
+
+    Args:
+        rows: the lines, by the heads of their columns in English.
+        decimals: columns whose numbers are shown with one decimal.
+        amounts: columns whose numbers are shown with three digits and a letter, as 2.61 G, and the unit behind it; what
+            is sorted, copied and saved stays exact.
+        percents: columns that hold per cents.
+    """
+    frame = pd.DataFrame(rows)
+    short = {name: unit for name, unit in amounts.items() if name in frame}
+    formats = heads(frame.columns, percents)
+    formats |= {name: st.column_config.NumberColumn(translate(name),
+                                                    format="%.1f" if name in decimals else "localized")
+                for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])
+                and name not in short and name not in percents}
+    written = {name: partial(_amount, unit=unit) for name, unit in short.items()}
+    long = len(frame) > MOST_ROWS
+    st.dataframe(frame.style.format(written) if written else frame, hide_index=True, width="stretch",
+                 height=LONG_TABLE if long else "content", column_config=formats)
+    if long:
+        st.caption(tr("{n} rows: scroll in the table for those below.", n=len(frame)))
+
+
+def sentence_table(rows: list[dict[str, Any]], amounts: Mapping[str, str]) -> None:
+    """A small table with whole sentences in it, which go on in a next line; arguments as for `table`."""
+    frame = pd.DataFrame(rows)
+    written = {translate(name): partial(_amount, unit=unit) for name, unit in amounts.items() if name in frame}
+    frame.columns = pd.Index([translate(name) for name in frame])
+    st.table(frame.style.format(written), hide_index=True)

@@ -12,7 +12,7 @@ from app_pages import opened
 from streamlit.testing.v1 import AppTest
 
 from dashboard.i18n import CATALOGUES
-from dashboard.widgets.picture import WIDE
+from dashboard.widgets.tables import WIDE
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "dashboard").rglob("*.py")) + sorted((ROOT / "bra").rglob("*.py"))
@@ -49,12 +49,12 @@ def test_every_table_shows_its_rows_or_says_how_many_there_are() -> None:
     assert len(tables) > 5
     assert [path.name for path, node in tables if not any(
         option.arg == "height" and isinstance(option.value, ast.Constant) and option.value.value == "content"
-        for option in node.keywords)] == ["picture.py"]         # whose function says it, see below
+        for option in node.keywords)] == ["tables.py"]         # whose function says it, see below
 
 
 def test_a_long_table_says_how_many_rows_it_has() -> None:
     def page(rows: int) -> None:
-        from dashboard.widgets.picture import table
+        from dashboard.widgets.tables import table
 
         table([{"row": number, "parameters": 1} for number in range(rows)])
 

@@ -25,6 +25,7 @@ from torch_files import saved
 from bra import BiLevelRoutingAttention, BRAError, BRASpec, errors
 from bra.experiments.compare import SettingRow, compare, layer_input, settings_of
 from bra.experiments.probes import PROBES, probe
+from bra.experiments.recommend import reason
 from bra.experiments.sweep_table import Summary, read_table, table_of, to_parquet
 from bra.grid import WindowGrid
 from bra.messages import Message, comma_joined, from_plain, message, message_of, semicolon_joined, to_plain
@@ -44,7 +45,7 @@ from bra.profiling.format import PARTS, REST, summary
 from bra.profiling.model_cost import cost
 from bra.profiling.variants import without_bra
 from bra.readers.checkpoint import CheckpointLimits, read_checkpoint
-from bra.reports.tables import compare_html, model_line, over_nearest, reason, sweep_html
+from bra.reports.tables import compare_html, model_line, over_nearest, sweep_html
 from bra.reports.view import show
 from bra.tracing import trace
 from bra.viewer.pack import Caption

@@ -16,9 +16,9 @@ from bra.experiments.compare import (
     SettingRow,
     cheapest,
     compare,
-    front,
     layer_input,
     layer_inputs,
+    pareto_front,
     settings_of,
     traces_of,
 )
@@ -143,11 +143,11 @@ def row(recall: float, macs: int, seconds: float | None = None) -> SettingRow:
 
 def test_the_front_and_the_cheapest_by_hand() -> None:
     rows = [row(0.5, 10), row(0.4, 10), row(0.5, 11), row(0.9, 30), row(0.8, 20), row(0.9, 30), row(0.1, 40)]
-    assert front(rows, "macs") == (True, False, False, True, True, True, False)
+    assert pareto_front(rows, "macs") == (True, False, False, True, True, True, False)
     assert cheapest(rows, "macs", 0.75) == rows[4]
     assert cheapest(rows, "macs", 0.95) is None
     timed = [row(0.5, 10), row(0.4, 9, 2.0), row(0.6, 8, 3.0)]
-    assert front(timed, "seconds") == (False, True, True)
+    assert pareto_front(timed, "seconds") == (False, True, True)
     assert cheapest(timed, "seconds", 0.3) == timed[1]
 
 

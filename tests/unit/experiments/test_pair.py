@@ -20,12 +20,13 @@ from bra.experiments.compare import (
     layer_input,
     settings_of,
 )
+from bra.experiments.recommend import reason, recommended, weighed
 from bra.metrics.agreement import ACROSS, DOWN
 from bra.metrics.dense import layer_output
 from bra.models.catalog import ModelSettings, build
 from bra.opening import open_model
 from bra.photo import Photo, to_tensor
-from bra.reports.tables import compare_csv, compare_html, compare_text, reason, recommended, weighed
+from bra.reports.tables import compare_csv, compare_html, compare_text
 from bra.tracing import trace
 from bra.viewer.multiples import multiples_message, pair_message
 from bra.viewer.pack import unpack
