@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from bra.attention import BiLevelRoutingAttention, KVGather, QKVLinear, TopkRouting
     from bra.errors import BRAError
     from bra.grid import WindowGrid
-    from bra.listening import record
+    from bra.hooks import record
     from bra.opening import cost
     from bra.profiling.model_cost import Cost, CostRow
     from bra.readers.recording import load
@@ -45,7 +45,7 @@ WHERE: Final = {
     "Cost": "bra.profiling.model_cost", "CostRow": "bra.profiling.model_cost", "KVGather": "bra.attention",
     "LayerTrace": "bra.tracing", "ModelTrace": "bra.tracing", "QKVLinear": "bra.attention",
     "TopkRouting": "bra.attention", "View": "bra.reports.view", "WindowGrid": "bra.grid", "cost": "bra.opening",
-    "load": "bra.readers.recording", "record": "bra.listening", "recording": "bra.recorder",
+    "load": "bra.readers.recording", "record": "bra.hooks", "recording": "bra.recorder",
     "show": "bra.reports.view", "trace": "bra.tracing", "watch": "bra.training.watching"}
 """Where the public names are."""
 

@@ -20,8 +20,8 @@ from bra import functional as BF
 from bra.bra_record import Reach, areas_of, confined
 from bra.errors import GridError, LayerNameError, TraceError
 from bra.grid import WindowGrid
+from bra.hooks import check_captured, hooked
 from bra.kv_pool import FractionalPool, key_support
-from bra.listening import check_heard, hearing
 from bra.messages import message
 from bra.recorder import Capture, Proof, recording
 from bra.spec import BRASpec
@@ -325,13 +325,13 @@ class ModelTrace:
 
 
 def _text(layers: Mapping[str, LayerTrace], picture: str | None = None) -> str:
-    from bra.metrics.described import layers_text  # built on this module, so imported when a trace is printed
+    from bra.metrics.trace_summary import layers_text  # built on this module, so imported when a trace is printed
 
     return layers_text(layers, picture)
 
 
 def _html(layers: Mapping[str, LayerTrace]) -> str:
-    from bra.metrics.described import layers_html
+    from bra.metrics.trace_summary import layers_html
 
     return layers_html(layers)
 
@@ -361,11 +361,11 @@ def trace(model: Any, x: Any) -> ModelTrace:
         model = copy.deepcopy(model)
     names = {module: name for name, module in model.named_modules()}
     image = (int(x.shape[-2]), int(x.shape[-1])) if isinstance(x, Tensor) and x.ndim == 4 else None
-    with hearing(model) as listener:
+    with hooked(model) as listener:
         found = traced(partial(model, x), names, image)
         unknown = {} if listener is None else {name: message(why) for name, why in listener.unknown.items()}
     if not found.layers:
-        check_heard(model, listener)
+        check_captured(model, listener)
     return replace(found, unknown=MappingProxyType(unknown))
 
 

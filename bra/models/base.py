@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bra.attention import BiLevelRoutingAttention, GivenRouting
 from bra.errors import LIBRARY, BRAError, TraceError, brief
-from bra.listening import attending_layers, is_heard
+from bra.hooks import attending_layers, needs_hooks
 from bra.messages import message, semicolon_joined
 from bra.models.steps import Step
 from bra.photo import Photo
@@ -284,7 +284,7 @@ def check_finite(layer: str, q: Tensor, k: Tensor) -> None:
 def private(model: nn.Module) -> nn.Module:
     """A model that listeners may hang on: itself where its layers report themselves and none is needed, or else a copy
     over the same weights."""
-    return copy.deepcopy(model, _weights_of(model)) if is_heard(model) else model
+    return copy.deepcopy(model, _weights_of(model)) if needs_hooks(model) else model
 
 
 def _weights_of(model: nn.Module) -> dict[int, object]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from bra.bra_record import Heard
 from bra.errors import BRAError
-from bra.listening import rerouted
+from bra.hooks import rerouted
 from bra.messages import message
 from bra.models.base import Answer, Change, Detection, ModelRun, OpenModel, Prepared, no_rerun, on_photo
 from bra.photo import Photo

@@ -14,7 +14,7 @@ from weakref import ReferenceType, ref
 
 from torch import nn
 
-from bra.listening import hearing
+from bra.hooks import hooked
 from bra.models.base import Change, ModelRun, OpenModel, Prepared, on_photo, private, with_windows
 from bra.models.steps import INPUT, Point, Step, names_in, run_steps, step_of, within
 from bra.photo import Photo
@@ -70,7 +70,7 @@ def run_from(model: OpenModel, photo: Photo, side: int, change: Change | None = 
     running = steps if change is None else changed_steps(steps, at, change)
     wanted = [number for number in range(start + 1, min(at + 1, len(steps))) if steps[number].routes]
     modules = nn.ModuleList([step.run for step in running if isinstance(step.run, nn.Module)])
-    with model.running(kept.prepared), hearing(modules, _size(kept.prepared)):
+    with model.running(kept.prepared), hooked(modules, _size(kept.prepared)):
         ran = traced(partial(run_steps, running, given, start, wanted), names_in(running), _size(kept.prepared))
         answer = model.answer(ran.out.out, kept.prepared)
     fresh = {name: on_photo(layer, kept.prepared) for name, layer in ran.layers.items()}

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bra.bra_record import VERSION, Heard, Reach, areas_of, laid_windows, reached, real_tokens
 from bra.errors import BRAError, CheckpointError
-from bra.listening import capture_of
+from bra.hooks import capture_of
 from bra.messages import message
 from bra.photo import Photo
 from bra.readers.checkpoint import label

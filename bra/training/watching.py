@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from bra import bra_record
 from bra.errors import BRAError, TraceError
-from bra.listening import networks_of
+from bra.hooks import networks_of
 from bra.messages import message
 from bra.metrics.watched import WatchedNumbers, watched_numbers
 from bra.photo import Photo

@@ -23,7 +23,7 @@ from wild_models import KINDS
 
 from bra.cli.main import main
 from bra.experiments.sweep_table import read_table
-from bra.listening import record
+from bra.hooks import record
 from bra.models.biformer import biformer_tiny
 from bra.models.card import cards
 from bra.models.catalog import ModelSettings

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 from test_models import ask, message, upload
 from wild_models import KINDS
 
-from bra.listening import record
+from bra.hooks import record
 from bra.opening import open_file
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"

@@ -24,7 +24,7 @@ SKELETONS = sorted((ROOT / "bra").rglob("*.html"))
 CARDS = sorted((ROOT / "bra" / "weights").glob("*.json"))
 ZH = i18n.CATALOGUES["zh"]
 WRAPPERS = ("tr", "tr_noop", "message")
-RECORDER = ("bra/bra_record.py", "bra/listening.py", "bra/tracing.py")
+RECORDER = ("bra/bra_record.py", "bra/hooks.py", "bra/tracing.py")
 """They hand on sentences of the one-file recorder, which is used without this package and has its own Chinese."""
 
 

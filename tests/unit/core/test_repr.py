@@ -14,8 +14,8 @@ from torch import nn
 import bra
 from bra.experiments.compare import compare, compare_pair, layer_input, settings_of
 from bra.metrics.between_layers import consecutive
-from bra.metrics.described import CELLS, block_picture, layer_numbers
 from bra.metrics.summary import report
+from bra.metrics.trace_summary import CELLS, block_picture, layer_numbers
 from bra.models.catalog import ModelSettings
 from bra.opening import open_model
 from bra.photo import Photo

@@ -20,7 +20,7 @@ import bra.recorder
 from bra import BiLevelRoutingAttention, bra_record
 from bra.errors import BRAError, TraceError
 from bra.experiments.compare import LayerInput, Setting, compare, recorded_layers, settings_of
-from bra.listening import record
+from bra.hooks import record
 from bra.models.base import Change, Prepared
 from bra.models.recorded import open_recording
 from bra.opening import open_file

@@ -15,7 +15,7 @@ from wild_models import KINDS, FlooredConv, FormerBlock, Kind, Pasted, PickWindo
 import bra
 from bra import BiLevelRoutingAttention, bra_record
 from bra.errors import TraceError
-from bra.listening import capture_of, rerouted
+from bra.hooks import capture_of, rerouted
 from bra.tracing import LayerTrace
 
 BY_NAME = {kind.name: kind for kind in KINDS}

@@ -1,4 +1,4 @@
-"""Hears attention layers of other code bases while a model runs, and hands them to the recorder as captures.
+"""Forward hooks that capture attention layers of other code bases while a model runs, for the recorder.
 
 What a layer is, how it is heard and how it is proved stands in `bra.bra_record`, the one file that people drop beside
 their own scripts. Here its findings become the records of this package.
@@ -28,17 +28,17 @@ OWN: Final = (BiLevelRoutingAttention,)
 
 
 @contextmanager
-def hearing(model: nn.Module, size: tuple[int, int] | None = None) -> Iterator[Listener | None]:
-    """Hear the attention layers of `model` that are not this package's, in this call; what is heard becomes captures.
+def hooked(model: nn.Module, size: tuple[int, int] | None = None) -> Iterator[Listener | None]:
+    """Capture the attention layers of `model` that are not this package's, in this call, by forward hooks.
 
-    A model without such layers is left untouched, and None is given. Otherwise forward hooks hang on it until the
-    block ends, however it ends; calls from other threads go by unheard.
+    A model without such layers is left untouched, and None is given. Otherwise the hooks hang on it until the block
+    ends, however it ends; calls from other threads are not captured.
 
     Args:
-        model: whose layers are heard.
+        model: whose layers are captured.
         size: height and width of the picture that it reads, where its parts run and not the whole.
     """
-    if not is_heard(model):
+    if not needs_hooks(model):
         with nullcontext():
             yield None
         return
@@ -47,8 +47,8 @@ def hearing(model: nn.Module, size: tuple[int, int] | None = None) -> Iterator[L
         yield listener
 
 
-def is_heard(model: nn.Module) -> bool:
-    """Whether a model has attention layers that a listener must hear, since they do not report themselves."""
+def needs_hooks(model: nn.Module) -> bool:
+    """Whether a model has attention layers that hooks must capture, since they do not report themselves."""
     return bool(bra_record.layers_of(model, OWN) or bra_record.stock_layers(model, OWN))
 
 
@@ -63,7 +63,7 @@ def _report(heard: Heard) -> None:
         recorder.captures.append(capture_of(heard))
 
 
-def check_heard(model: nn.Module, listener: Listener | None) -> None:
+def check_captured(model: nn.Module, listener: Listener | None) -> None:
     """Raise TraceError that says why no layer of `model` was heard.
 
     Raises:
@@ -73,7 +73,7 @@ def check_heard(model: nn.Module, listener: Listener | None) -> None:
     try:
         bra_record.check_heard(hearer, type(model).__name__)
     except RecordError as error:
-        if hearer.unknown or bra_record.called_bra(model, OWN) or is_heard(model):
+        if hearer.unknown or bra_record.called_bra(model, OWN) or needs_hooks(model):
             raise TraceError(message(error.template, **error.values)) from None
     raise TraceError(message("{model} ran without a BiLevelRoutingAttention layer, and without other attention over an "
                              "image's tokens: choose a model that has one, or put one in.",
