@@ -92,11 +92,12 @@ def shows_of(words: Sequence[str]) -> tuple[str, ...]:
 
 def _settings_params(entry: ModelEntry) -> tuple[Param, ...]:
     """The model's settings in the link; which variants there are depends on the model."""
+    variants = dict(zip(entry.variants, ("", *entry.variants[1:]), strict=True))        # "" is the usual one
     return (
         link.word("model", CATALOG), link.number("n_win", N_WINS), link.number("topk", range(1, N_WINS[-1] ** 2 + 1)),
         link.number("num_heads", HEADS), link.number("stride", STRIDES), link.word("kv_downsample_mode", POOLS),
         link.number("kv_downsample_ratio", RATIOS), link.switch("mask_padding"), link.number("side", SIDES),
-        link.word("variant", entry.variants[1:]), link.switch("untrained"), link.switch("changed"))
+        Param("variant", "variant", variants.get), link.switch("untrained"), link.switch("changed"))
 
 
 def _read_place(text: str) -> Place | None:

@@ -45,6 +45,13 @@ def test_the_default_view_has_an_empty_link() -> None:
     assert Selection().to_query() == {}
 
 
+def test_the_usual_variant_may_be_spelled_out_in_a_link() -> None:
+    query = {"model": "yolo", "variant": CATALOG["yolo"].variants[0]}
+    assert Selection.refused(query) == ()
+    assert Selection.from_query(query) == Selection.from_query({"model": "yolo"})
+    assert Selection.refused(query | {"variant": "yolov8z-bra"}) == ("variant",)
+
+
 NAMES = ["picture", "model", "layer", "n_win", "topk", "num_heads", "stride", "side", "kv_downsample_mode",
          "kv_downsample_ratio", "mask_padding", "variant", "untrained", "changed", "whole", "a", "b", "show",
          "nonsense"]
