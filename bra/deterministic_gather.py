@@ -3,7 +3,7 @@
 The backward of `index_select` and of `gather` adds the gradients of a row that was picked several times with atomics;
 under `torch.use_deterministic_algorithms`, which Ultralytics turns on by default, torch does that in an order of its
 own, element by element. Here the rows are whole windows, and few: their places are sorted by the row they came from,
-and every row's gradients sum_rows in one go, which is what an embedding bag is.
+and every row's gradients summed in one go, which is what an embedding bag is.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def gather(kv: Tensor, r_idx: Tensor) -> Tensor:
     b, m, p2, s, c = kv.shape
     start = torch.arange(b * m, device=kv.device).view(b, m, 1, 1) * p2
     rows = (r_idx[:, None] + start).flatten()
-    chosen = gather_rows(kv.reshape(b * m * p2, s * c), rows)                                  # step: gather
+    chosen = gather_rows(kv.reshape(b * m * p2, s * c), rows)                           # step: gather
     return chosen.view(b, m, *r_idx.shape[1:], s, c)
 
 

@@ -200,7 +200,7 @@ class SettingChange:
 def setting_changes(spec: BRASpec, h: int, w: int, itemsize: int = 4) -> tuple[SettingChange, ...]:
     """What each setting saves on a map of h·w tokens, those that save most parameters first.
 
-    Its place in the model is a lever too, the largest: see `positions`. Half the channels are a quarter of the
+    Its place in the model changes most: see `positions`. Half the channels are a quarter of the
     parameters.
     """
     before = layer_cost(spec, h, w, itemsize)
@@ -213,9 +213,9 @@ def setting_changes(spec: BRASpec, h: int, w: int, itemsize: int = 4) -> tuple[S
         if after.spec == spec:
             continue
         found.append(SettingChange(", ".join(f"{name}={value}" for name, value in changes.items()), after,
-                           before.params - after.params, before.macs - after.macs,
-                           before.peak_bytes - after.peak_bytes, why))
-    return tuple(sorted(found, key=lambda lever: (-lever.params, -lever.macs)))
+                                   before.params - after.params, before.macs - after.macs,
+                                   before.peak_bytes - after.peak_bytes, why))
+    return tuple(sorted(found, key=lambda one: (-one.params, -one.macs)))
 
 
 def _candidates(spec: BRASpec) -> list[tuple[dict[str, Any], str]]:

@@ -166,7 +166,7 @@ def leak(given: LayerInput, n_win: int, topk: int, masked: bool) -> tuple[LayerT
 
 @dataclass(frozen=True, slots=True)
 class OutputParts:
-    """Who speaks in a layer's output; shares and distances from 0.
+    """What a layer's output is made of; shares and distances from 0.
 
     Attributes:
         attention: share of attention in what is put out, the rest being the position term; `dense.attention_share`.
@@ -189,7 +189,7 @@ def output_parts(lt: LayerTrace, seed: int = 0) -> OutputParts:
         return distance(bd.layer_output(replace(lt, r_idx=torch.from_numpy(windows)[None], factor=None)), out)
 
     return OutputParts(float(np.nanmean(bd.attention_share(lt)[:, mapped])), routed_to(bf.random_windows(lt, seed)),
-                  routed_to(bf.nearest_windows(lt)), distance(bd.layer_output(replace(lt, lepe=None)), out))
+                       routed_to(bf.nearest_windows(lt)), distance(bd.layer_output(replace(lt, lepe=None)), out))
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,7 @@ def prepare(files: Sequence[Path], side: int, folder: Path, teacher: Callable[[]
             progress(f"the teacher has read {rows.stop} of {n} pictures")
     some = [torch.from_numpy(kept[:: max(1, n // 512)]).float() for kept in maps]
     return DistillationData(pictures, tuple(maps), tuple(each.mean((0, 2, 3)) for each in some),
-                   tuple(each.std((0, 2, 3)).clamp(min=1e-3) for each in some))
+                            tuple(each.std((0, 2, 3)).clamp(min=1e-3) for each in some))
 
 
 def composed(files: Sequence[Path], number: int, side: int, draw: random.Random) -> NDArray[np.uint8]:

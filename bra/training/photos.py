@@ -57,7 +57,7 @@ def split(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def distillation_data(folders: Sequence[Path], side: int, out: Path,
-               progress: Callable[[str], None] = print) -> tuple[DistillationData, DistillationData]:
+                      progress: Callable[[str], None] = print) -> tuple[DistillationData, DistillationData]:
     """(learned from, held out) pictures with the teacher's maps, kept in `out`."""
     seen, unseen = split(folders)
     some = unseen[:: max(1, len(unseen) // UNSEEN)]

@@ -61,15 +61,29 @@ def reconnect() -> None:
     _reconnect(key="reconnect", on_back_change=lambda: None)
 
 
-def _nothing() -> None:
+def _nothing(widget: str) -> None:
     """A callback for what a page does not need to hear."""
 
 
-# Callbacks are given the key of the widget that says something: after a change of language it may be that of the
-# language before.
+def _mount(component: Mapping[str, Callable[..., object]], data: object, key: str, default: Mapping[str, None] | None,
+           **callbacks: Callable[[str], None]) -> None:
+    """Put a component on the page in the visitor's language.
+
+    Args:
+        component: as `_registered`.
+        data: what its script reads.
+        key: of the widget in English.
+        default: what it says before it was used.
+        callbacks: what is called when it says something under that name: with the key of the widget that says it, which
+            after a change of language may be that of the language before.
+    """
+    widget = key_in_language(key)
+    component[language()](data=data, key=widget, default=default, **{
+        f"on_{name}_change": partial(callback, widget) for name, callback in callbacks.items()})
+
 
 def stage(message: bytes, key: str, on_pins: Callable[[str], None], on_show: Callable[[str], None],
-          on_ready: Callable[[], None] = _nothing) -> None:
+          on_ready: Callable[[str], None] = _nothing) -> None:
     """The picture one points at.
 
     Args:
@@ -78,12 +92,10 @@ def stage(message: bytes, key: str, on_pins: Callable[[str], None], on_show: Cal
         on_pins: called with the widget's key when the visitor pinned or cleared a query; `st.session_state[key].pins`
             is {"a": place or None, "b": place or None}.
         on_show: called so when the visitor switched something on or off; `st.session_state[key].show` lists what is on.
-        on_ready: called when the browser has drawn it.
+        on_ready: called so when the browser has drawn it.
     """
-    widget = key_in_language(key)
-    _stage[language()](data=_checked(message), key=widget, default={"pins": None, "show": None, "ready": None},
-                       on_pins_change=partial(on_pins, widget), on_show_change=partial(on_show, widget),
-                       on_ready_change=on_ready)
+    _mount(_stage, _checked(message), key, {"pins": None, "show": None, "ready": None}, pins=on_pins, show=on_show,
+           ready=on_ready)
 
 
 def picture(message: bytes, key: str) -> None:
@@ -100,8 +112,7 @@ def rail(message: bytes, key: str, on_pick: Callable[[str], None]) -> None:
         on_pick: called with the widget's key when the visitor clicked; `st.session_state[key].picked` is the name of
             the layer.
     """
-    widget = key_in_language(key)
-    _rail[language()](data=_checked(message), key=widget, on_picked_change=partial(on_pick, widget))
+    _mount(_rail, _checked(message), key, None, picked=on_pick)
 
 
 def multiples(message: bytes, key: str, on_place: Callable[[str], None], on_open: Callable[[str], None]) -> None:
@@ -113,9 +124,7 @@ def multiples(message: bytes, key: str, on_place: Callable[[str], None], on_open
         on_place: called with the widget's key when the visitor kept a query; `st.session_state[key].place` is [x, y].
         on_open: called so when the visitor asked for a setting; `st.session_state[key].opened` is [n_win, topk].
     """
-    widget = key_in_language(key)
-    _multiples[language()](data=_checked(message), key=widget, default={"place": None},
-                           on_place_change=partial(on_place, widget), on_opened_change=partial(on_open, widget))
+    _mount(_multiples, _checked(message), key, {"place": None}, place=on_place, opened=on_open)
 
 
 def gallery(pictures: Sequence[tuple[str, str, bytes]], chosen: str, key: str, on_pick: Callable[[str], None]) -> None:
@@ -128,11 +137,10 @@ def gallery(pictures: Sequence[tuple[str, str, bytes]], chosen: str, key: str, o
         on_pick: called with the widget's key when the visitor clicked; `st.session_state[key].picked` is the key of
             the picture.
     """
-    widget = key_in_language(key)
     items: list[Mapping[str, str]] = [
         {"key": name, "label": label, "src": "data:image/webp;base64," + base64.b64encode(data).decode()}
         for name, label, data in pictures]
-    _gallery[language()](data={"items": items, "chosen": chosen}, key=widget, on_picked_change=partial(on_pick, widget))
+    _mount(_gallery, {"items": items, "chosen": chosen}, key, None, picked=on_pick)
 
 
 def lesson_picture(message: bytes, key: str, on_guess: Callable[[str], None]) -> None:
@@ -144,8 +152,7 @@ def lesson_picture(message: bytes, key: str, on_guess: Callable[[str], None]) ->
         on_guess: called with the widget's key when the visitor asked for the answer; `st.session_state[key].guess`
             lists the windows that were marked.
     """
-    widget = key_in_language(key)
-    _lesson_picture[language()](data=_checked(message), key=widget, on_guess_change=partial(on_guess, widget))
+    _mount(_lesson_picture, _checked(message), key, None, guess=on_guess)
 
 
 def presenter(about: Mapping[str, str | bool], key: str, on_go: Callable[[str], None]) -> None:
@@ -158,8 +165,7 @@ def presenter(about: Mapping[str, str | bool], key: str, on_go: Callable[[str], 
         on_go: called with the widget's key when something was asked for; `st.session_state[key].go` is "next", "back",
             "present" or "leave".
     """
-    widget = key_in_language(key)
-    _presenter[language()](data=dict(about), key=widget, on_go_change=partial(on_go, widget))
+    _mount(_presenter, dict(about), key, None, go=on_go)
 
 
 def number_grid(html: str, key: str, on_token: Callable[[str], None]) -> None:
@@ -171,8 +177,7 @@ def number_grid(html: str, key: str, on_token: Callable[[str], None]) -> None:
         on_token: called with the widget's key when the visitor clicked; `st.session_state[key].token` is the number of
             the token.
     """
-    widget = key_in_language(key)
-    _number_grid[language()](data={"html": html}, key=widget, on_token_change=partial(on_token, widget))
+    _mount(_number_grid, {"html": html}, key, None, token=on_token)
 
 
 def _checked(message: bytes) -> bytes:

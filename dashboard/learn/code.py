@@ -65,7 +65,7 @@ def _given(sample: str, at: int, line: str) -> str:
     return layer_code(MODELS["trained"], name, [EXPERIMENTS], [line, "print(found)"], picture_file(sample, None))
 
 
-def _worth(at: Lesson) -> str:
+def _recall_by_weights(at: Lesson) -> str:
     name = learn_services.layer_of(at.weights, model_services.sample("animal"), 4).name
     return layer_code(MODELS[at.weights], name, ["from bra.metrics.routing import shared_choices",
                                                  "from bra.metrics.summary import report"],
@@ -73,7 +73,7 @@ def _worth(at: Lesson) -> str:
                       trace=True)
 
 
-def _proof(at: Lesson) -> str:
+def _output_parts(at: Lesson) -> str:
     name = learn_services.layer_of("trained", model_services.sample("animal"), at.layer).name
     return layer_code(MODELS["trained"], name, [EXPERIMENTS],
                       ["found = experiments.output_parts(layer)", "print(found)"],
@@ -107,7 +107,7 @@ for row in try_rules(layer, draw_scene({scene}).labels):
 """
 
 
-def _stock(at: Lesson) -> str:
+def _yolo_attention(at: Lesson) -> str:
     photo, settings = model_services.sample("street"), learn_services.KINDS[at.kind]
     layer = learn_services.attention_of_yolo(at.kind, photo)
     return layer_code(settings, layer.name, [EXPERIMENTS], [f"found = experiments.reached({at.side})",
@@ -116,5 +116,6 @@ def _stock(at: Lesson) -> str:
 
 
 _PROGRAMS: Final[Mapping[int, Callable[[Lesson], str]]] = MappingProxyType({
-    1: _growth, 2: _windows, 3: _weights, 4: _cuts, 5: _padding, 6: _worth, 7: _proof, 8: _router, 9: _stock,
+    1: _growth, 2: _windows, 3: _weights, 4: _cuts, 5: _padding, 6: _recall_by_weights, 7: _output_parts,
+    8: _router, 9: _yolo_attention,
     10: _rules})

@@ -83,14 +83,17 @@ class LayerResult:
         loaded: the model.
         photo: the picture: a recording's own, or the one that was chosen.
         run: the model's forward on it.
-        layer: what the layer did in it.
     """
 
     key: LayerKey
     loaded: LoadedModel
     photo: Photo
     run: ModelRun
-    layer: LayerTrace
+
+    @property
+    def layer(self) -> LayerTrace:
+        """What the layer did in the run."""
+        return self.run.trace.layers[self.key.layer]
 
     @property
     def provenance(self) -> str:
@@ -116,9 +119,8 @@ def result_of(request: LayerRequest) -> LayerResult:
         photo = sample(request.sample)
     else:
         photo = photo_of(file.data, file.digest)
-    run = model_run(loaded, photo, request.changed)
-    return LayerResult(LayerKey(run_key(loaded, photo, request.changed), request.layer), loaded, photo, run,
-                       run.trace.layers[request.layer])
+    key = LayerKey(run_key(loaded, photo, request.changed), request.layer)
+    return LayerResult(key, loaded, photo, model_run(loaded, photo, request.changed))
 
 
 # The stage and the attention of queries. ------------------------------------------------------------------------------
@@ -396,4 +398,4 @@ def report_file(request: LayerRequest, answer: Answer, caption: Caption, focus: 
     return run_cached(
         server(), key, lambda _: report_html(photo, layer, caption, focus, dict(pins), whole, show,
                                              answer.detections, language, maps.__getitem__, heat=heat),
-        FILE_LABEL, priority_of(of.layer.grid.n_windows**2, 0, MANY_WINDOWS))
+        FILE_LABEL, priority_of(layer.grid.n_windows**2, 0, MANY_WINDOWS))

@@ -43,8 +43,8 @@ def let_style_arrive() -> None:
     st.session_state[STYLED] = st.session_state[BEGUN] = True
 
 
-def on_ready() -> None:
-    """Callback of the stage: the browser has drawn it."""
+def on_ready(stage: str) -> None:
+    """Callback of the stage with that key: the browser has drawn it."""
     st.session_state[STAGE_DRAWN] = True
 
 

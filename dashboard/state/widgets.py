@@ -47,9 +47,7 @@ def unless_repeated(key: str, callback: Callable[[], None]) -> Callable[[], None
     between says the same once more, and would undo what was clicked meanwhile.
     """
     def call() -> None:
-        value = st.session_state[key]
-        if value != st.session_state.get(f"{key}_known"):
-            set_known(key, value)
+        if not heard_before(key, st.session_state[key]):
             callback()
 
     return call
@@ -57,7 +55,7 @@ def unless_repeated(key: str, callback: Callable[[], None]) -> Callable[[], None
 
 def set_known(key: str, value: object) -> None:
     """Keep the value with which a page was drawn."""
-    st.session_state[f"{key}_known"] = value
+    st.session_state[f"{key}_heard"] = value
 
 
 def heard_before(key: str, mark: object) -> bool:

@@ -166,11 +166,11 @@ def _decide(compared: Compared, wanted: Comparison, caption: str, name: tuple[st
     shares = {tr_noop("keeps"): "recall", tr_noop("nearest"): "nearest", tr_noop("chance"): "chance",
               tr_noop("best"): "oracle", tr_noop("padding"): "padding_share"}
     table([{"n_win": row.n_win, "topk": row.topk,
-                    **{name: 100 * getattr(row, field) for name, field in shares.items()},
-                    tr_noop("depends on the query"): translate(depends(row)), tr_noop("multiply-adds"): row.macs,
-                    tr_noop("memory"): row.peak_bytes, tr_noop("weighed"): translate(words)}
-                   for row, words in zip(compared.rows, weighed(compared.rows, wanted.cost), strict=True)],
-                  percents=shares, amounts={"multiply-adds": "", "memory": "B"})
+            **{name: 100 * getattr(row, field) for name, field in shares.items()},
+            tr_noop("depends on the query"): translate(depends(row)), tr_noop("multiply-adds"): row.macs,
+            tr_noop("memory"): row.peak_bytes, tr_noop("weighed"): translate(words)}
+           for row, words in zip(compared.rows, weighed(compared.rows, wanted.cost), strict=True)],
+          percents=shares, amounts={"multiply-adds": "", "memory": "B"})
     st.caption(tr("Weighed: beside the recommended setting, in points of attention kept and of padding, and in per "
                   "cent of its multiply-adds and its memory."))
     if any(row.collapsed for row in compared.rows):

@@ -106,8 +106,10 @@ def test_a_state_is_whole_or_absent(tmp_path: Path) -> None:
 
 
 def test_the_rate_rises_then_falls_along_a_cosine() -> None:
-    rates = [rate_at(epoch, 12, 2.0, 1.0) for epoch in (1.0, 2.0, 7.0, 12.0)]
-    assert rates == pytest.approx([0.505, 1.0, 0.5, 0.0])
+    assert rate_at(1.0, 12, 2.0, 1.0) == pytest.approx(0.505)
+    assert rate_at(2.0, 12, 2.0, 1.0) == 1.0
+    assert rate_at(7.0, 12, 2.0, 1.0) == pytest.approx(0.5)
+    assert rate_at(12.0, 12, 2.0, 1.0) == pytest.approx(0.0)
 
 
 def test_the_average_follows_by_the_share_it_does_not_keep() -> None:

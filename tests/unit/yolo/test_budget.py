@@ -46,7 +46,7 @@ def test_the_largest_that_are_shipped_need_a_part_of_what_is_given(path: Path) -
     largest = {**model, "scale": "x"} if "scales" in model else model
     given = ModelLimits()
     dry_run(largest, ModelLimits(moved_bytes=given.moved_bytes // 4, trace_bytes=given.trace_bytes // 2,
-                                  activation_bytes=given.activation_bytes // 2))
+                                 activation_bytes=given.activation_bytes // 2))
 
 
 @pytest.mark.parametrize("row", [
@@ -83,7 +83,7 @@ def test_a_map_is_resized_in_a_dry_run_as_for_real(mode: str, args: list[Any]) -
 def test_resizing_is_tried_dry_at_once() -> None:
     started = time.monotonic()
     dry_run(check_model(chain([[-1, 1, "nn.MaxPool2d", [128, 128]],
-                                *[[-1, 100, "nn.Upsample", [[40, 40], None, "bicubic"]]] * 10], 4)), ModelLimits())
+                               *[[-1, 100, "nn.Upsample", [[40, 40], None, "bicubic"]]] * 10], 4)), ModelLimits())
     assert time.monotonic() - started < 20      # a thousand of them, at 70 ms each
 
 
