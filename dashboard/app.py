@@ -73,7 +73,7 @@ st.logo(str(HERE / "icon.png"), size="large")
 body, beside = st.container(gap=None), st.container()
 with beside:
     components.reconnect()
-    components.browser(first_view.when_started("on_refused_file"), first_visit.on_style)
+    components.browser(first_view.when_started("on_refused_file"), first_visit.awaits_style(), first_visit.on_style)
 first_visit.let_style_arrive()
 with body:
     # Always there: what follows would be drawn anew, and a file on its way be lost, if a sentence came before it.

@@ -45,15 +45,16 @@ _reconnect = st.components.v2.component("routescope_reconnect", html="<span></sp
 _browser = st.components.v2.component("routescope_browser", html="<span></span>", js=(HERE / "browser.js").read_text())
 
 
-def browser(on_refused: Callable[[], None], on_style: Callable[[], None]) -> None:
+def browser(on_refused: Callable[[], None], awaits_style: bool, on_style: Callable[[], None]) -> None:
     """Going back leads to the page before; a file that is dropped or pasted anywhere goes to the field for its kind.
 
     Args:
         on_refused: called when there is no such field; `st.session_state["browser"].refused` is [name of the file,
             endings that are taken].
+        awaits_style: whether `on_style` is to be called.
         on_style: called when the browser has applied the style of an otherwise empty page.
     """
-    _browser(key="browser", on_refused_change=on_refused, on_style_change=on_style)
+    _browser(data={"awaits_style": awaits_style}, key="browser", on_refused_change=on_refused, on_style_change=on_style)
 
 
 def reconnect() -> None:

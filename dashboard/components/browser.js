@@ -1,18 +1,17 @@
 // What is the browser's on every page: its history, and files that are dropped or pasted anywhere.
 
-export default function mount({ setTriggerValue }) {
+export default function mount({ data, setTriggerValue }) {
   globalThis.routescopeTell = setTriggerValue;      // that of the last run is the one that is heard
-  if (globalThis.routescopeBrowser) return;
-  globalThis.routescopeBrowser = true;
-
-  // The style of the page hides this component. A page that was drawn without waiting for it needs no word of it.
-  const styled = () => {
-    if (document.querySelector(".st-key-language_switch")) return;
+  // The style of the page hides this component. A server that was restarted asks a page that is drawn already; the page
+  // that is drawn without waiting any longer needs no word of it.
+  const tellStyle = () => {
     const host = document.querySelector(".st-key-browser");
     if (host && getComputedStyle(host).display === "none") globalThis.routescopeTell("style", true);
-    else requestAnimationFrame(styled);
+    else if (!document.querySelector(".st-key-language_switch")) requestAnimationFrame(tellStyle);
   };
-  styled();
+  if (data.awaits_style) tellStyle();
+  if (globalThis.routescopeBrowser) return;
+  globalThis.routescopeBrowser = true;
 
   // Streamlit adds an entry for every changed setting, to which going back changes the address but not the page. After
   // going back it adds one for what the run that was left still sends, which would end the way forward.

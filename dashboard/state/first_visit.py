@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import streamlit as st
 from streamlit import runtime
 
-STYLE_SECONDS: Final = 0.3
+STYLE_SECONDS: Final = 3.0
 STAGE_SECONDS: Final = {"starting": 2.0, "started": 1.0}
 """The longest that a browser is waited for: until it has applied the style, and until it has drawn the stage of a
 server that starts or has started."""
@@ -21,6 +21,11 @@ STYLED, BEGUN, STAGE_DRAWN = "styled", "begun", "stage_drawn"
 def begins_with_the_first_view() -> bool:
     """Whether the link asks for nothing but a language."""
     return set(st.query_params.to_dict()) <= {"lang"}
+
+
+def awaits_style() -> bool:
+    """Whether nothing is drawn before the browser has applied the style."""
+    return STYLED not in st.session_state
 
 
 def on_style() -> None:

@@ -80,7 +80,9 @@ VISIT = """(() => {
   const look = () => {
     const now = performance.now(), at = stage();
     const button = document.querySelector('.st-key-language_switch');      // the page's style lays it into the header
-    if (!seen.frame && document.querySelector('[data-testid=stMain] h3') && at?.getBoundingClientRect().height > 300
+    const heading = document.querySelector('[data-testid=stMain] h3');
+    if (!seen.content && heading) seen.content = now;
+    if (!seen.frame && heading && at?.getBoundingClientRect().height > 300
         && button && getComputedStyle(button).position === 'fixed') seen.frame = now;
     if (!seen.stage && at?.dataset.ready) seen.stage = now;
     if (!seen.page && seen.stage && document.querySelector('[data-testid=stSidebar] [data-testid=stSelectbox]')

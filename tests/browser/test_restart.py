@@ -24,7 +24,8 @@ def port() -> int:
 @pytest.mark.browser
 def test_after_the_server_was_killed_the_view_comes_back_and_an_upload_is_asked_for_again(
         context: Any, port: int, tmp_path: Path) -> None:
-    page, uploads = context.new_page(), context.new_page()
+    page, uploads, sent = context.new_page(), context.new_page(), []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda one: sent.append(one)))
     with serving(tmp_path / "one.txt", port=port) as (host, server):
         page.goto(f"http://{host}/?model=similarity&n_win=5&topk=5&picture=street&a=3000.3000")
         page.wait_for_selector(".stage[data-ready]")
@@ -36,6 +37,7 @@ def test_after_the_server_was_killed_the_view_comes_back_and_an_upload_is_asked_
         uploads.wait_for_function("() => location.search.includes('picture=upload')")
         server.send_signal(signal.SIGKILL)
         server.wait()
+        sent.clear()
     app = page.locator(".stApp")
     expect(app).not_to_have_attribute("data-test-connection-state", "CONNECTED")
     with serving(tmp_path / "two.txt", port=port):
@@ -43,6 +45,7 @@ def test_after_the_server_was_killed_the_view_comes_back_and_an_upload_is_asked_
         # The page runs again by itself: otherwise the next click would be lost.
         expect(app).to_have_attribute("data-test-script-state", "running")
         expect(app).to_have_attribute("data-test-script-state", "notRunning", timeout=90_000)
+        assert any(b"style" in one for one in sent), "the server need not wait for what is there"
         slider = page.get_by_role("slider", name="Routed windows, topk")
         slider.focus()
         slider.press("ArrowRight")
