@@ -147,6 +147,7 @@ def test_a_setting_is_opened_by_a_click_and_a_chart_is_saved_with_its_caption(co
     saved = got.value.path().read_text()
     assert "Pareto front" in saved
     assert "not learned" in " ".join(re.sub(r"<[^>]+>", " ", saved).split())      # a caption may go on in a new line
+    page.wait_for_selector('.stApp[data-test-script-state="notRunning"]')       # or it may move from under the pointer
     point = plot.locator(".scatterlayer .points path").last
     point.hover(force=True)
     plot.locator(".hoverlayer .hovertext").first.wait_for()     # a click is of what is pointed at, once that is known

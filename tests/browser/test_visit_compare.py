@@ -54,6 +54,7 @@ def test_one_query_moves_in_all_is_kept_in_the_link_and_a_name_opens_explore(con
 def test_a_click_on_the_chart_opens_that_setting(context: Any, app_url: str) -> None:
     page = open_page(context, app_url + "/compare?side=224&rows=8&columns=4")      # one point, in the middle
     point = page.locator(".js-plotly-plot .scatterlayer .points path").last
+    page.wait_for_selector('.stApp[data-test-script-state="notRunning"]')       # or it may move from under the pointer
     point.scroll_into_view_if_needed()
     point.hover(force=True)
     page.locator(".hoverlayer .hovertext").first.wait_for()     # a click is of what is pointed at, once that is known
