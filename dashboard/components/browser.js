@@ -1,4 +1,4 @@
-// What is the browser's on every page: its history, and files that are dropped or pasted anywhere.
+// What is the browser's on every page: its history, files that are dropped or pasted anywhere, and clicks on charts.
 
 export default function mount({ data, setTriggerValue }) {
   globalThis.routescopeTell = setTriggerValue;      // that of the last run is the one that is heard
@@ -74,5 +74,16 @@ export default function mount({ data, setTriggerValue }) {
   }, true);
   document.addEventListener("change", (event) => {
     if (event.target.matches?.(`${zone} input[type=file]`)) refuse([...event.target.files], [event.target]);
+  }, true);
+
+  // Plotly looks what a pointer is at up to 50 ms after it moved. Where a button is down by then it takes that for
+  // dragging, forgets what was pointed at, and the click chooses nothing.
+  let pressed = {};
+  addEventListener("mousedown", ({ target }) => {
+    const chart = target.closest?.(".js-plotly-plot");
+    pressed = { chart, pointed: chart?._hoverdata };
+  }, true);
+  addEventListener("mouseup", () => {
+    if (pressed.pointed && !pressed.chart._dragged) pressed.chart._hoverdata ??= pressed.pointed;
   }, true);
 }

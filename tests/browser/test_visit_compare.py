@@ -63,6 +63,23 @@ def test_a_click_on_the_chart_opens_that_setting(context: Any, app_url: str) -> 
     expect(page.locator('[data-part="caption"]').first).to_contain_text("n_win 8 · topk 4")
 
 
+def test_a_click_counts_however_soon_after_the_pointer_moved_it_comes(context: Any, app_url: str) -> None:
+    page = open_page(context, app_url + "/compare?side=224&rows=8&columns=4")
+    page.wait_for_selector('.stApp[data-test-script-state="notRunning"]')
+    page.locator(".js-plotly-plot").first.evaluate("""async (chart) => {
+      const point = [...chart.querySelectorAll('.scatterlayer .points path')].at(-1);
+      const { x, y, width, height } = point.getBoundingClientRect();
+      const send = (kind, to) => to.dispatchEvent(
+        new MouseEvent(kind, { clientX: x + width / 2, clientY: y + height / 2, bubbles: true }));
+      const area = chart.querySelector('.nsewdrag');
+      for (const kind of ['mousemove', 'mousemove', 'mousedown']) send(kind, area);     // plotly puts the second off
+      await new Promise((resolve) => setTimeout(resolve, 120));
+      send('mouseup', document);
+    }""")
+    page.wait_for_selector(".stage[data-ready]")
+    expect(page.locator('[data-part="caption"]').first).to_contain_text("n_win 8 · topk 4")
+
+
 def test_a_against_b_tells_what_only_one_sees(context: Any, app_url: str) -> None:
     link = "/compare?model=similarity&side=224&tab=versus&b_model=similarity&b_n_win=4&b_topk=16"
     page = open_page(context, app_url + link)
