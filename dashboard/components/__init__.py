@@ -46,7 +46,8 @@ _browser = st.components.v2.component("routescope_browser", html="<span></span>"
 
 
 def browser(on_refused: Callable[[], None], awaits_style: bool, on_style: Callable[[], None]) -> None:
-    """Going back leads to the page before; a file that is dropped or pasted anywhere goes to the field for its kind.
+    """Going back leads to the page before; a file that is dropped or pasted anywhere goes to the field for its kind; a
+    click on a chart counts however soon after the pointer moved it comes.
 
     Args:
         on_refused: called when there is no such field; `st.session_state["browser"].refused` is [name of the file,

@@ -26,8 +26,7 @@ def just_started() -> Iterator[str]:
 
 @pytest.mark.parametrize("context", [{"viewport": {"width": 1440, "height": 900}}], indirect=True)
 @pytest.mark.parametrize("kind", ["cold", "warm", "slow"])       # in this order: the first visit starts the server
-def test_the_frame_comes_first_and_nothing_moves_once_something_is_seen(context: Any, just_started: str, kind: str,
-                                                                        ) -> None:
+def test_the_frame_comes_first_and_nothing_that_is_seen_moves(context: Any, just_started: str, kind: str) -> None:
     page = context.new_page()
     page.add_init_script(VISIT)
     if kind == "slow":      # its style arrives long after what it is the style of
